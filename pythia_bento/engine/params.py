@@ -1,0 +1,64 @@
+"""What a caller asks of the engine, and what the engine answers. Plain data, no policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pythia_bento.errors import PythiaError
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to continue a prompt. Validated against a model by ``engine.validate``."""
+
+    max_tokens: int = 16  # 0 with prompt_logprobs scores the prompt and generates nothing
+    min_tokens: int = 0  # no end-of-text and no stop before this many tokens
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # 0 is off
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0  # sequence i of a request samples with seed (seed, i)
+    logprobs: int | None = None  # None: none; k: chosen token plus the k best
+    prompt_logprobs: int | None = None  # the same for every prompt token but the first
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt, ``n`` continuations."""
+
+    request_id: str
+    prompt: tuple[int, ...]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    n: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token, its log-probability, and the best alternatives by falling probability."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(slots=True)
+class SequenceOutput:
+    """What happened to one sequence in one step: a delta. ``finish_reason`` marks the last one."""
+
+    request_id: str
+    index: int  # which of the n continuations
+    token_ids: list[int]
+    text: str  # text that became certain in this step (stop strings never appear in it)
+    logprobs: list[TokenLogprob] | None = None  # one for each of token_ids
+    prompt_logprobs: list[TokenLogprob] | None = None  # once, for prompt[1:]
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None  # the stop string or id that ended it; None for end-of-text
+    num_cached_tokens: int = 0  # prompt tokens taken from the prefix cache
+    error: PythiaError | None = None  # with finish_reason "error"

@@ -1,0 +1,116 @@
+"""The exception tree: every public failure is one leaf with one HTTP status and one gRPC code.
+
+Messages are one sentence that names the field and the limit; ``param`` names the request field
+at fault, as in OpenAI's error body. Transports translate leaves and never invent their own.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PythiaError(Exception):
+    """Root of the tree. ``str(error)`` is safe to show to a client."""
+
+    status: ClassVar[int] = 500
+    grpc_code: ClassVar[str] = "INTERNAL"
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequest(PythiaError):
+    """The request can never succeed as written."""
+
+    status = 400
+    grpc_code = "INVALID_ARGUMENT"
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """Prompt and max_tokens do not fit into the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class Unauthenticated(PythiaError):
+    """No API key, or one that is not known."""
+
+    status = 401
+    grpc_code = "UNAUTHENTICATED"
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class PermissionDenied(PythiaError):
+    """The key is known and may not do this."""
+
+    status = 403
+    grpc_code = "PERMISSION_DENIED"
+    type = "invalid_request_error"
+    code = "permission_denied"
+
+
+class ModelNotFound(PythiaError):
+    """No such model or revision; the message suggests the nearest ones."""
+
+    status = 404
+    grpc_code = "NOT_FOUND"
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class PayloadTooLarge(PythiaError):
+    """The request body is over the size limit."""
+
+    status = 413
+    grpc_code = "RESOURCE_EXHAUSTED"
+    type = "invalid_request_error"
+    code = "payload_too_large"
+
+
+class Overloaded(PythiaError):
+    """The queue is full; the client may retry after ``retry_after`` seconds."""
+
+    status = 429
+    grpc_code = "RESOURCE_EXHAUSTED"
+    type = "overloaded_error"
+    code = "overloaded"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: float = 1.0) -> None:
+        super().__init__(message, param=param)
+        self.retry_after = retry_after
+
+
+class NonFiniteLogits(PythiaError):
+    """The model produced NaN or infinity for this request; no other request is affected."""
+
+    code = "non_finite_logits"
+
+
+class CheckpointError(PythiaError):
+    """A checkpoint is missing, damaged, or of a kind that cannot be served."""
+
+    code = "checkpoint_error"
+
+
+class EngineUnavailable(PythiaError):
+    """The engine is starting, stopping or dead."""
+
+    status = 503
+    grpc_code = "UNAVAILABLE"
+    code = "engine_unavailable"
+
+
+class DeadlineExceeded(PythiaError):
+    """The request did not finish within its deadline."""
+
+    status = 504
+    grpc_code = "DEADLINE_EXCEEDED"
+    type = "timeout_error"
+    code = "deadline_exceeded"

@@ -1,0 +1,57 @@
+"""The GPT-NeoX forward pass over a kernel backend; no arithmetic of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
+from pythia_bento.model.kernels.base import Kernels, KVCache
+from pythia_bento.model.weights import WeightSource
+
+
+class GPTNeoX:
+    """One model on one device."""
+
+    def __init__(
+        self,
+        source: WeightSource,
+        kernels: Kernels,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Pack all weights; ``on_progress(done, total)`` is called after each part."""
+        self.config = source.config
+        self.kernels = kernels
+        total = self.config.num_layers + 2
+        report = on_progress or (lambda done, total: None)
+        self._table = kernels.load_embedding(source.embedding())
+        report(1, total)
+        self._layers = []
+        for index in range(self.config.num_layers):
+            self._layers.append(kernels.load_layer(source.layer(index)))
+            report(index + 2, total)
+        self._head = kernels.load_head(source.head())
+        report(total, total)
+
+    def forward(self, batch: ForwardBatch, cache: KVCache) -> Tensor:
+        """Hidden states before the final norm, fp32 [T, H]; writes K and V into ``cache``."""
+        kernels = self.kernels
+        x = kernels.embed(self._table, batch.token_ids)
+        for index, layer in enumerate(self._layers):
+            qkv, up = kernels.project_in(layer, x)
+            attended = kernels.attend(index, qkv, cache, batch)
+            x = kernels.project_out(layer, x, attended, up)
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """fp32 [R, H] -> fp32 [R, V]."""
+        return self.kernels.logits(self._head, hidden)
+
+    def sample(self, logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
+        """int32 [R]; see ``Kernels.sample``."""
+        return self.kernels.sample(logits, rows, num_tokens)
+
+    def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
+        """See ``Kernels.logprobs``."""
+        return self.kernels.logprobs(logits, chosen, num_top)

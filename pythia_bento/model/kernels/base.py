@@ -1,0 +1,83 @@
+"""The kernel interface: everything the model computes, behind one protocol.
+
+A backend packs weights into whatever form it likes (``load_*`` return opaque handles) and may keep
+``qkv`` and ``up`` in any layout between its own calls. Backends with ``batch_invariant`` set
+promise that every output row depends on its own inputs alone, bit for bit: not on the other rows,
+their number, or how a prompt was cut into chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
+from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.weights import HeadWeights, LayerWeights
+
+
+class KVCache(Protocol):
+    """Keys and values of all layers in ``num_blocks`` blocks of ``block_size`` tokens."""
+
+    num_blocks: int
+    nbytes: int
+
+
+class Kernels(Protocol):
+    """One backend on one device. T tokens, S sequences, R rows, H hidden, V vocabulary rows."""
+
+    name: str  # "cpu", "triton" or "reference"
+    matmul: str  # "w8a16" or "llm-int8"
+    device: torch.device
+    block_size: int  # tokens in a KV block
+    batch_invariant: bool
+
+    def load_embedding(self, weight: Tensor) -> Any: ...
+
+    def load_layer(self, layer: LayerWeights) -> Any: ...
+
+    def load_head(self, head: HeadWeights) -> Any: ...
+
+    def kv_bytes_per_block(self) -> int: ...
+
+    def allocate_cache(self, num_blocks: int) -> KVCache: ...
+
+    def embed(self, table: Any, token_ids: Tensor) -> Tensor:
+        """int32 [T] -> fp32 [T, H]."""
+        ...
+
+    def project_in(self, layer: Any, x: Tensor) -> tuple[Any, Any]:
+        """fp32 [T, H] -> qkv(ln1(x)) and gelu(up(ln2(x))), both opaque to the caller."""
+        ...
+
+    def attend(self, index: int, qkv: Any, cache: KVCache, batch: ForwardBatch) -> Any:
+        """Rotate q and k, write k and v of layer ``index`` to their slots, attend causally."""
+        ...
+
+    def project_out(self, layer: Any, x: Tensor, attended: Any, up: Any) -> Tensor:
+        """x + dense(attended) + down(up); may write into ``x``. Returns fp32 [T, H]."""
+        ...
+
+    def logits(self, head: Any, x: Tensor) -> Tensor:
+        """Final norm and head: fp32 [R, H] -> fp32 [R, V]."""
+        ...
+
+    def sample(self, logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
+        """Choose one token a row among ids below ``num_tokens``: int32 [R].
+
+        -1 where a row has a non-finite logit. Ties go to the lowest id.
+        """
+        ...
+
+    def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
+        """Log-probability of ``chosen`` (int32 [R]) and the ``num_top`` best tokens of each row."""
+        ...
+
+
+class KernelFactory(Protocol):
+    """Backends are built for one model shape."""
+
+    def __call__(self, config: ModelConfig, device: torch.device) -> Kernels: ...
