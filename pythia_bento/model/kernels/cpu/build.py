@@ -1,0 +1,128 @@
+"""Compile the CPU kernels: ``python -m pythia_bento.model.kernels.cpu.build``.
+
+One shared library per instruction set, named after a hash of its sources and flags, so a stale one
+is never loaded. Libraries are looked for beside the sources, then in the user's cache directory,
+and are compiled into the first of the two that can be written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCES = Path(__file__).parent / "src"
+FLAGS = (
+    *("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared"),
+    *("-pthread", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-warning-option"),
+)
+AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
+AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni")
+X86_VARIANTS = {"avx512": AVX512, "avx2": AVX2}
+NEEDED = {
+    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+    "avx2": {"avx2", "fma", "f16c", "bmi2"},
+}
+
+
+def variants() -> dict[str, tuple[str, ...]]:
+    """Instruction sets that can be compiled for this machine's architecture, best first."""
+    x86 = X86_VARIANTS if platform.machine() in ("x86_64", "AMD64") else {}
+    return {**x86, "generic": ()}
+
+
+def supported() -> list[str]:
+    """Instruction sets that this machine can run, best first."""
+    flags = _cpu_flags()
+    return [name for name in variants() if NEEDED.get(name, set()) <= flags]
+
+
+def library(variant: str) -> Path:
+    """The compiled library of ``variant``, compiled now if there is none yet.
+
+    Raises RuntimeError when there is no compiler or it fails; the message ends with its output.
+    """
+    name = f"pythia-{variant}-{_fingerprint(variant)}.so"
+    for folder in _folders():
+        if (folder / name).exists():
+            return folder / name
+    for folder in _folders():
+        if _writable(folder):
+            return _compile(variant, folder / name)
+    raise RuntimeError(f"no folder for the compiled CPU kernels can be written: {list(_folders())}")
+
+
+def compiler() -> list[str]:
+    """The C++ compiler's command: $CXX, c++, g++, clang++, or the ``ziglang`` package."""
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and shutil.which(name):
+            return [name, "-static-libstdc++", "-static-libgcc"]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "c++"]
+    raise RuntimeError(
+        "the CPU kernels need a C++ compiler once: install g++ or clang, or `pip install ziglang`"
+    )
+
+
+def _compile(variant: str, path: Path) -> Path:
+    """Compile into a temporary file beside ``path`` and rename it: never half a library."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(handle)
+    try:
+        command = [*compiler(), *FLAGS, *variants()[variant], str(SOURCES / "kernels.cpp")]
+        done = subprocess.run([*command, "-o", temporary], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        os.chmod(temporary, 0o755)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def _fingerprint(variant: str) -> str:
+    digest = hashlib.sha256(" ".join((*FLAGS, *variants()[variant])).encode())
+    for source in sorted(SOURCES.iterdir()):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _folders() -> Iterator[Path]:
+    yield Path(__file__).parent / "lib"
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    yield Path(cache) / "pythia-bento"
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _cpu_flags() -> set[str]:
+    """Feature names as Linux spells them; empty elsewhere, where only ``generic`` runs."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    line = next((line for line in text.splitlines() if line.startswith("flags")), ":")
+    return set(line.partition(":")[2].split())
+
+
+def main() -> None:
+    """Compile every variant of this architecture and print where each one is."""
+    for variant in variants():
+        print(f"cpu kernels, {variant}: {library(variant).name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""The CPU backend: int8 weights times 15-bit activations, exact integer sums, fp32 elsewhere.
+
+Every product accumulates in integers, every other reduction has an order fixed by the row itself,
+so the backend is batch-invariant. See ``src/matmul.h`` and ``src/attention.h`` for the layouts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
+from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.kernels.cpu import build
+from pythia_bento.model.kernels.cpu.library import (
+    BLOCK,
+    CHOICE,
+    PANEL,
+    CBatch,
+    CCache,
+    CHead,
+    CLayer,
+    CLinear,
+    CNorm,
+    CShape,
+    address,
+    load,
+    usable_cores,
+)
+from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
+
+RANGE = 32639.0  # largest 15-bit value, as in src/matmul.h
+
+
+class Loaded(NamedTuple):
+    """A C struct and the tensors it points into, which must outlive it."""
+
+    struct: Any
+    tensors: list[Tensor]
+
+
+class CpuKVCache:
+    """Keys [layers, blocks, heads, head_dim, 16] and values [layers, blocks, heads, 16, head_dim]."""
+
+    def __init__(self, config: ModelConfig, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        # Not cleared: the operating system maps pages as they are first written.
+        size = num_blocks * config.hidden_size * BLOCK
+        self._keys = torch.empty(config.num_layers, size)
+        self._values = torch.empty(config.num_layers, size)
+        self.nbytes = self._keys.nbytes + self._values.nbytes
+        self.layers = [
+            CCache(address(self._keys[i]), address(self._values[i]))
+            for i in range(config.num_layers)
+        ]
+
+
+class CpuKernels:
+    """``Kernels`` on the CPU. ``isa`` is one of ``build.supported()``, by default the best."""
+
+    name = "cpu"
+    matmul = "w8a16"
+    block_size = BLOCK
+    batch_invariant = True
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        device: torch.device | None = None,
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> None:
+        if config.hidden_size % 16 or config.head_dim % 16 or config.intermediate_size % 16:
+            raise ValueError("the cpu backend needs hidden, head and MLP sizes in multiples of 16")
+        self.config = config
+        self.device = device or torch.device("cpu")
+        self.isa = isa or build.supported()[0]
+        self._library = load(self.isa)
+        self._state = self._library.pythia_open(threads or usable_cores())
+        self._cosine, self._sine = _rotary_tables(config)
+        self._shape = CShape(
+            config.num_heads,
+            config.head_dim,
+            config.rotary_dims,
+            address(self._cosine),
+            address(self._sine),
+        )
+
+    def __del__(self) -> None:
+        if state := getattr(self, "_state", None):
+            self._library.pythia_close(state)
+
+    @property
+    def threads(self) -> int:
+        """Threads that share a forward pass."""
+        return int(self._library.pythia_threads(self._state))
+
+    def load_embedding(self, weight: Tensor) -> Tensor:
+        """Keep a copy, so that a mapped file can be closed."""
+        return weight.to(torch.float16, copy=True)
+
+    def load_layer(self, layer: LayerWeights) -> Loaded:
+        """Pack the four linears of a block."""
+        keep: list[Tensor] = []
+        struct = CLayer(
+            self._norm(layer.input_norm, keep),
+            self._norm(layer.post_attention_norm, keep),
+            self._linear(layer.qkv, keep),
+            self._linear(layer.dense, keep),
+            self._linear(layer.up, keep),
+            self._linear(layer.down, keep),
+        )
+        return Loaded(struct, keep)
+
+    def load_head(self, head: HeadWeights) -> Loaded:
+        """Pack the fp16 head as 15-bit integers by row, high and low bytes in separate panels."""
+        keep: list[Tensor] = []
+        out, depth = head.weight.shape
+        panels = -(-out // PANEL)
+        packed = _weights(panels * 2 * PANEL * depth)
+        scale = torch.zeros(panels * PANEL)
+        for first in range(0, panels, 128):
+            rows = head.weight[first * PANEL : (first + 128) * PANEL].float()
+            largest = rows.abs().amax(1)
+            q = (rows * (RANGE / largest.clamp_min(1e-30))[:, None]).round().to(torch.int32)
+            scale[first * PANEL : first * PANEL + len(rows)] = largest / RANGE
+            high = (q + 128) >> 8
+            start = packed[first * 2 * PANEL * depth :]
+            self._pack(high.to(torch.int8), start, 2)
+            self._pack((q - (high << 8)).to(torch.int8), start[PANEL * depth :], 2)
+        keep += [packed, scale]
+        norm = self._norm(head.norm, keep)
+        return Loaded(CHead(norm, address(packed), address(scale), out, depth), keep)
+
+    def kv_bytes_per_block(self) -> int:
+        """Keys and values of all layers, fp32."""
+        return 2 * self.config.num_layers * self.config.hidden_size * BLOCK * 4
+
+    def allocate_cache(self, num_blocks: int) -> CpuKVCache:
+        """Reserve address space; memory follows as blocks are first used."""
+        return CpuKVCache(self.config, num_blocks)
+
+    def embed(self, table: Tensor, token_ids: Tensor) -> Tensor:
+        """See ``Kernels.embed``."""
+        return table[token_ids].float()
+
+    def project_in(self, layer: Loaded, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Kernels.project_in``."""
+        tokens = len(x)
+        qkv = torch.empty(tokens, layer.struct.qkv.out)
+        up = torch.empty(tokens, layer.struct.up.out)
+        self._library.pythia_project_in(
+            *(self._state, layer.struct, address(x), tokens, self.config.norm_eps),
+            *(address(qkv), address(up)),
+        )
+        return qkv, up
+
+    def attend(self, index: int, qkv: Tensor, cache: CpuKVCache, batch: ForwardBatch) -> Tensor:
+        """See ``Kernels.attend``; changes ``qkv``."""
+        out = torch.empty(len(qkv), self.config.hidden_size)
+        sequences, width = batch.block_tables.shape
+        pointers = (
+            *(batch.positions, batch.slots, batch.query_starts),
+            *(batch.context_lens, batch.block_tables),
+        )
+        struct = CBatch(len(qkv), sequences, width, *(address(p) for p in pointers))
+        self._library.pythia_attend(
+            *(self._state, self._shape, cache.layers[index], struct, address(qkv), address(out))
+        )
+        return out
+
+    def project_out(self, layer: Loaded, x: Tensor, attended: Tensor, up: Tensor) -> Tensor:
+        """See ``Kernels.project_out``; changes ``x``."""
+        self._library.pythia_project_out(
+            *(self._state, layer.struct, address(x), len(x), address(attended), address(up))
+        )
+        return x
+
+    def logits(self, head: Loaded, x: Tensor) -> Tensor:
+        """See ``Kernels.logits``."""
+        x = x.contiguous()
+        logits = torch.empty(len(x), head.struct.out)
+        self._library.pythia_logits(
+            *(self._state, head.struct, address(x), len(x), self.config.norm_eps, address(logits))
+        )
+        return logits
+
+    def sample(self, logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
+        """See ``Kernels.sample``."""
+        choices = np.zeros(len(rows), CHOICE)
+        keep = [_fill(choices[i], row) for i, row in enumerate(rows)]
+        tokens = torch.empty(len(rows), dtype=torch.int32)
+        self._library.pythia_sample(
+            *(self._state, address(logits), len(rows), logits.shape[1], num_tokens),
+            *(choices.ctypes.data, address(tokens)),
+        )
+        del keep
+        return tokens
+
+    def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
+        """See ``Kernels.logprobs``."""
+        rows, vocab = logits.shape
+        chosen = chosen.to(torch.int32).contiguous()
+        values = torch.empty(rows)
+        top_ids = torch.empty(rows, num_top, dtype=torch.int32)
+        top = torch.empty(rows, num_top)
+        self._library.pythia_logprobs(
+            *(self._state, address(logits), rows, vocab, address(chosen), num_top),
+            *(address(values), address(top_ids), address(top)),
+        )
+        return Logprobs(values, top_ids, top)
+
+    def _pack(self, weight: Tensor, to: Tensor, every: int = 1) -> None:
+        weight = weight.contiguous()
+        out, depth = weight.shape
+        stride = every * PANEL * depth
+        self._library.pythia_pack(self._state, address(weight), out, depth, stride, address(to))
+
+    def _linear(self, linear: Int8Linear, keep: list[Tensor]) -> CLinear:
+        out, depth = linear.weight.shape
+        padded = -(-out // PANEL) * PANEL
+        packed = _weights(padded * depth)
+        self._pack(linear.weight, packed)
+        scale, bias = torch.zeros(padded), torch.zeros(padded)
+        scale[:out] = linear.scb.float() / 127
+        bias[:out] = linear.bias.float()
+        keep += [packed, scale, bias]
+        return CLinear(address(packed), address(scale), address(bias), out, depth)
+
+    def _norm(self, norm: Norm, keep: list[Tensor]) -> CNorm:
+        weight = norm.weight.to(torch.float32, copy=True)
+        bias = norm.bias.to(torch.float32, copy=True)
+        keep += [weight, bias]
+        return CNorm(address(weight), address(bias))
+
+
+def _weights(size: int) -> Tensor:
+    """Uninitialised bytes on huge pages where the system grants them: fewer TLB misses."""
+    weights = torch.empty(size, dtype=torch.uint8)
+    huge, page, advice = 1 << 21, 4096, 14  # MADV_HUGEPAGE
+    if size >= 2 * huge and hasattr(libc := ctypes.CDLL(None), "madvise"):
+        start = -(-weights.data_ptr() // page) * page
+        length = (weights.data_ptr() + size - start) // page * page
+        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), advice)
+    return weights
+
+
+def _rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """cos and sin of position * base^(-2i / rotary_dims), fp32 [positions, rotary_dims / 2]."""
+    steps = torch.arange(0, config.rotary_dims, 2, dtype=torch.int64).float()
+    frequency = 1.0 / config.rotary_base ** (steps / config.rotary_dims)
+    angle = torch.arange(config.max_positions).float()[:, None] * frequency
+    return angle.cos().contiguous(), angle.sin().contiguous()
+
+
+def _fill(choice: Any, row: SamplingRow) -> tuple[Any, ...]:
+    """Copy a SamplingRow into its C struct; returns the arrays that it points to."""
+    choice["temperature"], choice["top_k"] = row.temperature, row.top_k
+    choice["top_p"], choice["min_p"] = row.top_p, row.min_p
+    choice["position"], choice["seed"] = row.position, row.seed % (1 << 64)
+    if not row.bias:
+        return ()
+    ids = np.array([token for token, _ in row.bias], np.int32)
+    values = np.array([value for _, value in row.bias], np.float32)
+    choice["biases"], choice["bias_ids"] = len(ids), ids.ctypes.data
+    choice["bias_values"] = values.ctypes.data
+    return ids, values

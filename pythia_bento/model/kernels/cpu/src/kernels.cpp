@@ -1,0 +1,186 @@
+// The C interface that library.py calls; see pythia_bento/model/kernels/base.py for the contract.
+//
+// Calls on one State come from one thread at a time. Every function that can work in parallel
+// splits its work into tasks whose results do not depend on who runs them.
+
+#include <cstdlib>
+
+#include "attention.h"
+#include "norm.h"
+#include "pool.h"
+#include "sampling.h"
+
+using namespace pythia;
+
+namespace {
+
+struct Layer {
+  Norm input_norm, post_attention_norm;
+  Linear qkv, dense, up, down;
+};
+
+struct FinalLayer {
+  Norm norm;
+  Head head;
+};
+
+struct State {
+  explicit State(int threads) : pool(threads) {}
+  Pool pool;
+  Rows first, second;
+};
+
+int64_t panels(int64_t out) { return (out + PANEL - 1) / PANEL; }
+
+// Waking the other threads costs more than this many multiply-adds.
+constexpr int64_t SMALL = 1 << 16;
+
+template <class Body>
+void parallel(State& state, int64_t tasks, int64_t work, const Body& body) {
+  if (work < SMALL)
+    for (int64_t i = 0; i < tasks; i++) body(int(i));
+  else
+    state.pool.run(int(tasks), body);
+}
+
+// 16 channels to a row of `width` values, of which the last may be padding.
+void put(float* row, int64_t width, int64_t channel, Vec y) {
+  if (channel + LANES <= width) store(row + channel, y);
+  else for (int64_t c = channel; c < width; c++) row[c] = y[c - channel];
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+void* pythia_open(int threads) { return new State(threads); }
+void pythia_close(void* state) { delete static_cast<State*>(state); }
+int pythia_threads(void* state) { return static_cast<State*>(state)->pool.size(); }
+
+void pythia_pack(void* handle, const int8_t* w, int64_t out, int64_t in, int64_t stride, uint8_t* to) {
+  State& state = *static_cast<State*>(handle);
+  state.pool.run(int(panels(out)), [&](int p) { pack(w, out, in, p, to + p * stride); });
+}
+
+// x [tokens, hidden] -> qkv [tokens, 3 hidden] and up [tokens, intermediate], after GELU.
+void pythia_project_in(void* handle, const Layer* layer, const float* x, int64_t tokens, float eps,
+                       float* qkv, float* up) {
+  State& state = *static_cast<State*>(handle);
+  const int64_t hidden = layer->qkv.in;
+  state.first.resize(tokens, hidden);
+  state.second.resize(tokens, hidden);
+  parallel(state, tokens, tokens * hidden, [&](int t) {
+    static thread_local std::vector<float> y;
+    y.resize(hidden);
+    const Moments m = moments(x + t * hidden, hidden, eps);
+    normalise(x + t * hidden, hidden, m, layer->input_norm, y.data());
+    state.first.quantise(t, y.data());
+    normalise(x + t * hidden, hidden, m, layer->post_attention_norm, y.data());
+    state.second.quantise(t, y.data());
+  });
+  const int64_t a = panels(layer->qkv.out), b = panels(layer->up.out);
+  parallel(state, a + b, tokens * hidden * (layer->qkv.out + layer->up.out), [&](int p) {
+    if (p < a)
+      multiply_panel(layer->qkv, p, state.first.data(), int(tokens), [&](int t, int64_t c, Vec y) {
+        put(qkv + t * layer->qkv.out, layer->qkv.out, c, y);
+      });
+    else
+      multiply_panel(layer->up, p - a, state.second.data(), int(tokens), [&](int t, int64_t c, Vec y) {
+        put(up + t * layer->up.out, layer->up.out, c, gelu(y));
+      });
+  });
+}
+
+// qkv [tokens, heads, 3, head_dim] (changed in place) -> out [tokens, heads * head_dim].
+void pythia_attend(void* handle, const Shape* shape, const Cache* cache, const Batch* batch, float* qkv,
+                   float* out) {
+  State& state = *static_cast<State*>(handle);
+  const int64_t D = shape->head_dim, hidden = shape->heads * D;
+  parallel(state, batch->tokens, batch->tokens * hidden * 4, [&](int t) {
+    place(qkv + int64_t(t) * 3 * hidden, *shape, *cache, batch->positions[t], batch->slots[t]);
+  });
+  std::vector<int64_t> starts(batch->sequences + 1, 0);  // first query tile of each sequence
+  int64_t work = 0;
+  for (int64_t s = 0; s < batch->sequences; s++) {
+    const int64_t queries = batch->query_starts[s + 1] - batch->query_starts[s];
+    starts[s + 1] = starts[s] + (queries + QUERIES - 1) / QUERIES;
+    work += queries * batch->context_lens[s] * hidden;
+  }
+  parallel(state, starts.back() * shape->heads, work, [&](int task) {
+    const int64_t tile = task / shape->heads, head = task % shape->heads;
+    const int64_t s = std::upper_bound(starts.begin(), starts.end(), tile) - starts.begin() - 1;
+    const int64_t end = batch->query_starts[s + 1];
+    const int64_t row = batch->query_starts[s] + (tile - starts[s]) * QUERIES;
+    const int count = int(std::min<int64_t>(QUERIES, end - row));
+    const float* q[QUERIES];
+    float* o[QUERIES];
+    for (int i = 0; i < count; i++) {
+      q[i] = qkv + ((row + i) * shape->heads + head) * 3 * D;
+      o[i] = out + (row + i) * hidden + head * D;
+    }
+    Attention attention(*shape, *cache, batch->tables + s * batch->table_width, head);
+    attention.run(count, q, batch->context_lens[s] - (end - row), o);
+  });
+}
+
+// x [tokens, hidden] += dense(attended) + down(up).
+void pythia_project_out(void* handle, const Layer* layer, float* x, int64_t tokens, const float* attended,
+                        const float* up) {
+  State& state = *static_cast<State*>(handle);
+  const int64_t hidden = layer->dense.out, wide = layer->down.in;
+  state.first.resize(tokens, hidden);
+  state.second.resize(tokens, wide);
+  parallel(state, 2 * tokens, tokens * (hidden + wide), [&](int i) {
+    const int64_t t = i / 2;
+    if (i % 2) state.first.quantise(t, attended + t * hidden);
+    else state.second.quantise(t, up + t * wide);
+  });
+  parallel(state, panels(hidden), tokens * hidden * (hidden + wide), [&](int p) {
+    const auto add = [&](int t, int64_t c, Vec y) {
+      float* row = x + t * hidden;
+      Vec residual{};
+      for (int64_t i = c; i < std::min(hidden, c + LANES); i++) residual[i - c] = row[i];
+      put(row, hidden, c, residual + y);
+    };
+    multiply_panel(layer->dense, p, state.first.data(), int(tokens), add);
+    multiply_panel(layer->down, p, state.second.data(), int(tokens), add);
+  });
+}
+
+// x [rows, hidden] -> logits [rows, vocab].
+void pythia_logits(void* handle, const FinalLayer* final, const float* x, int64_t rows, float eps,
+                   float* logits) {
+  State& state = *static_cast<State*>(handle);
+  const int64_t hidden = final->head.in;
+  state.first.resize(rows, hidden);
+  parallel(state, rows, rows * hidden, [&](int t) {
+    static thread_local std::vector<float> y;
+    y.resize(hidden);
+    normalise(x + t * hidden, hidden, moments(x + t * hidden, hidden, eps), final->norm, y.data());
+    state.first.quantise(t, y.data());
+  });
+  parallel(state, panels(final->head.out), rows * hidden * final->head.out, [&](int p) {
+    head_panel(final->head, p, state.first.data(), int(rows), logits);
+  });
+}
+
+void pythia_sample(void* handle, const float* logits, int64_t rows, int64_t vocab, int64_t tokens,
+                   const Choice* choices, int32_t* out) {
+  State& state = *static_cast<State*>(handle);
+  parallel(state, rows, rows * vocab, [&](int r) {
+    out[r] = choose(logits + r * vocab, vocab, tokens, choices[r]);
+  });
+}
+
+void pythia_logprobs(void* handle, const float* logits, int64_t rows, int64_t vocab, const int32_t* chosen,
+                     int64_t count, float* values, int32_t* top_ids, float* top) {
+  State& state = *static_cast<State*>(handle);
+  parallel(state, rows, rows * vocab, [&](int r) {
+    log_probabilities(logits + r * vocab, vocab, chosen[r], count, values + r, top_ids + r * count,
+                      top + r * count);
+  });
+}
+
+}  // extern "C"
+#pragma GCC visibility pop

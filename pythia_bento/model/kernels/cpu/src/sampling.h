@@ -1,0 +1,198 @@
+// Choosing a token and reporting log-probabilities, one row of logits at a time.
+//
+// The definition is pythia_bento/model/sampling.py's: bias, temperature, top-k, top-p, min-p, then
+// the largest of scaled logit + Gumbel noise, where the noise is a function of (seed, position,
+// token).
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "simd.h"
+
+namespace pythia {
+
+// Philox-4x32-10 (Salmon et al., SC 2011), word 0 for the counters (token + lane, position, 0, 0).
+inline UVec philox(uint32_t token, uint32_t position, uint64_t seed) {
+  uint32_t c0[LANES], c1[LANES], c2[LANES] = {}, c3[LANES] = {};
+  for (int i = 0; i < LANES; i++) c0[i] = token + i, c1[i] = position;
+  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    for (int i = 0; i < LANES; i++) {
+      const uint64_t a = uint64_t(0xD2511F53u) * c0[i], b = uint64_t(0xCD9E8D57u) * c2[i];
+      c0[i] = uint32_t(b >> 32) ^ c1[i] ^ k0;
+      c2[i] = uint32_t(a >> 32) ^ c3[i] ^ k1;
+      c1[i] = uint32_t(b);
+      c3[i] = uint32_t(a);
+    }
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  UVec out;
+  std::memcpy(&out, c0, sizeof out);
+  return out;
+}
+
+// -ln(-ln u) with u = (2 * (word >> 9) + 1) / 2^24, which fp32 holds exactly and is never 0 or 1.
+inline Vec gumbel(uint32_t token, uint32_t position, uint64_t seed) {
+  const UVec word = philox(token, position, seed) >> 9;
+  const Vec u = __builtin_convertvector(word, Vec) * splat(0x1p-23f) + splat(0x1p-24f);
+  return -log(-log(u));
+}
+
+struct Choice {
+  float temperature, top_p, min_p;
+  int32_t top_k, position;
+  uint64_t seed;
+  int64_t biases;
+  const int32_t* bias_ids;
+  const float* bias_values;
+};
+
+inline bool finite(const float* x, int64_t n) {
+  IVec bad{};
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    bad |= ~(abs(load(x + i)) <= splat(std::numeric_limits<float>::max()));
+  int32_t any = 0;
+  for (int lane = 0; lane < LANES; lane++) any |= bad[lane];
+  for (; i < n; i++) any |= !std::isfinite(x[i]);
+  return any == 0;
+}
+
+// The lowest id among the largest values.
+inline int32_t argmax(const float* x, int64_t n) {
+  Vec best = splat(-std::numeric_limits<float>::infinity());
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) best = max(best, load(x + i));
+  float top = max(best);
+  for (; i < n; i++) top = std::max(top, x[i]);
+  return int32_t(std::find(x, x + n, top) - x);
+}
+
+// Ids by falling value, then rising id; sorted only as far as somebody asked.
+class Ranking {
+ public:
+  Ranking(const float* x, std::vector<int32_t> ids) : x_(x), ids_(std::move(ids)) {}
+  int64_t size() const { return int64_t(ids_.size()); }
+  const std::vector<int32_t>& first(int64_t count) {
+    count = std::min(count, size());
+    if (count > sorted_) {
+      const int64_t goal = std::min(size(), std::max(count, sorted_ * 4));
+      std::partial_sort(ids_.begin() + sorted_, ids_.begin() + goal, ids_.end(),
+                        [this](int32_t a, int32_t b) { return x_[a] > x_[b] || (x_[a] == x_[b] && a < b); });
+      sorted_ = goal;
+    }
+    return ids_;
+  }
+  void truncate(int64_t count) { ids_.resize(std::min(count, size())); }
+
+ private:
+  const float* x_;
+  std::vector<int32_t> ids_;
+  int64_t sorted_ = 0;
+};
+
+inline std::vector<int32_t> iota(int64_t n) {
+  std::vector<int32_t> ids(n);
+  std::iota(ids.begin(), ids.end(), 0);
+  return ids;
+}
+
+// Ids that top-k, top-p and min-p leave, given tempered logits z.
+inline std::vector<int32_t> candidates(const std::vector<float>& z, const Choice& choice) {
+  const int64_t n = int64_t(z.size());
+  Ranking ranking(z.data(), iota(n));
+  if (choice.top_k > 0 && choice.top_k < n) {
+    ranking.first(choice.top_k);
+    ranking.truncate(choice.top_k);
+  }
+  const float best = z[ranking.first(1)[0]];
+  auto weight = [&](int32_t id) { return exp(splat(z[id] - best))[0]; };
+  if (choice.top_p < 1.0f) {
+    double total = 0, seen = 0;
+    // Rising ids, so that the order of the sum does not depend on how far the ranking is sorted.
+    std::vector<int32_t> ids = ranking.first(1);
+    std::sort(ids.begin(), ids.end());
+    for (int32_t id : ids) total += weight(id);
+    int64_t kept = 0;
+    while (kept < ranking.size() && seen < choice.top_p * total) {
+      if (kept % 64 == 0) ranking.first(kept + 64);
+      seen += weight(ranking.first(kept + 1)[kept]);
+      kept++;
+    }
+    ranking.truncate(std::max<int64_t>(kept, 1));
+  }
+  std::vector<int32_t> ids = ranking.first(1);
+  if (choice.min_p > 0)
+    ids.erase(std::remove_if(ids.begin(), ids.end(),
+                             [&](int32_t id) { return weight(id) < choice.min_p; }), ids.end());
+  return ids;
+}
+
+inline int32_t noisiest(const std::vector<float>& z, const std::vector<int32_t>& ids, const Choice& c) {
+  int32_t winner = -1;
+  float best = 0;
+  for (int32_t id : ids) {
+    const float value = z[id] + gumbel(uint32_t(id), uint32_t(c.position), c.seed)[0];
+    if (winner < 0 || value > best || (value == best && id < winner)) winner = id, best = value;
+  }
+  return winner;
+}
+
+// Noise for every token at once, where nothing is filtered.
+inline int32_t noisiest(std::vector<float>& z, const Choice& c) {
+  const int64_t n = int64_t(z.size());
+  for (int64_t i = 0; i < n; i += LANES) {
+    const Vec noise = gumbel(uint32_t(i), uint32_t(c.position), c.seed);
+    for (int64_t j = i; j < std::min(n, i + LANES); j++) z[j] += noise[j - i];
+  }
+  return argmax(z.data(), n);
+}
+
+// The next token among ids below `tokens`; -1 where a logit is not finite.
+inline int32_t choose(const float* logits, int64_t vocab, int64_t tokens, const Choice& choice) {
+  if (!finite(logits, vocab)) return -1;
+  if (choice.temperature == 0 && choice.biases == 0) return argmax(logits, tokens);
+  std::vector<float> z(logits, logits + tokens);
+  for (int64_t i = 0; i < choice.biases; i++)
+    if (choice.bias_ids[i] < tokens) z[choice.bias_ids[i]] += choice.bias_values[i];
+  if (choice.temperature == 0) return argmax(z.data(), tokens);
+  for (float& value : z) value /= choice.temperature;
+  if (choice.top_k <= 0 && choice.top_p >= 1 && choice.min_p <= 0) return noisiest(z, choice);
+  return noisiest(z, candidates(z, choice), choice);
+}
+
+// ln sum e^x over one row: lane sums from 0 upwards, then the tree.
+inline float log_sum_exp(const float* x, int64_t n) {
+  Vec best = splat(-std::numeric_limits<float>::infinity());
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) best = max(best, load(x + i));
+  float top = max(best);
+  for (int64_t j = i; j < n; j++) top = std::max(top, x[j]);
+  Vec total{};
+  for (int64_t j = 0; j < i; j += LANES) total += exp(load(x + j) - splat(top));
+  if (i < n) {
+    Vec rest = splat(-std::numeric_limits<float>::infinity());
+    for (int64_t j = i; j < n; j++) rest[j - i] = x[j];
+    total += exp(rest - splat(top));
+  }
+  return top + log(splat(sum(total)))[0];
+}
+
+inline void log_probabilities(const float* x, int64_t n, int32_t token, int64_t count, float* chosen,
+                              int32_t* top_ids, float* top) {
+  const bool sound = finite(x, n) && token >= 0 && token < n;
+  const float norm = sound ? log_sum_exp(x, n) : std::numeric_limits<float>::quiet_NaN();
+  *chosen = sound ? x[token] - norm : norm;
+  if (count == 0) return;
+  Ranking ranking(x, iota(n));
+  if (sound) ranking.first(count);
+  for (int64_t i = 0; i < count; i++) {
+    top_ids[i] = sound ? ranking.first(count)[i] : -1;
+    top[i] = sound ? x[top_ids[i]] - norm : norm;
+  }
+}
+
+}  // namespace pythia
