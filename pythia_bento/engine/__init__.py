@@ -1,0 +1,1 @@
+"""Sequences, scheduling and memory: everything between a request and the model."""

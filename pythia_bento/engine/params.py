@@ -57,8 +57,20 @@ class SequenceOutput:
     token_ids: list[int]
     text: str  # text that became certain in this step (stop strings never appear in it)
     logprobs: list[TokenLogprob] | None = None  # one for each of token_ids
-    prompt_logprobs: list[TokenLogprob] | None = None  # once, for prompt[1:]
+    prompt_logprobs: list[TokenLogprob] | None = None  # for prompt[1:], in the first delta only
     finish_reason: FinishReason | None = None
-    stop_reason: str | int | None = None  # the stop string or id that ended it; None for end-of-text
+    stop_reason: str | int | None = None  # the stop string or id; None for end-of-text
     num_cached_tokens: int = 0  # prompt tokens taken from the prefix cache
     error: PythiaError | None = None  # with finish_reason "error"
+
+    def extend(self, delta: SequenceOutput) -> None:
+        """Append the next delta of the same sequence: all deltas together are the plain answer."""
+        self.token_ids += delta.token_ids
+        self.text += delta.text
+        if delta.logprobs is not None:
+            self.logprobs = (self.logprobs or []) + delta.logprobs
+        if delta.prompt_logprobs is not None:
+            self.prompt_logprobs = delta.prompt_logprobs
+        self.finish_reason = delta.finish_reason
+        self.stop_reason = delta.stop_reason
+        self.error = delta.error

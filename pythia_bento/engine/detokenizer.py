@@ -1,0 +1,89 @@
+"""Incremental detokenisation of one sequence: text as soon as it is certain, and stop strings."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from functools import lru_cache
+
+from pythia_bento.engine.tokenizer import Tokenizer
+
+_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Detokenizer:
+    """Turns tokens into text deltas whose concatenation is the plain decoding of the tokens.
+
+    Half characters wait for their other half, and text that may be the beginning of a stop string
+    waits until it is not. Each stop string has a Knuth-Morris-Pratt matcher, so a token costs its
+    own length times the number of stop strings. The first stop string to be complete wins, the
+    longest of several that end together. Special tokens have no text here.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self.stopped_by: str | None = None
+        self._tokenizer = tokenizer
+        self._decoder = _Utf8Decoder("replace")
+        # Longest first: of two stop strings that end together the first found is reported.
+        self._matchers = [_Matcher(s) for s in sorted(stop, key=len, reverse=True)]
+        self._held = ""
+
+    def push(self, token_id: int, *, may_stop: bool = True) -> str:
+        """Text that became certain; sets ``stopped_by`` when a stop string is complete.
+
+        A stop string that ends in a token pushed with ``may_stop=False`` is ordinary text.
+        """
+        if token_id in self._tokenizer.special_ids:
+            return ""
+        text = self._decoder.decode(self._tokenizer.token_bytes(token_id))
+        return self._release(text, may_stop) if self._matchers else text
+
+    def flush(self) -> str:
+        """The rest, when no more tokens come: half a character becomes U+FFFD."""
+        rest = self._release(self._decoder.decode(b"", final=True), may_stop=True)
+        held, self._held = self._held, ""
+        return rest + held if self.stopped_by is None else rest
+
+    def _release(self, text: str, may_stop: bool) -> str:
+        buffer = self._held + text
+        for end in range(len(self._held) + 1, len(buffer) + 1):
+            for matcher in self._matchers:
+                if matcher.advance(buffer[end - 1]) and may_stop:
+                    self.stopped_by, self._held = matcher.pattern, ""
+                    return buffer[: end - len(matcher.pattern)]
+        certain = len(buffer) - max((matcher.matched for matcher in self._matchers), default=0)
+        self._held = buffer[certain:]
+        return buffer[:certain]
+
+
+class _Matcher:
+    """How much of ``pattern`` the text so far ends with (Knuth-Morris-Pratt)."""
+
+    __slots__ = ("_fallback", "matched", "pattern")
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self.matched = 0  # always a proper prefix: a whole match falls back at once
+        self._fallback = _fallback_table(pattern)
+
+    def advance(self, char: str) -> bool:
+        """Read one character; true when it completes the pattern."""
+        pattern, matched = self.pattern, self.matched
+        while matched and pattern[matched] != char:
+            matched = self._fallback[matched]
+        matched += pattern[matched] == char
+        whole = matched == len(pattern)
+        self.matched = self._fallback[matched] if whole else matched
+        return whole
+
+
+@lru_cache(maxsize=256)
+def _fallback_table(pattern: str) -> tuple[int, ...]:
+    """Entry k: the longest proper prefix of ``pattern`` that ``pattern[:k]`` ends with."""
+    table = [0, 0]
+    for end in range(1, len(pattern)):
+        k = table[end]
+        while k and pattern[k] != pattern[end]:
+            k = table[k]
+        table.append(k + (pattern[k] == pattern[end]))
+    return tuple(table)

@@ -1,0 +1,250 @@
+"""The facade: requests go in, steps are made, deltas of answers come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pythia_bento.engine.block_pool import BlockPool
+from pythia_bento.engine.model_runner import ChunkResult, ModelRunner
+from pythia_bento.engine.params import Request, SequenceOutput, TokenLogprob
+from pythia_bento.engine.scheduler import Chunk, Scheduler
+from pythia_bento.engine.sequence import Sequence
+from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.validate import Limits, validate
+from pythia_bento.errors import CheckpointError, EngineUnavailable, InvalidRequest, NonFiniteLogits
+from pythia_bento.model.gpt_neox import GPTNeoX
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Sizes of an engine."""
+
+    num_blocks: int  # KV blocks, each of the backend's ``block_size`` tokens
+    max_batch_size: int = 64  # sequences in a step
+    max_tokens_per_step: int = 512  # tokens in a step: longer prompts are computed in pieces
+
+    def __post_init__(self) -> None:
+        """Raise ValueError on sizes that could not make progress."""
+        if self.num_blocks < 1 or self.max_batch_size < 1:
+            raise ValueError("num_blocks and max_batch_size must be at least 1")
+        if self.max_tokens_per_step < self.max_batch_size:
+            raise ValueError(
+                f"max_tokens_per_step ({self.max_tokens_per_step}) must be at least "
+                f"max_batch_size ({self.max_batch_size}): every sequence needs a token a step"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Gauges and counters since the start; tokens unless named otherwise."""
+
+    running: int  # sequences
+    waiting: int  # sequences
+    blocks_used: int
+    blocks_total: int
+    blocks_cached: int  # readable through the prefix cache, used or not
+    steps: int
+    prompt_tokens: int  # of admitted requests
+    generation_tokens: int
+    prefix_queries: int
+    prefix_hits: int
+    preemptions: int  # sequences
+    non_finite: int  # sequences
+
+
+class Engine:
+    """Continuous batching over one model. For one thread; see ``PythiaRunner`` for more."""
+
+    def __init__(self, model: GPTNeoX, tokenizer: Tokenizer, config: EngineConfig) -> None:
+        """Allocate the KV cache; raises CheckpointError when model and tokenizer do not match."""
+        if tokenizer.num_tokens > model.config.vocab_size:
+            raise CheckpointError(
+                f"the tokenizer has {tokenizer.num_tokens} tokens, "
+                f"but the model has {model.config.vocab_size} rows"
+            )
+        self.config = config
+        self.tokenizer = tokenizer
+        self.block_size = model.kernels.block_size
+        self.limits = Limits(
+            num_tokens=tokenizer.num_tokens,
+            max_positions=model.config.max_positions,
+            cache_tokens=config.num_blocks * self.block_size,
+        )
+        self._pool = BlockPool(config.num_blocks)
+        self._scheduler = Scheduler(
+            self._pool, self.block_size, config.max_batch_size, config.max_tokens_per_step
+        )
+        self._runner: ModelRunner | None = ModelRunner(
+            model, config.num_blocks, tokenizer.num_tokens
+        )
+        self._requests: dict[str, list[Sequence]] = {}  # those with an unfinished sequence
+        self._num_requests = self._steps = self._non_finite = 0
+        self._prompt_tokens = self._generation_tokens = 0
+
+    def add_request(self, request: Request) -> None:
+        """Queue a request; raises InvalidRequest, ContextLengthExceeded or EngineUnavailable."""
+        self._alive()
+        validate(request, self.limits)
+        if request.request_id in self._requests:
+            raise InvalidRequest(f"request id {request.request_id!r} is in use")
+        self._num_requests += 1
+        self._prompt_tokens += len(request.prompt)
+        sequences = [
+            Sequence(request, index, self._num_requests, self.tokenizer, self.block_size)
+            for index in range(request.n)
+        ]
+        self._requests[request.request_id] = sequences
+        self._scheduler.add(sequences[0])  # the others follow when its prompt is in the cache
+
+    def abort(self, request_id: str) -> list[SequenceOutput]:
+        """End a request now and free its blocks; its last outputs, none for an unknown id."""
+        sequences = self._requests.pop(request_id, [])
+        outputs = []
+        for sequence in sequences:
+            if sequence.status != "finished":
+                self._scheduler.remove(sequence)
+                outputs.append(_output(sequence, ChunkResult(), sequence.finish("abort")))
+        return outputs
+
+    def step(self) -> list[SequenceOutput]:
+        """Compute the next tokens of as many sequences as fit; what became known about each."""
+        runner = self._alive()
+        chunks = self._scheduler.schedule()
+        if not chunks:
+            return []
+        results = runner.execute(chunks)
+        self._steps += 1
+        outputs = map(self._apply, chunks, results)
+        return [output for output in outputs if output is not None]
+
+    def generate(self, requests: Iterable[Request]) -> list[list[SequenceOutput]]:
+        """Run requests to their end; for each its ``n`` answers in order."""
+        requests = list(requests)
+        for request in requests:
+            self.add_request(request)
+        answers: dict[tuple[str, int], SequenceOutput] = {}
+        while self.has_work:
+            for delta in self.step():
+                key = (delta.request_id, delta.index)
+                if key in answers:
+                    answers[key].extend(delta)
+                else:
+                    answers[key] = delta
+        return [[answers[r.request_id, index] for index in range(r.n)] for r in requests]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether ``step`` has something to do."""
+        return bool(self._requests)
+
+    def stats(self) -> EngineStats:
+        """A snapshot, cheap enough for every scrape."""
+        scheduler, pool = self._scheduler, self._pool
+        return EngineStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            blocks_used=pool.num_blocks - pool.num_free,
+            blocks_total=pool.num_blocks,
+            blocks_cached=pool.num_cached,
+            steps=self._steps,
+            prompt_tokens=self._prompt_tokens,
+            generation_tokens=self._generation_tokens,
+            prefix_queries=scheduler.num_prefix_queries,
+            prefix_hits=scheduler.num_prefix_hits,
+            preemptions=scheduler.num_preemptions,
+            non_finite=self._non_finite,
+        )
+
+    def check(self) -> None:
+        """Raise RuntimeError when a block is lost or held twice; for tests and debugging."""
+        self._pool.check(sequence.blocks for sequence in self._scheduler.running)
+
+    def close(self) -> list[SequenceOutput]:
+        """Abort everything and drop model and cache; further calls raise EngineUnavailable."""
+        outputs = [output for id in list(self._requests) for output in self.abort(id)]
+        self._runner = None
+        return outputs
+
+    def _alive(self) -> ModelRunner:
+        if self._runner is None:
+            raise EngineUnavailable("the engine is closed")
+        return self._runner
+
+    def _apply(self, chunk: Chunk, result: ChunkResult) -> SequenceOutput | None:
+        """Bring a result into the sequence's state; None while its prompt is not done."""
+        sequence = chunk.sequence
+        if not result.is_finite:
+            return self._fail(sequence)
+        sequence.prompt_logprobs += result.prompt_logprobs
+        text = self._accept(sequence, result)
+        self._scheduler.advance(sequence, chunk.count + max(len(result.token_ids) - 1, 0))
+        if sequence.num_computed < sequence.num_prompt:
+            return None
+        if sequence.params.max_tokens == 0:
+            text = sequence.finish("length")
+        elif not result.token_ids:
+            return None  # recomputing after a preemption
+        output = _output(sequence, result, text)
+        self._after_output(sequence)
+        return output
+
+    def _accept(self, sequence: Sequence, result: ChunkResult) -> str:
+        """Append the tokens up to the one that ends the sequence, and drop the rest."""
+        text = ""
+        for count, token in enumerate(result.token_ids, start=1):
+            text += sequence.accept(token)
+            if sequence.finish_reason is not None:
+                del result.token_ids[count:], result.logprobs[count:]
+                break
+        self._generation_tokens += len(result.token_ids)
+        return text
+
+    def _fail(self, sequence: Sequence) -> SequenceOutput:
+        """End a sequence whose logits are not finite; nobody may read what it computed."""
+        self._non_finite += 1
+        self._pool.forget(sequence.blocks)
+        text = sequence.finish("error")
+        output = _output(sequence, ChunkResult(), text)
+        output.error = NonFiniteLogits(
+            f"the model's logits at position {sequence.num_tokens} are not finite numbers"
+        )
+        self._after_output(sequence)
+        return output
+
+    def _after_output(self, sequence: Sequence) -> None:
+        """Let the other continuations follow the first one; clear away what is finished."""
+        siblings = self._requests[sequence.request.request_id]
+        if sequence.index == 0:
+            for sibling in siblings[1:]:
+                if sibling.status == "new":
+                    sibling.prompt_logprobs = sequence.prompt_logprobs
+                    self._scheduler.add(sibling)
+        if sequence.finish_reason is not None:
+            self._scheduler.remove(sequence)
+            if all(sibling.status == "finished" for sibling in siblings):
+                del self._requests[sequence.request.request_id]
+
+
+def _output(sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
+    """The delta of one step."""
+    is_first = sequence.num_generated == len(result.token_ids)
+    return SequenceOutput(
+        request_id=sequence.request.request_id,
+        index=sequence.index,
+        token_ids=result.token_ids,
+        text=text,
+        logprobs=None if sequence.params.logprobs is None else result.logprobs,
+        prompt_logprobs=_prompt_logprobs(sequence) if is_first else None,
+        finish_reason=sequence.finish_reason,
+        stop_reason=sequence.stop_reason,
+        num_cached_tokens=sequence.num_cached_tokens,
+    )
+
+
+def _prompt_logprobs(sequence: Sequence) -> list[TokenLogprob] | None:
+    """All of them or none: a sequence that was ended early has only some."""
+    is_complete = len(sequence.prompt_logprobs) == sequence.num_prompt - 1
+    if sequence.params.prompt_logprobs is None or not is_complete:
+        return None
+    return sequence.prompt_logprobs

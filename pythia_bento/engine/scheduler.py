@@ -1,0 +1,149 @@
+"""Policy: which tokens of which sequences the next step computes."""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass
+
+from pythia_bento.engine.block_pool import BlockPool
+from pythia_bento.engine.sequence import Sequence
+
+
+@dataclass(slots=True)
+class Chunk:
+    """``count`` known tokens of a sequence from position ``start`` on, to be computed now."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether the chunk reaches the last known token and so yields the next one."""
+        sequence = self.sequence
+        return self.start + self.count == sequence.num_tokens and sequence.params.max_tokens > 0
+
+
+class Scheduler:
+    """Continuous batching, first come first served, under a budget of sequences and tokens.
+
+    Every running sequence that decodes gets its token first, so a long prompt never stalls the
+    others; prompts share what is left of the budget, in pieces. When the blocks run out, the
+    youngest running sequence gives its own back and is computed again later. The oldest sequence
+    is therefore never preempted, which is why nobody starves.
+    """
+
+    def __init__(self, pool: BlockPool, block_size: int, max_seqs: int, max_tokens: int) -> None:
+        self.pool = pool
+        self.block_size = block_size
+        self.max_seqs = max_seqs
+        self.max_tokens = max_tokens
+        self.waiting: list[Sequence] = []  # both by age, oldest first
+        self.running: list[Sequence] = []
+        self.num_preemptions = 0
+        self.num_prefix_queries = 0  # prompt tokens looked up
+        self.num_prefix_hits = 0  # prompt tokens found
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence by its age."""
+        sequence.status = "waiting"
+        insort(self.waiting, sequence, key=_age)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a sequence out, finished or not, and give its blocks back."""
+        if sequence.status == "running":
+            self.running.remove(sequence)
+            self.pool.deallocate(sequence.release())
+        elif sequence.status == "waiting":
+            self.waiting.remove(sequence)
+        sequence.status = "finished"
+
+    def schedule(self) -> list[Chunk]:
+        """The next step. Empty only when no sequence is waiting or running."""
+        chunks = self._decodes()
+        budget = self.max_tokens - len(chunks)
+        for sequence in self.running:
+            if budget and sequence.num_tokens - sequence.num_computed > 1:
+                chunks.append(self._prefill(sequence, budget))
+                budget -= chunks[-1].count
+        while budget and (admitted := self._admit()):
+            chunks.append(self._prefill(admitted, budget))
+            budget -= chunks[-1].count
+        return chunks
+
+    def advance(self, sequence: Sequence, count: int) -> None:
+        """``count`` more tokens were computed; blocks that became full may now be shared."""
+        sequence.num_computed += count
+        full = sequence.num_computed // self.block_size
+        if full > sequence.num_published:
+            names = sequence.block_names(full)
+            for block in range(sequence.num_published, full):
+                self.pool.publish(sequence.blocks[block], names[block])
+            sequence.num_published = full
+
+    def _decodes(self) -> list[Chunk]:
+        chunks = []
+        for sequence in tuple(self.running):  # preemption shortens the list from its end
+            last = sequence.num_tokens - 1
+            if sequence.num_computed == last and self._grow(sequence):
+                chunks.append(Chunk(sequence, last, 1))
+        return chunks
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """Make room for the last known token; false when that cost the sequence its place."""
+        if sequence.status != "running":
+            return False
+        if sequence.num_tokens > len(sequence.blocks) * self.block_size:
+            while self.pool.num_free == 0:
+                if self._preempt_youngest() is sequence:
+                    return False
+            sequence.hold(self.pool.allocate(1))
+        return True
+
+    def _preempt_youngest(self) -> Sequence:
+        sequence = self.running.pop()
+        self.pool.deallocate(sequence.release())
+        self.num_preemptions += 1
+        self.add(sequence)
+        return sequence
+
+    def _prefill(self, sequence: Sequence, budget: int) -> Chunk:
+        start = sequence.num_computed
+        return Chunk(sequence, start, min(budget, sequence.num_tokens - start))
+
+    def _admit(self) -> Sequence | None:
+        """Move the oldest waiting sequence to the running ones if it fits."""
+        if not self.waiting or len(self.running) >= self.max_seqs:
+            return None
+        sequence = self.waiting[0]
+        cached = self._cached_blocks(sequence)
+        missing = -(-sequence.num_tokens // self.block_size) - len(cached)
+        # Each running sequence will soon want its next block: admitting into those would only
+        # preempt the newcomer again.
+        wanted = missing + self.pool.num_idle(cached) + len(self.running)
+        if wanted > self.pool.num_free:
+            return None
+        self._start(self.waiting.pop(0), cached, missing)
+        return sequence
+
+    def _cached_blocks(self, sequence: Sequence) -> list[int]:
+        """Blocks of the prefix cache it may read; at least one token remains to be computed."""
+        return self.pool.lookup(sequence.block_names(sequence.max_cached_tokens // self.block_size))
+
+    def _start(self, sequence: Sequence, cached: list[int], missing: int) -> None:
+        self.pool.share(cached)
+        sequence.hold(cached)
+        sequence.hold(self.pool.allocate(missing))
+        sequence.num_computed = len(cached) * self.block_size
+        sequence.num_published = len(cached)
+        if sequence.num_admissions == 0:
+            self.num_prefix_queries += sequence.max_cached_tokens
+            self.num_prefix_hits += sequence.num_computed
+            sequence.num_cached_tokens = sequence.num_computed
+        sequence.num_admissions += 1
+        sequence.status = "running"
+        insort(self.running, sequence, key=_age)
+
+
+def _age(sequence: Sequence) -> tuple[int, int]:
+    return sequence.order

@@ -1,0 +1,167 @@
+"""The state of one of the ``n`` continuations of a request."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from pythia_bento.engine.block_pool import ROOT_HASH, hash_block
+from pythia_bento.engine.detokenizer import Detokenizer
+from pythia_bento.engine.params import FinishReason, Request, TokenLogprob
+from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.model.batch import SamplingRow
+
+_MASK = 2**64 - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+
+Status = Literal["new", "waiting", "running", "finished"]
+
+
+def sequence_seed(seed: int, index: int) -> int:
+    """Seed of continuation ``index``: ``seed`` itself for 0, else output ``index`` of splitmix64.
+
+    splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014):
+    the state advances by the golden gamma and is mixed; all arithmetic modulo 2**64.
+    """
+    if index == 0:
+        return seed & _MASK
+    z = (seed + index * _GOLDEN) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+class Sequence:
+    """Tokens, blocks and text of one continuation. The scheduler alone changes ``status``."""
+
+    __slots__ = (
+        "_bias",
+        "_detokenizer",
+        "_early_bias",
+        "_names",
+        "_stops",
+        "block_size",
+        "block_table",
+        "blocks",
+        "finish_reason",
+        "index",
+        "num_admissions",
+        "num_cached_tokens",
+        "num_computed",
+        "num_prompt",
+        "num_published",
+        "num_tokens",
+        "order",
+        "params",
+        "prompt_logprobs",
+        "request",
+        "seed",
+        "status",
+        "stop_reason",
+        "token_ids",
+    )
+
+    def __init__(
+        self, request: Request, index: int, order: int, tokenizer: Tokenizer, block_size: int
+    ) -> None:
+        params = request.params
+        self.request = request
+        self.params = params
+        self.index = index
+        self.order = (order, index)  # who came first
+        self.status: Status = "new"
+        self.seed = sequence_seed(params.seed, index)
+        self.num_prompt = len(request.prompt)
+        self.num_tokens = self.num_prompt  # known: prompt and generated
+        self.num_computed = 0  # have their K and V in the cache
+        self.num_cached_tokens = 0  # of the prompt, found in the prefix cache
+        self.num_admissions = 0  # more than one after a preemption
+        self.num_published = 0  # full blocks offered to the prefix cache
+        self.token_ids = np.zeros(self.num_prompt + params.max_tokens, dtype=np.int32)
+        self.token_ids[: self.num_prompt] = request.prompt
+        self.block_size = block_size
+        self.blocks: list[int] = []
+        self.block_table = np.zeros(-(-len(self.token_ids) // block_size), dtype=np.int32)
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self.finish_reason: FinishReason | None = None
+        self.stop_reason: str | int | None = None
+        self._names: list[bytes] = []
+        self._detokenizer = Detokenizer(tokenizer, params.stop)
+        self._stops: dict[int, int | None] = {id: id for id in params.stop_token_ids}
+        if not params.ignore_eos:
+            self._stops[tokenizer.eos_id] = None
+        self._bias = params.logit_bias
+        banned = dict(params.logit_bias) | dict.fromkeys(self._stops, float("-inf"))
+        self._early_bias = tuple(banned.items())
+
+    @property
+    def num_generated(self) -> int:
+        """Known tokens after the prompt."""
+        return self.num_tokens - self.num_prompt
+
+    @property
+    def prompt_rows(self) -> range:
+        """Prompt positions whose log-probability of the next token is still to be computed.
+
+        The first continuation computes them for all ``n``.
+        """
+        if self.params.prompt_logprobs is None or self.index > 0:
+            return range(0)
+        return range(len(self.prompt_logprobs), self.num_prompt - 1)
+
+    @property
+    def max_cached_tokens(self) -> int:
+        """How far the prefix cache may be used: up to the first row that must be computed."""
+        rows = self.prompt_rows
+        return rows.start if rows else self.num_tokens - 1
+
+    def block_names(self, count: int) -> list[bytes]:
+        """Chained hashes of the first ``count`` blocks, all of them full."""
+        for block in range(len(self._names), count):
+            parent = self._names[-1] if self._names else ROOT_HASH
+            tokens = self.token_ids[block * self.block_size : (block + 1) * self.block_size]
+            self._names.append(hash_block(parent, tokens.tobytes()))
+        return self._names[:count]
+
+    def hold(self, blocks: list[int]) -> None:
+        """Put further blocks at the end of the block table."""
+        start = len(self.blocks)
+        self.blocks += blocks
+        self.block_table[start : len(self.blocks)] = blocks
+
+    def release(self) -> list[int]:
+        """Give all blocks away and forget what was computed; tokens and text stay."""
+        blocks, self.blocks = self.blocks, []
+        self.num_computed = self.num_published = 0
+        return blocks
+
+    def sampling_row(self) -> SamplingRow:
+        """How to choose the next token."""
+        p = self.params
+        bias = self._early_bias if self.num_generated < p.min_tokens else self._bias
+        return SamplingRow(
+            self.num_tokens, p.temperature, p.top_k, p.top_p, p.min_p, self.seed, bias
+        )
+
+    def accept(self, token_id: int) -> str:
+        """Append a sampled token; returns the text that became certain, may finish the sequence.
+
+        What stops a sequence (end of text, stop id, stop string) is not part of its text.
+        """
+        self.token_ids[self.num_tokens] = token_id
+        self.num_tokens += 1
+        generated = self.num_tokens - self.num_prompt
+        if token_id in self._stops:
+            return self.finish("stop", self._stops[token_id])
+        text = self._detokenizer.push(token_id, may_stop=generated >= self.params.min_tokens)
+        if self._detokenizer.stopped_by is not None:
+            self.finish_reason, self.stop_reason = "stop", self._detokenizer.stopped_by
+        elif generated == self.params.max_tokens:
+            text += self.finish("length")
+        return text
+
+    def finish(self, reason: FinishReason, stop_reason: int | None = None) -> str:
+        """End the sequence; returns the text that was held back."""
+        self.finish_reason, self.stop_reason = reason, stop_reason
+        return self._detokenizer.flush()

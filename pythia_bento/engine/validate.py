@@ -1,0 +1,146 @@
+"""Refuses requests that can never succeed: each with one sentence naming field and limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pythia_bento.engine.params import Request, SamplingParams
+from pythia_bento.engine.tokenizer import check_unicode
+from pythia_bento.errors import ContextLengthExceeded, InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may ask for."""
+
+    num_tokens: int
+    """Ids from here on have no token: refused everywhere, even where the embedding has rows."""
+    max_positions: int
+    """The model's context: prompt and generated tokens."""
+    cache_tokens: int
+    """Tokens that the whole KV cache holds; the last generated token needs no place in it."""
+    max_n: int = 128
+    max_logprobs: int = 20
+    max_stop: int = 16
+    max_stop_chars: int = 256
+    max_stop_token_ids: int = 64
+    max_logit_bias: int = 1024
+
+
+def validate(request: Request, limits: Limits) -> None:
+    """Raise InvalidRequest, or ContextLengthExceeded, with ``param`` set to the field at fault."""
+    params = request.params
+    _integer("n", request.n, 1, limits.max_n)
+    _check_lengths(request, limits)
+    _check_ids("prompt", request.prompt, limits)
+    _check_numbers(params, limits)
+    _check_stops(params, limits)
+    _check_bias(params, limits)
+
+
+def _check_lengths(request: Request, limits: Limits) -> None:
+    prompt, wanted = len(request.prompt), request.params.max_tokens
+    context = limits.max_positions
+    if prompt == 0:
+        raise InvalidRequest("prompt is empty; it needs at least one token", param="prompt")
+    if prompt > context:
+        raise ContextLengthExceeded(
+            f"prompt has {prompt} tokens, but the model's context is {context} tokens",
+            param="prompt",
+        )
+    _integer("max_tokens", wanted, 0)
+    if prompt + wanted > context:
+        raise ContextLengthExceeded(
+            f"max_tokens is {wanted} and prompt has {prompt} tokens, together {prompt + wanted}, "
+            f"but the model's context is {context} tokens",
+            param="max_tokens",
+        )
+    if prompt + max(wanted - 1, 0) > limits.cache_tokens:
+        raise ContextLengthExceeded(
+            f"max_tokens is {wanted} and prompt has {prompt} tokens, together {prompt + wanted}, "
+            f"but the server's KV cache holds {limits.cache_tokens} tokens",
+            param="max_tokens",
+        )
+
+
+def _check_numbers(params: SamplingParams, limits: Limits) -> None:
+    _integer("min_tokens", params.min_tokens, 0, params.max_tokens)
+    _integer("top_k", params.top_k, 0)
+    _integer("seed", params.seed, -(2**63), 2**64 - 1)
+    for field in ("logprobs", "prompt_logprobs"):
+        if (value := getattr(params, field)) is not None:
+            _integer(field, value, 0, limits.max_logprobs)
+    if params.temperature != 0:  # below 1e-6 the division could overflow fp32
+        _number("temperature", params.temperature, 1e-6, 100, "0 or ")
+    if params.top_p == 0:
+        raise InvalidRequest("top_p must be above 0 and at most 1, not 0", param="top_p")
+    _number("top_p", params.top_p, 0, 1)
+    _number("min_p", params.min_p, 0, 1)
+
+
+def _check_stops(params: SamplingParams, limits: Limits) -> None:
+    _at_most("stop", "strings", params.stop, limits.max_stop)
+    for string in params.stop:
+        if not isinstance(string, str) or not 0 < len(string) <= limits.max_stop_chars:
+            raise InvalidRequest(
+                f"stop must hold strings of 1 to {limits.max_stop_chars} characters", param="stop"
+            )
+        check_unicode(string, "stop")
+    _at_most("stop_token_ids", "ids", params.stop_token_ids, limits.max_stop_token_ids)
+    _check_ids("stop_token_ids", params.stop_token_ids, limits)
+
+
+def _check_bias(params: SamplingParams, limits: Limits) -> None:
+    ids = [id for id, _ in params.logit_bias]
+    _at_most("logit_bias", "entries", ids, limits.max_logit_bias)
+    _check_ids("logit_bias", ids, limits)
+    if len(set(ids)) < len(ids):
+        raise InvalidRequest("logit_bias names a token id twice", param="logit_bias")
+    for _, bias in params.logit_bias:
+        _number("logit_bias", bias, -100, 100, subject="logit_bias values")
+
+
+def _check_ids(field: str, ids: Sequence[int], limits: Limits) -> None:
+    for id in ids:
+        # type() rather than isinstance: a bool is no token id.
+        if type(id) is not int or not 0 <= id < limits.num_tokens:
+            raise InvalidRequest(
+                f"{field} holds {_show(id)}, but token ids are integers from 0 to "
+                f"{limits.num_tokens - 1}",
+                param=field,
+            )
+
+
+def _at_most(field: str, what: str, values: Sequence[Any], limit: int) -> None:
+    if len(values) > limit:
+        raise InvalidRequest(
+            f"{field} has {len(values)} {what}, but the limit is {limit}", param=field
+        )
+
+
+def _integer(field: str, value: Any, low: int, high: int | None = None) -> None:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not is_integer or value < low or (high is not None and value > high):
+        limits = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise InvalidRequest(
+            f"{field} must be an integer {limits}, not {_show(value)}", param=field
+        )
+
+
+def _number(
+    field: str, value: Any, low: float, high: float, also: str = "", subject: str | None = None
+) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not low <= value <= high:
+        raise InvalidRequest(
+            f"{subject or field} must be {also}between {low:g} and {high:g}, not {_show(value)}",
+            param=field,
+        )
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

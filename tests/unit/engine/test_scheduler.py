@@ -1,0 +1,164 @@
+"""Scheduler: what goes into a step, and who gives way when blocks run out."""
+
+from __future__ import annotations
+
+import pytest
+
+from pythia_bento.engine.block_pool import BlockPool
+from pythia_bento.engine.scheduler import Scheduler
+from pythia_bento.engine.sequence import Sequence
+from tests.unit.engine.toy import TOKENIZER, request
+
+BLOCK = 4
+
+
+@pytest.fixture
+def scheduler():
+    return make(blocks=16)
+
+
+def make(blocks, max_seqs=8, max_tokens=16):
+    return Scheduler(BlockPool(blocks), BLOCK, max_seqs, max_tokens)
+
+
+def add(scheduler, order, length, first=2, **params):
+    params = {"max_tokens": 20, **params}
+    prompt = tuple(range(first, first + length))
+    sequence = Sequence(request(str(order), prompt, **params), 0, order, TOKENIZER, BLOCK)
+    scheduler.add(sequence)
+    return sequence
+
+
+def step(scheduler):
+    """Schedule and pretend to compute; (order, start, count) of each chunk."""
+    chunks = scheduler.schedule()
+    shape = [(chunk.sequence.order[0], chunk.start, chunk.count) for chunk in chunks]
+    for chunk in chunks:
+        if chunk.samples:
+            chunk.sequence.accept(50)
+        scheduler.advance(chunk.sequence, chunk.count)
+    scheduler.pool.check(sequence.blocks for sequence in scheduler.running)
+    return shape
+
+
+def test_nothing_to_do(scheduler):
+    assert scheduler.schedule() == []
+
+
+def test_prompts_share_the_budget_in_order_of_arrival(scheduler):
+    add(scheduler, 1, 10, first=2)
+    add(scheduler, 2, 10, first=20)
+    assert step(scheduler) == [(1, 0, 10), (2, 0, 6)]
+    assert step(scheduler) == [(1, 10, 1), (2, 6, 4)]
+    assert step(scheduler) == [(1, 11, 1), (2, 10, 1)]
+
+
+def test_decoding_goes_on_beside_a_long_prompt(scheduler):
+    add(scheduler, 1, 3, first=2)
+    step(scheduler)
+    add(scheduler, 2, 40, first=20)
+    assert step(scheduler) == [(1, 3, 1), (2, 0, 15)]
+    assert step(scheduler) == [(1, 4, 1), (2, 15, 15)]
+
+
+def test_the_batch_is_bounded():
+    scheduler = make(blocks=16, max_seqs=2)
+    for order in range(3):
+        add(scheduler, order, 2, first=2 + 10 * order)
+    assert [order for order, _, _ in step(scheduler)] == [0, 1]
+
+
+def test_only_the_last_piece_of_a_prompt_samples(scheduler):
+    add(scheduler, 1, 20)
+    assert [chunk.samples for chunk in scheduler.schedule()] == [False]
+    step(scheduler)
+    assert [chunk.samples for chunk in scheduler.schedule()] == [True]
+
+
+def test_scoring_never_samples(scheduler):
+    add(scheduler, 1, 3, max_tokens=0)
+    assert [chunk.samples for chunk in scheduler.schedule()] == [False]
+
+
+def test_a_known_prefix_is_read_and_one_token_is_always_computed(scheduler):
+    first = add(scheduler, 1, 8)
+    step(scheduler)
+    scheduler.remove(first)
+    second = add(scheduler, 2, 8)
+    assert step(scheduler) == [(2, 4, 4)]
+    assert second.num_cached_tokens == 4
+    assert (scheduler.num_prefix_queries, scheduler.num_prefix_hits) == (7 + 7, 4)
+
+
+def test_running_sequences_share_a_prefix(scheduler):
+    first = add(scheduler, 1, 9)
+    step(scheduler)
+    second = add(scheduler, 2, 9)
+    step(scheduler)
+    assert second.blocks[:2] == first.blocks[:2]
+    assert second.blocks[2] != first.blocks[2]
+
+
+def test_unfinished_blocks_are_not_shared(scheduler):
+    add(scheduler, 1, 9)
+    scheduler.schedule()  # not computed yet
+    second = add(scheduler, 2, 9)
+    scheduler.schedule()
+    assert second.num_cached_tokens == 0
+
+
+def test_scoring_fills_the_prefix_cache_but_does_not_read_it(scheduler):
+    scheduler.remove(_computed(scheduler, 1, prompt_logprobs=0))
+    assert _computed(scheduler, 2, prompt_logprobs=0).num_cached_tokens == 0
+    assert _computed(scheduler, 3).num_cached_tokens == 8
+
+
+def _computed(scheduler, order, **params):
+    sequence = add(scheduler, order, 9, **params)
+    step(scheduler)
+    return sequence
+
+
+def test_the_youngest_gives_way_and_comes_back_with_its_tokens():
+    scheduler = make(blocks=4)
+    old, young = add(scheduler, 1, 4, first=2), add(scheduler, 2, 4, first=20)
+    assert step(scheduler) == [(1, 0, 4), (2, 0, 4)]
+    while young.status == "running":
+        step(scheduler)
+    generated = young.num_generated
+    assert generated > 0
+    assert scheduler.num_preemptions == 1
+    assert (young.num_computed, young.blocks) == (0, [])
+    scheduler.remove(old)
+    (chunk,) = scheduler.schedule()
+    assert chunk.sequence is young
+    assert chunk.start + chunk.count == 4 + generated
+
+
+def test_a_newcomer_leaves_the_running_ones_their_next_block():
+    scheduler = make(blocks=3)
+    add(scheduler, 1, 4, first=2)
+    add(scheduler, 2, 8, first=20)
+    assert step(scheduler) == [(1, 0, 4)]
+
+
+def test_the_head_of_the_queue_is_not_overtaken():
+    scheduler = make(blocks=6)
+    first = add(scheduler, 1, 8, first=2)
+    step(scheduler)
+    add(scheduler, 2, 20, first=20)
+    add(scheduler, 3, 2, first=60)
+    assert [order for order, _, _ in step(scheduler)] == [1]
+    scheduler.remove(first)
+    assert [order for order, _, _ in step(scheduler)] == [2]
+
+
+def test_leaving_frees_blocks_in_any_state(scheduler):
+    running = add(scheduler, 1, 8)
+    step(scheduler)
+    waiting = add(scheduler, 2, 8, first=30)
+    for sequence in (running, waiting, running):
+        scheduler.remove(sequence)
+        assert sequence.status == "finished"
+    assert scheduler.pool.num_free == 16
+    assert scheduler.schedule() == []

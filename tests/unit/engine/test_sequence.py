@@ -1,0 +1,106 @@
+"""Sequence: seeds, what ends it, what it asks of the sampler."""
+
+from __future__ import annotations
+
+import math
+
+from pythia_bento.engine.sequence import Sequence, sequence_seed
+from tests.unit.engine.toy import TOKENIZER, request
+
+A, B = TOKENIZER.encode("ab")
+
+
+def sequence(index=0, prompt=(5, 6, 7), **params):
+    return Sequence(request(prompt=prompt, **params), index, 0, TOKENIZER, block_size=2)
+
+
+def test_the_first_continuation_keeps_the_seed_and_the_others_are_splitmix64():
+    assert sequence_seed(1234567, 0) == 1234567
+    # The published first outputs of splitmix64 seeded with 1234567.
+    assert sequence_seed(1234567, 1) == 6457827717110365317
+    assert sequence_seed(1234567, 2) == 3203168211198807973
+    assert sequence_seed(-1, 0) == 2**64 - 1
+
+
+def test_end_of_text_stops_without_a_reason_and_without_text():
+    s = sequence(max_tokens=4)
+    assert (s.accept(A), s.accept(TOKENIZER.eos_id)) == ("a", "")
+    assert (s.finish_reason, s.stop_reason, s.num_generated) == ("stop", None, 2)
+
+
+def test_end_of_text_may_be_ignored():
+    s = sequence(max_tokens=2, ignore_eos=True)
+    assert s.accept(TOKENIZER.eos_id) == ""
+    assert s.finish_reason is None
+
+
+def test_a_stop_id_is_the_reason_and_its_text_is_left_out():
+    s = sequence(stop_token_ids=(B,))
+    assert (s.accept(A), s.accept(B)) == ("a", "")
+    assert (s.finish_reason, s.stop_reason) == ("stop", B)
+
+
+def test_a_stop_id_lets_held_text_out():
+    s = sequence(stop=("ac",), stop_token_ids=(B,))
+    assert (s.accept(A), s.accept(B)) == ("", "a")
+
+
+def test_a_stop_string_goes_before_the_length():
+    s = sequence(max_tokens=2, stop=("ab",))
+    assert (s.accept(A), s.accept(B)) == ("", "")
+    assert (s.finish_reason, s.stop_reason) == ("stop", "ab")
+
+
+def test_the_length_lets_held_text_out():
+    s = sequence(max_tokens=1, stop=("ab",))
+    assert s.accept(A) == "a"
+    assert (s.finish_reason, s.stop_reason) == ("length", None)
+
+
+def test_min_tokens_bans_what_would_stop():
+    s = sequence(min_tokens=1, stop_token_ids=(B,), logit_bias=((A, 1.5), (B, 2.0)))
+    early = dict(s.sampling_row().bias)
+    assert early == {A: 1.5, B: -math.inf, TOKENIZER.eos_id: -math.inf}
+    s.accept(A)
+    assert dict(s.sampling_row().bias) == {A: 1.5, B: 2.0}
+
+
+def test_min_tokens_does_not_ban_an_ignored_end_of_text():
+    assert sequence(min_tokens=1, ignore_eos=True).sampling_row().bias == ()
+
+
+def test_the_row_names_the_position_of_the_new_token():
+    s = sequence(1, seed=9, temperature=0.5, top_k=3, top_p=0.8, min_p=0.1)
+    row = s.sampling_row()
+    assert (row.position, row.seed) == (3, sequence_seed(9, 1))
+    assert (row.temperature, row.top_k, row.top_p, row.min_p) == (0.5, 3, 0.8, 0.1)
+
+
+def test_prompt_rows_are_those_of_the_first_continuation_only():
+    assert sequence(prompt_logprobs=0).prompt_rows == range(0, 2)
+    assert not sequence(1, prompt_logprobs=0).prompt_rows
+    assert not sequence().prompt_rows
+
+
+def test_the_prefix_cache_may_not_replace_rows_that_are_needed():
+    assert sequence().max_cached_tokens == 2
+    scoring = sequence(prompt_logprobs=1)
+    assert scoring.max_cached_tokens == 0
+    scoring.prompt_logprobs += [None, None]
+    assert scoring.max_cached_tokens == 2
+
+
+def test_blocks_are_named_by_the_whole_prefix():
+    one, two = sequence(prompt=(1, 2, 3, 4)), sequence(prompt=(1, 2, 9, 4))
+    assert one.block_names(1) == two.block_names(1)
+    assert one.block_names(2)[1] != two.block_names(2)[1]
+
+
+def test_releasing_keeps_tokens():
+    s = sequence(max_tokens=4)
+    s.hold([7, 3])
+    s.accept(A)
+    s.num_computed = 3
+    assert s.release() == [7, 3]
+    assert (s.num_computed, s.blocks, s.num_tokens) == (0, [], 4)
+    assert s.token_ids[:4].tolist() == [5, 6, 7, A]

@@ -1,0 +1,91 @@
+"""A model without arithmetic: its next token is a hash of the context it reads from the cache.
+
+It reads every token of the context through the block table, so a wrong slot, a stale block or a
+block of somebody else changes the answer. That makes it sharper than a real model for testing
+memory and scheduling, and fast enough for thousands of random cases.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.params import Request, SamplingParams
+from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
+from tests.tokenizer_parts import small_tokenizer
+
+TOKENIZER = small_tokenizer()
+ROWS = TOKENIZER.num_tokens + 12  # as in Pythia: more rows than tokens
+POISON = 100  # after this token all logits are NaN
+
+
+class ToyModel:
+    """Stands where GPTNeoX stands."""
+
+    def __init__(self, block_size: int = 4, max_positions: int = 64) -> None:
+        self.config = SimpleNamespace(vocab_size=ROWS, max_positions=max_positions)
+        self.kernels = SimpleNamespace(
+            device=torch.device("cpu"),
+            block_size=block_size,
+            allocate_cache=lambda count: torch.full((count * block_size, 2), -1),
+        )
+
+    def forward(self, batch: ForwardBatch, cache: Tensor) -> Tensor:
+        """Hash of each row's context, -1 where the context holds POISON: fp32 [T, 1]."""
+        cache[batch.slots.long()] = torch.stack([batch.token_ids, batch.positions], dim=1).long()
+        starts, size = batch.query_starts.tolist(), self.kernels.block_size
+        rows: list[int] = []
+        for index, length in enumerate(batch.context_lens.tolist()):
+            where = torch.arange(length)
+            slots = batch.block_tables[index, where // size].long() * size + where % size
+            hashes = _hashes(cache[slots].tolist())
+            rows += hashes[length - (starts[index + 1] - starts[index]) :]
+        return torch.tensor(rows, dtype=torch.float32)[:, None]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Pseudo-random in [0, 8): fp32 [R, V]."""
+        mixed = (hidden.long() * 7919 + torch.arange(ROWS) * 104729) * 2654435761 % 2**31
+        logits = mixed.float() / 2**28
+        return torch.where(hidden < 0, torch.nan, logits)
+
+    def sample(self, logits: Tensor, rows: list[SamplingRow], num_tokens: int) -> Tensor:
+        """Best of logits, bias and noise by seed."""
+        chosen = []
+        for row, values in zip(rows, logits[:, :num_tokens], strict=True):
+            ids = torch.arange(num_tokens)
+            mixed = (ids * 31 + row.seed % 1009 * 17 + row.position * 7) * 2654435761
+            noise = mixed % 2**31 / 2**31
+            total = values + noise * row.temperature
+            for id, addend in row.bias:
+                total[id] += addend
+            chosen.append(-1 if values.isnan().any() else int(total.argmax()))
+        return torch.tensor(chosen, dtype=torch.int32)
+
+    def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
+        """Exact log-softmax."""
+        values = logits.log_softmax(-1)
+        top, ids = values.sort(dim=-1, descending=True, stable=True)
+        own = values.gather(1, chosen.long()[:, None])[:, 0]
+        return Logprobs(own, ids[:, :num_top].int(), top[:, :num_top])
+
+
+def _hashes(context: list[list[int]]) -> list[int]:
+    value, out, poisoned = 1, [], False
+    for token, position in context:
+        value = (value * 31 + token * 7 + position) % 2**20
+        poisoned |= token == POISON
+        out.append(-1 if poisoned else value)
+    return out
+
+
+def toy_engine(num_blocks: int = 64, *, block_size: int = 4, **sizes: int) -> Engine:
+    """An engine over a toy model."""
+    return Engine(ToyModel(block_size), TOKENIZER, EngineConfig(num_blocks, **sizes))  # type: ignore[arg-type]
+
+
+def request(id: str = "r", prompt: tuple[int, ...] = (5, 6, 7), n: int = 1, **params) -> Request:
+    """A request with a few tokens."""
+    return Request(id, prompt, SamplingParams(**params), n)
