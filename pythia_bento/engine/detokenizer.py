@@ -23,7 +23,9 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.stopped_by: str | None = None
         self._tokenizer = tokenizer
+        self._whole_texts = tokenizer.whole_texts  # the decoder is only for the others
         self._decoder = _Utf8Decoder("replace")
+        self._is_partial = False  # whether the decoder waits for the rest of a character
         # Longest first: of two stop strings that end together the first found is reported.
         self._matchers = [_Matcher(s) for s in sorted(stop, key=len, reverse=True)]
         self._held = ""
@@ -33,9 +35,9 @@ class Detokenizer:
 
         A stop string that ends in a token pushed with ``may_stop=False`` is ordinary text.
         """
-        if token_id in self._tokenizer.special_ids:
-            return ""
-        text = self._decoder.decode(self._tokenizer.token_bytes(token_id))
+        text = self._whole_texts.get(token_id)
+        if text is None or self._is_partial:
+            text = self._decode(token_id)
         return self._release(text, may_stop) if self._matchers else text
 
     def flush(self) -> str:
@@ -43,6 +45,12 @@ class Detokenizer:
         rest = self._release(self._decoder.decode(b"", final=True), may_stop=True)
         held, self._held = self._held, ""
         return rest + held if self.stopped_by is None else rest
+
+    def _decode(self, token_id: int) -> str:
+        is_special = token_id in self._tokenizer.special_ids
+        text = self._decoder.decode(b"" if is_special else self._tokenizer.token_bytes(token_id))
+        self._is_partial = bool(self._decoder.getstate()[0])
+        return text
 
     def _release(self, text: str, may_stop: bool) -> str:
         buffer = self._held + text

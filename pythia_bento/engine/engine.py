@@ -104,7 +104,7 @@ class Engine:
         for sequence in sequences:
             if sequence.status != "finished":
                 self._scheduler.remove(sequence)
-                outputs.append(_output(sequence, ChunkResult(), sequence.finish("abort")))
+                outputs.append(_output(sequence, ChunkResult([], []), sequence.finish("abort")))
         return outputs
 
     def step(self) -> list[SequenceOutput]:
@@ -185,9 +185,7 @@ class Engine:
             text = sequence.finish("length")
         elif not result.token_ids:
             return None  # recomputing after a preemption
-        output = _output(sequence, result, text)
-        self._after_output(sequence)
-        return output
+        return self._report(sequence, result, text)
 
     def _accept(self, sequence: Sequence, result: ChunkResult) -> str:
         """Append the tokens up to the one that ends the sequence, and drop the rest."""
@@ -204,41 +202,45 @@ class Engine:
         """End a sequence whose logits are not finite; nobody may read what it computed."""
         self._non_finite += 1
         self._pool.forget(sequence.blocks)
-        text = sequence.finish("error")
-        output = _output(sequence, ChunkResult(), text)
+        output = self._report(sequence, ChunkResult([], []), sequence.finish("error"))
         output.error = NonFiniteLogits(
             f"the model's logits at position {sequence.num_tokens} are not finite numbers"
         )
-        self._after_output(sequence)
         return output
 
-    def _after_output(self, sequence: Sequence) -> None:
-        """Let the other continuations follow the first one; clear away what is finished."""
-        siblings = self._requests[sequence.request.request_id]
-        if sequence.index == 0:
-            for sibling in siblings[1:]:
-                if sibling.status == "new":
-                    sibling.prompt_logprobs = sequence.prompt_logprobs
-                    self._scheduler.add(sibling)
+    def _report(self, sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
+        """The delta of this step; with the first, the other continuations follow."""
+        output = _output(sequence, result, text)
+        if sequence.index == 0 and sequence.num_generated <= len(result.token_ids):
+            self._release_siblings(sequence)
         if sequence.finish_reason is not None:
-            self._scheduler.remove(sequence)
-            if all(sibling.status == "finished" for sibling in siblings):
-                del self._requests[sequence.request.request_id]
+            self._remove(sequence)
+        return output
+
+    def _release_siblings(self, first: Sequence) -> None:
+        for sibling in self._requests[first.request.request_id][1:]:
+            sibling.prompt_logprobs = first.prompt_logprobs
+            self._scheduler.add(sibling)
+
+    def _remove(self, sequence: Sequence) -> None:
+        self._scheduler.remove(sequence)
+        siblings = self._requests[sequence.request.request_id]
+        if all(sibling.status == "finished" for sibling in siblings):
+            del self._requests[sequence.request.request_id]
 
 
 def _output(sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
-    """The delta of one step."""
     is_first = sequence.num_generated == len(result.token_ids)
     return SequenceOutput(
-        request_id=sequence.request.request_id,
-        index=sequence.index,
-        token_ids=result.token_ids,
-        text=text,
-        logprobs=None if sequence.params.logprobs is None else result.logprobs,
-        prompt_logprobs=_prompt_logprobs(sequence) if is_first else None,
-        finish_reason=sequence.finish_reason,
-        stop_reason=sequence.stop_reason,
-        num_cached_tokens=sequence.num_cached_tokens,
+        sequence.request.request_id,
+        sequence.index,
+        result.token_ids,
+        text,
+        None if sequence.params.logprobs is None else result.logprobs,
+        _prompt_logprobs(sequence) if is_first else None,
+        sequence.finish_reason,
+        sequence.stop_reason,
+        sequence.num_cached_tokens,
     )
 
 

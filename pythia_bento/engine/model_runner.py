@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ class ChunkResult:
     visit to the device returns several tokens; the engine drops those after the end.
     """
 
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    token_ids: list[int]
+    logprobs: list[TokenLogprob]
+    prompt_logprobs: Sequence[TokenLogprob] = ()
     is_finite: bool = True
 
 
@@ -46,37 +46,39 @@ class ModelRunner:
     @torch.inference_mode()
     def execute(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
         """Compute the chunks; one result for each."""
-        hidden = self._model.forward(self.prepare(chunks), self._cache)
-        results = [ChunkResult() for _ in chunks]
-        starts = _starts(chunks).tolist()
+        batch, starts = self.prepare(chunks)
+        hidden = self._model.forward(batch, self._cache)
+        results = [ChunkResult([], []) for _ in chunks]
         self._score_prompts(chunks, starts, hidden, results)
         self._choose_tokens(chunks, starts, hidden, results)
         return results
 
-    def prepare(self, chunks: Sequence[Chunk]) -> ForwardBatch:
-        """Lay the tokens of all chunks end to end; see ForwardBatch for the shapes."""
+    def prepare(self, chunks: Sequence[Chunk]) -> tuple[ForwardBatch, list[int]]:
+        """Lay the tokens of all chunks end to end; also the S + 1 row boundaries on the host."""
         counts = np.array([chunk.count for chunk in chunks], dtype=np.int32)
         first = np.array([chunk.start for chunk in chunks], dtype=np.int32)
-        starts = _starts(chunks)
-        owner = np.repeat(np.arange(len(chunks), dtype=np.int32), counts)
+        starts = np.zeros(len(chunks) + 1, dtype=np.int32)
+        counts.cumsum(out=starts[1:])
+        owner = np.arange(len(chunks)).repeat(counts)
         positions = np.arange(starts[-1], dtype=np.int32) + (first - starts[:-1])[owner]
         tables = self._block_tables(chunks)
-        blocks = tables[owner, positions // self._block_size]
-        return ForwardBatch(
+        block, offset = np.divmod(positions, self._block_size)
+        batch = ForwardBatch(
             token_ids=self._upload(_token_ids(chunks)),
             positions=self._upload(positions),
-            slots=self._upload(blocks * self._block_size + positions % self._block_size),
+            slots=self._upload(tables[owner, block] * self._block_size + offset),
             query_starts=self._upload(starts),
             context_lens=self._upload(first + counts),
             block_tables=self._upload(tables),
         )
+        return batch, starts.tolist()
 
     def _block_tables(self, chunks: Sequence[Chunk]) -> np.ndarray:
         width = max(len(chunk.sequence.blocks) for chunk in chunks)
         tables = np.zeros((len(chunks), width), dtype=np.int32)
-        for row, chunk in zip(tables, chunks, strict=True):
+        for row, chunk in enumerate(chunks):
             held = len(chunk.sequence.blocks)
-            row[:held] = chunk.sequence.block_table[:held]
+            tables[row, :held] = chunk.sequence.block_table[:held]
         return tables
 
     def _choose_tokens(
@@ -132,16 +134,19 @@ class ModelRunner:
         results: list[ChunkResult],
     ) -> None:
         """Log-probability of each prompt token after the first, a slice of rows at a time."""
+        scored: dict[int, list[TokenLogprob]] = {}
         asked: list[tuple[int, int, int, int]] = []  # chunk, row of hidden, next token, limit
         for index, chunk in enumerate(chunks):
-            asked += _prompt_rows(index, chunk, starts[index])
+            if chunk.sequence.params.prompt_logprobs is not None:
+                asked += _prompt_rows(index, chunk, starts[index])
+                scored[index] = results[index].prompt_logprobs = []
         for begin in range(0, len(asked), PROMPT_ROWS_AT_ONCE):
             part = asked[begin : begin + PROMPT_ROWS_AT_ONCE]
             logits = self._logits(hidden, [row for _, row, _, _ in part])
             targets = self._upload(np.array([token for _, _, token, _ in part], dtype=np.int32))
             found = self._logprobs(logits, targets, [limit for _, _, _, limit in part])
             for (index, _, _, _), logprob in zip(part, found, strict=True):
-                results[index].prompt_logprobs.append(logprob)
+                scored[index].append(logprob)
                 results[index].is_finite &= math.isfinite(logprob.logprob)
 
     def _logits(self, hidden: Tensor, rows: list[int]) -> Tensor:
@@ -165,13 +170,6 @@ class ModelRunner:
 
     def _upload(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
-
-
-def _starts(chunks: Sequence[Chunk]) -> np.ndarray:
-    """int32 [S + 1]: first row of each chunk, and the number of rows."""
-    starts = np.zeros(len(chunks) + 1, dtype=np.int32)
-    np.cumsum([chunk.count for chunk in chunks], out=starts[1:])
-    return starts
 
 
 def _token_ids(chunks: Sequence[Chunk]) -> np.ndarray:

@@ -139,10 +139,10 @@ class Sequence:
     def sampling_row(self) -> SamplingRow:
         """How to choose the next token."""
         p = self.params
-        bias = self._early_bias if self.num_generated < p.min_tokens else self._bias
-        return SamplingRow(
-            self.num_tokens, p.temperature, p.top_k, p.top_p, p.min_p, self.seed, bias
-        )
+        position = self.num_tokens
+        is_early = position - self.num_prompt < p.min_tokens
+        bias = self._early_bias if is_early else self._bias
+        return SamplingRow(position, p.temperature, p.top_k, p.top_p, p.min_p, self.seed, bias)
 
     def accept(self, token_id: int) -> str:
         """Append a sampled token; returns the text that became certain, may finish the sequence.

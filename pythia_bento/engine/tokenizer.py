@@ -25,6 +25,7 @@ class Tokenizer:
         added = inner.get_added_tokens_decoder()
         self.special_ids = frozenset(id for id, token in added.items() if token.special)
         self.eos_id = _end_of_text(inner)
+        self.whole_texts = self._whole_texts()
 
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
@@ -52,6 +53,14 @@ class Tokenizer:
         skipped = self.special_ids if skip_special_tokens else frozenset()
         data = b"".join(self.token_bytes(id) for id in ids if id not in skipped)
         return data.decode("utf-8", errors="replace")
+
+    def _whole_texts(self) -> dict[int, str]:
+        """Texts of the tokens that are whole characters; special tokens have none."""
+        texts = dict.fromkeys(self.special_ids, "")
+        for id, data in enumerate(self._bytes):
+            if id not in texts and (text := data.decode("utf-8", errors="ignore")).encode() == data:
+                texts[id] = text
+        return texts
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes a token stands for; none for an id without a token."""

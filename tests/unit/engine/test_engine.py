@@ -298,4 +298,4 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 TestEngineMachine = EngineMachine.TestCase
-TestEngineMachine.settings = settings(deadline=None, max_examples=100, stateful_step_count=20)
+TestEngineMachine.settings = settings(deadline=None, max_examples=60, stateful_step_count=20)

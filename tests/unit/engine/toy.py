@@ -17,6 +17,8 @@ from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
 from tests.tokenizer_parts import small_tokenizer
 
+torch.set_num_threads(1)  # tensors this small only lose by threads
+
 TOKENIZER = small_tokenizer()
 ROWS = TOKENIZER.num_tokens + 12  # as in Pythia: more rows than tokens
 POISON = 100  # after this token all logits are NaN
