@@ -1,4 +1,4 @@
-"""The C++ kernels against plain torch in fp64, and their promise of the same bits for every batch."""
+"""The C++ kernels against torch in fp64, and their promise of the same bits for every batch."""
 
 from __future__ import annotations
 
@@ -156,12 +156,17 @@ def test_attention_agrees_with_fp64(isa: str, head_dim: int, heads: int) -> None
     kernels, tokens = CpuKernels(shape, isa=isa), 53
     qkv = torch.randn(tokens, 3 * shape.hidden_size)
     got = attention(kernels, qkv, [(0, tokens)])[0]
+    want = attend_exactly(qkv, shape)
+    assert error(got, want) < 1e-3  # the cache is fp16
+
+
+def attend_exactly(qkv: Tensor, shape: ModelConfig) -> Tensor:
+    tokens, heads, head_dim = len(qkv), shape.num_heads, shape.head_dim
     q, k, v = qkv.double().view(tokens, heads, 3, head_dim).permute(2, 1, 0, 3)
     q, k = rotate(q, shape.rotary_dims), rotate(k, shape.rotary_dims)
     scores = q @ k.transpose(1, 2) / math.sqrt(head_dim)
     scores = scores.masked_fill(torch.ones(tokens, tokens).triu(1).bool(), -torch.inf)
-    want = (scores.softmax(-1) @ v).transpose(0, 1).reshape(tokens, -1)
-    assert error(got, want) < 1e-5
+    return (scores.softmax(-1) @ v).transpose(0, 1).reshape(tokens, -1)
 
 
 def rotate(x: Tensor, dims: int) -> Tensor:
@@ -191,16 +196,28 @@ def test_attention_does_not_depend_on_other_sequences(isa: str) -> None:
     qkv = [torch.randn(n, 3 * shape.hidden_size) for n in lengths]
     alone = [attention(kernels, one, [(0, len(one))])[0] for one in qkv]
     cache = kernels.allocate_cache(64)
-    cache._keys.fill_(math.nan)  # what earlier sequences left behind must never be read
-    cache._values.fill_(math.nan)
+    for left_behind in (cache.keys, cache.values, cache.scales):
+        left_behind.fill_(math.nan)  # must never be read
     together = kernels.attend(0, torch.cat(qkv), cache, sequences(*((0, n) for n in lengths)))
     assert torch.equal(together, torch.cat(alone))
+
+
+def test_keys_and_values_beyond_fp16_are_scaled(isa: str) -> None:
+    shape = config(64, 2)
+    kernels = CpuKernels(shape, isa=isa)
+    qkv = torch.randn(40, shape.num_heads, 3, shape.head_dim)
+    qkv[:, :, 0] *= 1e-7
+    qkv[::3, :, 1:] *= 1e6  # beyond 65504, the largest fp16 value
+    got = attention(kernels, qkv.view(40, -1).contiguous(), [(0, 40)])[0]
+    assert got.isfinite().all()
+    assert error(got, attend_exactly(qkv.view(40, -1), shape)) < 1e-3
 
 
 def test_a_row_that_is_not_finite_stays_alone(isa: str) -> None:
     shape = config()
     weights, kernels = layer(shape), CpuKernels(shape, isa=isa)
-    packed, head = kernels.load_layer(weights), HeadWeights(norm(128), torch.randn(VOCAB, 128).half())
+    packed = kernels.load_layer(weights)
+    head = HeadWeights(norm(128), torch.randn(VOCAB, 128).half())
     clean = torch.randn(3, shape.hidden_size)
     broken = clean.clone()
     broken[1, 5] = math.inf
@@ -252,7 +269,8 @@ def test_logprobs_are_the_log_softmax(isa: str) -> None:
     assert torch.allclose(got.top.double(), want.sort(descending=True).values[:, :4], atol=2e-6)
     assert got.top_ids[2, :2].tolist() == [10, 20]
     best = logits.argmax(-1).to(torch.int32)
-    assert torch.equal(kernels.logprobs(logits, best, 1).chosen, kernels.logprobs(logits, best, 1).top[:, 0])
+    greedy = kernels.logprobs(logits, best, 1)
+    assert torch.equal(greedy.chosen, greedy.top[:, 0])
 
 
 def test_sizes_that_do_not_fit_the_vectors_are_refused() -> None:

@@ -21,7 +21,14 @@ from pathlib import Path
 SOURCES = Path(__file__).parent / "src"
 FLAGS = (
     *("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared"),
-    *("-pthread", "-g0", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-warning-option"),
+    *(
+        "-pthread",
+        "-g0",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wno-psabi",
+        "-Wno-unknown-warning-option",
+    ),
 )
 AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni")

@@ -45,19 +45,18 @@ class Loaded(NamedTuple):
 
 
 class CpuKVCache:
-    """Keys [layers, blocks, heads, head_dim, 16] and values [layers, blocks, heads, 16, head_dim]."""
+    """fp16 keys and values of all layers with their scales; layouts in ``src/attention.h``."""
 
     def __init__(self, config: ModelConfig, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         # Not cleared: the operating system maps pages as they are first written.
-        size = num_blocks * config.hidden_size * BLOCK
-        self._keys = torch.empty(config.num_layers, size)
-        self._values = torch.empty(config.num_layers, size)
-        self.nbytes = self._keys.nbytes + self._values.nbytes
-        self.layers = [
-            CCache(address(self._keys[i]), address(self._values[i]))
-            for i in range(config.num_layers)
-        ]
+        layers, size = config.num_layers, num_blocks * config.hidden_size * BLOCK
+        self.keys = torch.empty(layers, size, dtype=torch.float16)
+        self.values = torch.empty(layers, size, dtype=torch.float16)
+        self.scales = torch.empty(layers, num_blocks * config.num_heads * 2 * BLOCK)
+        parts = (self.keys, self.values, self.scales)
+        self.nbytes = sum(part.nbytes for part in parts)
+        self.layers = [CCache(*(address(part[i]) for part in parts)) for i in range(layers)]
 
 
 class CpuKernels:
@@ -139,8 +138,9 @@ class CpuKernels:
         return Loaded(CHead(norm, address(packed), address(scale), out, depth), keep)
 
     def kv_bytes_per_block(self) -> int:
-        """Keys and values of all layers, fp32."""
-        return 2 * self.config.num_layers * self.config.hidden_size * BLOCK * 4
+        """Keys, values and scales of all layers."""
+        config = self.config
+        return 2 * BLOCK * config.num_layers * (2 * config.hidden_size + 4 * config.num_heads)
 
     def allocate_cache(self, num_blocks: int) -> CpuKVCache:
         """Reserve address space; memory follows as blocks are first used."""

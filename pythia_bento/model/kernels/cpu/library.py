@@ -62,7 +62,7 @@ class CShape(Structure):
 class CCache(Structure):
     """Keys and values of one layer."""
 
-    _fields_ = [("keys", c_void_p), ("values", c_void_p)]
+    _fields_ = [("keys", c_void_p), ("values", c_void_p), ("scales", c_void_p)]
 
 
 class CBatch(Structure):
@@ -124,7 +124,7 @@ def address(tensor: Tensor) -> int:
 
 
 def usable_cores() -> int:
-    """Cores this process may use: its affinity, cut by the container's CPU quota if there is one."""
+    """Cores this process may use: its affinity, cut by the container's CPU quota."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(cores, _quota()))
