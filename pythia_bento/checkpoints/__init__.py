@@ -1,0 +1,1 @@
+"""Checkpoints: from a name to verified int8 weights."""

@@ -1,0 +1,33 @@
+"""The kernel backends, by name."""
+
+from __future__ import annotations
+
+import torch
+
+from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.kernels.base import Kernels
+
+BACKENDS = ("cpu", "triton", "reference")
+
+
+def create(name: str, config: ModelConfig, device: torch.device, matmul: str = "w8a16") -> Kernels:
+    """Build a backend for one model on one device; imports only what that backend needs.
+
+    ``matmul`` is "w8a16" or, with the reference backend alone, "llm-int8". Raises ValueError for a
+    pair that does not exist.
+    """
+    if matmul != "w8a16" and name != "reference":
+        raise ValueError(f"the {name} backend computes w8a16, not {matmul}")
+    if name == "cpu":
+        from pythia_bento.model.kernels.cpu.kernels import CpuKernels
+
+        return CpuKernels(config, device)
+    if name == "triton":
+        from pythia_bento.model.kernels.triton.kernels import TritonKernels
+
+        return TritonKernels(config, device)
+    if name == "reference":
+        from pythia_bento.model.kernels.reference.kernels import ReferenceKernels
+
+        return ReferenceKernels(config, device, matmul)
+    raise ValueError(f"no kernel backend is called {name!r}; there are {', '.join(BACKENDS)}")

@@ -53,8 +53,11 @@ class Kernels(Protocol):
         """fp32 [T, H] -> qkv(ln1(x)) and gelu(up(ln2(x))), both opaque to the caller."""
         ...
 
-    def attend(self, index: int, qkv: Any, cache: KVCache, batch: ForwardBatch) -> Any:
-        """Rotate q and k, write k and v of layer ``index`` to their slots, attend causally."""
+    def attend(self, index: int, qkv: Any, cache: Any, batch: ForwardBatch) -> Any:
+        """Rotate q and k, write k and v of layer ``index`` to their slots, attend causally.
+
+        ``cache`` is what this backend's ``allocate_cache`` returned.
+        """
         ...
 
     def project_out(self, layer: Any, x: Tensor, attended: Any, up: Any) -> Tensor:

@@ -1,0 +1,104 @@
+"""From a model's name to weights that can be loaded: the door to this package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import bitsandbytes
+
+from pythia_bento.checkpoints import manifest
+from pythia_bento.checkpoints.quantize import CheckpointWeights
+from pythia_bento.checkpoints.reader import INDEX
+from pythia_bento.checkpoints.save import COPIED
+from pythia_bento.errors import CheckpointError
+from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.weights import WeightSource
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on disk whose files were hashed and whose tensors have the right shapes."""
+
+    model_id: str  # "bundled", or the name of a local directory
+    revision: str | None  # "step3000"; None for a local directory
+    commit: str | None  # 40 hex digits; None for a local directory
+    path: Path
+    config: ModelConfig
+    source: WeightSource
+    tokenizer_path: Path
+    files: dict[str, str]  # name -> sha256
+    quantization: str  # how the 8-bit weights came about, in words
+
+
+def load_checkpoint(model: str, bundled_root: Path = manifest.BUNDLED_ROOT) -> Checkpoint:
+    """Open ``bundled``, ``bundled@<revision>`` or a local directory.
+
+    The files of a bundled checkpoint are compared with the manifest first. Weights are read part
+    by part when ``source`` is asked for them.
+
+    Raises ModelNotFound for a bundled revision that does not exist, and CheckpointError for
+    anything missing, damaged, or not a Pythia.
+    """
+    name, _, revision = model.partition("@")
+    if name == manifest.BUNDLED:
+        return _open_bundled(revision or "main", bundled_root)
+    directory = Path(model).expanduser()
+    if not directory.is_dir():
+        raise CheckpointError(
+            f"model {model[:200]!r} is not in the store and is no directory; give the directory of "
+            "a downloaded checkpoint, or bundled"
+        )
+    return _open_local(directory.resolve())
+
+
+def _open_bundled(revision: str, root: Path) -> Checkpoint:
+    step = manifest.find_bundled(revision, root)
+    manifest.verify(step.directory, step.files)
+    hashes = {name: sha256 for name, (sha256, _) in step.files.items()}
+    return _open(manifest.BUNDLED, step.step, step.commit, step.directory, hashes)
+
+
+def _open_local(directory: Path) -> Checkpoint:
+    return _open(directory.name, None, None, directory, None)
+
+
+def _open(
+    model_id: str,
+    revision: str | None,
+    commit: str | None,
+    path: Path,
+    hashes: dict[str, str] | None,
+) -> Checkpoint:
+    config = ModelConfig.from_file(path / CONFIG)
+    weights = CheckpointWeights(path, config)
+    if not (path / TOKENIZER).is_file():
+        raise CheckpointError(f"checkpoint has no {TOKENIZER}: {path}")
+    return Checkpoint(
+        model_id=model_id,
+        revision=revision,
+        commit=commit,
+        path=path,
+        config=config,
+        source=weights,
+        tokenizer_path=path / TOKENIZER,
+        files=hashes if hashes is not None else _hash_all(path, weights),
+        quantization=_describe(weights),
+    )
+
+
+def _hash_all(path: Path, weights: CheckpointWeights) -> dict[str, str]:
+    """Hashes of the files that make up a checkpoint, whatever else lies beside them."""
+    names = [CONFIG, *COPIED, *(file.name for file in weights.reader.files)]
+    if len(weights.reader.files) > 1:
+        names.append(INDEX)
+    return {name: manifest.sha256(path / name) for name in names if (path / name).is_file()}
+
+
+def _describe(weights: CheckpointWeights) -> str:
+    if weights.quantized:
+        return "int8 by row, as stored"
+    return f"int8 by row, quantised at load by bitsandbytes {bitsandbytes.__version__}"

@@ -1,0 +1,95 @@
+"""Hashes of checkpoint files, and the checkpoint that comes with the package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pythia_bento.errors import CheckpointError, ModelNotFound
+
+BUNDLED = "bundled"
+BUNDLED_ROOT = Path(__file__).parent / BUNDLED
+MANIFEST = "manifest.json"
+_NEAREST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BundledStep:
+    """One training step of the bundled checkpoint."""
+
+    step: str  # "step3000"
+    commit: str  # 40 hex digits, a hash of the files
+    directory: Path
+    files: dict[str, tuple[str, int]]  # name -> sha256, bytes
+    is_main: bool
+
+    @property
+    def model_id(self) -> str:
+        """What ``load_checkpoint`` takes."""
+        return f"{BUNDLED}@{self.step}"
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all files."""
+        return sum(size for _, size in self.files.values())
+
+
+def list_bundled(root: Path = BUNDLED_ROOT) -> list[BundledStep]:
+    """The steps in the manifest, in training order. Raises CheckpointError without a manifest."""
+    try:
+        raw = json.loads((root / MANIFEST).read_text())
+        steps = [_step(root, name, entry, raw["main"]) for name, entry in raw["steps"].items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{root / MANIFEST} cannot be read: {error!r}") from None
+    return sorted(steps, key=lambda step: _number(step.step))
+
+
+def find_bundled(revision: str, root: Path = BUNDLED_ROOT) -> BundledStep:
+    """The step named by ``main``, a step or a commit; ModelNotFound names the nearest ones."""
+    steps = list_bundled(root)
+    for step in steps:
+        if revision in (step.step, step.commit) or (revision == "main" and step.is_main):
+            return step
+    names = [step.step for step in steps]
+    if re.fullmatch(r"step\d+", revision):
+        wanted = _number(revision)
+        nearest = sorted(names, key=lambda name: abs(_number(name) - wanted))[:_NEAREST]
+        hint = f"the nearest steps are {', '.join(sorted(nearest, key=_number))}"
+    else:
+        hint = f"it has main, {', '.join(names)}"
+    raise ModelNotFound(f"{BUNDLED} has no revision {revision[:100]!r}; {hint}", param="model")
+
+
+def verify(directory: Path, files: dict[str, tuple[str, int]]) -> None:
+    """Raise CheckpointError unless every file has its size and sha256."""
+    for name, (expected, size) in files.items():
+        path = directory / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing")
+        if (actual_size := path.stat().st_size) != size:
+            raise CheckpointError(f"{path} is {actual_size} bytes long, not {size}")
+        if (actual := sha256(path)) != expected:
+            raise CheckpointError(f"{path} has sha256 {actual}, not {expected}: it was changed")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
+
+
+def _step(root: Path, name: str, entry: dict[str, Any], main: str) -> BundledStep:
+    files = {file: (facts["sha256"], facts["size"]) for file, facts in entry["files"].items()}
+    return BundledStep(name, entry["commit"], root / name, files, name == main)
+
+
+def _number(step: str) -> int:
+    return int(step.removeprefix("step"))

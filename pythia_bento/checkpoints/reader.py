@@ -1,0 +1,160 @@
+"""Reads safetensors checkpoints of transformers 4 and 5; nothing else, and no pickle ever."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pythia_bento.checkpoints import layout
+from pythia_bento.errors import CheckpointError
+from pythia_bento.model.config import ModelConfig
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+FLOATS = ("F16", "BF16", "F32")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+class Entry(NamedTuple):
+    """Where one tensor lies."""
+
+    file: Path
+    stored_name: str
+    shape: tuple[int, ...]
+    dtype: str  # as safetensors spells it: F16, BF16, F32, I8, U8, ...
+
+
+class Reader:
+    """The tensors of one checkpoint directory, checked against the model's shape on opening.
+
+    Raises CheckpointError when a file is missing or damaged, or a tensor is missing, unknown, or
+    of another shape than ``config`` says.
+    """
+
+    def __init__(self, directory: Path, config: ModelConfig) -> None:
+        self.files = weight_files(directory)
+        self._entries: dict[str, Entry] = {}
+        for file in self.files:
+            self._index(file)
+        self._check(directory, config)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def entry(self, name: str) -> Entry:
+        """Raises KeyError for an unknown name."""
+        return self._entries[name]
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor as stored, on the CPU.
+
+        It may be a view of the mapped file. Each call maps the file anew, so that the pages a
+        tensor touched stop counting against this process as soon as the tensor is dropped.
+        """
+        entry = self._entries[name]
+        with _open(entry.file) as file:
+            tensor: Tensor = file.get_tensor(entry.stored_name)
+        return tensor
+
+    def _index(self, path: Path) -> None:
+        with _open(path) as file:
+            for stored in file.keys():  # noqa: SIM118 - safe_open is not a mapping
+                name = layout.canonical(stored)
+                if name is None:
+                    continue
+                if name in self._entries:
+                    other = self._entries[name].file.name
+                    raise CheckpointError(f"tensor {name} is in both {other} and {path.name}")
+                view = file.get_slice(stored)
+                shape = tuple(view.get_shape())
+                self._entries[name] = Entry(path, stored, shape, view.get_dtype())
+
+    def _check(self, directory: Path, config: ModelConfig) -> None:
+        expected = layout.shapes(config)
+        if missing := sorted(expected.keys() - self._entries.keys()):
+            more = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
+            raise CheckpointError(f"checkpoint {directory} lacks tensor {missing[0]}{more}")
+        for name, entry in self._entries.items():
+            wanted = expected.get(name) or _companion_shape(name, expected)
+            if wanted is None:
+                raise CheckpointError(
+                    f"{entry.file} has tensor {entry.stored_name}, which no Pythia has"
+                )
+            _check_shape(entry, wanted)
+            _check_dtype(name, entry)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: one file, or all shards of an index."""
+    if not directory.is_dir():
+        raise CheckpointError(f"checkpoint directory does not exist: {directory}")
+    if (directory / WEIGHTS).is_file():
+        return [directory / WEIGHTS]
+    if (directory / INDEX).is_file():
+        return _shards(directory / INDEX)
+    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in _PICKLES)
+    if pickles:
+        raise CheckpointError(
+            f"{directory} has only pickle files ({', '.join(pickles)}), which can run code when "
+            "read; convert them to safetensors"
+        )
+    raise CheckpointError(f"{directory} has neither {WEIGHTS} nor {INDEX}")
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{index} is not a safetensors index: {error!r}") from None
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or "\\" in name:
+            raise CheckpointError(f"{index} names {name!r}, which is not a file beside it")
+    if not names:
+        raise CheckpointError(f"{index} names no files")
+    if absent := sorted(name for name in names if not (index.parent / name).is_file()):
+        raise CheckpointError(f"{index.parent} lacks {absent[0]}, which its index names")
+    return [index.parent / name for name in sorted(names)]
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged: {error}") from None
+
+
+def _companion_shape(name: str, expected: dict[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+    """Shape of the extras beside an int8 ``weight``: SCB by row, and a scalar weight_format."""
+    module, _, field = name.rpartition(".")
+    weight = expected.get(f"{module}.weight", ())
+    if len(weight) != 2:
+        return None
+    return {"SCB": weight[:1], "weight_format": ()}.get(field)
+
+
+def _check_shape(entry: Entry, wanted: tuple[int, ...]) -> None:
+    if entry.shape != wanted:
+        raise CheckpointError(
+            f"tensor {entry.stored_name} in {entry.file} has shape {list(entry.shape)}, but "
+            f"config.json asks for {list(wanted)}"
+        )
+
+
+def _check_dtype(name: str, entry: Entry) -> None:
+    """Weights of matrices may be int8; a scale is fp32; everything else is a float."""
+    allowed: tuple[str, ...] = FLOATS
+    if name.endswith(".weight") and len(entry.shape) == 2:
+        allowed = (*FLOATS, "I8")
+    elif name.endswith(".SCB"):
+        allowed = ("F32",)
+    elif name.endswith(".weight_format"):
+        allowed = ("U8",)
+    if entry.dtype not in allowed:
+        raise CheckpointError(
+            f"tensor {entry.stored_name} in {entry.file} is {entry.dtype}; "
+            f"this package reads {', '.join(allowed)} there"
+        )

@@ -1,0 +1,75 @@
+"""Rotary embedding and causal attention over a paged cache, one sequence at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pythia_bento.model.batch import ForwardBatch
+from pythia_bento.model.config import ModelConfig
+
+BLOCK = 16
+
+
+class ReferenceKVCache:
+    """Keys and values, fp32 [layers, blocks * BLOCK, heads, head_dim] each."""
+
+    def __init__(self, config: ModelConfig, num_blocks: int, device: torch.device) -> None:
+        self.num_blocks = num_blocks
+        slots = num_blocks * BLOCK
+        shape = (config.num_layers, slots, config.num_heads, config.head_dim)
+        self.keys = torch.zeros(shape, device=device)
+        self.values = torch.zeros(shape, device=device)
+        self.nbytes = self.keys.nbytes + self.values.nbytes
+
+
+class Attention:
+    """Attention of one model shape; the rotary table is computed once."""
+
+    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+        self._heads, self._head_dim = config.num_heads, config.head_dim
+        self._rotary = config.rotary_dims
+        half = torch.arange(0, self._rotary, 2, dtype=torch.int64).float()
+        frequencies = 1.0 / config.rotary_base ** (half / self._rotary)
+        angles = torch.arange(config.max_positions).float()[:, None] * frequencies
+        self._cosine = angles.cos().to(device)[:, None]  # [positions, 1, rotary / 2]
+        self._sine = angles.sin().to(device)[:, None]
+
+    def __call__(
+        self, index: int, qkv: Tensor, cache: ReferenceKVCache, batch: ForwardBatch
+    ) -> Tensor:
+        """fp32 [T, 3 H] -> [T, H]; writes K and V of layer ``index`` to the batch's slots."""
+        heads = qkv.view(len(qkv), self._heads, 3, self._head_dim)
+        queries = self._rotate(heads[:, :, 0], batch.positions)
+        cache.keys[index, batch.slots] = self._rotate(heads[:, :, 1], batch.positions)
+        cache.values[index, batch.slots] = heads[:, :, 2]
+        starts = batch.query_starts.tolist()
+        results = []
+        for sequence, length in enumerate(batch.context_lens.tolist()):
+            rows = slice(starts[sequence], starts[sequence + 1])
+            slots = _slots(batch.block_tables[sequence], length)
+            keys, values = cache.keys[index, slots], cache.values[index, slots]
+            results.append(_attend(queries[rows], keys, values, batch.positions[rows]))
+        return torch.cat(results).flatten(1)
+
+    def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Rotate pairs (i, i + rotary / 2) of the leading dimensions by position: [T, heads, d]."""
+        half = self._rotary // 2
+        first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+        cosine, sine = self._cosine[positions], self._sine[positions]
+        turned = (first * cosine - second * sine, second * cosine + first * sine)
+        return torch.cat((*turned, rest), -1)
+
+
+def _slots(table: Tensor, length: int) -> Tensor:
+    """Cache slots of a sequence's tokens: int64 [length]."""
+    tokens = torch.arange(length, device=table.device)
+    return table[tokens // BLOCK].long() * BLOCK + tokens % BLOCK
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
+    """[n, heads, d] over [context, heads, d]: a query sees keys up to its own position."""
+    scores = torch.einsum("nhd,chd->hnc", queries, keys) * queries.shape[-1] ** -0.5
+    context = torch.arange(len(keys), device=keys.device)
+    scores = scores.masked_fill(context > positions[:, None], -torch.inf)
+    return torch.einsum("hnc,chd->nhd", scores.softmax(-1), values)
