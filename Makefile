@@ -1,0 +1,69 @@
+# Each target makes what it needs; `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-gpu lint bench bench-peers lock clean
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+KERNELS := pythia_bento.model.kernels.cpu.build
+PORT ?= 3000
+export BENTOML_DO_NOT_TRACK := True
+
+# The interpreter for a new environment: python3.11 if there, else any of 3.10 to 3.13.
+FITS = import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.10; do \
+	"$$python" -c "$(FITS)" 2>/dev/null && { command -v "$$python"; break; }; done)
+
+# What pip is to install as torch. It is not in the lock: the build depends on the machine. A wheel
+# of this version in a directory that pip knows (PIP_FIND_LINKS) wins; else, on Linux, plain
+# `torch` is the CUDA build of several GB. PYTHIA_TORCH may name a wheel file or hold pip options.
+PYTHIA_TORCH ?= torch==2.13.0
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+serve: $(READY)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other settings as in the README
+	exec $(BIN)/bentoml serve --port $(PORT)
+
+test: $(READY)  ## all tests that need no GPU, with coverage (ARGS=... goes to pytest)
+	$(BIN)/pytest -m "not gpu" --cov --cov-report=term $(ARGS)
+
+test-gpu: $(READY)  ## the tests that need a CUDA device
+	$(BIN)/pytest -m gpu $(ARGS)
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## speed beside other engines on this machine (ARGS=... goes to the benchmark)
+	$(BIN)/python -m bench $(ARGS)
+
+bench-peers: $(READY)  ## install llama.cpp and CTranslate2, so that `make bench` includes them
+	$(BIN)/pip install --no-deps --require-hashes -r requirements/peers.txt
+
+lock: $(READY)  ## resolve requirements/*.txt anew
+	requirements/lock
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
+		.hypothesis pythia_bento/model/kernels/cpu/lib
+
+$(READY): pyproject.toml requirements/test.txt requirements/compiler.txt
+	@[ -n "$(PYTHON)" ] || { echo "error: no Python 3.10 to 3.13 with the venv module was found;" \
+		"install one (on Debian and Ubuntu: python3-venv) or say make PYTHON=<path>" >&2; exit 1; }
+	@echo "== 1/5 virtual environment in $(VENV), with $(PYTHON)"
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo "== 2/5 locked packages"
+	$(BIN)/python -m pip install --no-deps --require-hashes -r requirements/test.txt
+	@echo "== 3/5 torch"
+	$(BIN)/python -m pip install $(PYTHIA_TORCH)
+	@echo "== 4/5 pythia-bento"
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	@echo "== 5/5 CPU kernels"
+	$(BIN)/python -c "from $(KERNELS) import compiler; compiler()" 2>/dev/null || \
+		$(BIN)/python -m pip install --no-deps --require-hashes -r requirements/compiler.txt
+	$(BIN)/python -m $(KERNELS)
+	@touch $@
