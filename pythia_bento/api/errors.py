@@ -1,0 +1,44 @@
+"""Errors as clients see them: OpenAI's body, one clear sentence, the right status."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.responses import JSONResponse
+
+from pythia_bento.errors import Overloaded, PythiaError
+
+
+class OrjsonResponse(JSONResponse):
+    """Answers with thousands of log-probabilities take json ten times as long."""
+
+    def render(self, content: Any) -> bytes:
+        """Floats are written with the fewest digits that read back as the same float."""
+        return orjson.dumps(content)
+
+
+def error_body(error: PythiaError) -> dict[str, Any]:
+    """``{"error": {"message", "type", "param", "code"}}``."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def error_response(error: PythiaError) -> JSONResponse:
+    """The whole answer to a request that failed."""
+    headers = {"Retry-After": f"{error.retry_after:g}"} if isinstance(error, Overloaded) else None
+    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+
+
+def status_body(status: int, message: str) -> dict[str, Any]:
+    """The same body for an answer of the framework, which knows only a status."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}

@@ -1,0 +1,109 @@
+"""The service's own routes: ``/generate`` and ``/score``, as plain functions over a runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pythia_bento.api.errors import error_body
+from pythia_bento.api.parsing import parse
+from pythia_bento.api.schemas import GenerateRequest, ScoreItem
+from pythia_bento.engine.params import Request, SequenceOutput, TokenLogprob
+from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.validate import validate
+from pythia_bento.errors import PythiaError
+from pythia_bento.runner import PythiaRunner, new_request_id, raise_error, score_request
+
+
+async def generate(runner: PythiaRunner, body: GenerateRequest) -> dict[str, Any]:
+    """Continue one prompt ``n`` times; raises what ended a sequence."""
+    prompt = await runner.encode(body.prompt)
+    request = Request(new_request_id(), prompt, body.sampling_params(), body.n)
+    [answers] = await runner.complete([request])
+    return {
+        "model": runner.info.id,
+        "fingerprint": runner.info.fingerprint,
+        "num_prompt_tokens": len(prompt),
+        "outputs": [_output(runner.tokenizer, raise_error(answer)) for answer in answers],
+    }
+
+
+async def score(runner: PythiaRunner, items: Sequence[Any]) -> list[dict[str, Any]]:
+    """One result for each item, in order; an item that fails has ``error`` instead."""
+    prepared = [await _prepare(runner, item) for item in items]
+    accepted = [item for item in prepared if isinstance(item, _Scoring)]
+    try:
+        answers = iter(await runner.complete([item.request for item in accepted]))
+    except PythiaError as error:  # refused as a whole: the server is full or stopping
+        return [error_body(item if isinstance(item, PythiaError) else error) for item in prepared]
+    return [
+        error_body(item) if isinstance(item, PythiaError) else item.result(next(answers)[0])
+        for item in prepared
+    ]
+
+
+async def _prepare(runner: PythiaRunner, item: Any) -> _Scoring | PythiaError:
+    """Whatever is wrong with an item stays with the item."""
+    try:
+        return await _Scoring.create(runner, parse(ScoreItem, item, "an item"))
+    except PythiaError as error:
+        return error
+
+
+class _Scoring:
+    """One text on its way through the engine."""
+
+    def __init__(self, tokenizer: Tokenizer, item: ScoreItem, ids: Sequence[int], start: int):
+        self.request = score_request(tuple(ids), max(item.logprobs, 1))
+        self._tokenizer = tokenizer
+        self._num_top = item.logprobs
+        self._start = start
+
+    @classmethod
+    async def create(cls, runner: PythiaRunner, item: ScoreItem) -> _Scoring:
+        """Tokenise and check; raises InvalidRequest or ContextLengthExceeded."""
+        prompt = await runner.encode(item.prompt)
+        rest = () if item.continuation is None else await runner.encode(item.continuation)
+        start = 1 if item.continuation is None else max(len(prompt), 1)
+        scoring = cls(runner.tokenizer, item, (*prompt, *rest), start)
+        validate(scoring.request, runner.limits)
+        return scoring
+
+    def result(self, answer: SequenceOutput) -> dict[str, Any]:
+        """What the client gets."""
+        if answer.error is not None:
+            return error_body(answer.error)
+        scored = (answer.prompt_logprobs or [])[self._start - 1 :]
+        return {
+            "logprob": sum(token.logprob for token in scored),
+            "num_tokens": len(scored),
+            "is_greedy": all(token.logprob == token.top[0][1] for token in scored),
+            "tokens": [_token(self._tokenizer, token, self._num_top) for token in scored],
+        }
+
+
+def _output(tokenizer: Tokenizer, answer: SequenceOutput) -> dict[str, Any]:
+    output: dict[str, Any] = {
+        "text": answer.text,
+        "token_ids": answer.token_ids,
+        "finish_reason": answer.finish_reason,
+        "stop_reason": answer.stop_reason,
+    }
+    if answer.logprobs is not None:
+        output["tokens"] = [_token(tokenizer, lp, len(lp.top)) for lp in answer.logprobs]
+    return output
+
+
+def _token(tokenizer: Tokenizer, token: TokenLogprob, num_top: int) -> dict[str, Any]:
+    """A token with its log-probability and ``num_top`` alternatives."""
+    shown: dict[str, Any] = {
+        "id": token.token_id,
+        "text": tokenizer.token_text(token.token_id),
+        "logprob": token.logprob,
+    }
+    if num_top:
+        shown["top"] = [
+            {"id": id, "text": tokenizer.token_text(id), "logprob": logprob}
+            for id, logprob in token.top[:num_top]
+        ]
+    return shown

@@ -1,0 +1,104 @@
+"""OpenAI's HTTP routes as a Starlette application, to be mounted under ``/v1``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from pythia_bento.api.completions import Completion
+from pythia_bento.api.errors import OrjsonResponse, error_response
+from pythia_bento.api.parsing import loads, parse
+from pythia_bento.api.schemas import CompletionRequest
+from pythia_bento.engine_thread import AsyncStream
+from pythia_bento.errors import EngineUnavailable, PythiaError
+from pythia_bento.runner import PythiaRunner
+
+
+def create_app() -> Starlette:
+    """The application; it answers once ``app.state.runner`` is a PythiaRunner.
+
+    It counts on ``RequestMiddleware`` around it, for the size limit and for clients that leave.
+    """
+    app = Starlette(
+        routes=[
+            Route("/completions", completions, methods=["POST"]),
+            Route("/models", models, methods=["GET"]),
+            Route("/models/{id:path}", model, methods=["GET"]),
+        ],
+        exception_handlers={PythiaError: _pythia_error},
+    )
+    app.state.runner = None
+    return app
+
+
+async def completions(request: HttpRequest) -> Response:
+    """POST ``/completions``."""
+    runner = _runner(request)
+    body = parse(CompletionRequest, loads(await request.body()))
+    runner.check_model(body.model)
+    completion = await Completion.create(body, runner)
+    stream = runner.submit(completion.requests)
+    if body.stream:
+        return EventStream(completion, stream)
+    try:
+        outputs = [output async for outputs in stream for output in outputs]
+        return OrjsonResponse(completion.plain(outputs))
+    finally:
+        stream.close()
+
+
+async def models(request: HttpRequest) -> Response:
+    """GET ``/models``."""
+    return OrjsonResponse({"object": "list", "data": [_card(_runner(request))]})
+
+
+async def model(request: HttpRequest) -> Response:
+    """GET ``/models/{id}``."""
+    runner = _runner(request)
+    runner.check_model(request.path_params["id"])
+    return OrjsonResponse(_card(runner))
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events that end their requests when the client is gone, even at once."""
+
+    def __init__(self, completion: Completion, stream: AsyncStream) -> None:
+        super().__init__(completion.events(stream), media_type="text/event-stream")
+        self.headers["Cache-Control"] = "no-cache"
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._stream.close()
+
+
+def _runner(request: HttpRequest) -> PythiaRunner:
+    runner = request.app.state.runner
+    if not isinstance(runner, PythiaRunner):
+        raise EngineUnavailable("the model is not loaded yet")
+    return runner
+
+
+def _card(runner: PythiaRunner) -> dict[str, Any]:
+    return {
+        "id": runner.info.id,
+        "object": "model",
+        "created": runner.info.created,
+        "owned_by": "pythia-bento",
+        "root": runner.info.id,
+        "parent": None,
+        "max_model_len": runner.limits.max_positions,
+    }
+
+
+async def _pythia_error(request: HttpRequest, error: Exception) -> Response:
+    assert isinstance(error, PythiaError)
+    return error_response(error)

@@ -1,0 +1,315 @@
+"""Runs an engine on a thread of its own and carries its outputs to where they are awaited.
+
+Callers hand over requests and read an ``AsyncStream`` or a ``SyncStream``. Each step's outputs
+reach an event loop in one call, however many streams and tokens it has. A stream that is closed
+early ends its requests before the next step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.validate import validate
+from pythia_bento.errors import (
+    DeadlineExceeded,
+    EngineUnavailable,
+    Overloaded,
+    PythiaError,
+)
+
+if TYPE_CHECKING:  # neither this module nor what imports it needs torch
+    from pythia_bento.engine.engine import Engine, EngineStats
+
+logger = logging.getLogger(__name__)
+
+Outputs = list[SequenceOutput]
+
+
+class Stream(ABC):
+    """The outputs of some requests. Every sequence ends in one output with a finish reason.
+
+    An error ends a sequence as an output too: ``finish_reason`` "error" with ``error`` set.
+    """
+
+    def __init__(
+        self, requests: Sequence[Request], timeout: float, abort: Callable[[Sequence[str]], None]
+    ) -> None:
+        self.request_ids = [request.request_id for request in requests]
+        self.timeout = timeout
+        self._abort = abort
+        self._open = {(r.request_id, index) for r in requests for index in range(r.n)}
+
+    @abstractmethod
+    def start(self) -> None:
+        """The requests were taken: from now on their time runs."""
+
+    @abstractmethod
+    def post(self, outputs: Outputs) -> None:
+        """Called for each step's outputs, in the thread that reads the stream."""
+
+    def close(self) -> None:
+        """End what is unfinished; harmless afterwards."""
+        if self._open:
+            self._open.clear()
+            self._abort(self.request_ids)
+
+    def _received(self, outputs: Outputs) -> Outputs:
+        """Keep what belongs to unfinished sequences: the end may have come another way."""
+        kept = [output for output in outputs if (output.request_id, output.index) in self._open]
+        self._open -= {(o.request_id, o.index) for o in kept if o.finish_reason is not None}
+        return kept
+
+    def _expire(self) -> Outputs:
+        error = DeadlineExceeded(f"the request did not finish within {self.timeout:g} seconds")
+        late = sorted(self._open)
+        self.close()
+        return [failure(request_id, index, error) for request_id, index in late]
+
+
+class AsyncStream(Stream):
+    """Read with ``async for`` in the event loop that made it: lists of outputs, never empty."""
+
+    def __init__(
+        self, requests: Sequence[Request], timeout: float, abort: Callable[[Sequence[str]], None]
+    ) -> None:
+        super().__init__(requests, timeout, abort)
+        self.loop = asyncio.get_running_loop()  # where ``post`` is called
+        self._arrived: Outputs = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """See Stream."""
+        self._timer = self.loop.call_later(self.timeout, lambda: self._arrive(self._expire()))
+
+    def post(self, outputs: Outputs) -> None:
+        """See Stream."""
+        self._arrive(self._received(outputs))
+
+    def close(self) -> None:
+        """See Stream."""
+        self._stop_timer()
+        super().close()
+
+    def __aiter__(self) -> AsyncStream:
+        return self
+
+    async def __anext__(self) -> Outputs:
+        while not self._arrived:
+            if not self._open:
+                self._stop_timer()
+                raise StopAsyncIteration
+            self._waiter = self.loop.create_future()
+            await self._waiter
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    def _stop_timer(self) -> None:
+        # A handle left to run out would keep the whole answer alive until then.
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arrive(self, outputs: Outputs) -> None:
+        self._arrived += outputs
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class SyncStream(Stream):
+    """Read with ``for`` in any thread."""
+
+    def __init__(
+        self, requests: Sequence[Request], timeout: float, abort: Callable[[Sequence[str]], None]
+    ) -> None:
+        super().__init__(requests, timeout, abort)
+        self._deadline = 0.0  # of time.monotonic
+        self._arrived: queue.SimpleQueue[Outputs] = queue.SimpleQueue()
+
+    def start(self) -> None:
+        """See Stream."""
+        self._deadline = time.monotonic() + self.timeout
+
+    def post(self, outputs: Outputs) -> None:
+        """See Stream."""
+        self._arrived.put(outputs)
+
+    def __iter__(self) -> SyncStream:
+        return self
+
+    def __next__(self) -> Outputs:
+        while self._open:
+            try:
+                left = max(self._deadline - time.monotonic(), 0)
+                outputs = self._received(self._arrived.get(timeout=left))
+            except queue.Empty:
+                return self._expire()
+            if outputs:
+                return outputs
+        raise StopIteration
+
+
+class EngineThread:
+    """Owns an engine; all its methods may be called from any thread."""
+
+    def __init__(self, engine: Engine, max_in_flight: int) -> None:
+        """Start the thread; ``max_in_flight`` sequences may be computed or wait at a time."""
+        self._engine = engine
+        self._max_in_flight = max_in_flight
+        self._wake = threading.Condition()  # guards everything below
+        self._orders: list[Callable[[], None]] = []  # done by the thread before its next step
+        self._open: dict[str, _Open] = {}
+        self._in_flight = 0  # sequences
+        self._end: EngineUnavailable | None = None
+        self._thread = threading.Thread(target=self._run, name="pythia-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are taken."""
+        return self._end is None
+
+    def stats(self) -> EngineStats:
+        """The engine's counters; a snapshot that may be torn between two steps."""
+        return self._engine.stats()
+
+    def submit(self, requests: Sequence[Request], stream: Stream) -> None:
+        """Queue requests, all or none.
+
+        Raises InvalidRequest, ContextLengthExceeded, Overloaded or EngineUnavailable.
+        """
+        for request in requests:
+            validate(request, self._engine.limits)
+        with self._wake:
+            if self._end is not None:
+                raise self._end
+            self._admit(sum(request.n for request in requests))
+            for request in requests:
+                self._open[request.request_id] = _Open(stream, set(range(request.n)))
+                self._orders.append(partial(self._add, request))
+            self._wake.notify()
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        """End requests before the next step; unknown ids are ignored."""
+        with self._wake:
+            self._orders += [partial(self._remove, request_id) for request_id in request_ids]
+            self._wake.notify()
+
+    def close(self) -> None:
+        """End everything and wait for the thread; open streams get EngineUnavailable."""
+        self._stop(EngineUnavailable("the server is shutting down"))
+        self._thread.join()
+
+    def _admit(self, count: int) -> None:
+        # An idle engine takes a request of any size, or a large one could never be served.
+        if self._in_flight and self._in_flight + count > self._max_in_flight:
+            raise Overloaded(
+                f"the server has {self._in_flight} sequences to work on, and {count} more would "
+                f"pass its limit of {self._max_in_flight}; try again later"
+            )
+        self._in_flight += count
+
+    def _stop(self, error: EngineUnavailable) -> None:
+        with self._wake:
+            self._end = self._end or error
+            self._wake.notify()
+
+    def _run(self) -> None:
+        try:
+            while self._follow_orders():
+                self._deliver(self._engine.step())
+        except BaseException as error:
+            logger.exception("the engine died")
+            self._stop(EngineUnavailable(f"the engine died of {type(error).__name__}"))
+        self._fail_all()
+        self._engine.close()
+
+    def _follow_orders(self) -> bool:
+        """Wait for work and do what was ordered; false when it is time to end."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._end or self._orders or self._engine.has_work)
+            orders, self._orders = self._orders, []
+            if self._end is not None:
+                return False
+        for order in orders:
+            order()
+        return True
+
+    def _add(self, request: Request) -> None:
+        try:
+            self._engine.add_request(request)
+        except PythiaError as error:
+            self._deliver([failure(request.request_id, i, error) for i in range(request.n)])
+
+    def _remove(self, request_id: str) -> None:
+        self._engine.abort(request_id)
+        with self._wake:
+            if entry := self._open.pop(request_id, None):
+                self._in_flight -= len(entry.unfinished)
+
+    def _fail_all(self) -> None:
+        """Only once ``_end`` is set: from then on nothing is added."""
+        error = self._end
+        assert error is not None
+        self._deliver(
+            [
+                failure(request_id, index, error)
+                for request_id, entry in self._open.items()
+                for index in entry.unfinished
+            ]
+        )
+
+    def _deliver(self, outputs: Outputs) -> None:
+        """Bring each output to its stream, with one call for each event loop."""
+        by_stream: dict[Stream, Outputs] = defaultdict(list)
+        with self._wake:
+            for output in outputs:
+                if entry := self._open.get(output.request_id):
+                    by_stream[entry.stream].append(output)
+                    if output.finish_reason is not None:
+                        self._finished(output, entry)
+        by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = defaultdict(list)
+        for stream, own in by_stream.items():
+            if isinstance(stream, AsyncStream):
+                by_loop[stream.loop].append(partial(stream.post, own))
+            else:
+                stream.post(own)
+        for loop, posts in by_loop.items():
+            # A loop that was closed has nobody left to read; its requests run to their end.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_call_all, posts)
+
+    def _finished(self, output: SequenceOutput, entry: _Open) -> None:
+        entry.unfinished.discard(output.index)
+        self._in_flight -= 1
+        if not entry.unfinished:
+            del self._open[output.request_id]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request that is not finished."""
+
+    stream: Stream
+    unfinished: set[int]  # indexes of continuations
+
+
+def failure(request_id: str, index: int, error: PythiaError) -> SequenceOutput:
+    """The last output of a sequence that an error ended."""
+    return SequenceOutput(request_id, index, [], "", finish_reason="error", error=error)
+
+
+def _call_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()

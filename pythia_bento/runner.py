@@ -1,0 +1,196 @@
+"""PythiaRunner: one checkpoint on one device, asked from coroutines or from plain code."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
+from pythia_bento.engine_thread import AsyncStream, EngineThread, SyncStream
+from pythia_bento.errors import EngineUnavailable, ModelNotFound
+from pythia_bento.settings import Settings
+
+if TYPE_CHECKING:
+    from pythia_bento.engine.engine import Engine, EngineStats
+    from pythia_bento.engine.tokenizer import Tokenizer
+    from pythia_bento.engine.validate import Limits
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+_Stream = TypeVar("_Stream", AsyncStream, SyncStream)
+Answer = SequenceOutput  # all deltas of one continuation, joined
+
+# Texts from here on are tokenised off the event loop: this many characters take about 1 ms.
+LONG_TEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is served, as clients see it."""
+
+    id: str
+    aliases: tuple[str, ...] = ()
+    fingerprint: str = ""  # names weights, code and arithmetic: equal ones give equal bits
+    created: int = 0  # Unix time
+
+
+class PythiaRunner:
+    """Answers requests for one model. Close it, or use it as a context manager."""
+
+    def __init__(self, engine: Engine, info: ModelInfo, settings: Settings) -> None:
+        """Start the engine's thread."""
+        self.info = info
+        self.settings = settings
+        self.tokenizer: Tokenizer = engine.tokenizer
+        engine.limits = replace(
+            engine.limits, max_n=settings.max_n, max_logprobs=settings.max_logprobs
+        )
+        self.limits: Limits = engine.limits
+        self._thread = EngineThread(engine, settings.max_batch_size + settings.max_queue)
+
+    @classmethod
+    def load(cls, settings: Settings, on_progress: Progress | None = None) -> PythiaRunner:
+        """Load the checkpoint and answer a first request.
+
+        Raises CheckpointError, ModelNotFound or SettingsError.
+        """
+        from pythia_bento.loading import load_engine
+
+        engine, info = load_engine(settings, on_progress or (lambda what, done, total: None))
+        runner = cls(engine, info, settings)
+        try:
+            warm_up = Request(new_request_id(), (0,), SamplingParams(max_tokens=1))
+            for answer in runner.complete_sync([warm_up])[0]:
+                raise_error(answer)
+        except BaseException:
+            runner.close()
+            raise
+        return runner
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken: loaded, the engine's thread alive, not closing."""
+        return self._thread.is_alive
+
+    def stats(self) -> EngineStats:
+        """Gauges and counters of the engine."""
+        return self._thread.stats()
+
+    def close(self) -> None:
+        """End open requests with EngineUnavailable, free the model; harmless when repeated."""
+        self._thread.close()
+
+    def __enter__(self) -> PythiaRunner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def check_model(self, name: str | None) -> None:
+        """Raise ModelNotFound unless ``name`` is what is served, by any of its names."""
+        names = (self.info.id, *self.info.aliases)
+        if name is None or name in names:
+            return
+        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+        raise ModelNotFound(
+            f"model {name[:100]!r} is not served here; the nearest names are {', '.join(nearest)}",
+            param="model",
+        )
+
+    async def encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        """Token ids of a prompt; raises InvalidRequest on lone surrogates."""
+        if not isinstance(prompt, str):
+            return tuple(prompt)
+        if len(prompt) < LONG_TEXT:
+            return tuple(self.tokenizer.encode(prompt))
+        return tuple(await asyncio.to_thread(self.tokenizer.encode, prompt))
+
+    def submit(self, requests: Sequence[Request]) -> AsyncStream:
+        """Queue requests, all or none; read the stream in this event loop and close it.
+
+        Raises InvalidRequest, ContextLengthExceeded, Overloaded or EngineUnavailable.
+        """
+        return self._submit(requests, AsyncStream)
+
+    def submit_sync(self, requests: Sequence[Request]) -> SyncStream:
+        """``submit`` for code without an event loop."""
+        return self._submit(requests, SyncStream)
+
+    async def generate(self, request: Request) -> AsyncIterator[SequenceOutput]:
+        """The deltas of one request; closing the generator ends the request.
+
+        Raises what ended a sequence, besides what ``submit`` raises.
+        """
+        stream = self.submit([request])
+        try:
+            async for outputs in stream:
+                for output in outputs:
+                    yield raise_error(output)
+        finally:
+            stream.close()
+
+    async def complete(self, requests: Sequence[Request]) -> list[list[Answer]]:
+        """The ``n`` answers of each request; errors are answers with ``error`` set."""
+        stream = self.submit(requests)
+        try:
+            return collect(requests, [o async for outputs in stream for o in outputs])
+        finally:
+            stream.close()
+
+    def complete_sync(self, requests: Sequence[Request]) -> list[list[Answer]]:
+        """``complete`` for code without an event loop."""
+        stream = self.submit_sync(requests)
+        try:
+            return collect(requests, (o for outputs in stream for o in outputs))
+        finally:
+            stream.close()
+
+    async def score(self, prompts: Sequence[tuple[int, ...]], top: int = 1) -> list[Answer]:
+        """Log-probabilities of every token but the first of each prompt; see ``complete``."""
+        answers = await self.complete([score_request(prompt, top) for prompt in prompts])
+        return [answer for (answer,) in answers]
+
+    def score_sync(self, prompts: Sequence[tuple[int, ...]], top: int = 1) -> list[Answer]:
+        """``score`` for code without an event loop."""
+        answers = self.complete_sync([score_request(prompt, top) for prompt in prompts])
+        return [answer for (answer,) in answers]
+
+    def _submit(self, requests: Sequence[Request], kind: type[_Stream]) -> _Stream:
+        stream = kind(requests, self.settings.request_timeout, self._thread.abort)
+        self._thread.submit(requests, stream)
+        stream.start()
+        return stream
+
+
+def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:
+    """A request that generates nothing: log-probabilities of ``prompt[1:]``, ``top`` best each."""
+    return Request(new_request_id(), prompt, SamplingParams(max_tokens=0, prompt_logprobs=top))
+
+
+def new_request_id() -> str:
+    """Unique in this process, and unlikely elsewhere."""
+    return uuid.uuid4().hex
+
+
+def collect(requests: Sequence[Request], deltas: Iterable[SequenceOutput]) -> list[list[Answer]]:
+    """Join deltas: for each request its ``n`` answers in order."""
+    answers: dict[tuple[str, int], Answer] = {}
+    for delta in deltas:
+        key = (delta.request_id, delta.index)
+        if key in answers:
+            answers[key].extend(delta)
+        else:
+            answers[key] = delta
+    return [[answers[r.request_id, index] for index in range(r.n)] for r in requests]
+
+
+def raise_error(output: SequenceOutput) -> SequenceOutput:
+    """``output`` itself, unless an error or the server ended the sequence."""
+    if output.error is not None:
+        raise output.error
+    if output.finish_reason == "abort":
+        raise EngineUnavailable("the server ended the request")
+    return output

@@ -1,0 +1,92 @@
+"""Every setting once: ``PYTHIA_<NAME>`` in the environment, or ``bentoml serve --arg name=value``.
+
+Arguments win over the environment. Nothing else in the package reads the environment for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pythia_bento.errors import PythiaError
+
+
+class SettingsError(PythiaError):
+    """A setting has a value that cannot be used."""
+
+    code = "invalid_setting"
+
+
+class Settings(BaseSettings):
+    """How to load and serve one checkpoint."""
+
+    model_config = SettingsConfigDict(env_prefix="PYTHIA_", extra="forbid", frozen=True)
+
+    model: str = Field("bundled", min_length=1)
+    """Model id ``<name>[@<revision>]``, ``bundled``, or a directory."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto`` is cuda when torch finds a GPU."""
+    backend: Literal["auto", "cpu", "triton", "reference"] = "auto"
+    """Kernels; ``auto`` takes the fastest for device and matmul."""
+    matmul: Literal["w8a16", "llm-int8"] = "w8a16"
+
+    max_batch_size: int = Field(64, ge=1, le=1024)
+    """Sequences in a step."""
+    max_tokens_per_step: int = Field(512, ge=1)
+    """Tokens in a step; longer prompts are computed in pieces."""
+    kv_cache_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Size of the KV cache in GB (10^9 bytes); by default what the device can spare."""
+
+    max_queue: int = Field(1024, ge=0)
+    """Sequences that may wait beyond those in a step; more are refused with status 429."""
+    request_timeout: float = Field(600.0, gt=0, allow_inf_nan=False)
+    """Seconds from arrival to the last token."""
+    max_body_bytes: int = Field(8 * 2**20, ge=1)
+    max_logprobs: int = Field(20, ge=0, le=1000)
+    """Alternatives a request may ask for with each token."""
+    max_n: int = Field(128, ge=1)
+    """Continuations of one prompt."""
+
+    @model_validator(mode="after")
+    def _every_sequence_gets_a_token(self) -> Settings:
+        if self.max_tokens_per_step < self.max_batch_size:
+            raise ValueError(
+                f"max_tokens_per_step ({self.max_tokens_per_step}) must be at least "
+                f"max_batch_size ({self.max_batch_size})"
+            )
+        return self
+
+
+def load_settings(arguments: Mapping[str, Any] | None = None) -> Settings:
+    """Read environment and ``arguments``; raises SettingsError with one sentence."""
+    try:
+        return Settings(**dict(arguments or {}))
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
+def wants_gpu(settings: Settings) -> bool:
+    """Whether to ask BentoML for a GPU. Does not import torch, which takes seconds."""
+    if settings.device != "auto":
+        return settings.device == "cuda"
+    import pynvml  # type: ignore[import-untyped]
+
+    try:
+        pynvml.nvmlInit()
+        return bool(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return False
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{name} is not a setting; known are {', '.join(Settings.model_fields)}"
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if not name:
+        return message
+    return f"setting {name} (PYTHIA_{name.upper()}) {message}, not {first['input']!r}"

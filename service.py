@@ -1,0 +1,120 @@
+"""The BentoML service: wiring only. ``bentoml serve`` starts it from this directory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import bentoml
+from pydantic import WithJsonSchema
+
+from pythia_bento.api import native, openai
+from pythia_bento.api.errors import error_response
+from pythia_bento.api.metrics import engine_metrics
+from pythia_bento.api.middleware import RequestMiddleware
+from pythia_bento.api.schemas import GenerateRequest, ScoreItem
+from pythia_bento.errors import EngineUnavailable, PythiaError
+from pythia_bento.progress import ProgressBars
+from pythia_bento.runner import PythiaRunner
+from pythia_bento.settings import load_settings, wants_gpu
+
+# Items are validated one by one in the handler, so that a bad one fails alone.
+Item = Annotated[Any, WithJsonSchema(ScoreItem.model_json_schema())]
+
+try:
+    settings = load_settings(vars(bentoml.use_arguments()))
+except PythiaError as error:
+    raise bentoml.exceptions.InvalidArgument(error.message) from None
+
+openai_app = openai.create_app()
+
+
+@bentoml.service(
+    name="pythia",
+    workers=1,  # one device, one engine: it batches better than two workers share
+    # The engine keeps the deadline and answers in OpenAI's shape; this is only the last resort.
+    traffic={"timeout": settings.request_timeout + 60},
+    resources={"gpu": 1} if wants_gpu(settings) else {},
+)
+@bentoml.asgi_app(openai_app, path="/v1")
+class Pythia:
+    """Serves one Pythia checkpoint in 8 bits."""
+
+    def __init__(self) -> None:
+        self._runner: PythiaRunner | None = None
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """Refuse a checkpoint that cannot be served, once, before any worker starts."""
+        from pythia_bento.loading import check_loadable  # imports torch
+
+        try:
+            check_loadable(settings)
+        except PythiaError as error:
+            raise bentoml.exceptions.BentoMLException(error.message) from None
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Load the model; the worker is not ready before."""
+        try:
+            with ProgressBars() as bars:
+                self._runner = await asyncio.to_thread(PythiaRunner.load, settings, bars)
+        except PythiaError as error:
+            _give_up(error.message)
+        openai_app.state.runner = self._runner
+        gc.collect()
+        gc.freeze()  # what lives now lives on: later collections need not look at it
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        """End what is open and free the model."""
+        openai_app.state.runner = None
+        if self._runner is not None:
+            await asyncio.to_thread(self._runner.close)
+
+    @bentoml.api(input_spec=GenerateRequest)
+    async def generate(self, **fields: Any) -> dict[str, Any]:
+        """Continue a prompt."""
+        try:
+            return await native.generate(self.runner, GenerateRequest.model_construct(**fields))
+        except PythiaError as error:
+            return error_response(error)  # type: ignore[return-value]
+
+    # BentoML's adaptive batching joins the items of concurrent requests. Its rule for shedding
+    # load guesses too high, so the limit is out of reach: the engine's queue decides.
+    @bentoml.api(batchable=True, max_batch_size=1024, max_latency_ms=10**9)
+    async def score(self, items: list[Item]) -> list[dict[str, Any]]:
+        """Log-probabilities of texts; an item that fails has ``error`` in its place."""
+        return await native.score(self.runner, items)
+
+    @property
+    def runner(self) -> PythiaRunner:
+        """Raises EngineUnavailable before and after its time."""
+        if self._runner is None:
+            raise EngineUnavailable("the model is not loaded")
+        return self._runner
+
+    async def __is_ready__(self) -> bool:
+        return self._runner is not None and self._runner.is_ready
+
+    async def __is_alive__(self) -> bool:
+        return self._runner is None or self._runner.is_ready
+
+    async def __metrics__(self, text: str) -> str:
+        return text + engine_metrics(self.runner.stats())
+
+
+Pythia.add_asgi_middleware(RequestMiddleware, max_body_bytes=settings.max_body_bytes)
+
+
+def _give_up(message: str) -> None:
+    """Say why, and end BentoML's supervisor too, which would start this worker for ever."""
+    print(f"pythia-bento: {message}", file=sys.stderr, flush=True)
+    if bentoml.server_context.worker_index:
+        os.kill(os.getppid(), signal.SIGTERM)
+    raise SystemExit(1)
