@@ -1,0 +1,150 @@
+"""The catalog: its numbers against the model cards, and the grammar of model ids."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pythia_bento import catalog
+from pythia_bento.catalog import MAIN, NAMES, SIZES, STEPS, ModelId, parse
+from pythia_bento.errors import ModelNotFound
+
+# size: all parameters, those outside the embeddings, head_dim, rotary dims (the cards' table)
+CARDS = {
+    "14m": (14_067_712, 1_189_888, 32, 8),
+    "31m": (30_494_720, 4_739_072, 32, 8),
+    "70m": (70_426_624, 18_915_328, 64, 16),
+    "160m": (162_322_944, 85_056_000, 64, 16),
+    "410m": (405_334_016, 302_311_424, 64, 16),
+    "1b": (1_011_781_632, 805_736_448, 256, 64),
+    "1.4b": (1_414_647_808, 1_208_602_624, 128, 32),
+    "2.8b": (2_775_208_960, 2_517_652_480, 80, 20),
+    "6.9b": (6_857_302_016, 6_444_163_072, 128, 32),
+    "12b": (11_846_072_320, 11_327_027_200, 128, 32),
+}
+
+commits = st.text("0123456789abcdef", min_size=40, max_size=40)
+suite_ids = st.builds(
+    ModelId,
+    st.sampled_from(list(NAMES)),
+    st.just(MAIN) | st.sampled_from(STEPS).map("step{}".format) | commits,
+)
+bundled_ids = st.builds(
+    ModelId,
+    st.just(catalog.BUNDLED),
+    st.just(MAIN) | st.integers(0, 10**9 - 1).map("step{}".format) | commits,
+)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_shapes_have_the_published_parameter_counts(size: str) -> None:
+    total, outside, head_dim, rotary_dims = CARDS[size]
+    shape = catalog.config(f"pythia-{size}")
+    assert catalog.parameters(shape) == total
+    assert catalog.parameters(shape, embeddings=False) == outside
+    assert (shape.head_dim, shape.rotary_dims) == (head_dim, rotary_dims)
+    assert shape.hidden_size == shape.head_dim * shape.num_heads
+
+
+def test_table_covers_the_cards() -> None:
+    assert list(SIZES) == list(CARDS)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_eight_bit_size_is_between_one_and_two_bytes_a_parameter(size: str) -> None:
+    shape = catalog.config(f"pythia-{size}")
+    total = catalog.parameters(shape)
+    saved = 2 * total - catalog.int8_bytes(shape)
+    scales = 4 * shape.num_layers * (5 * shape.hidden_size + shape.intermediate_size)
+    assert saved == catalog.linear_weights(shape) - scales
+    assert total < catalog.int8_bytes(shape) < 2 * total
+
+
+def test_steps() -> None:
+    assert len(STEPS) == len(set(STEPS)) == 154
+    assert list(STEPS) == sorted(STEPS)
+    assert STEPS[:11] == (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+    assert STEPS[11] == 1000 and STEPS[-1] == 143_000
+    assert STEPS[-1] * catalog.TOKENS_PER_STEP == 299_892_736_000
+
+
+def test_variants() -> None:
+    assert len(NAMES) == 10 + 8 + 5 * 9
+    assert "pythia-14m-deduped" not in NAMES and "pythia-31m-deduped" not in NAMES
+    assert NAMES["pythia-410m-seed9"] == "410m"
+    assert "pythia-1b-seed1" not in NAMES
+    assert set(catalog.PREQUANTISED) <= set(NAMES)
+
+
+@given(suite_ids | bundled_ids)
+def test_what_is_printed_parses_to_the_same_id(model: ModelId) -> None:
+    assert parse(str(model)) == model
+
+
+@given(suite_ids)
+def test_organisation_is_optional(model: ModelId) -> None:
+    assert parse(f"EleutherAI/{model}") == model
+    assert model.repository == f"EleutherAI/{model.name}"
+
+
+@given(suite_ids | bundled_ids)
+def test_a_revision_is_main_or_a_step_or_a_commit(model: ModelId) -> None:
+    assert [model.revision == MAIN, model.step is not None, model.is_commit].count(True) == 1
+    if model.step is not None:
+        assert model.revision == f"step{model.step}"
+
+
+@given(st.text())
+def test_any_other_text_is_refused_with_suggestions_that_parse(text: str) -> None:
+    try:
+        model = parse(text)
+    except ModelNotFound as error:
+        assert error.param == "model"
+        assert "nearest are" in error.message
+    else:
+        assert str(model) in (text.removeprefix("EleutherAI/"), text.removesuffix("@main"))
+
+
+@pytest.mark.parametrize(
+    ("text", "suggestions"),
+    [
+        ("pythia-1b-dedup", ["pythia-1b-deduped"]),
+        ("pythia1.4b", ["pythia-1.4b"]),
+        ("EleutherAI/pythia-12b-depuded", ["pythia-12b-deduped"]),
+        ("gpt-neox-20b", ["pythia-"]),
+        ("bundle", ["bundled"]),
+        ("", ["pythia-"]),
+        ("pythia-1b@step1500", ["step1000", "step2000"]),
+        ("pythia-1b@step3", ["step2", "step4"]),
+        ("pythia-1b@step03000", ["step3000"]),
+        ("pythia-1b@STEP3000", ["step3000"]),
+        ("pythia-1b@143000", ["step143000"]),
+        ("pythia-1b@step99999999999999999999", ["step142000", "step143000"]),
+        ("pythia-1b@v0", ["step0"]),
+        ("pythia-1b@master", ["main", "step<N>", "40 lower-case hexadecimal"]),
+        ("pythia-1b@", ["main"]),
+        ("pythia-1b@7199d8fc", ["40 lower-case hexadecimal"]),
+        ("pythia-1b@" + "A" * 40, ["40 lower-case hexadecimal"]),
+        ("bundled@step-1", ["main", "step<N>"]),
+        ("pythia-1b@main@main", ["main"]),
+        ("pythia-1b@step³", ["main"]),
+    ],
+)
+def test_suggestions(text: str, suggestions: list[str]) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        parse(text)
+    for suggestion in suggestions:
+        assert suggestion in caught.value.message
+
+
+def test_message_quotes_a_long_name_in_part() -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        parse("x" * 100_000)
+    assert len(caught.value.message) < 300
+
+
+def test_bundled_has_no_shape_here() -> None:
+    assert parse("bundled").repository is None
+    with pytest.raises(ModelNotFound, match="bundled"):
+        catalog.config("bundled")
