@@ -1,0 +1,74 @@
+"""Biases and the filters top-k, top-p and min-p, as masks over rows of logits.
+
+Sums of weights are integers (40 fractional bits), so no order of addition can change a choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pythia_bento.model.batch import SamplingRow
+
+_ONE = float(1 << 40)
+
+
+def needed(rows: Sequence[SamplingRow]) -> bool:
+    """Whether any row asks for more than temperature."""
+    return any(row.bias or _is_filtered(row) for row in rows)
+
+
+def masked(logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
+    """A copy of fp32 ``logits`` [R, V] with biases added and what the filters drop at -inf."""
+    logits = _biased(logits.clone(), rows, num_tokens)
+    picked = [i for i, row in enumerate(rows) if row.temperature > 0 and _is_filtered(row)]
+    if picked:
+        index = torch.tensor(picked, device=logits.device)
+        kept = _kept(logits[index, :num_tokens], [rows[i] for i in picked])
+        part = logits[index]
+        part[:, :num_tokens].masked_fill_(~kept, float("-inf"))
+        logits[index] = part
+    return logits
+
+
+def _is_filtered(row: SamplingRow) -> bool:
+    return row.top_k > 0 or row.top_p < 1 or row.min_p > 0
+
+
+def _biased(logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
+    where = [
+        (i, token, value)
+        for i, row in enumerate(rows)
+        for token, value in row.bias
+        if token < num_tokens
+    ]
+    if where:
+        row_ids, token_ids, values = zip(*where, strict=True)
+        place = torch.tensor([row_ids, token_ids], device=logits.device)
+        addends = torch.tensor(values, dtype=torch.float32, device=logits.device)
+        logits[place[0], place[1]] += addends
+    return logits
+
+
+def _kept(raw: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """bool [R, n]: which ids stay; see ``model/sampling.py`` for the rules."""
+
+    def column(values: list[float], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=raw.device)[:, None]
+
+    count = raw.shape[1]
+    temperature = column([row.temperature for row in rows], torch.float32)
+    ranked, ids = (raw / temperature).sort(dim=1, descending=True, stable=True)
+    top_k = column([row.top_k if row.top_k > 0 else count for row in rows], torch.int64)
+    is_top = torch.arange(count, device=raw.device)[None, :] < top_k
+    weights = (ranked - ranked[:, :1]).exp()
+    whole = torch.where(is_top, (weights.double() * _ONE).round().long(), 0)
+    sums = whole.cumsum(1)
+    limit = column([row.top_p for row in rows], torch.float64) * sums[:, -1:].double()
+    reaches = column([float(row.top_p >= 1) for row in rows], torch.bool)
+    keep = is_top & (reaches | ((sums - whole).double() < limit))
+    keep &= weights >= column([row.min_p for row in rows], torch.float32)
+    keep[:, 0] = True
+    return torch.zeros_like(keep).scatter(1, ids, keep)

@@ -1,0 +1,263 @@
+"""One method for each kernel: grid, tile and arguments. Outputs are given, nothing is allocated."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+from torch import Tensor
+
+from pythia_bento.model.batch import ForwardBatch
+from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.kernels.triton import attention, products, sampling, tiles
+from pythia_bento.model.kernels.triton.norm import norm
+from pythia_bento.model.kernels.triton.packing import CHUNKS, TritonHead, TritonLayer
+
+NORM_WARPS = 8
+SAMPLE_BLOCK = 1024
+
+
+class Launcher:
+    """Launches on the current stream for one model shape and device."""
+
+    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.fast = device.type == "cuda"  # else Triton's interpreter, which has no assembly
+        is_hopper = self.fast and torch.cuda.get_device_capability(device)[0] >= 9
+        self.pdl = self.l2 = is_hopper
+        self.overlap = {"launch_pdl": True} if is_hopper else {}
+        self.block_size = tiles.kv_tile(config.head_dim)
+        self.sample_parts = triton.cdiv(config.vocab_size, SAMPLE_BLOCK)
+        self._cosine, self._sine = (table.to(device) for table in _rotary_tables(config))
+        self._shape = {
+            "HEAD": config.head_dim,
+            "BD": triton.next_power_of_2(max(config.head_dim, 16)),
+            "HEADS": config.num_heads,
+            "TILE": self.block_size,
+        }
+
+    def norm(
+        self,
+        norms: Tensor,
+        x: Tensor,
+        h: Tensor,
+        *,
+        table: Tensor | None = None,
+        token_ids: Tensor | None = None,
+        parts: Tensor | None = None,
+        layer: TritonLayer | None = None,
+    ) -> None:
+        """h[i] = norm_i(x), after x = table[token_ids] or x += the parts of ``layer``."""
+        hidden = self.config.hidden_size
+        scales = (layer.dense_scale, layer.down_scale, layer.out_bias) if layer else (x, x, x)
+        norm[(len(x),)](
+            *(x, x if table is None else table, x if token_ids is None else token_ids),
+            *(x if parts is None else parts, *scales, norms, h, len(x)),
+            *(len(x) * hidden, self.config.norm_eps),
+            H=hidden,
+            BLOCK=triton.next_power_of_2(hidden),
+            CHUNKS=0 if parts is None else CHUNKS,
+            EMBED=table is not None,
+            NORMS=len(norms),
+            PDL=self.pdl,
+            num_warps=NORM_WARPS,
+            **self.overlap,
+        )
+
+    def in_product(
+        self, layer: TritonLayer, h: Tensor, qkv: Tensor, up: Tensor, tile: tiles.Tile | None = None
+    ) -> None:
+        """Both branches' first products."""
+        hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, h.shape[1]
+        rows = 3 * hidden + inner
+        tile = tile or tiles.choose(tiles.IN, count, math.gcd(3 * hidden, inner), hidden)
+        products.in_product[_grid(rows, count, tile)](
+            *(layer.w_in, layer.in_scale, layer.in_bias, h, qkv, up),
+            *(count, count * hidden, layer.gelu_scale),
+            *(hidden, 3 * hidden, inner, tile.rows, tile.tokens, tile.depth, tile.stages),
+            *(tile.warps, self.fast, self.pdl, self.l2 and count <= tile.tokens),
+            num_warps=tile.warps,
+            **self.overlap,
+        )
+
+    def out_partial(
+        self,
+        layer: TritonLayer,
+        attended: Tensor,
+        up: Tensor,
+        parts: Tensor,
+        pieces: range = range(1 + CHUNKS),
+        tile: tiles.Tile | None = None,
+    ) -> None:
+        """Unscaled pieces of both second products, for ``norm`` to add."""
+        hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(up)
+        depth = math.gcd(hidden, inner // CHUNKS)
+        tile = tile or tiles.choose(tiles.OUT_PARTIAL, count, hidden, depth)
+        products.out_partial[(*_grid(hidden, count, tile), len(pieces))](
+            *(layer.dense, layer.down, attended, up, parts, count),
+            *(hidden, inner, CHUNKS, pieces.start),
+            *(tile.rows, tile.tokens, tile.depth, tile.stages, tile.warps),
+            *(self.fast, self.pdl, self.l2 and count <= tile.tokens),
+            num_warps=tile.warps,
+            **self.overlap,
+        )
+
+    def out_product(
+        self,
+        layer: TritonLayer,
+        attended: Tensor,
+        up: Tensor,
+        x: Tensor,
+        tile: tiles.Tile | None = None,
+    ) -> None:
+        """x += both second products."""
+        hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(up)
+        depth = math.gcd(hidden, inner // CHUNKS)
+        tile = tile or tiles.choose(tiles.OUT, count, hidden, depth)
+        products.out_product[_grid(hidden, count, tile)](
+            *(layer.dense, layer.down, layer.dense_scale, layer.down_scale, layer.out_bias),
+            *(attended, up, x, count),
+            *(hidden, inner, CHUNKS, tile.rows, tile.tokens, tile.depth, tile.stages, self.fast),
+            num_warps=tile.warps,
+        )
+
+    def head_product(
+        self, head: TritonHead, h: Tensor, logits: Tensor, tile: tiles.Tile | None = None
+    ) -> None:
+        """fp16 [1, R, H] -> fp32 [R, V]."""
+        config, count = self.config, len(logits)
+        tile = tile or tiles.choose(tiles.HEAD, count, 1 << 10, config.hidden_size)
+        products.head_product[_grid(config.vocab_size, count, tile)](
+            *(head.weight, h, logits, count, head.scale),
+            *(config.vocab_size, config.hidden_size),
+            *(tile.rows, tile.tokens, tile.depth, tile.stages, self.pdl),
+            num_warps=tile.warps,
+            **self.overlap,
+        )
+
+    def prefill_attention(
+        self,
+        qkv: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        batch: ForwardBatch,
+        out: Tensor,
+        scale: float,
+        rows: int | None = None,
+    ) -> None:
+        """Rotate, write to the cache, attend: any mix of chunks. Changes ``qkv``."""
+        heads, count, seqs = self.config.num_heads, len(qkv), len(batch.context_lens)
+        attention.rotate_and_write[(count, heads)](
+            *(qkv, keys, values, self._cosine, self._sine, batch.positions, batch.slots),
+            ROTARY=self.config.rotary_dims,
+            num_warps=1,
+            **self._shape,
+        )
+        rows = rows or (64 if count >= 16 * seqs else 16)
+        attention.prefill_attention[(count // rows + seqs, heads)](
+            *(qkv, keys, values, out, batch.query_starts, batch.context_lens),
+            *(batch.block_tables, batch.block_tables.stride(0), seqs, self.score_scale(scale)),
+            BQ=rows,
+            SEQS=triton.next_power_of_2(seqs + 1),
+            STAGES=2,
+            num_warps=4,
+            **self._shape,
+        )
+
+    def decode_attention(
+        self,
+        qkv: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        context_lens: Tensor,
+        tables: Tensor,
+        scratch: AttentionScratch,
+        out: Tensor,
+        scale: float,
+        *,
+        splits: int | None = None,
+        stages: int = 2,
+        warps: int = 4,
+    ) -> None:
+        """One new token a sequence: rotate, write to the cache, attend."""
+        heads, count = self.config.num_heads, len(qkv)
+        splits = splits or tiles.splits(count * heads, scratch.max_tiles)
+        attention.decode_attention[(heads, count, splits)](
+            *(qkv, keys, values, out, self._cosine, self._sine, context_lens),
+            *(tables, tables.stride(0), scratch.acc, scratch.best, scratch.tickets),
+            *(scratch.max_tiles, self.score_scale(scale)),
+            ROTARY=self.config.rotary_dims,
+            SPLIT=splits,
+            STAGES=stages,
+            PDL=self.pdl,
+            num_warps=warps,
+            **self._shape,
+            **self.overlap,
+        )
+
+    def score_scale(self, scale: float) -> float:
+        """1 / sqrt(head_dim) and the change to base 2, times a layer's power of two."""
+        return scale * math.log2(math.e) / math.sqrt(self.config.head_dim)
+
+    def choose(
+        self,
+        logits: Tensor,
+        temperatures: Tensor,
+        seeds: Tensor,
+        positions: Tensor,
+        keys: Tensor,
+        tokens: Tensor,
+        num_tokens: int,
+        *,
+        is_masked: bool = False,
+        next_ids: Tensor | None = None,
+        context_lens: Tensor | None = None,
+    ) -> None:
+        """Pick ``tokens`` (int32 [R]); with ``next_ids``, also make the rows' next inputs."""
+        rows, parts = len(logits), self.sample_parts
+        sampling.choose_partial[(rows, parts)](
+            *(logits, temperatures, seeds, positions, keys, num_tokens),
+            *(self.config.vocab_size, SAMPLE_BLOCK, parts, is_masked, self.pdl),
+            num_warps=4,
+            **self.overlap,
+        )
+        advance = next_ids is not None
+        sampling.choose_final[(rows,)](
+            *(keys, tokens, next_ids if advance else tokens),
+            *(context_lens if context_lens is not None else tokens,),
+            *(parts, triton.next_power_of_2(parts), advance, self.pdl),
+            num_warps=1,
+            **self.overlap,
+        )
+
+    def log_sum_exp(self, logits: Tensor, chosen: Tensor, norms: Tensor, values: Tensor) -> None:
+        """``norms`` and the log-probabilities ``values`` of ``chosen``, fp32 [R]."""
+        sampling.log_sum_exp[(len(logits),)](
+            *(logits, chosen, norms, values, self.config.vocab_size, 4096), num_warps=8
+        )
+
+
+class AttentionScratch:
+    """Room for the tiles' own results where several programs share a context."""
+
+    def __init__(self, config: ModelConfig, rows: int, device: torch.device) -> None:
+        tile = tiles.kv_tile(config.head_dim)
+        self.max_tiles = triton.cdiv(config.max_positions, tile)
+        shape = (rows, config.num_heads, self.max_tiles)
+        self.acc = torch.empty(*shape, config.head_dim, device=device)
+        self.best = torch.empty(*shape, 2, device=device)
+        self.tickets = torch.zeros(rows, config.num_heads, dtype=torch.int32, device=device)
+
+
+def _grid(rows: int, tokens: int, tile: tiles.Tile) -> tuple[int]:
+    return (triton.cdiv(rows, tile.rows) * triton.cdiv(tokens, tile.tokens),)
+
+
+def _rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """cos and sin of position * base^(-2i / rotary_dims), fp32 [positions, rotary_dims / 2]."""
+    steps = torch.arange(0, config.rotary_dims, 2, dtype=torch.int64).float()
+    frequency = 1.0 / config.rotary_base ** (steps / config.rotary_dims)
+    angle = torch.arange(config.max_positions).float()[:, None] * frequency
+    return angle.cos().contiguous(), angle.sin().contiguous()
