@@ -12,7 +12,7 @@ from pythia_bento.errors import InvalidRequest
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-# How the JSON parser names text that no encoding can carry.
+# How the JSON parser names text that is not Unicode.
 _SURROGATE_HINTS = ("hex escape", "surrogate", "unicode code point")
 
 
@@ -31,7 +31,7 @@ def invalid_json(message: str) -> InvalidRequest:
     """The parser's message as a sentence."""
     if any(hint in message for hint in _SURROGATE_HINTS):
         return InvalidRequest(
-            f"the body holds a lone surrogate or a broken escape, which is not Unicode: {message}"
+            f"the body is not valid Unicode (a lone surrogate, or bytes not UTF-8): {message}"
         )
     return InvalidRequest(f"the body is not valid JSON: {message}")
 

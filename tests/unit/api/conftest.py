@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from pythia_bento.api.middleware import RequestMiddleware
+from pythia_bento.api.openai import create_app
+from pythia_bento.runner import PythiaRunner
+from tests.unit.toy_runner import toy_runner
+
+MAX_BODY = 100_000
+
+
+@pytest.fixture
+def runner() -> Iterator[PythiaRunner]:
+    with toy_runner() as runner:
+        yield runner
+
+
+@pytest.fixture
+def app(runner: PythiaRunner) -> RequestMiddleware:
+    """The OpenAI routes as the service mounts them."""
+    return app_of(runner)
+
+
+@pytest.fixture
+async def client(app: RequestMiddleware) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test/v1") as client:
+        yield client
+
+
+@pytest.fixture
+def complete(client: httpx.AsyncClient) -> Callable:
+    """Post a completion; the parsed answer."""
+
+    async def post(**body: object) -> dict:
+        response = await client.post("/completions", json={"prompt": "the end", **body})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    return post
+
+
+def app_of(runner: PythiaRunner | None) -> RequestMiddleware:
+    inner = create_app()
+    inner.state.runner = runner
+    return RequestMiddleware(Starlette(routes=[Mount("/v1", inner)]), MAX_BODY)
