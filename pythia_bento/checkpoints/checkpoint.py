@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-
-import bitsandbytes
 
 from pythia_bento.checkpoints import manifest
 from pythia_bento.checkpoints.quantize import CheckpointWeights
@@ -101,4 +100,4 @@ def _hash_all(path: Path, weights: CheckpointWeights) -> dict[str, str]:
 def _describe(weights: CheckpointWeights) -> str:
     if weights.quantized:
         return "int8 by row, as stored"
-    return f"int8 by row, quantised at load by bitsandbytes {bitsandbytes.__version__}"
+    return f"int8 by row, quantised at load by bitsandbytes {version('bitsandbytes')}"

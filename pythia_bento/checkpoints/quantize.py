@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from bitsandbytes.functional import int8_vectorwise_quant
 from torch import Tensor
 
 from pythia_bento.checkpoints import layout
@@ -29,6 +28,9 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     so working in chunks changes nothing. A row of zeros becomes zeros (bitsandbytes leaves it
     undefined).
     """
+    # Its import takes seconds, which opening and checking a checkpoint need not.
+    from bitsandbytes.functional import int8_vectorwise_quant
+
     out, depth = weight.shape
     quantized = torch.empty(out, depth, dtype=torch.int8)
     scb = torch.empty(out, dtype=torch.float32)
