@@ -111,7 +111,7 @@ def _shards(index: Path) -> list[Path]:
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(f"{index} is not a safetensors index: {error!r}") from None
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or "\\" in name:
+        if not isinstance(name, str) or not name or Path(name).name != name or "\\" in name:
             raise CheckpointError(f"{index} names {name!r}, which is not a file beside it")
     if not names:
         raise CheckpointError(f"{index} names no files")

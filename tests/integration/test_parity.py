@@ -1,0 +1,79 @@
+"""Every backend against transformers running the dequantised weights in fp32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from transformers import GPTNeoXForCausalLM
+
+from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.model.gpt_neox import GPTNeoX
+from pythia_bento.model.kernels import create
+from tests.forward import Driver
+from tests.models import dequantized_model, random_checkpoint
+
+BACKENDS = [("reference", "cpu"), ("cpu", "cpu")]  # name, device
+SHAPES = {"head_dim_32": (3, 4, 32), "head_dim_80": (2, 2, 80), "head_dim_256": (2, 1, 256)}
+VOCAB = 300
+TOLERANCE = 1e-3  # of a log-probability
+
+
+class Pair(NamedTuple):
+    """The same weights here and in transformers."""
+
+    path: Path
+    theirs: GPTNeoXForCausalLM
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", params=[*SHAPES, "bundled"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    if request.param == "bundled":
+        path = load_checkpoint("bundled").path
+    else:
+        layers, heads, head_dim = SHAPES[request.param]
+        path = tmp_path_factory.mktemp(request.param)
+        random_checkpoint(path, layers=layers, heads=heads, head_dim=head_dim, vocab=VOCAB)
+    return Pair(path, dequantized_model(path, load_checkpoint(str(path)).source))
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda backend: "-".join(backend))
+def model(request: pytest.FixtureRequest, pair: Pair) -> GPTNeoX:
+    name, device = request.param
+    source = load_checkpoint(str(pair.path)).source
+    return GPTNeoX(source, create(name, source.config, torch.device(device)))
+
+
+def prompts() -> list[list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        torch.randint(2, 260, (length,), generator=generator).tolist() for length in (1, 16, 37)
+    ]
+
+
+@pytest.mark.parametrize("chunk", [None, 11])
+def test_log_probabilities_agree(pair: Pair, model: GPTNeoX, chunk: int | None) -> None:
+    for index, prompt in enumerate(prompts()):
+        ours = Driver(model, prompts(), room=1).prefill_logits(index, chunk)
+        with torch.no_grad():
+            theirs = pair.theirs(torch.tensor([prompt])).logits[0]
+        assert ours.shape == theirs.shape
+        difference = (ours.log_softmax(-1) - theirs.log_softmax(-1)).abs().max().item()
+        assert difference <= TOLERANCE
+
+
+def test_64_greedy_tokens_are_equal(pair: Pair, model: GPTNeoX) -> None:
+    """Here all prompts run in one batch; transformers runs them one by one."""
+    ours = Driver(model, prompts(), room=64).greedy(64, model.config.vocab_size)
+    for prompt, tokens in zip(prompts(), ours, strict=True):
+        theirs = pair.theirs.generate(
+            torch.tensor([prompt]), max_new_tokens=64, do_sample=False, eos_token_id=-1
+        )
+        assert tokens == theirs[0, len(prompt) :].tolist()
