@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from pythia_bento import catalog
+from pythia_bento.catalog import BUNDLED, MAIN
 from pythia_bento.checkpoints import manifest
 from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.reader import INDEX
@@ -39,26 +41,28 @@ def load_checkpoint(model: str, bundled_root: Path = manifest.BUNDLED_ROOT) -> C
     The files of a bundled checkpoint are compared with the manifest first. Weights are read part
     by part when ``source`` is asked for them.
 
-    Raises ModelNotFound for a bundled revision that does not exist, and CheckpointError for
+    Raises ModelNotFound for a name or revision that does not exist, and CheckpointError for
     anything missing, damaged, or not a Pythia.
     """
     name, _, revision = model.partition("@")
-    if name == manifest.BUNDLED:
-        return _open_bundled(revision or "main", bundled_root)
+    if name == BUNDLED:
+        return _open_bundled(revision or MAIN, bundled_root)
     directory = Path(model).expanduser()
-    if not directory.is_dir():
-        raise CheckpointError(
-            f"model {model[:200]!r} is not in the store and is no directory; give the directory of "
-            "a downloaded checkpoint, or bundled"
-        )
-    return _open_local(directory.resolve())
+    if directory.is_dir():
+        return _open_local(directory.resolve())
+    if model.startswith(("/", ".", "~")):
+        raise CheckpointError(f"checkpoint directory does not exist: {model[:200]}")
+    raise CheckpointError(
+        f"{catalog.parse(model)} is not in the store; give the directory of a downloaded "
+        f"checkpoint, or {BUNDLED}"
+    )
 
 
 def _open_bundled(revision: str, root: Path) -> Checkpoint:
     step = manifest.find_bundled(revision, root)
     manifest.verify(step.directory, step.files)
     hashes = {name: sha256 for name, (sha256, _) in step.files.items()}
-    return _open(manifest.BUNDLED, step.step, step.commit, step.directory, hashes)
+    return _open(BUNDLED, step.step, step.commit, step.directory, hashes)
 
 
 def _open_local(directory: Path) -> Checkpoint:

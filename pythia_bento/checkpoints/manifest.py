@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pythia_bento.catalog import BUNDLED, MAIN
 from pythia_bento.errors import CheckpointError, ModelNotFound
 
-BUNDLED = "bundled"
 BUNDLED_ROOT = Path(__file__).parent / BUNDLED
 MANIFEST = "manifest.json"
 _NEAREST = 3
@@ -52,7 +52,7 @@ def find_bundled(revision: str, root: Path = BUNDLED_ROOT) -> BundledStep:
     """The step named by ``main``, a step or a commit; ModelNotFound names the nearest ones."""
     steps = list_bundled(root)
     for step in steps:
-        if revision in (step.step, step.commit) or (revision == "main" and step.is_main):
+        if revision in (step.step, step.commit) or (revision == MAIN and step.is_main):
             return step
     names = [step.step for step in steps]
     if re.fullmatch(r"step\d+", revision):
@@ -60,7 +60,7 @@ def find_bundled(revision: str, root: Path = BUNDLED_ROOT) -> BundledStep:
         nearest = sorted(names, key=lambda name: abs(_number(name) - wanted))[:_NEAREST]
         hint = f"the nearest steps are {', '.join(sorted(nearest, key=_number))}"
     else:
-        hint = f"it has main, {', '.join(names)}"
+        hint = f"it has {MAIN}, {', '.join(names)}"
     raise ModelNotFound(f"{BUNDLED} has no revision {revision[:100]!r}; {hint}", param="model")
 
 
