@@ -28,13 +28,15 @@ class ProgressBars:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Set the bar of ``what``; may be called from any thread."""
+        if not self._tasks:
+            self._progress.start()
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._tasks[what], completed=done, total=total)
 
     def __enter__(self) -> ProgressBars:
-        self._progress.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()

@@ -1,0 +1,81 @@
+"""``pythia-bento list``: the suite and the bundled checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from pythia_bento import catalog
+from pythia_bento.checkpoints import manifest
+from pythia_bento.cli.common import json_option, print_json
+from pythia_bento.model.config import ModelConfig
+
+
+@click.command("list")
+@json_option
+def list_models(as_json: bool) -> None:
+    """List the models, their sizes, and what they take in 8 bits."""
+    models = [_bundled(), *_suite()]
+    if as_json:
+        print_json(models)
+    else:
+        _print_table(models)
+
+
+def _bundled() -> dict[str, Any]:
+    steps = manifest.list_bundled()
+    main = next(step for step in steps if step.is_main)
+    shape = ModelConfig.from_file(main.directory / "config.json")
+    return _entry(catalog.BUNDLED, shape, [step.step for step in steps])
+
+
+def _suite() -> Iterator[dict[str, Any]]:
+    steps = [f"step{step}" for step in catalog.STEPS]
+    for name in catalog.NAMES:
+        yield _entry(name, catalog.config(name), steps)
+
+
+def _entry(name: str, shape: ModelConfig, steps: list[str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "parameters": catalog.parameters(shape),
+        "int8_bytes": catalog.int8_bytes(shape),
+        "num_layers": shape.num_layers,
+        "hidden_size": shape.hidden_size,
+        "num_heads": shape.num_heads,
+        "revisions": [catalog.MAIN, *steps],
+    }
+
+
+def _print_table(models: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("parameters", "8-bit MB", "layers", "hidden", "revisions"):
+        table.add_column(column, justify="right")
+    for model in models:
+        if "-seed" not in model["name"]:
+            table.add_row(*_row(model))
+    console = Console(highlight=False)
+    console.print(table)
+    seeded = [size for size, row in catalog.SIZES.items() if row.seeds]
+    console.print(f"Training seeds: pythia-<size>-seed1 to -seed9 for {', '.join(seeded)}.")
+    console.print(
+        "A revision follows the name, as in pythia-1b@step3000: main, a step or a commit.\n"
+        "Steps of the suite: 0, 1, 2, 4, ..., 512, then 1000 to 143000 by 1000."
+    )
+
+
+def _row(model: dict[str, Any]) -> list[str]:
+    return [
+        model["name"],
+        f"{model['parameters']:,}",
+        f"{model['int8_bytes'] / 1e6:,.1f}",
+        str(model["num_layers"]),
+        str(model["hidden_size"]),
+        str(len(model["revisions"])),
+    ]

@@ -1,0 +1,203 @@
+"""The command line, run in this process on the bundled checkpoint; imports in a fresh one."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from pythia_bento import __version__, catalog
+from pythia_bento.cli import main
+
+PROMPT = "Once upon a time"
+
+
+class Result(NamedTuple):
+    status: Any
+    out: str
+    err: str
+
+
+class Cli:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Result:
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        return Result(caught.value.code, *self._capsys.readouterr())
+
+    def json(self, *arguments: str) -> Any:
+        result = self(*arguments, "--json")
+        assert result.status == 0, result.err
+        return json.loads(result.out)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version") == (0, f"pythia-bento {__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_help_names_the_commands(cli: Cli, arguments: tuple[str, ...]) -> None:
+    status, out, err = cli(*arguments)
+    assert (status, err) == (0, "")
+    for command in ("list", "generate", "score"):
+        assert f"\n  {command} " in out
+
+
+def test_list_shows_every_model_but_the_seeds(cli: Cli) -> None:
+    status, out, _ = cli("list")
+    assert status == 0
+    shown = [line.split()[0] for line in out.splitlines() if line.startswith(" pythia-")]
+    assert shown == [name for name in catalog.NAMES if "-seed" not in name]
+    assert "1,011,781,632" in out
+
+
+def test_list_as_json_is_the_catalog_and_the_bundled_checkpoint(cli: Cli) -> None:
+    first, *rest = cli.json("list")
+    assert first["name"] == "bundled"
+    assert first["revisions"][:2] == ["main", "step0"]
+    assert [model["name"] for model in rest] == list(catalog.NAMES)
+    assert all(len(model["revisions"]) == 155 for model in rest)
+    for model in rest:
+        for revision in model["revisions"]:
+            catalog.parse(f"{model['name']}@{revision}")
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["generate", "--help"]])
+def test_what_needs_no_model_imports_no_torch(arguments: list[str]) -> None:
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr))\n"
+        "from pythia_bento.cli import main\n"
+        f"main({arguments})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "False\n")
+
+
+def test_generate_prints_the_text_that_json_has(cli: Cli) -> None:
+    options = ("--max-tokens", "12", "--temperature", "0.8", "--seed", "7")
+    plain = cli("generate", PROMPT, *options)
+    assert plain.status == 0
+    answer = cli.json("generate", PROMPT, *options)
+    assert answer["model"].startswith("bundled")
+    [output] = answer["outputs"]
+    assert plain.out == output["text"] + "\n"
+    assert len(output["token_ids"]) == 12
+    assert output["finish_reason"] == "length"
+
+
+def test_generate_several_with_a_stop_string(cli: Cli) -> None:
+    result = cli("generate", PROMPT, "-n", "2", "--stop", ".", "--stop", "!")
+    assert result.status == 0
+    lines = result.out.splitlines()
+    assert [line[:4] for line in lines] == ["[0] ", "[1] "]
+    assert lines[0][4:] != lines[1][4:]
+    assert not any(mark in result.out for mark in ".!")
+
+
+def test_score_table_and_json_agree(cli: Cli) -> None:
+    result = cli.json("score", PROMPT)
+    logprobs = [token["logprob"] for token in result["tokens"]]
+    assert result["num_tokens"] == len(logprobs) == 3
+    assert result["logprob"] == pytest.approx(sum(logprobs))
+    assert result["perplexity"] == pytest.approx(math.exp(-sum(logprobs) / 3))
+    status, out, _ = cli("score", PROMPT)
+    assert status == 0
+    for token in result["tokens"]:
+        assert repr(token["text"]) in out
+        assert f"{token['logprob']:.4f}" in out
+    assert f"perplexity {result['perplexity']:.4f}" in out
+
+
+def test_dash_reads_standard_input(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = cli.json("score", PROMPT)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(PROMPT.encode())))
+    assert cli.json("score", "-") == expected
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abc\xff")))
+    assert cli("score", "-") == (
+        2,
+        "",
+        "error: text is not UTF-8: invalid start byte at byte 3\n",
+    )
+
+
+def test_model_comes_from_the_environment_and_the_option_wins(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("generate", PROMPT, "--max-tokens", "1", "-m")
+    untrained = cli.json(*options, "bundled@step0")
+    monkeypatch.setenv("PYTHIA_MODEL", "bundled@step0")
+    assert cli.json(*options[:-1]) == untrained
+    assert untrained["model"] == "bundled@step0"
+    assert cli.json(*options, "bundled")["model"] != "bundled@step0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["nope"], 2, ["nope"]),
+        (["generate"], 2, ["PROMPT"]),
+        (["list", "--nope"], 2, ["--nope"]),
+        (["generate", PROMPT, "--max-tokens", "many"], 2, ["--max-tokens", "many"]),
+        (["generate", PROMPT, "--top-p", "nan"], 2, ["top_p"]),
+        (["generate", PROMPT, "--stop", "", "--max-tokens", "1"], 2, ["stop"]),
+        (["generate", PROMPT, "--top-p", "3"], 2, ["top_p", "1"]),
+        (["generate", PROMPT, "-n", "0"], 2, ["n "]),
+        (["generate", PROMPT, "--max-tokens", "100000"], 2, ["max_tokens", "context"]),
+        (["generate", PROMPT, "-m", "bundled@step7"], 2, ["step7", "step0"]),
+        (["generate", PROMPT, "-m", ""], 2, ["model"]),
+        (["score", "a"], 2, ["one token"]),
+        (["score", ""], 2, ["empty"]),
+        (["score", "\ud800"], 2, ["surrogate"]),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    cli: Cli, arguments: list[str], status: int, words: list[str]
+) -> None:
+    result = cli(*arguments)
+    assert result.status == status
+    assert result.out == ""
+    *_, last = result.err.splitlines()
+    assert last.startswith("error: ")
+    for word in words:
+        assert word in last
+
+
+def test_a_damaged_checkpoint_is_status_1(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    status, out, err = cli("generate", PROMPT, "--model", str(tmp_path))
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert str(tmp_path) in err
+
+
+def test_a_bad_setting_is_status_2(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHIA_DEVICE", "abacus")
+    status, out, err = cli("generate", PROMPT)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and "PYTHIA_DEVICE" in err
+
+
+def test_reader_that_leaves_early_is_no_traceback() -> None:
+    code = "from pythia_bento.cli import main; main(['list', '--json'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 1)  # depends on the version of click
