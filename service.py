@@ -113,8 +113,9 @@ Pythia.add_asgi_middleware(RequestMiddleware, max_body_bytes=settings.max_body_b
 
 
 def _give_up(message: str) -> None:
-    """Say why, and end BentoML's supervisor too, which would start this worker for ever."""
+    """Say why. Under ``bentoml serve`` end the supervisor too: it would start us for ever."""
     print(f"pythia-bento: {message}", file=sys.stderr, flush=True)
     if bentoml.server_context.worker_index:
         os.kill(os.getppid(), signal.SIGTERM)
+        os._exit(1)
     raise SystemExit(1)

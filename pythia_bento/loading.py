@@ -21,6 +21,8 @@ from pythia_bento.runner import ModelInfo, Progress
 from pythia_bento.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
+# It warns on import of a package for 4-bit weights that is missing; nothing here uses those.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 # Share of the free memory that the KV cache takes when nobody says how much. On the CPU pages
 # are mapped as they are used, and others want memory too.

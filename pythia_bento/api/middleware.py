@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pythia_bento.api.errors import error_body, error_response, status_body
@@ -30,15 +31,19 @@ class RequestMiddleware:
         """Serve one request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        send = ErrorShaper(scope, send)
+        shaped = ErrorShaper(scope, send)
         if scope["method"] not in ("POST", "PUT", "PATCH"):
-            return await self.app(scope, receive, send)
+            return await self.app(scope, receive, shaped)
         try:
             body = await self._read(scope, receive)
         except PythiaError as error:
             return await error_response(error)(scope, receive, send)
         if body is not None:
-            await _until_disconnect(self.app, _as_json(scope), body, receive, send)
+            await _until_disconnect(self.app, _as_json(scope), body, receive, shaped)
+        if not shaped.has_started:
+            # The client is gone. Middleware above waits for an answer all the same, BentoML's
+            # for as long as its time-out; 499 is nginx's word for this in logs and metrics.
+            await Response(status_code=499)(scope, receive, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client left. Raises PayloadTooLarge."""
@@ -113,12 +118,14 @@ class ErrorShaper:
         self._send = send
         self._start: Message | None = None
         self._body = b""
+        self.has_started = False
 
     async def __call__(self, message: Message) -> None:
         """Pass a message on; those of an error only once its body is complete."""
         if message["type"] == "http.response.start" and message["status"] >= 400:
             self._start = message
         elif self._start is None or message["type"] != "http.response.body":
+            self.has_started = True
             await self._send(message)
         else:
             self._body += message.get("body", b"")
@@ -130,6 +137,7 @@ class ErrorShaper:
         headers = MutableHeaders(raw=list(start["headers"]))
         headers["content-type"] = "application/json"
         headers["content-length"] = str(len(body))
+        self.has_started = True
         await self._send({**start, "headers": headers.raw})
         await self._send({"type": "http.response.body", "body": body})
 

@@ -1,0 +1,97 @@
+"""Real ``bentoml serve`` processes on free ports, with everything they start ended at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+BENTOML = str(Path(sys.executable).parent / "bentoml")
+MAX_BODY = 200_000
+START_SECONDS = 120
+
+
+@dataclass
+class Server:
+    """A server that is ready."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def metric(self, name: str) -> float:
+        page = httpx.get(f"{self.url}/metrics").text
+        found = re.search(rf"^pythia_{name} (\S+)$", page, re.MULTILINE)
+        assert found, page
+        return float(found[1])
+
+    def settled(self, seconds: float = 30) -> None:
+        """Wait until no sequence runs or waits and no block is held."""
+        names = ("num_requests_running", "num_requests_waiting", "kv_blocks_used")
+        end = time.monotonic() + seconds
+        while left := {name: value for name in names if (value := self.metric(name))}:
+            assert time.monotonic() < end, left
+            time.sleep(0.02)
+
+
+def environment(home: Path, **settings: object) -> dict[str, str]:
+    """A home of its own, one thread a pool, no usage report, and ``PYTHIA_`` settings."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHIA_")}
+    return {
+        **kept,
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "OMP_NUM_THREADS": "1",
+        "PYTHIA_DEVICE": "cpu",
+        **{f"PYTHIA_{key.upper()}": str(value) for key, value in settings.items()},
+    }
+
+
+@contextlib.contextmanager
+def serve(home: Path, *arguments: str, **settings: object) -> Iterator[Server]:
+    """Start ``bentoml serve <arguments>`` and wait until it is ready."""
+    port = free_port()
+    log = home / f"serve-{port}.log"
+    command = [BENTOML, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(home, **settings), stdout=output, stderr=output
+        )
+    try:
+        server = Server(f"http://127.0.0.1:{port}", process, log)
+        _wait_until_ready(server)
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(server: Server) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and server.process.poll() is None:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{server.url}/readyz", timeout=2).status_code == 200:
+                return
+        time.sleep(0.1)
+    raise AssertionError(server.log.read_text())

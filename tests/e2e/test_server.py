@@ -1,0 +1,215 @@
+"""The service as its users see it: real processes, the ``openai`` client, plain HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.serving import MAX_BODY, Server
+
+PROMPT = "Once upon a time"
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        yield http
+
+
+def test_openai_client_completes_and_streams_the_same(client: openai.OpenAI) -> None:
+    options = {"model": "bundled", "prompt": PROMPT, "max_tokens": 40, "n": 2, "seed": 7}
+    plain = client.completions.create(**options)
+    texts, usage = ["", ""], None
+    stream = client.completions.create(
+        **options, stream=True, stream_options={"include_usage": True}
+    )
+    for chunk in stream:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+        usage = chunk.usage or usage
+    assert texts == [choice.text for choice in plain.choices]
+    assert usage == plain.usage
+    assert plain.usage and plain.usage.completion_tokens > 20
+    assert plain.system_fingerprint and plain.system_fingerprint.endswith("-cpu-w8a16")
+
+
+def test_openai_client_reads_logprobs(client: openai.OpenAI) -> None:
+    answer = client.completions.create(
+        model="bundled@main", prompt=PROMPT, max_tokens=5, logprobs=3, echo=True, temperature=0
+    )
+    [choice] = answer.choices
+    logprobs = choice.logprobs
+    assert choice.text.startswith(PROMPT)
+    assert logprobs and logprobs.tokens and logprobs.top_logprobs and logprobs.token_logprobs
+    assert "".join(logprobs.tokens) == choice.text
+    assert logprobs.token_logprobs[0] is None
+    for value, top in list(zip(logprobs.token_logprobs, logprobs.top_logprobs, strict=True))[-5:]:
+        assert value == max(top.values())  # greedy, and the same float
+
+
+def test_openai_client_reads_errors_and_models(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="nearest names are bundled"):
+        client.completions.create(model="bundeld", prompt=PROMPT)
+    with pytest.raises(openai.BadRequestError, match="max_tokens is 999"):
+        client.completions.create(model="bundled", prompt=PROMPT, max_tokens=999, stream=True)
+    [model] = client.models.list().data
+    assert client.models.retrieve(model.id) == model
+    assert client.models.retrieve("bundled").id == model.id
+
+
+BAD = [
+    (b'{"prompt": "a"', 400, "not valid JSON"),
+    (b'{"prompt": "a", "temperature": 1e999}', 400, "temperature must be a finite number"),
+    (b'{"prompt": "\\ud83dx"}', 400, "lone surrogate"),
+    (b'{"prompt": "' + b"a" * MAX_BODY + b'"}', 413, str(MAX_BODY)),
+    ({"prompt": 7}, 400, "prompt must be a string"),
+    ({"prompt": ""}, 400, "prompt is empty"),
+    ({"prompt": PROMPT, "colour": "red"}, 400, "colour is not a field"),
+    ({"prompt": PROMPT, "model": "pythia-1b"}, 404, "'pythia-1b' is not served"),
+    ({"prompt": [5] * 513}, 400, "prompt has 513 tokens, but the model's context is 512"),
+    ({"prompt": [5] * 512, "max_tokens": 2}, 400, "together 514"),
+    ({"prompt": PROMPT, "max_tokens": -1}, 400, "max_tokens must be an integer at least 0"),
+    ({"prompt": PROMPT, "temperature": -1}, 400, "temperature must be"),
+    ({"prompt": [10**6]}, 400, "1000000"),
+]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/generate"])
+@pytest.mark.parametrize(("body", "status", "words"), BAD)
+def test_bad_input(http: httpx.Client, path: str, body: object, status: int, words: str) -> None:
+    content = {"content": body} if isinstance(body, bytes) else {"json": body}
+    if path == "/generate" and status == 404:
+        status, words = 400, "model is not a field"
+    response = http.post(path, **content)
+    error = response.json()["error"]
+    assert response.status_code == status, error
+    assert words in error["message"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert http.get("/readyz").status_code == 200
+
+
+def test_chunked_bodies_and_wrong_paths(http: httpx.Client) -> None:
+    response = http.post("/generate", content=(b" " * 1000 for _ in range(MAX_BODY // 900)))
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "payload_too_large")
+    for method, path, status in (
+        ("GET", "/v1/engines", 404),
+        ("GET", "/v1/completions", 405),
+        ("GET", "/generate", 405),
+        ("POST", "/nowhere", 404),
+    ):
+        response = http.request(method, path)
+        assert response.status_code == status
+        assert path in response.json()["error"]["message"]
+
+
+def test_whatever_the_body_is_called_it_is_json(http: httpx.Client) -> None:
+    answers = [
+        http.post(path, content=b'{"prompt": "Once", "seed": 3}', headers={"content-type": kind})
+        for path in ("/generate", "/v1/completions")
+        for kind in ("application/x-www-form-urlencoded", "application/vnd.bentoml+pickle")
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 4
+
+
+def test_generate_is_the_same_model(http: httpx.Client) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 12, "n": 2, "seed": 5, "logprobs": 1}
+    native = http.post("/generate", json=body).json()
+    other = http.post("/v1/completions", json=body).json()
+    assert [output["text"] for output in native["outputs"]] == [
+        choice["text"] for choice in other["choices"]
+    ]
+    assert native["model"] == other["model"]
+    assert [token["logprob"] for token in native["outputs"][1]["tokens"]] == other["choices"][1][
+        "logprobs"
+    ]["token_logprobs"]
+
+
+def test_a_bad_item_fails_alone(http: httpx.Client) -> None:
+    good = {"prompt": PROMPT, "continuation": ", there was a", "logprobs": 2}
+    bad = [
+        ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": [10**6]}, "1000000"),
+        ({"prompt": [5] * 600}, "600 tokens"),
+        ({"prompt": 1}, "must be a string"),
+        ({"text": "a"}, "prompt is required"),
+        ("a", "an item must be a JSON object"),
+        ({"prompt": "a", "logprobs": 99}, "prompt_logprobs"),
+    ]
+    alone = http.post("/score", json={"items": [good]}).json()
+    mixed = http.post("/score", json={"items": [good, *(item for item, _ in bad), good]}).json()
+    assert [mixed[0], mixed[-1]] == alone * 2
+    for result, (_, words) in zip(mixed[1:-1], bad, strict=True):
+        assert words in result["error"]["message"]
+    [result] = alone
+    assert result["logprob"] == sum(token["logprob"] for token in result["tokens"])
+    assert "".join(token["text"] for token in result["tokens"]) == good["continuation"]
+    assert all(len(token["top"]) == 2 for token in result["tokens"])
+
+
+def test_score_refuses_what_is_no_list_of_items(http: httpx.Client) -> None:
+    for body, words in (({"items": 3}, "items"), ({}, "items is required"), ([], "object")):
+        response = http.post("/score", json=body)
+        assert response.status_code == 400, response.text
+        assert words in response.json()["error"]["message"]
+    assert http.post("/score", json={"items": []}).json() == []
+
+
+async def test_many_at_once_answer_as_each_alone(server: Server) -> None:
+    bodies = [_random_body(index) for index in range(24)]
+    items = [{"prompt": body["prompt"]} for body in bodies]
+    async with httpx.AsyncClient(base_url=server.url, timeout=120) as http:
+        alone = [(await http.post("/v1/completions", json=body)).json() for body in bodies]
+        scored = [(await http.post("/score", json={"items": [item]})).json() for item in items]
+        together = await asyncio.gather(
+            *(http.post("/v1/completions", json=body) for body in reversed(bodies)),
+            *(http.post("/score", json={"items": [item]}) for item in items),
+        )
+    answers = [response.json() for response in together]
+    for one, other in zip(alone, reversed(answers[:24]), strict=True):
+        assert (one["choices"], one["usage"]) == (other["choices"], other["usage"])
+    assert answers[24:] == scored
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_sequences(server: Server, stream: bool) -> None:
+    before = server.metric("generation_tokens_total")
+    body = {"prompt": PROMPT, "max_tokens": 500, "n": 16, "ignore_eos": True, "stream": stream}
+    request = httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=1)
+    with contextlib.suppress(httpx.ReadTimeout), request as response:
+        next(response.iter_lines())
+    server.settled()
+    assert 0 < server.metric("generation_tokens_total") - before < 16 * 500
+
+
+def test_probes_and_metrics(server: Server, http: httpx.Client) -> None:
+    for path in ("/livez", "/readyz", "/healthz"):
+        assert http.get(path).status_code == 200
+    assert server.metric("kv_blocks_total") > 0
+    assert server.metric("steps_total") > 0
+
+
+def _random_body(index: int) -> dict:
+    rng = random.Random(index)
+    words = [rng.choice(["Once", " the", " field", " boy", " named", " a"]) for _ in range(40)]
+    return {
+        "prompt": "".join(words[: rng.randint(1, 40)]),
+        "max_tokens": rng.randint(1, 30),
+        "temperature": rng.choice([0, 0.7, 1.3]),
+        "top_p": rng.choice([1, 0.9]),
+        "seed": index,
+        "n": rng.choice([1, 1, 3]),
+        "logprobs": rng.choice([None, 0, 3]),
+        "echo": rng.choice([False, True]),
+    }
