@@ -90,3 +90,7 @@ class HubFolder:
             described = HubFile(name, path, len(data), sha256, blob_id, is_lfs, len(pointer))
             self._described[path] = described
         return self._described[path]
+
+    def forget(self) -> None:
+        """Look at files anew, after a test changed them in place."""
+        self._described.clear()

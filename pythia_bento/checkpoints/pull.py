@@ -1,0 +1,189 @@
+"""``pull``: from a model id to verified 8-bit weights in BentoML's store."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import bitsandbytes
+import filelock
+from huggingface_hub import constants
+
+from pythia_bento import __version__
+from pythia_bento.checkpoints import hub, store
+from pythia_bento.checkpoints.branches import same_weights
+from pythia_bento.checkpoints.hub import Snapshot
+from pythia_bento.checkpoints.lock import Lock, PinnedFile, PinnedModel, differences
+from pythia_bento.checkpoints.names import ModelName
+from pythia_bento.checkpoints.quantize import CheckpointWeights
+from pythia_bento.checkpoints.save import save_int8
+from pythia_bento.checkpoints.store import Provenance, StoredModel
+from pythia_bento.errors import CheckpointError
+from pythia_bento.model.config import ModelConfig
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """The model, and whether it was in the store before."""
+
+    model: StoredModel
+    was_there: bool
+
+
+def pull(model: str, lock: Lock | None = None, on_progress: Progress | None = None) -> Pulled:
+    """Bring ``model`` into the store; a model that ``lock`` pins comes at its pinned commit.
+
+    Nothing happens if the store has it whole; a damaged copy is replaced. Raises ModelNotFound,
+    and CheckpointError for all that goes wrong on the way: the store then has no such model, and
+    what was downloaded is used by the next pull.
+    """
+    name = ModelName.parse(model)
+    pin = (lock or Lock()).get(name)
+    commit = pin.commit if pin else revision_commit(name)
+    with exclusive(name, commit), _disk_errors(name):
+        found = _whole(name, commit)
+        was_there = found is not None
+        if found is None:
+            found = _pull(name, commit, pin, on_progress or (lambda what, done, total: None))
+        if pin:
+            _require(mismatches(pin, found), name)
+        store.record_branch(name, commit)
+        shutil.rmtree(downloads(name, commit), ignore_errors=True)
+        shutil.rmtree(store.workspace(name, commit), ignore_errors=True)
+    return Pulled(found, was_there)
+
+
+def revision_commit(name: ModelName) -> str:
+    """The commit of a revision: itself, what the hub says, or, offline, what it was last."""
+    if name.is_commit:
+        return name.revision
+    if constants.is_offline_mode() and (found := store.find_branch(name)):
+        return found.provenance.commit
+    return hub.resolve(name).commit
+
+
+def _whole(name: ModelName, commit: str) -> StoredModel | None:
+    """The model in the store if it is undamaged; a damaged one is thrown away."""
+    found = store.find(name, commit)
+    if found is None:
+        return None
+    problems = found.check()
+    if not problems:
+        return found
+    _log.warning("%s; pulling it anew", problems[0])
+    store.discard(name, commit)
+    return None
+
+
+def mismatches(pin: PinnedModel, found: StoredModel) -> list[str]:
+    """Where a stored model departs from what is pinned; its files are not read."""
+    return [
+        *differences(pin.files, found.provenance.source_files),
+        *(f"8-bit {line}" for line in differences(pin.int8, found.provenance.files)),
+    ]
+
+
+def _pull(
+    name: ModelName, commit: str, pin: PinnedModel | None, on_progress: Progress
+) -> StoredModel:
+    snapshot = hub.resolve(name.at(commit))
+    sources, prepared = downloads(name, commit), store.workspace(name, commit) / "int8"
+    _require_space(sources, sum(file.size for file in snapshot.files))
+    source_files = _fetch(snapshot, sources)
+    if pin:
+        _require(differences(pin.files, source_files), name)
+    shutil.rmtree(prepared, ignore_errors=True)
+    quantization = _prepare(sources, source_files, prepared, on_progress)
+    provenance = Provenance(
+        repository=name.repo_id,
+        revision=name.revision,
+        commit=commit,
+        quantization=quantization,
+        source_files=source_files,
+        files={path.name: store.describe(path) for path in sorted(prepared.iterdir())},
+        versions={"bitsandbytes": bitsandbytes.__version__, "pythia-bento": __version__},
+        same_weights=same_weights(name, commit),
+    )
+    if pin:
+        _require(differences(pin.int8, provenance.files), name)
+    return store.insert(name, provenance, prepared, {**name.labels, "quantisation": "int8"})
+
+
+def downloads(name: ModelName, commit: str) -> Path:
+    """Where downloads wait; in HF_HOME, which people move to where there is room."""
+    return Path(constants.HF_HOME) / "pythia-bento" / name.repo_id.replace("/", "--") / commit
+
+
+def _fetch(snapshot: Snapshot, directory: Path) -> dict[str, PinnedFile]:
+    directory.mkdir(parents=True, exist_ok=True)
+    return {
+        file.name: PinnedFile(sha256=hub.fetch(snapshot, file, directory), size=file.size)
+        for file in snapshot.files
+    }
+
+
+def _prepare(
+    sources: Path, files: dict[str, PinnedFile], target: Path, on_progress: Progress
+) -> str:
+    """Write the 8-bit files to ``target``; says in words how they came about."""
+    weights = CheckpointWeights(sources, ModelConfig.from_file(sources / "config.json"))
+    if not weights.quantized:
+        save_int8(
+            weights, sources, target, lambda done, total: on_progress("quantising", done, total)
+        )
+        return f"int8 by row, by bitsandbytes {bitsandbytes.__version__}"
+    target.mkdir(parents=True)
+    for name in files:
+        shutil.copyfile(sources / name, target / name)  # maybe out of the library's cache
+    copies = {name: store.describe(target / name) for name in files}
+    if problems := differences(files, copies):
+        raise CheckpointError(f"{target}: {problems[0]}")
+    return "int8 by row, as in the repository"
+
+
+def _require(problems: list[str], name: ModelName) -> None:
+    if problems:
+        raise CheckpointError(f"{name.id} is not what the lock pins: {'; '.join(problems)}")
+
+
+def _require_space(directory: Path, size: int) -> None:
+    """Fail before a download rather than late in it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    there = sum(path.stat().st_size for path in directory.iterdir())
+    free = shutil.disk_usage(directory).free
+    if size - there > free:
+        raise CheckpointError(
+            f"the disk is full: {directory} has room for {free / 1e6:,.1f} MB, and "
+            f"{(size - there) / 1e6:,.1f} MB are to be downloaded"
+        )
+
+
+@contextmanager
+def exclusive(name: ModelName, commit: str) -> Iterator[None]:
+    """One process at a time for a model, at any stage of a pull."""
+    lock = store.pulling(name, commit)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        _log.warning("another process is pulling %s; waiting for it", name.id)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _disk_errors(name: ModelName) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = "the disk is full: " if error.errno in hub.FULL else ""
+        raise CheckpointError(f"{full}{name.id} cannot be stored: {error}") from None

@@ -1,0 +1,201 @@
+"""BentoML's model store, where pulled models live as ``<name>-int8:<commit>``.
+
+BentoML copies a model into its store file by file, and a process killed meanwhile leaves half a
+model there under its final name. Here a model is completed beside the store, on the same file
+system, and appears in it by one rename.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pythia_bento.checkpoints.lock import Commit, PinnedFile, differences
+from pythia_bento.checkpoints.manifest import sha256
+from pythia_bento.checkpoints.names import ModelName
+from pythia_bento.errors import CheckpointError
+
+_YAML = "model.yaml"  # BentoML's own file in a model
+
+
+class Provenance(BaseModel):
+    """The metadata of a pulled model in ``model.yaml``."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    repository: str
+    revision: str  # what was asked for at the first pull
+    commit: Commit
+    quantization: str  # how the 8-bit files came about, in words
+    source_files: dict[str, PinnedFile]  # as the hub serves them
+    files: dict[str, PinnedFile]  # as they lie in the store
+    versions: dict[str, str]  # of the packages that made the files
+    same_weights: list[str] = []  # other branches that hold the same weights, or some of them
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A pulled model; nothing is known about its files until ``check``."""
+
+    tag: str
+    path: Path
+    provenance: Provenance
+
+    def check(self) -> list[str]:
+        """Hash every file: one line for each that is damaged, missing, or does not belong."""
+        expected = self.provenance.files
+        present = {path.name for path in self.path.iterdir()} - {_YAML}
+        lines = [f"{name} is not part of the model" for name in sorted(present - expected.keys())]
+        found = {name: describe(self.path / name) for name in expected if name in present}
+        return [f"{self.tag}: {line}" for line in [*differences(expected, found), *lines]]
+
+
+def describe(path: Path) -> PinnedFile:
+    """Hash and size of a file."""
+    return PinnedFile(sha256=sha256(path), size=path.stat().st_size)
+
+
+def find(name: ModelName, commit: str) -> StoredModel | None:
+    """The model of a repository at a commit; CheckpointError if its metadata makes no sense."""
+    path = _models() / name.store_name / commit
+    if not path.is_dir():
+        return None
+    found = _open(path)
+    return found if found.provenance.repository == name.repo_id else None
+
+
+def stored_models() -> list[StoredModel]:
+    """Everything in the store that ``pull`` put there."""
+    paths = sorted(_models().glob("*-int8/*"))
+    return [_open(path) for path in paths if len(path.name) == 40 and path.is_dir()]
+
+
+def find_branch(name: ModelName) -> StoredModel | None:
+    """What a branch was when it was pulled last; in a Bento, what was pulled for that branch."""
+    ref = _ref(name)
+    if ref.is_file() and (found := find(name, ref.read_text().strip())):
+        return found
+    paths = (_models() / name.store_name).glob("[0-9a-f]" * 40)
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        found = _open(path)
+        asked = (found.provenance.repository, found.provenance.revision)
+        if asked == (name.repo_id, name.revision):
+            return found
+    return None
+
+
+def record_branch(name: ModelName, commit: str) -> None:
+    """Remember what a branch was; a commit needs no record."""
+    if not name.is_commit:
+        _replace_text(_ref(name), commit)
+
+
+def insert(
+    name: ModelName, provenance: Provenance, files: Path, labels: dict[str, str]
+) -> StoredModel:
+    """Move the complete directory ``files`` into the store; it must be on the same file system.
+
+    The caller holds ``pulling`` and has made sure that the model is not in the store.
+    """
+    tag = f"{name.store_name}:{provenance.commit}"
+    staging = workspace(name, provenance.commit) / "store"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    metadata: dict[str, Any] = provenance.model_dump(exclude_none=True)
+    with bentoml.models.create(
+        tag, labels=labels, metadata=metadata, _model_store=ModelStore(staging)
+    ):
+        pass  # model.yaml is all that BentoML writes
+    staged = staging / name.store_name / provenance.commit
+    for path in files.iterdir():
+        path.rename(staged / path.name)
+    _sync(staged)
+    final = _models() / name.store_name / provenance.commit
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staged.rename(final)
+    _sync_directory(final.parent)
+    _replace_text(final.parent / "latest", provenance.commit)
+    shutil.rmtree(staging)
+    return StoredModel(tag, final, provenance)
+
+
+def discard(name: ModelName, commit: str) -> None:
+    """Take a damaged model out of the store."""
+    trash = workspace(name, commit) / "discarded"
+    shutil.rmtree(trash, ignore_errors=True)
+    trash.parent.mkdir(parents=True, exist_ok=True)
+    (_models() / name.store_name / commit).rename(trash)
+    shutil.rmtree(trash)
+
+
+def workspace(name: ModelName, commit: str) -> Path:
+    """Where a pull puts what is not finished; on the file system of the store."""
+    return _own() / "work" / name.store_name / commit
+
+
+def pulling(name: ModelName, commit: str) -> FileLock:
+    """Held by the one process that may change this model in the store."""
+    path = _own() / "locks" / f"{name.store_name}-{commit}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
+
+
+def _home() -> Path:
+    return Path(BentoMLContainer.bentoml_home.get())
+
+
+def _models() -> Path:
+    return Path(BentoMLContainer.model_store_dir.get())
+
+
+def _own() -> Path:
+    return _home() / "pythia-bento"
+
+
+def _ref(name: ModelName) -> Path:
+    return _own() / "refs" / name.repo_id.replace("/", "--") / name.revision
+
+
+def _open(path: Path) -> StoredModel:
+    tag = f"{path.parent.name}:{path.name}"
+    try:
+        model = bentoml.models.get(tag)
+        provenance = Provenance.model_validate(model.info.metadata)
+    except (bentoml.exceptions.BentoMLException, ValidationError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{tag} in BentoML's store was not put there by `pythia-bento pull` or is damaged; "
+            f"`bentoml models delete {tag}` removes it ({str(error).splitlines()[0]})"
+        ) from None
+    return StoredModel(tag, path, provenance)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _sync(directory: Path) -> None:
+    """Bring files to the disk before their names: a power cut must not leave empty ones."""
+    for path in directory.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
