@@ -43,10 +43,15 @@ def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, Mode
     """Raises CheckpointError, ModelNotFound or SettingsError."""
     device = _device(settings)
     checkpoint = load_checkpoint(settings.model)
+    if checkpoint.same_weights:
+        others = ", ".join(checkpoint.same_weights)
+        logger.warning("the weights of %s are also those of %s", settings.model, others)
     tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
     backend = _kernels(settings, checkpoint.config, device)
     what = f"loading {checkpoint.model_id}"
     model = GPTNeoX(checkpoint.source, backend, lambda done, total: on_progress(what, done, total))
+    if backend.name == "cpu":
+        torch.set_num_threads(1)  # it has threads of its own, and they need the cores
     config = EngineConfig(
         num_blocks=_num_blocks(settings, backend, checkpoint.config),
         max_batch_size=settings.max_batch_size,

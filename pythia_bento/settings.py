@@ -1,6 +1,6 @@
 """Every setting once: ``PYTHIA_<NAME>`` in the environment, or ``bentoml serve --arg name=value``.
 
-Arguments win over the environment. Nothing else in the package reads the environment for itself.
+Arguments win over the environment. A built Bento has the arguments of ``bentoml build``.
 """
 
 from __future__ import annotations

@@ -59,14 +59,14 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serve(home: Path, *arguments: str, **settings: object) -> Iterator[Server]:
+def serve(home: Path, *arguments: str, cwd: Path = ROOT, **settings: object) -> Iterator[Server]:
     """Start ``bentoml serve <arguments>`` and wait until it is ready."""
     port = free_port()
     log = home / f"serve-{port}.log"
     command = [BENTOML, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(home, **settings), stdout=output, stderr=output
+            command, cwd=cwd, env=environment(home, **settings), stdout=output, stderr=output
         )
     try:
         server = Server(f"http://127.0.0.1:{port}", process, log)

@@ -1,0 +1,86 @@
+"""Starting: what stops a server from being ready, and the built Bento."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pythia_bento.checkpoints.manifest import BUNDLED_ROOT
+from tests.e2e.serving import BENTOML, ROOT, START_SECONDS, environment, free_port, serve
+
+
+def test_the_built_bento_serves(home: Path) -> None:
+    run = subprocess.run(
+        [BENTOML, "build", "--output", "tag"],
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+    assert run.returncode == 0, run.stderr
+    tag = run.stdout.strip().removeprefix("__tag__:")
+    source = home / "bentos" / tag.replace(":", "/") / "src"
+    assert sorted(path.name for path in source.iterdir()) == [
+        "LICENSE",
+        "bentofile.yaml",
+        "pythia_bento",
+        "service.py",
+    ]
+    # From another directory, so that the working tree cannot help.
+    with serve(home, tag, cwd=home, model="bundled@step64") as server:
+        answer = httpx.post(
+            f"{server.url}/v1/completions", json={"prompt": "Once", "model": "bundled"}
+        ).json()
+        assert answer["model"] == "bundled@step64"
+        assert answer["usage"]["completion_tokens"] > 0
+        server.settled()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--arg", "model=/nowhere/at/all"], "/nowhere/at/all"),
+        (["--arg", "max_batch_size=0"], "setting max_batch_size (PYTHIA_MAX_BATCH_SIZE) must be"),
+    ],
+)
+def test_a_start_that_cannot_work_ends_at_once(
+    home: Path, arguments: list[str], sentence: str
+) -> None:
+    run = _serve_in_vain(home, *arguments)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert sentence in run.stderr.splitlines()[-1]
+
+
+def test_damage_that_only_the_worker_finds(home: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(BUNDLED_ROOT / "step64", damaged)
+    tensors = load_file(damaged / "model.safetensors")
+    name = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
+    tensors[name][3, 3] = torch.nan
+    save_file(tensors, damaged / "model.safetensors", metadata={"format": "pt"})
+    run = _serve_in_vain(home, model=damaged)
+    assert "Traceback" not in run.stderr
+    [line] = [line for line in run.stderr.splitlines() if line.startswith("pythia-bento: ")]
+    assert name in line and "not finite" in line
+
+
+def _serve_in_vain(
+    home: Path, *arguments: str, **settings: object
+) -> subprocess.CompletedProcess[str]:
+    """The server must end by itself."""
+    return subprocess.run(
+        [BENTOML, "serve", "--port", str(free_port()), *arguments],
+        cwd=ROOT,
+        env=environment(home, **settings),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )

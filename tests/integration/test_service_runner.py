@@ -1,0 +1,90 @@
+"""The runner over the bundled checkpoint and real kernels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pythia_bento.errors import CheckpointError, ModelNotFound
+from pythia_bento.loading import check_loadable
+from pythia_bento.runner import PythiaRunner, raise_error
+from pythia_bento.settings import Settings, SettingsError
+from tests.unit.toy_runner import ask, settled
+
+SMALL = {"model": "bundled@step64", "device": "cpu", "max_batch_size": 4}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_load_answers_and_closes() -> None:
+    reports: list[tuple[str, int, int]] = []
+    settings = Settings(**SMALL)
+    with PythiaRunner.load(settings, lambda *report: reports.append(report)) as runner:
+        assert [done for _, done, _ in reports] == sorted({done for _, done, _ in reports})
+        assert reports[-1][1] == reports[-1][2]
+        assert runner.is_ready
+        assert runner.info.id == "bundled@step64"
+        assert runner.info.fingerprint.endswith("-cpu-w8a16")
+        [[answer]] = runner.complete_sync([ask((5, 6), max_tokens=8)])
+        assert len(raise_error(answer).token_ids) == 8
+        # A full batch of full contexts, for memory is plenty.
+        assert runner.stats().blocks_total * 16 == 4 * runner.limits.max_positions
+        settled(runner)
+    assert not runner.is_ready
+
+
+def test_names_of_main() -> None:
+    with PythiaRunner.load(Settings(device="cpu", max_batch_size=2)) as runner:
+        for name in ("bundled", "bundled@main", runner.info.id, runner.info.aliases[0]):
+            runner.check_model(name)
+        with pytest.raises(ModelNotFound):
+            runner.check_model("bundled@step64")
+
+
+@pytest.mark.parametrize("matmul", ["w8a16", "llm-int8"])
+def test_reference_backend(matmul: str) -> None:
+    settings = Settings(**SMALL, matmul=matmul, backend="reference", kv_cache_gb=0.001)
+    with PythiaRunner.load(settings) as runner:
+        assert runner.info.fingerprint.endswith(f"-reference-{matmul}")
+        assert runner.stats().blocks_total < 100
+        [[answer]] = runner.complete_sync([ask((5, 6), max_tokens=3)])
+        assert len(raise_error(answer).token_ids) == 3
+
+
+def test_llm_int8_takes_the_backend_that_has_it() -> None:
+    with PythiaRunner.load(Settings(**SMALL, matmul="llm-int8")) as runner:
+        assert "-reference-llm-int8" in runner.info.fingerprint
+
+
+def test_without_a_compiler_the_reference_backend_serves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from pythia_bento.model.kernels.cpu import kernels
+
+    def fail(isa: str) -> None:
+        raise RuntimeError("the CPU kernels need a C++ compiler once")
+
+    monkeypatch.setattr(kernels, "load", fail)
+    with PythiaRunner.load(Settings(**SMALL)) as runner:
+        assert "-reference-" in runner.info.fingerprint
+    assert "slow reference backend: the CPU kernels need a C++ compiler" in caplog.text
+    with pytest.raises(SettingsError, match="is cpu, but the CPU kernels need"):
+        PythiaRunner.load(Settings(**SMALL, backend="cpu"))
+
+
+def test_what_cannot_be_loaded() -> None:
+    with pytest.raises(CheckpointError, match="/nowhere"):
+        check_loadable(Settings(model="/nowhere"))
+    with pytest.raises(ModelNotFound, match="nearest steps"):
+        check_loadable(Settings(model="bundled@step65"))
+    with pytest.raises(SettingsError, match="computes w8a16"):
+        PythiaRunner.load(Settings(**SMALL, backend="cpu", matmul="llm-int8"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu() -> None:
+    with pytest.raises(SettingsError, match=r"PYTHIA_DEVICE.*no GPU"):
+        check_loadable(Settings(device="cuda"))
