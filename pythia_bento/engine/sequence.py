@@ -133,7 +133,7 @@ class Sequence:
     def release(self) -> list[int]:
         """Give all blocks away and forget what was computed; tokens and text stay."""
         blocks, self.blocks = self.blocks, []
-        self.num_computed = self.num_published = 0
+        self.num_computed = 0
         return blocks
 
     def sampling_row(self) -> SamplingRow:

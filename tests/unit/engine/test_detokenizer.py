@@ -85,5 +85,10 @@ def test_a_stop_string_before_min_tokens_is_text():
     assert deltas(ids, ["ab"], min_tokens=3) == (["", "ab", "", ""], "ab")
 
 
+def test_a_stop_string_may_overlap_one_that_came_before_min_tokens():
+    ids = TOKENIZER.encode("aab")[:1] * 3
+    assert deltas(ids, ["aa"], min_tokens=3) == (["", "a", ""], "aa")
+
+
 def test_special_tokens_have_no_text():
     assert deltas([0, *TOKENIZER.encode("a"), 1])[0] == ["", "a", "", ""]

@@ -107,6 +107,35 @@ def test_unfinished_blocks_are_not_shared(scheduler):
     assert second.num_cached_tokens == 0
 
 
+def test_partly_filled_blocks_are_not_shared(scheduler):
+    add(scheduler, 1, 7)
+    step(scheduler)
+    assert scheduler.pool.num_cached == 1
+    step(scheduler)
+    assert scheduler.pool.num_cached == 2, "a generated token has filled the second"
+
+
+def test_idle_cached_blocks_are_counted_as_used_when_they_are_read():
+    scheduler = make(blocks=4)
+    scheduler.remove(_computed(scheduler, 1))  # leaves two cached blocks
+    add(scheduler, 2, 7, first=30)
+    step(scheduler)
+    add(scheduler, 3, 9)
+    assert [order for order, _, _ in step(scheduler)] == [2]
+
+
+def test_a_preempted_sequence_fills_the_prefix_cache_again():
+    scheduler = make(blocks=4)
+    sequence = _computed(scheduler, 1)
+    scheduler.pool.deallocate(sequence.release())
+    scheduler.running.clear()
+    scheduler.pool.deallocate(scheduler.pool.allocate(4))
+    assert scheduler.pool.num_cached == 0
+    scheduler.add(sequence)
+    step(scheduler)
+    assert scheduler.pool.num_cached == 2
+
+
 def test_scoring_fills_the_prefix_cache_but_does_not_read_it(scheduler):
     scheduler.remove(_computed(scheduler, 1, prompt_logprobs=0))
     assert _computed(scheduler, 2, prompt_logprobs=0).num_cached_tokens == 0

@@ -91,9 +91,11 @@ def test_the_prefix_cache_may_not_replace_rows_that_are_needed():
 
 
 def test_blocks_are_named_by_the_whole_prefix():
-    one, two = sequence(prompt=(1, 2, 3, 4)), sequence(prompt=(1, 2, 9, 4))
-    assert one.block_names(1) == two.block_names(1)
-    assert one.block_names(2)[1] != two.block_names(2)[1]
+    one, two, three = (
+        sequence(prompt=prompt) for prompt in [(1, 2, 3, 4), (1, 2, 9, 4), (9, 2, 3, 4)]
+    )
+    assert one.block_names(1) == two.block_names(1) != three.block_names(1)
+    assert len({s.block_names(2)[1] for s in (one, two, three)}) == 3
 
 
 def test_releasing_keeps_tokens():
