@@ -1,0 +1,124 @@
+"""The README, executed: its commands against a real server, its tables against the code.
+
+``bash`` and ``python`` blocks run; a ``text`` or ``json`` block after one is its output. ``sh``
+blocks set things up, which `.ci/run` does: here their make targets must exist.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from pythia_bento.settings import Settings
+from tests.e2e.serving import ROOT, Server
+
+README = (ROOT / "README.md").read_text()
+BINARIES = Path(sys.executable).parent
+VOLATILE = ("id", "created")  # differ from call to call
+
+
+class Block(NamedTuple):
+    language: str
+    code: str
+
+
+BLOCKS = [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)]
+OUTPUTS = ("text", "json")
+RUNNABLE = {
+    f"{block.language}-{index}": (block, following if following.language in OUTPUTS else None)
+    for index, (block, following) in enumerate(
+        zip(BLOCKS, [*BLOCKS[1:], Block("", "")], strict=True)
+    )
+    if block.language in ("bash", "python")
+}
+
+
+def test_every_block_has_a_known_kind() -> None:
+    assert {block.language for block in BLOCKS} <= {"sh", "bash", "python", *OUTPUTS}
+    assert len(RUNNABLE) >= 5
+    shown = sum(block.language in OUTPUTS for block in BLOCKS)
+    assert shown == sum(output is not None for _, output in RUNNABLE.values())
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_block_prints_what_stands_below_it(name: str, server: Server) -> None:
+    block, expected = RUNNABLE[name]
+    printed = run(block, server)
+    assert expected is not None
+    if expected.language == "json":
+        assert without_volatile(json.loads(printed)) == without_volatile(json.loads(expected.code))
+    else:
+        assert lines(printed) == lines(expected.code)
+
+
+def run(block: Block, server: Server) -> str:
+    """What a block prints, with this server and environment in place of the README's."""
+    host = server.url.removeprefix("http://")
+    code = block.code.replace("localhost:3000", host).replace(".venv/bin", str(BINARIES))
+    shell = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+    done = subprocess.run(
+        [*shell[block.language], code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHIA_DEVICE": "cpu"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def without_volatile(value: Any) -> Any:
+    if isinstance(value, dict) and "object" in value:
+        return {key: part for key, part in value.items() if key not in VOLATILE}
+    return value
+
+
+def lines(text: str) -> list[str]:
+    return [line.strip() for line in text.strip().splitlines()]
+
+
+def test_make_targets_exist() -> None:
+    setup = "".join(block.code for block in BLOCKS if block.language == "sh")
+    named = set(re.findall(r"`make ([a-z-]+)", README)) | set(
+        re.findall(r"\bmake ([a-z-]+)", setup)
+    )
+    assert {"serve", "test", "lint"} <= named
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    targets = {line.split()[1] for line in listed.stdout.splitlines()}
+    assert named <= targets
+
+
+def test_settings_table_is_complete_and_has_the_defaults() -> None:
+    rows = re.findall(r"^\| `PYTHIA_([A-Z_]+)` \| (?:`(.*?)`)? ?\|", README, re.M)
+    fields = Settings.model_fields
+    expected = {
+        name: "" if field.default is None else str(field.default) for name, field in fields.items()
+    }
+    assert {name.lower(): default for name, default in rows} == expected
+
+
+def test_endpoints_exist(server: Server) -> None:
+    rows = re.findall(r"^\| `(GET|POST) (\S+)` \|", README, re.M)
+    assert len(rows) >= 8
+    for method, path in rows:
+        # Not JSON: refused by whatever is there, without work.
+        status = httpx.request(
+            method, server.url + path, content=b"{" if method == "POST" else None
+        )
+        assert status.status_code == (200 if method == "GET" else 400), (method, path)
+
+
+def test_links_to_files_exist() -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    assert targets
+    for target in targets:
+        assert (ROOT / target).exists(), target
