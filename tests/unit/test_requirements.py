@@ -1,0 +1,84 @@
+"""The locks against pyproject.toml, and against what must not be in them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import pythia_bento
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def locked(name: str) -> list[Requirement]:
+    """The pins in a lock."""
+    lines = (ROOT / "requirements" / name).read_text().splitlines()
+    pins = (line for line in lines if re.match(r"[a-z0-9]", line))
+    return [Requirement(pin.removesuffix("\\")) for pin in pins]
+
+
+def applies(requirement: Requirement, python: str) -> bool:
+    environment = {
+        **{"python_version": python, "python_full_version": f"{python}.0"},
+        **{"implementation_name": "cpython", "sys_platform": "linux"},
+    }
+    return requirement.marker is None or requirement.marker.evaluate(environment)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_dependency_is_locked_within_its_range(python: str) -> None:
+    pins = {
+        canonicalize_name(pin.name): str(pin.specifier).removeprefix("==")
+        for pin in locked("test.txt")
+        if applies(pin, python)
+    }
+    ranges = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    for requirement in map(Requirement, ranges):
+        if requirement.name != "torch" and applies(requirement, python):
+            pin = pins[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(pin), (requirement, pin)
+
+
+def test_torch_and_its_libraries_are_left_to_the_machine() -> None:
+    names = {pin.name for pin in locked("test.txt")}
+    assert not {"torch", "triton", "cuda-toolkit"} & names
+    assert {name for name in names if name.startswith("nvidia")} <= {"nvidia-ml-py"}
+    makefile = (ROOT / "Makefile").read_text()
+    version = re.search(r"^PYTHIA_TORCH \?= (torch==\S+)$", makefile, re.M)
+    overrides = (ROOT / "requirements" / "overrides.txt").read_text().splitlines()
+    assert version and version[1] in overrides
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+def test_no_index_and_no_path_is_named(path: Path) -> None:
+    text = path.read_text()
+    assert "://" not in text
+    assert not re.search(r"^\s*-", text.replace("    --hash=", ""), re.M)
+    assert not re.search(r"(^|\s)/\w", text, re.M)
+
+
+@pytest.mark.parametrize("name", ["test.txt", "compiler.txt", "peers.txt"])
+def test_every_pin_has_a_hash(name: str) -> None:
+    text = (ROOT / "requirements" / name).read_text()
+    pins = re.split(r"^(?=[a-z0-9][^\n]*==)", text, flags=re.M)[1:]
+    assert pins
+    assert all("--hash=sha256:" in pin for pin in pins)
+
+
+def test_changelog_knows_the_version() -> None:
+    versions = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert versions[:2] == ["Unreleased", pythia_bento.__version__]
