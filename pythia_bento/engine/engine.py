@@ -203,6 +203,8 @@ class Engine:
         self._non_finite += 1
         self._pool.forget(sequence.blocks)
         output = self._report(sequence, ChunkResult([], []), sequence.finish("error"))
+        # How much of the prompt was scored before depends on how it was cut into pieces.
+        output.prompt_logprobs = None
         output.error = NonFiniteLogits(
             f"the model's logits at position {sequence.num_tokens} are not finite numbers"
         )

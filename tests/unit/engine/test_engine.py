@@ -136,6 +136,14 @@ def test_blocks_of_a_failed_request_are_not_cached(params):
     assert all(not math.isnan(x.logprob) for x in engine.generate([bad])[0][0].logprobs or [])
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_failed_request_fails_alike_however_its_prompt_is_cut(size):
+    engine = toy_engine(64, max_batch_size=1, max_tokens_per_step=size)
+    (failed,) = engine.generate([request(prompt=(5, POISON), prompt_logprobs=0)])[0]
+    assert failed.error is not None
+    assert failed.prompt_logprobs is None
+
+
 def test_continuations_of_a_failed_request_fail_too():
     answers = alone(request(prompt=(5, POISON), n=2, prompt_logprobs=0))
     assert [answer.finish_reason for answer in answers] == ["error", "error"]
