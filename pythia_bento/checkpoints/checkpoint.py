@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from pythia_bento import catalog
 from pythia_bento.catalog import BUNDLED, MAIN
 from pythia_bento.checkpoints import manifest
 from pythia_bento.checkpoints.quantize import CheckpointWeights
@@ -33,13 +32,15 @@ class Checkpoint:
     tokenizer_path: Path
     files: dict[str, str]  # name -> sha256
     quantization: str  # how the 8-bit weights came about, in words
+    same_weights: tuple[str, ...] = ()  # other branches of the model that hold these weights
 
 
 def load_checkpoint(model: str, bundled_root: Path = manifest.BUNDLED_ROOT) -> Checkpoint:
-    """Open ``bundled``, ``bundled@<revision>`` or a local directory.
+    """Open ``bundled``, ``bundled@<revision>``, a local directory, or a model that was pulled.
 
-    The files of a bundled checkpoint are compared with the manifest first. Weights are read part
-    by part when ``source`` is asked for them.
+    The files of a bundled checkpoint are compared with the manifest first, those of a pulled one
+    with what was recorded then and with ``pythia.lock`` in the working directory. Weights are read
+    part by part when ``source`` is asked for them.
 
     Raises ModelNotFound for a name or revision that does not exist, and CheckpointError for
     anything missing, damaged, or not a Pythia.
@@ -52,10 +53,7 @@ def load_checkpoint(model: str, bundled_root: Path = manifest.BUNDLED_ROOT) -> C
         return _open_local(directory.resolve())
     if model.startswith(("/", ".", "~")):
         raise CheckpointError(f"checkpoint directory does not exist: {model[:200]}")
-    raise CheckpointError(
-        f"{catalog.parse(model)} is not in the store; give the directory of a downloaded "
-        f"checkpoint, or {BUNDLED}"
-    )
+    return _open_stored(model)
 
 
 def _open_bundled(revision: str, root: Path) -> Checkpoint:
@@ -67,6 +65,21 @@ def _open_bundled(revision: str, root: Path) -> Checkpoint:
 
 def _open_local(directory: Path) -> Checkpoint:
     return _open(directory.name, None, None, directory, None)
+
+
+def _open_stored(model: str) -> Checkpoint:
+    # Imported here: these bring bentoml and the hub's client, which nothing else needs.
+    from pythia_bento.checkpoints.lock import Lock
+    from pythia_bento.checkpoints.names import ModelName
+    from pythia_bento.checkpoints.pins import locate
+
+    stored, name = locate(model, Lock.read()), ModelName.parse(model)
+    origin = stored.provenance
+    hashes = {file: facts.sha256 for file, facts in origin.files.items()}
+    opened = _open(name.name, name.revision, origin.commit, stored.path, hashes)
+    return replace(
+        opened, quantization=origin.quantization, same_weights=tuple(origin.same_weights)
+    )
 
 
 def _open(

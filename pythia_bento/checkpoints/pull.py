@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 import bitsandbytes
 import filelock
 from huggingface_hub import constants
+from safetensors import SafetensorError
 
 from pythia_bento import __version__
 from pythia_bento.checkpoints import hub, store
@@ -47,7 +49,7 @@ def pull(model: str, lock: Lock | None = None, on_progress: Progress | None = No
     name = ModelName.parse(model)
     pin = (lock or Lock()).get(name)
     commit = pin.commit if pin else revision_commit(name)
-    with exclusive(name, commit), _disk_errors(name):
+    with exclusive(name, commit), disk_errors(name.id):
         found = _whole(name, commit)
         was_there = found is not None
         if found is None:
@@ -181,9 +183,13 @@ def exclusive(name: ModelName, commit: str) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_errors(name: ModelName) -> Iterator[None]:
+def disk_errors(what: str) -> Iterator[None]:
+    """Say in one sentence why files cannot be written."""
     try:
         yield
-    except OSError as error:
-        full = "the disk is full: " if error.errno in hub.FULL else ""
-        raise CheckpointError(f"{full}{name.id} cannot be stored: {error}") from None
+    except (OSError, SafetensorError) as error:
+        # safetensors has the system's error only in its words.
+        told = re.search(r"os error (\d+)", str(error))
+        number = int(told[1]) if told else getattr(error, "errno", None)
+        full = "the disk is full: " if number in hub.FULL else ""
+        raise CheckpointError(f"{full}{what} cannot be stored: {error}") from None

@@ -1,4 +1,4 @@
-"""The command line: ``pythia-bento list | generate | score``.
+"""The command line, ``pythia-bento <command>``.
 
 Failures are one line on stderr, ``error: ...``; the exit status is 2 when the input is at fault
 and 1 otherwise. Whatever imports torch is imported by the commands that need it.
@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from pythia_bento import __version__
+from pythia_bento.cli.checkpoints import checkpoints, lock, pull, quantize, verify
 from pythia_bento.cli.generate import generate
 from pythia_bento.cli.listing import list_models
 from pythia_bento.cli.score import score
@@ -34,7 +35,7 @@ def commands(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (list_models, generate, score):
+for command in (list_models, generate, score, pull, lock, verify, checkpoints, quantize):
     commands.add_command(command)
 
 

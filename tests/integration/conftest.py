@@ -6,30 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml._internal.models import ModelStore
-from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
 from tests.hub import HubServer
+from tests.hub.places import bentoml_places, client_places
 from tests.models import random_checkpoint
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A hub on loopback that huggingface_hub talks to, with empty caches of its own."""
-    home = tmp_path / "hf"
     with HubServer(tmp_path / "hub") as server:
-        # The library reads its environment once, on import.
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        template = f"{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HOME", str(home))
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        # Pieces that are not full are lost when a connection breaks: 10 MB would be all there is.
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 16 * 1024)
+        for holder, name, value in client_places(server.endpoint, tmp_path / "hf"):
+            monkeypatch.setattr(holder, name, value)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield server
         close_session()
@@ -39,14 +28,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 def bento_home(tmp_path: Path) -> Iterator[Path]:
     """An empty BentoML home."""
     home = tmp_path / "bentoml"
-    models = home / "models"
-    models.mkdir(parents=True)
-    # BentoML reads its environment once; these are its ways to say otherwise.
-    places = {
-        BentoMLContainer.bentoml_home: str(home),
-        BentoMLContainer.model_store_dir: str(models),
-        BentoMLContainer.model_store: ModelStore(models),
-    }
+    places = bentoml_places(home)
     for provider, place in places.items():
         provider.set(place)
     yield home

@@ -144,12 +144,6 @@ def test_a_missing_config_is_named(copy: Path) -> None:
         load_checkpoint(str(copy))
 
 
-@pytest.mark.parametrize("name", ["pythia-1b-deduped@step3000", "pythia-70m"])
-def test_a_model_that_is_not_on_disk_is_said_to_be_so(name: str) -> None:
-    with pytest.raises(CheckpointError, match=f"^{name} is not in the store; give the directory"):
-        load_checkpoint(f"EleutherAI/{name}")
-
-
 def test_a_name_that_does_not_exist_gets_the_nearest() -> None:
     with pytest.raises(ModelNotFound, match="pythia-1b"):
         load_checkpoint("pythia-1c")

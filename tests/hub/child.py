@@ -1,0 +1,113 @@
+"""Pulls in processes of their own, which may be killed or run out of disk."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import resource
+from multiprocessing.context import ForkServerProcess
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+from pythia_bento.checkpoints import store
+from pythia_bento.checkpoints.lock import Lock
+from pythia_bento.checkpoints.pins import verify
+from pythia_bento.checkpoints.pull import pull
+from pythia_bento.errors import CheckpointError
+from tests.hub.places import bentoml_places, client_places
+
+_CLONE_NEWNS, _CLONE_NEWUSER, _MS_REMOUNT = 0x20000, 0x10000000, 0x20
+_libc = ctypes.CDLL(None, use_errno=True)
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__])  # imports once what takes seconds
+
+
+class Puller:
+    """Starts pulls of one model from one hub into one store."""
+
+    def __init__(self, endpoint: str, home: Path, bento_home: Path, model: str) -> None:
+        self.places = (endpoint, home, bento_home)
+        self.model = model
+
+    def start(self) -> ForkServerProcess:
+        process = CONTEXT.Process(target=_pull, args=(*self.places, self.model))
+        process.start()
+        return process
+
+    def on_full_disk(self, kind: str) -> list[str]:
+        """What two pulls said: one on a small disk, one after it was made larger."""
+        answers: SimpleQueue[list[str]] = CONTEXT.SimpleQueue()
+        process = CONTEXT.Process(
+            target=_pull_twice, args=(*self.places, self.model, kind, answers)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        return answers.get()
+
+
+def _settle(endpoint: str, home: Path, bento_home: Path) -> None:
+    for holder, name, value in client_places(endpoint, home):
+        setattr(holder, name, value)
+    for provider, place in bentoml_places(bento_home).items():
+        provider.set(place)
+
+
+def _pull(endpoint: str, home: Path, bento_home: Path, model: str) -> None:
+    _settle(endpoint, home, bento_home)
+    pull(model)
+
+
+def _pull_twice(
+    endpoint: str,
+    home: Path,
+    bento_home: Path,
+    model: str,
+    kind: str,
+    answers: SimpleQueue[list[str]],
+) -> None:
+    disk = {"downloads": home, "store": bento_home}.get(kind)
+    if disk is not None:
+        _own_namespace()
+        disk.mkdir(exist_ok=True)
+        _mount(disk, "32k")
+    else:  # as a full disk or a quota does, this stops a file in the middle
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    _settle(endpoint, home, bento_home)
+    first = _say(model)
+    if disk is not None:
+        _mount(disk, "8m", _MS_REMOUNT)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    answers.put([first, _say(model)])
+
+
+def _say(model: str) -> str:
+    try:
+        pull(model)
+        return "pulled"
+    except CheckpointError as error:
+        return f"{error.message} [{len(store.stored_models())} models in store]"
+    finally:
+        assert verify(Lock(), ask_hub=False) == []
+
+
+def _own_namespace() -> None:
+    """As root of a user namespace any user may mount a tmpfs that nobody else sees."""
+    user, group = os.getuid(), os.getgid()
+    _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS))
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+
+
+def _mount(directory: Path, size: str, flags: int = 0) -> None:
+    options = f"size={size}".encode()
+    _check(_libc.mount(b"none", os.fsencode(directory), b"tmpfs", flags, options))
+
+
+def _check(result: int) -> None:
+    if result:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -1,0 +1,77 @@
+"""Pulls that are killed, that race each other, and that run out of disk."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from pythia_bento.checkpoints import store
+from pythia_bento.checkpoints.lock import Lock
+from pythia_bento.checkpoints.manifest import sha256
+from pythia_bento.checkpoints.pins import locate, verify
+from pythia_bento.checkpoints.pull import pull
+from tests.hub import HubServer
+from tests.hub.child import Puller
+
+REPO = "EleutherAI/pythia-14m"
+MODEL = "pythia-14m@step3000"
+KILLS = 20
+
+
+@pytest.fixture
+def puller(hub: HubServer, bento_home: Path, sources: Path, tmp_path: Path) -> Puller:
+    hub.folder.commit(REPO, "main", sources / "b")
+    hub.folder.commit(REPO, "step3000", sources / "a")
+    return Puller(hub.endpoint, tmp_path / "hf", bento_home, MODEL)
+
+
+@pytest.mark.slow
+def test_killed_pulls_leave_all_or_nothing(
+    hub: HubServer, puller: Puller, bento_home: Path
+) -> None:
+    pull(MODEL)
+    expected = {p.name: sha256(p) for p in locate(MODEL, Lock()).path.glob("*.safetensors")}
+    puller.start().join()  # imports take longer than all that follows
+    hub.fail("/cdn/", delay=0.15, times=10**6)
+    longest, killed, complete = None, 0, True
+    generator = random.Random(0)
+    while killed < KILLS:
+        if complete:  # or there would be nothing to do
+            shutil.rmtree(bento_home / "models" / "pythia-14m-int8")
+        process, started = puller.start(), time.monotonic()
+        # The first one is not killed: it shows how long a pull takes.
+        process.join(longest and generator.uniform(0, longest))
+        process.kill()
+        process.join()
+        longest = longest or time.monotonic() - started
+        killed += process.exitcode == -signal.SIGKILL
+        complete = bool(store.stored_models())
+        assert verify(Lock(), ask_hub=False) == []
+    pull(MODEL)
+    found = locate(MODEL, Lock()).path
+    assert {p.name: sha256(p) for p in found.glob("*.safetensors")} == expected
+    assert any(seen.range for seen in hub.requests("/cdn/"))  # some went on where others ended
+
+
+def test_pulls_at_the_same_time_download_once(hub: HubServer, puller: Puller) -> None:
+    hub.fail("/cdn/", delay=0.02, times=10**6)
+    processes = [puller.start() for _ in range(4)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert len(hub.requests("/cdn/")) == 1
+    assert verify(Lock(), ask_hub=False) == []
+    assert locate(MODEL, Lock())
+
+
+@pytest.mark.parametrize("kind", ["downloads", "store", "limit"])
+def test_full_disk_is_said_and_leaves_nothing(puller: Puller, kind: str) -> None:
+    first, second = puller.on_full_disk(kind)
+    assert "the disk is full" in first
+    assert "[0 models in store]" in first
+    assert second == "pulled"
