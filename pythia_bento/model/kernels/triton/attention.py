@@ -14,7 +14,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pythia_bento.model.kernels.triton.device import wait_for_inputs
+from pythia_bento.model.kernels.triton.device import prefetch, wait_for_inputs
+from pythia_bento.model.kernels.triton.products import partial_tile
 
 
 @triton.jit
@@ -108,8 +109,8 @@ def write_kv(
     tl.store(v_cache + to, v, mask=here)
 
 
-@triton.jit(do_not_specialize=["table_stride", "max_tiles"])
-def decode_attention(
+@triton.jit
+def attend_row(
     qkv_ptr,  # fp16 [S, HEADS, 3, HEAD]
     k_cache,
     v_cache,
@@ -124,6 +125,97 @@ def decode_attention(
     ticket_ptr,  # int32 [S, HEADS], 0 between launches
     max_tiles,
     qk_scale,
+    head,
+    seq,
+    part,
+    HEAD: tl.constexpr,
+    BD: tl.constexpr,
+    HEADS: tl.constexpr,
+    ROTARY: tl.constexpr,
+    TILE: tl.constexpr,
+    SPLIT: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """One new token, one head. ``SPLIT`` programs share the tiles, each takes every SPLITth.
+
+    The tile loop is the same for SPLIT 1, where no partial result leaves the program.
+    """
+    context_len = tl.load(context_lens_ptr + seq)
+    tiles = tl.cdiv(context_len, TILE)
+    if part < tiles:
+        dims = tl.arange(0, BD)
+        row_ptr = qkv_ptr + seq.to(tl.int64) * HEADS * 3 * HEAD
+        last = context_len - 1
+        table = tables_ptr + seq * table_stride
+        if part == (tiles - 1) % SPLIT:
+            slot = tl.load(table + tiles - 1) * TILE + last % TILE
+            write_kv(
+                *(row_ptr, k_cache, v_cache, cos_ptr, sin_ptr, last, slot, head, dims),
+                *(HEAD, HEADS, ROTARY, TILE),
+            )
+            tl.debug_barrier()
+        rows = tl.zeros([16], tl.int32)
+        is_first = tl.arange(0, 16) == 0
+        is_one = is_first[:, None] & (dims < HEAD)[None, :]
+        q_base = row_ptr + rows[:, None] + head * 3 * HEAD
+        q = rotate(q_base, cos_ptr, sin_ptr, last + rows, dims, HEAD, ROTARY)
+        acc = tl.zeros([16, BD], tl.float32)
+        best = tl.full([16], float("-inf"), tl.float32)
+        total = tl.zeros([16], tl.float32)
+        scratch = (seq * HEADS + head).to(tl.int64) * max_tiles
+        for tile in tl.range(part, tiles, SPLIT, num_stages=STAGES):
+            block = tl.load(table + tile).to(tl.int64)
+            offset = (block * HEADS + head) * TILE * HEAD
+            tile_acc, tile_best, tile_total = attend_tile(
+                *(q, last + rows, k_cache + offset, v_cache + offset, tile * TILE, context_len),
+                *(qk_scale, dims, HEAD, TILE, 16),
+            )
+            if SPLIT == 1:
+                acc, best, total = fold(acc, best, total, tile_acc, tile_best, tile_total)
+            else:
+                to = scratch + tile
+                tl.store(acc_ptr + to * HEAD + rows[:, None] + dims[None, :], tile_acc, mask=is_one)
+                tl.store(best_ptr + to * 2 + rows, tile_best, mask=is_first)
+                tl.store(best_ptr + to * 2 + 1 + rows, tile_total, mask=is_first)
+        is_folder = True
+        if SPLIT > 1:
+            tl.debug_barrier()
+            ticket = tl.atomic_add(ticket_ptr + seq * HEADS + head, 1, sem="acq_rel")
+            is_folder = ticket == tl.minimum(tiles, SPLIT) - 1
+            if is_folder:
+                tl.store(ticket_ptr + seq * HEADS + head, 0)
+                for tile in tl.range(0, tiles, 1, num_stages=4):
+                    to = scratch + tile
+                    tile_acc = tl.load(
+                        acc_ptr + to * HEAD + rows[:, None] + dims[None, :],
+                        mask=(dims < HEAD)[None, :],
+                        other=0.0,
+                    )
+                    tile_best = tl.load(best_ptr + to * 2 + rows)
+                    tile_total = tl.load(best_ptr + to * 2 + 1 + rows)
+                    acc, best, total = fold(acc, best, total, tile_acc, tile_best, tile_total)
+        if is_folder:
+            out = (acc / total[:, None]).to(tl.float16)
+            to = (seq * HEADS + head).to(tl.int64) * HEAD + rows[:, None] + dims[None, :]
+            tl.store(out_ptr + to, out, mask=is_one)
+
+
+@triton.jit(do_not_specialize=["table_stride", "max_tiles"])
+def decode_attention(
+    qkv_ptr,
+    k_cache,
+    v_cache,
+    out_ptr,
+    cos_ptr,
+    sin_ptr,
+    context_lens_ptr,
+    tables_ptr,
+    table_stride,
+    acc_ptr,
+    best_ptr,
+    ticket_ptr,
+    max_tiles,
+    qk_scale,
     HEAD: tl.constexpr,
     BD: tl.constexpr,
     HEADS: tl.constexpr,
@@ -133,71 +225,78 @@ def decode_attention(
     STAGES: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """One new token of each sequence. ``SPLIT`` programs share a row's tiles, each every SPLITth.
-
-    The tile loop is the same for SPLIT 1, where no partial result leaves the program.
-    """
-    head = tl.program_id(0)
-    seq = tl.program_id(1)
-    part = tl.program_id(2)
-    dims = tl.arange(0, BD)
+    """``attend_row`` over a grid of heads, sequences and splits."""
     wait_for_inputs(PDL)
-    context_len = tl.load(context_lens_ptr + seq)
-    tiles = tl.cdiv(context_len, TILE)
-    if part >= tiles:
-        return
-    row_ptr = qkv_ptr + seq.to(tl.int64) * HEADS * 3 * HEAD
-    last = context_len - 1
-    table = tables_ptr + seq * table_stride
-    if part == (tiles - 1) % SPLIT:
-        slot = tl.load(table + tiles - 1) * TILE + last % TILE
-        write_kv(
-            *(row_ptr, k_cache, v_cache, cos_ptr, sin_ptr, last, slot, head, dims),
-            *(HEAD, HEADS, ROTARY, TILE),
+    attend_row(
+        *(qkv_ptr, k_cache, v_cache, out_ptr, cos_ptr, sin_ptr, context_lens_ptr, tables_ptr),
+        *(table_stride, acc_ptr, best_ptr, ticket_ptr, max_tiles, qk_scale),
+        *(tl.program_id(0), tl.program_id(1), tl.program_id(2)),
+        *(HEAD, BD, HEADS, ROTARY, TILE, SPLIT, STAGES),
+    )
+
+
+@triton.jit(do_not_specialize=["table_stride", "max_tiles", "num_seqs", "down_programs"])
+def attend_and_down(
+    qkv_ptr,
+    k_cache,
+    v_cache,
+    out_ptr,
+    cos_ptr,
+    sin_ptr,
+    context_lens_ptr,
+    tables_ptr,
+    table_stride,
+    acc_ptr,
+    best_ptr,
+    ticket_ptr,
+    max_tiles,
+    qk_scale,
+    down_ptr,
+    up_ptr,
+    part_ptr,
+    num_seqs,
+    down_programs,  # of each piece
+    next_ptr,  # PREFETCH bytes that later kernels will read
+    HEAD: tl.constexpr,
+    BD: tl.constexpr,
+    HEADS: tl.constexpr,
+    ROTARY: tl.constexpr,
+    TILE: tl.constexpr,
+    SPLIT: tl.constexpr,
+    ATTENTION_STAGES: tl.constexpr,
+    UP: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    STAGES: tl.constexpr,
+    FAST: tl.constexpr,
+    PREFETCH: tl.constexpr,
+    PARTS: tl.constexpr,
+    WARPS: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """For few sequences: attention, which waits for memory most of the time, beside down."""
+    pid = tl.program_id(0)
+    rows = num_seqs * HEADS * SPLIT
+    downs = down_programs * CHUNKS
+    wait_for_inputs(PDL)
+    if pid < rows:
+        attend_row(
+            *(qkv_ptr, k_cache, v_cache, out_ptr, cos_ptr, sin_ptr, context_lens_ptr, tables_ptr),
+            *(table_stride, acc_ptr, best_ptr, ticket_ptr, max_tiles, qk_scale),
+            *(pid // SPLIT % HEADS, pid // (SPLIT * HEADS), pid % SPLIT),
+            *(HEAD, BD, HEADS, ROTARY, TILE, SPLIT, ATTENTION_STAGES),
         )
-        tl.debug_barrier()
-    rows = tl.zeros([16], tl.int32)
-    q_base = row_ptr + rows[:, None] + head * 3 * HEAD
-    q = rotate(q_base, cos_ptr, sin_ptr, last + rows, dims, HEAD, ROTARY)
-    acc = tl.zeros([16, BD], tl.float32)
-    best = tl.full([16], float("-inf"), tl.float32)
-    total = tl.zeros([16], tl.float32)
-    is_one = (tl.arange(0, 16) == 0)[:, None] & (dims < HEAD)[None, :]
-    scratch = (seq * HEADS + head).to(tl.int64) * max_tiles
-    for tile in tl.range(part, tiles, SPLIT, num_stages=STAGES):
-        block = tl.load(table + tile).to(tl.int64)
-        offset = (block * HEADS + head) * TILE * HEAD
-        tile_acc, tile_best, tile_total = attend_tile(
-            *(q, last + rows, k_cache + offset, v_cache + offset, tile * TILE, context_len),
-            *(qk_scale, dims, HEAD, TILE, 16),
+    elif pid < rows + downs:
+        at = pid - rows
+        partial_tile(
+            *(down_ptr, down_ptr, up_ptr, up_ptr, part_ptr, num_seqs),
+            *(at % down_programs, at // down_programs + 1),
+            *(HEADS * HEAD, UP, CHUNKS, BM, BN, BK, STAGES, FAST),
         )
-        if SPLIT == 1:
-            acc, best, total = fold(acc, best, total, tile_acc, tile_best, tile_total)
-        else:
-            to = scratch + tile
-            tl.store(acc_ptr + to * HEAD + rows[:, None] + dims[None, :], tile_acc, mask=is_one)
-            first = tl.arange(0, 16) == 0
-            tl.store(best_ptr + to * 2 + rows, tile_best, mask=first)
-            tl.store(best_ptr + to * 2 + 1 + rows, tile_total, mask=first)
-    if SPLIT > 1:
-        tl.debug_barrier()
-        ticket = tl.atomic_add(ticket_ptr + seq * HEADS + head, 1, sem="acq_rel")
-        if ticket < tl.minimum(tiles, SPLIT) - 1:
-            return
-        tl.store(ticket_ptr + seq * HEADS + head, 0)
-        for tile in tl.range(0, tiles, 1, num_stages=4):
-            to = scratch + tile
-            tile_acc = tl.load(
-                acc_ptr + to * HEAD + rows[:, None] + dims[None, :],
-                mask=(dims < HEAD)[None, :],
-                other=0.0,
-            )
-            tile_best = tl.load(best_ptr + to * 2 + rows)
-            tile_total = tl.load(best_ptr + to * 2 + 1 + rows)
-            acc, best, total = fold(acc, best, total, tile_acc, tile_best, tile_total)
-    out = (acc / total[:, None]).to(tl.float16)
-    to = out_ptr + (seq * HEADS + head).to(tl.int64) * HEAD + rows[:, None] + dims[None, :]
-    tl.store(to, out, mask=is_one)
+    elif PREFETCH > 0:
+        prefetch(next_ptr, pid - rows - downs, PREFETCH, PARTS, WARPS)
 
 
 @triton.jit

@@ -1,9 +1,10 @@
 """Small pieces that every Triton kernel of the backend uses.
 
-Bits: a tensor-core product adds its terms in an order that only the position along K decides, so
-each output column is independent of the others and of the tile sizes. What could depend on the
-layout of a tile (sums across threads) is computed exactly in integers or in one fixed layout, and
-multiply-adds that must round alike in several kernels are spelled ``tl.fma``.
+Bits: the tensor cores take K in groups of 16 and add the groups in order; inside a group the order
+does not matter. So an output is independent of the other rows and columns and of the tile sizes,
+as long as every kernel forms the same groups in the same order: k = 0..15, 16..31, and so on.
+What else could depend on the layout of a tile (sums across threads) is added exactly, in integers,
+and multiply-adds that must round alike in several kernels are spelled ``tl.fma``.
 """
 
 from __future__ import annotations
@@ -13,27 +14,51 @@ import triton.language as tl
 
 
 @triton.jit
-def widen(q, FAST: tl.constexpr):
-    """int8 -> fp16, exact. ``FAST``: four at a time, as 1024 + 128 + q in the bits of an fp16."""
+def low_bytes(pairs, FAST: tl.constexpr):
+    """fp16 value of the low byte of each 16-bit pair; bytes hold q + 128.
+
+    ``FAST``: the byte goes into the mantissa of 1024, two values at a time; exact.
+    """
     if FAST:
         return tl.inline_asm_elementwise(
-            """{
-            .reg .b32 t, c;
-            xor.b32 t, $2, 0x80808080;
-            mov.b32 c, 0x64806480;
-            prmt.b32 $0, t, 0x64646464, 0x4140;
-            prmt.b32 $1, t, 0x64646464, 0x4342;
-            sub.rn.f16x2 $0, $0, c;
-            sub.rn.f16x2 $1, $1, c;
-            }""",
-            "=r,=r,r",
-            [q],
+            "{ .reg .b32 c; mov.b32 c, 0x64806480; prmt.b32 $0, $1, 0x64646464, 0x4240;"
+            " sub.rn.f16x2 $0, $0, c; }",
+            "=r,r",
+            [pairs],
             dtype=tl.float16,
             is_pure=True,
-            pack=4,
+            pack=2,
         )
     else:
-        return q.to(tl.float16)
+        return ((pairs & 0xFF) - 128).to(tl.float16)
+
+
+@triton.jit
+def high_bytes(pairs, FAST: tl.constexpr):
+    """The same of the high byte."""
+    if FAST:
+        return tl.inline_asm_elementwise(
+            "{ .reg .b32 c; mov.b32 c, 0x64806480; prmt.b32 $0, $1, 0x64646464, 0x4341;"
+            " sub.rn.f16x2 $0, $0, c; }",
+            "=r,r",
+            [pairs],
+            dtype=tl.float16,
+            is_pure=True,
+            pack=2,
+        )
+    else:
+        return (((pairs >> 8) & 0xFF) - 128).to(tl.float16)
+
+
+@triton.jit
+def exact_sum(values, exponent):
+    """Sum of fp32 ``values`` below 2^exponent in magnitude, the same in every layout.
+
+    The terms become integers of at most 2^48; up to 2^14 of them fit into an int64.
+    """
+    up = ((127 + 48 - exponent) << 23).to(tl.float32, bitcast=True)
+    down = ((127 - 48 + exponent) << 23).to(tl.float32, bitcast=True)
+    return tl.sum((values * up).to(tl.int64), 0).to(tl.float32) * down
 
 
 @triton.jit
@@ -45,20 +70,22 @@ def wait_for_inputs(PDL: tl.constexpr):
 
 
 @triton.jit
-def prefetch(ptr, NBYTES: tl.constexpr, WARPS: tl.constexpr, ENABLED: tl.constexpr):
-    """Ask for ``NBYTES`` bytes from ``ptr`` to come into the L2 cache (sm_90); no wait.
+def prefetch(ptr, part, NBYTES: tl.constexpr, PARTS: tl.constexpr, WARPS: tl.constexpr):
+    """Ask for one of PARTS shares of ``NBYTES`` bytes to come into the L2 cache (sm_90); no wait.
 
-    Each thread asks for one piece; ``NBYTES`` is a multiple of 16 * 32 * WARPS.
+    Each thread asks for one piece of at most 16 KiB at a time.
     """
-    if ENABLED:
-        THREADS: tl.constexpr = 32 * WARPS
-        PIECE: tl.constexpr = NBYTES // THREADS
-        start = ptr + tl.arange(0, THREADS) * PIECE
-        size = tl.full([THREADS], PIECE, tl.int32)
+    THREADS: tl.constexpr = 32 * WARPS
+    PIECE: tl.constexpr = 4096
+    start = part * THREADS * PIECE
+    for offset in tl.range(start, NBYTES, PARTS * THREADS * PIECE):
+        at = offset + tl.arange(0, THREADS) * PIECE
+        size = tl.minimum(tl.maximum(NBYTES - at, 0), PIECE)
         tl.inline_asm_elementwise(
-            "{ cp.async.bulk.prefetch.L2.global [$1], $2; mov.b32 $0, 0; }",
+            "{ .reg .pred p; setp.gt.s32 p, $2, 0;"
+            " @p cp.async.bulk.prefetch.L2.global [$1], $2; mov.b32 $0, 0; }",
             "=r,l,r",
-            [start.to(tl.int64), size],
+            [(ptr + at).to(tl.int64), size],
             dtype=tl.int32,
             is_pure=False,
             pack=1,

@@ -19,7 +19,7 @@ from pythia_bento.model.kernels.triton.packing import (
     pack_head,
     pack_layer,
 )
-from pythia_bento.model.kernels.triton.tiles import kv_tile
+from pythia_bento.model.kernels.triton.tiles import WIDE_FROM, kv_tile
 from pythia_bento.model.weights import HeadWeights, LayerWeights
 
 
@@ -53,13 +53,16 @@ class TritonKernels:
     batch_invariant = True
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
-        for name in ("hidden_size", "intermediate_size"):
-            if getattr(config, name) % (16 * CHUNKS):
-                raise ValueError(f"the triton backend needs {name} in multiples of {16 * CHUNKS}")
+        if config.hidden_size % 32 or config.intermediate_size % (32 * CHUNKS):
+            raise ValueError(
+                "the triton backend needs hidden_size in multiples of 32 "
+                f"and intermediate_size in multiples of {32 * CHUNKS}"
+            )
         self.config = config
         self.device = device
         self.block_size = kv_tile(config.head_dim)
         self.launch = Launcher(config, device)
+        self._scratch: Tensor | None = None
 
     def load_embedding(self, weight: Tensor) -> Tensor:
         """fp16 [V, H] on the device."""
@@ -87,12 +90,16 @@ class TritonKernels:
 
     def project_in(self, layer: TritonLayer, x: Tensor) -> tuple[Projected, Tensor]:
         """See ``Kernels.project_in``."""
-        config, count = self.config, len(x)
+        config, count, launch = self.config, len(x), self.launch
         h = self._empty(2, count, config.hidden_size)
         qkv = self._empty(count, 3 * config.hidden_size)
         up = self._empty(count, config.intermediate_size)
-        self.launch.norm(layer.norms, x, h)
-        self.launch.in_product(layer, h, qkv, up)
+        is_wide = count >= WIDE_FROM
+        launch.norm(layer.norms, x, h)
+        if is_wide:
+            launch.prefill_in(layer, h, qkv, up, self._wide_weights())
+        else:
+            launch.in_product(layer, h, qkv, up)
         return Projected(qkv, layer.qk_scale), up
 
     def attend(
@@ -106,7 +113,13 @@ class TritonKernels:
 
     def project_out(self, layer: TritonLayer, x: Tensor, attended: Tensor, up: Tensor) -> Tensor:
         """See ``Kernels.project_out``; changes ``x``."""
-        self.launch.out_product(layer, attended, up, x)
+        count = len(x)
+        if count >= WIDE_FROM:
+            self.launch.prefill_out(layer, attended, up, x, self._wide_weights())
+            return x
+        parts = torch.empty(1 + CHUNKS, count, self.config.hidden_size, device=self.device)
+        self.launch.out_partial(layer, attended, up, parts)
+        self.launch.norm(layer.norms[:0], x, x, parts=parts, layer=layer)
         return x
 
     def logits(self, head: TritonHead, x: Tensor) -> Tensor:
@@ -149,6 +162,14 @@ class TritonKernels:
         ids = _top_ids(logits, num_top)
         top = logits.gather(1, ids) - norms[:, None]
         return Logprobs(values, ids.to(torch.int32), top)
+
+    def _wide_weights(self) -> Tensor:
+        """fp16 room for one layer's linears, kept."""
+        if self._scratch is None:
+            hidden, inner = self.config.hidden_size, self.config.intermediate_size
+            size = hidden * (4 * hidden + 2 * inner)
+            self._scratch = torch.empty(size, dtype=torch.float16, device=self.device)
+        return self._scratch
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(*shape, dtype=torch.float16, device=self.device)

@@ -7,15 +7,22 @@ import math
 import torch
 import triton
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.config import ModelConfig
-from pythia_bento.model.kernels.triton import attention, products, sampling, tiles
+from pythia_bento.model.kernels.triton import attention, prefill, products, sampling, tiles
 from pythia_bento.model.kernels.triton.norm import norm
-from pythia_bento.model.kernels.triton.packing import CHUNKS, TritonHead, TritonLayer
+from pythia_bento.model.kernels.triton.packing import (
+    CHUNKS,
+    TritonHead,
+    TritonLayer,
+    depth_at_once,
+)
 
 NORM_WARPS = 8
 SAMPLE_BLOCK = 1024
+PREFETCH_PARTS = 64  # programs that fetch upcoming weights
 
 
 class Launcher:
@@ -26,11 +33,16 @@ class Launcher:
         self.device = device
         self.fast = device.type == "cuda"  # else Triton's interpreter, which has no assembly
         is_hopper = self.fast and torch.cuda.get_device_capability(device)[0] >= 9
-        self.pdl = self.l2 = is_hopper
-        self.overlap = {"launch_pdl": True} if is_hopper else {}
+        self.tma = self.l2 = is_hopper
+        self.pdl = False
+        self.overlap: dict[str, bool] = {}
         self.block_size = tiles.kv_tile(config.head_dim)
         self.sample_parts = triton.cdiv(config.vocab_size, SAMPLE_BLOCK)
         self._cosine, self._sine = (table.to(device) for table in _rotary_tables(config))
+        depth = config.intermediate_size // CHUNKS
+        self._out_depth = depth_at_once(config.hidden_size)
+        if depth_at_once(depth) != self._out_depth:
+            raise ValueError("hidden_size and intermediate_size need the same factors of two")
         self._shape = {
             "HEAD": config.head_dim,
             "BD": triton.next_power_of_2(max(config.head_dim, 16)),
@@ -48,19 +60,27 @@ class Launcher:
         token_ids: Tensor | None = None,
         parts: Tensor | None = None,
         layer: TritonLayer | None = None,
+        upcoming: Tensor | None = None,
     ) -> None:
-        """h[i] = norm_i(x), after x = table[token_ids] or x += the parts of ``layer``."""
+        """h[i] = norm_i(x), after x = table[token_ids] or x += the parts of ``layer``.
+
+        Without rows in ``norms`` only x changes. ``upcoming`` weights are fetched meanwhile.
+        """
         hidden = self.config.hidden_size
         scales = (layer.dense_scale, layer.down_scale, layer.out_bias) if layer else (x, x, x)
-        norm[(len(x),)](
+        size = upcoming.nbytes if upcoming is not None and self.l2 else 0
+        norm[(len(x) + (PREFETCH_PARTS if size else 0),)](
             *(x, x if table is None else table, x if token_ids is None else token_ids),
             *(x if parts is None else parts, *scales, norms, h, len(x)),
-            *(len(x) * hidden, self.config.norm_eps),
+            *(len(x) * hidden, self.config.norm_eps, _bytes(upcoming) if size else x),
             H=hidden,
             BLOCK=triton.next_power_of_2(hidden),
             CHUNKS=0 if parts is None else CHUNKS,
             EMBED=table is not None,
             NORMS=len(norms),
+            PREFETCH=size,
+            PARTS=PREFETCH_PARTS,
+            WARPS=NORM_WARPS,
             PDL=self.pdl,
             num_warps=NORM_WARPS,
             **self.overlap,
@@ -72,12 +92,11 @@ class Launcher:
         """Both branches' first products."""
         hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, h.shape[1]
         rows = 3 * hidden + inner
-        tile = tile or tiles.choose(tiles.IN, count, math.gcd(3 * hidden, inner), hidden)
+        tile = (tile or tiles.choose(tiles.IN, count)).fit(math.gcd(3 * hidden, inner), hidden)
         products.in_product[_grid(rows, count, tile)](
             *(layer.w_in, layer.in_scale, layer.in_bias, h, qkv, up),
-            *(count, count * hidden, layer.gelu_scale),
-            *(hidden, 3 * hidden, inner, tile.rows, tile.tokens, tile.depth, tile.stages),
-            *(tile.warps, self.fast, self.pdl, self.l2 and count <= tile.tokens),
+            *(count, count * hidden, layer.gelu_scale, hidden, 3 * hidden, inner),
+            *(tile.rows, tile.tokens, depth_at_once(hidden), tile.stages, self.fast, self.pdl),
             num_warps=tile.warps,
             **self.overlap,
         )
@@ -93,42 +112,86 @@ class Launcher:
     ) -> None:
         """Unscaled pieces of both second products, for ``norm`` to add."""
         hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(up)
-        depth = math.gcd(hidden, inner // CHUNKS)
-        tile = tile or tiles.choose(tiles.OUT_PARTIAL, count, hidden, depth)
+        tile = (tile or tiles.choose(tiles.OUT_PARTIAL, count)).fit(hidden, hidden)
         products.out_partial[(*_grid(hidden, count, tile), len(pieces))](
             *(layer.dense, layer.down, attended, up, parts, count),
             *(hidden, inner, CHUNKS, pieces.start),
-            *(tile.rows, tile.tokens, tile.depth, tile.stages, tile.warps),
-            *(self.fast, self.pdl, self.l2 and count <= tile.tokens),
+            *(tile.rows, tile.tokens, self._out_depth, tile.stages, self.fast, self.pdl),
             num_warps=tile.warps,
             **self.overlap,
         )
 
-    def out_product(
+    def prefill_in(
+        self,
+        layer: TritonLayer,
+        h: Tensor,
+        qkv: Tensor,
+        up: Tensor,
+        scratch: Tensor,
+        tile: tiles.Tile = tiles.WIDE_IN,
+    ) -> None:
+        """``in_product`` for many tokens; ``scratch`` holds the weights as fp16."""
+        hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(qkv)
+        rows = 3 * hidden + inner
+        tile = tile.fit(math.gcd(3 * hidden, inner), hidden)
+        wide = self._widen(layer.w_in, scratch)
+        prefill.prefill_in[_grid(rows, count, tile)](
+            self._tiled(wide, tile.rows, tile.depth),
+            *(layer.in_scale, layer.in_bias),
+            self._tiled(h.view(-1, hidden), tile.tokens, tile.depth),
+            *(qkv, up, count, layer.gelu_scale, hidden, 3 * hidden, inner),
+            *(tile.tokens, tile.rows, tile.depth, tile.stages, self.tma),
+            num_warps=tile.warps,
+        )
+
+    def prefill_out(
         self,
         layer: TritonLayer,
         attended: Tensor,
         up: Tensor,
         x: Tensor,
-        tile: tiles.Tile | None = None,
+        scratch: Tensor,
+        tile: tiles.Tile = tiles.WIDE_OUT,
     ) -> None:
-        """x += both second products."""
-        hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(up)
-        depth = math.gcd(hidden, inner // CHUNKS)
-        tile = tile or tiles.choose(tiles.OUT, count, hidden, depth)
-        products.out_product[_grid(hidden, count, tile)](
-            *(layer.dense, layer.down, layer.dense_scale, layer.down_scale, layer.out_bias),
-            *(attended, up, x, count),
-            *(hidden, inner, CHUNKS, tile.rows, tile.tokens, tile.depth, tile.stages, self.fast),
-            num_warps=tile.warps,
+        """x += both second products, for many tokens."""
+        hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(x)
+        depth = inner // CHUNKS
+        tile = tile.fit(hidden, math.gcd(hidden, depth))
+        pieces = [(layer.dense, layer.dense_scale, attended, 0)]
+        pieces += [(layer.down[i], layer.down_scale, up, i * depth) for i in range(CHUNKS)]
+        for i, (weight, scale, source, column) in enumerate(pieces):
+            wide = self._widen(weight, scratch)
+            prefill.prefill_add[_grid(hidden, count, tile)](
+                self._tiled(wide, tile.rows, tile.depth),
+                *(scale, layer.out_bias),
+                self._tiled(source, tile.tokens, tile.depth),
+                *(x, count, column, hidden, wide.shape[1], source.shape[1], i == 0),
+                *(tile.tokens, tile.rows, tile.depth, tile.stages, self.tma),
+                num_warps=tile.warps,
+            )
+
+    def _widen(self, pairs: Tensor, scratch: Tensor) -> Tensor:
+        """int16 pairs [R, K / 2] as fp16 [R, K] at the start of ``scratch``."""
+        rows, depth = pairs.shape[0], 2 * pairs.shape[1]
+        wide = scratch[: rows * depth].view(rows, depth)
+        at_once = min(rows & -rows, 32)
+        prefill.widen_weights[(rows // at_once, depth // depth_at_once(depth))](
+            pairs, wide, depth, depth_at_once(depth), at_once, num_warps=4
         )
+        return wide
+
+    def _tiled(self, matrix: Tensor, rows: int, cols: int) -> Tensor | TensorDescriptor:
+        """A matrix as the kernel's loads want it."""
+        if not self.tma:
+            return matrix
+        return TensorDescriptor.from_tensor(matrix, [rows, cols])
 
     def head_product(
         self, head: TritonHead, h: Tensor, logits: Tensor, tile: tiles.Tile | None = None
     ) -> None:
         """fp16 [1, R, H] -> fp32 [R, V]."""
         config, count = self.config, len(logits)
-        tile = tile or tiles.choose(tiles.HEAD, count, 1 << 10, config.hidden_size)
+        tile = (tile or tiles.choose(tiles.HEAD, count)).fit(1 << 20, config.hidden_size)
         products.head_product[_grid(config.vocab_size, count, tile)](
             *(head.weight, h, logits, count, head.scale),
             *(config.vocab_size, config.hidden_size),
@@ -145,6 +208,7 @@ class Launcher:
         batch: ForwardBatch,
         out: Tensor,
         scale: float,
+        *,
         rows: int | None = None,
     ) -> None:
         """Rotate, write to the cache, attend: any mix of chunks. Changes ``qkv``."""
@@ -193,6 +257,56 @@ class Launcher:
             STAGES=stages,
             PDL=self.pdl,
             num_warps=warps,
+            **self._shape,
+            **self.overlap,
+        )
+
+    def attend_and_down(
+        self,
+        layer: TritonLayer,
+        qkv: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        context_lens: Tensor,
+        tables: Tensor,
+        scratch: AttentionScratch,
+        attended: Tensor,
+        up: Tensor,
+        parts: Tensor,
+        *,
+        upcoming: Tensor | None = None,
+        tile: tiles.Tile | None = None,
+        splits: int | None = None,
+        stages: int = 2,
+    ) -> None:
+        """``decode_attention`` and all pieces of ``out_partial`` but the first, in one launch."""
+        hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(up)
+        heads = self.config.num_heads
+        splits = splits or tiles.splits(count * heads, scratch.max_tiles)
+        tile = (tile or tiles.choose(tiles.DOWN, count)).fit(hidden, hidden)
+        downs = _grid(hidden, count, tile)[0]
+        size = upcoming.nbytes if upcoming is not None and self.l2 else 0
+        extra = PREFETCH_PARTS if size else 0
+        attention.attend_and_down[(count * heads * splits + downs * CHUNKS + extra,)](
+            *(qkv, keys, values, attended, self._cosine, self._sine, context_lens),
+            *(tables, tables.stride(0), scratch.acc, scratch.best, scratch.tickets),
+            *(scratch.max_tiles, self.score_scale(layer.qk_scale), layer.down, up, parts),
+            *(count, downs, _bytes(upcoming) if size else up),
+            ROTARY=self.config.rotary_dims,
+            SPLIT=splits,
+            ATTENTION_STAGES=stages,
+            UP=inner,
+            CHUNKS=CHUNKS,
+            BM=tile.rows,
+            BN=tile.tokens,
+            BK=self._out_depth,
+            STAGES=tile.stages,
+            FAST=self.fast,
+            PREFETCH=size,
+            PARTS=PREFETCH_PARTS,
+            WARPS=tile.warps,
+            PDL=self.pdl,
+            num_warps=tile.warps,
             **self._shape,
             **self.overlap,
         )
@@ -249,6 +363,11 @@ class AttentionScratch:
         self.acc = torch.empty(*shape, config.head_dim, device=device)
         self.best = torch.empty(*shape, 2, device=device)
         self.tickets = torch.zeros(rows, config.num_heads, dtype=torch.int32, device=device)
+
+
+def _bytes(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor.view(torch.uint8)
 
 
 def _grid(rows: int, tokens: int, tile: tiles.Tile) -> tuple[int]:

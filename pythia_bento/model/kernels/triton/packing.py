@@ -25,12 +25,12 @@ class TritonLayer:
     """One block on the device; H hidden, U intermediate."""
 
     norms: Tensor  # fp32 [2, 2, H]
-    w_in: Tensor  # int8 [3H + U, H], qkv then up
+    w_in: Tensor  # int16 pairs [3H + U, H / 2], qkv then up
     in_scale: Tensor  # fp32 [3H + U]
     in_bias: Tensor
-    dense: Tensor  # int8 [H, H]
+    dense: Tensor  # int16 pairs [H, H / 2]
     dense_scale: Tensor  # fp32 [H]
-    down: Tensor  # int8 [CHUNKS, H, U / CHUNKS]
+    down: Tensor  # int16 pairs [CHUNKS, H, U / CHUNKS / 2]
     down_scale: Tensor
     out_bias: Tensor
     gelu_scale: float
@@ -46,6 +46,19 @@ class TritonHead:
     scale: float
 
 
+def depth_at_once(depth: int) -> int:
+    """Inputs that the kernels take at a time: part of the storage, so one for each matrix."""
+    return min(128, depth & -depth)
+
+
+def paired(weight: Tensor) -> Tensor:
+    """int8 [R, K] as int16 [R, K / 2]: the two halves of every ``depth_at_once``, each + 128."""
+    rows, depth = weight.shape
+    at_once = depth_at_once(depth)
+    halves = (weight.to(torch.int16) + 128).view(rows, depth // at_once, 2, at_once // 2)
+    return (halves[:, :, 0] | (halves[:, :, 1] << 8)).reshape(rows, depth // 2).contiguous()
+
+
 def pack_layer(layer: LayerWeights, device: torch.device) -> TritonLayer:
     """Move a block to ``device`` and fold all scales."""
     first, first_exponent = _norm(layer.input_norm, device)
@@ -58,14 +71,14 @@ def pack_layer(layer: LayerWeights, device: torch.device) -> TritonLayer:
     pieces = down.weight.view(hidden, CHUNKS, inner // CHUNKS).transpose(0, 1)
     return TritonLayer(
         norms=torch.stack([first, second]),
-        w_in=torch.cat([qkv.weight, up.weight]),
+        w_in=torch.cat([paired(qkv.weight), paired(up.weight)]),
         in_scale=torch.cat(
             [qkv.scale * 2.0 ** (first_exponent - qkv_exponent), up.scale * 2.0**second_exponent]
         ),
         in_bias=torch.cat([qkv.bias * 2.0**-qkv_exponent, up.bias]),
-        dense=dense.weight,
+        dense=paired(dense.weight),
         dense_scale=dense.scale * 2.0**qkv_exponent,
-        down=pieces.contiguous(),
+        down=torch.stack([paired(piece) for piece in pieces]),
         down_scale=down.scale * 2.0**up_exponent,
         out_bias=dense.bias + down.bias,
         gelu_scale=2.0**-up_exponent,

@@ -1,9 +1,12 @@
-"""Products of int8 weights with fp16 activations: one tile loop for decode and prefill.
+"""Products of int8 weights with the fp16 activations of up to some hundred tokens.
 
-Weights are the left operand and tokens the right one, so a token is a column of ``tl.dot`` and
-its bits depend neither on the other tokens nor on the tile sizes. K is walked in order; where it
-is cut (``out_partial``), the cuts are the model's: one piece for the attention's projection and
-``CHUNKS`` for the MLP's, always added in the same order.
+Weights are the left operand and tokens the right one, so a token is a column of ``tl.dot``. K is
+walked in order, DEPTH_AT_ONCE inputs at a time; where it is cut (``out_partial``), the cuts are the
+model's: one piece for the attention's projection and CHUNKS for the MLP's, always added in the same
+order. ``prefill`` has the same sums for many tokens.
+
+Two int8 weights share 16 bits, the second half of every DEPTH_AT_ONCE inputs in the high bytes:
+Triton then loads fragments as it does for fp16, and each half is a plain product.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pythia_bento.model.kernels.triton.device import prefetch, wait_for_inputs, widen
+from pythia_bento.model.kernels.triton.device import high_bytes, low_bytes, wait_for_inputs
 
 
 @triton.jit
@@ -22,42 +25,39 @@ def gelu(x):
 
 @triton.jit
 def accumulate(
-    w_ptr,
+    w_ptr,  # int16 [rows, w_depth / 2]
     x_ptr,
     rows,
     tokens,
     num_tokens,
-    W_STRIDE: tl.constexpr,
-    X_STRIDE: tl.constexpr,
-    DEPTH: tl.constexpr,
+    w_depth,
+    x_stride,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
     STAGES: tl.constexpr,
     FAST: tl.constexpr,
-    INT8: tl.constexpr,
 ):
-    """fp32 [BM, BN]: weights of ``rows`` times ``tokens`` over the next DEPTH inputs."""
-    ks = tl.arange(0, BK)
-    w_ptrs = w_ptr + rows.to(tl.int64)[:, None] * W_STRIDE + ks[None, :]
-    x_ptrs = x_ptr + tokens.to(tl.int64)[None, :] * X_STRIDE + ks[:, None]
+    """fp32 [BM, BN]: weights of ``rows`` times ``tokens``."""
+    HALF: tl.constexpr = BK // 2
+    ks = tl.arange(0, HALF)
+    w_ptrs = w_ptr + rows.to(tl.int64)[:, None] * (w_depth // 2) + ks[None, :]
+    x_ptrs = x_ptr + tokens.to(tl.int64)[None, :] * x_stride + ks[:, None]
     is_token = tokens[None, :] < num_tokens
     acc = tl.zeros([BM, BN], tl.float32)
-    for k in tl.range(0, DEPTH, BK, num_stages=STAGES):
-        w = tl.load(w_ptrs + k)
-        x = tl.load(x_ptrs + k, mask=is_token, other=0.0)
-        if INT8:
-            acc = tl.dot(widen(w, FAST), x, acc)
-        else:
-            acc = tl.dot(w, x, acc)
+    for k in tl.range(0, w_depth, BK, num_stages=STAGES):
+        pairs = tl.load(w_ptrs + k // 2)
+        first = tl.load(x_ptrs + k, mask=is_token, other=0.0)
+        second = tl.load(x_ptrs + k + HALF, mask=is_token, other=0.0)
+        acc = tl.dot(low_bytes(pairs, FAST), first, acc)
+        acc = tl.dot(high_bytes(pairs, FAST), second, acc)
     return acc
 
 
 @triton.jit
-def tile_of(num_tokens, ROWS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """(row tile, token tile) of this program; groups of row tiles share the L2 cache."""
+def tile_of(pid, num_tokens, ROWS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """(row tile, token tile) of a program; groups of row tiles share the L2 cache."""
     GROUP: tl.constexpr = 8
-    pid = tl.program_id(0)
     across = tl.cdiv(num_tokens, BN)
     TILES: tl.constexpr = (ROWS + BM - 1) // BM
     first = pid // (GROUP * across) * GROUP
@@ -84,25 +84,18 @@ def in_product(
     BN: tl.constexpr,
     BK: tl.constexpr,
     STAGES: tl.constexpr,
-    WARPS: tl.constexpr,
     FAST: tl.constexpr,
     PDL: tl.constexpr,
-    PREFETCH: tl.constexpr,
 ):
     """qkv = W_qkv h1 + b and up = gelu(W_up h2 + b); the rows of W are qkv's, then up's."""
-    tile, across = tile_of(num_tokens, QKV + UP, BM, BN)
+    tile, across = tile_of(tl.program_id(0), num_tokens, QKV + UP, BM, BN)
     rows = tile * BM + tl.arange(0, BM)
     tokens = across * BN + tl.arange(0, BN)
-    prefetch(w_ptr + tile.to(tl.int64) * BM * H, BM * H, WARPS, PREFETCH)
-    scale = tl.load(scale_ptr + rows)[:, None]
-    bias = tl.load(bias_ptr + rows)[:, None]
     wait_for_inputs(PDL)
     is_up = tile * BM >= QKV
     x_ptr = h_ptr + tl.where(is_up, h_stride, 0)
-    acc = accumulate(
-        w_ptr, x_ptr, rows, tokens, num_tokens, H, H, H, BM, BN, BK, STAGES, FAST, True
-    )
-    y = tl.fma(acc, scale, bias)
+    acc = accumulate(w_ptr, x_ptr, rows, tokens, num_tokens, H, H, BM, BN, BK, STAGES, FAST)
+    y = tl.fma(acc, tl.load(scale_ptr + rows)[:, None], tl.load(bias_ptr + rows)[:, None])
     wide = tokens.to(tl.int64)[None, :]
     mask = wide < num_tokens
     if is_up:
@@ -112,13 +105,53 @@ def in_product(
         tl.store(qkv_ptr + wide * QKV + rows[:, None], y.to(tl.float16), mask=mask)
 
 
-@triton.jit(do_not_specialize=["num_tokens"])
-def out_partial(
-    dense_ptr,
-    down_ptr,  # int8 [CHUNKS, H, UP / CHUNKS]
+@triton.jit
+def partial_tile(
+    dense_ptr,  # int16 [H, H / 2]
+    down_ptr,  # int16 [CHUNKS, H, UP / CHUNKS / 2]
     attended_ptr,
     up_ptr,
     part_ptr,  # fp32 [1 + CHUNKS, T, H]
+    num_tokens,
+    pid,
+    piece,
+    H: tl.constexpr,
+    UP: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    STAGES: tl.constexpr,
+    FAST: tl.constexpr,
+):
+    """One tile of one piece of K, unscaled; piece 0 is dense, 1 to CHUNKS are down's."""
+    DEPTH: tl.constexpr = UP // CHUNKS
+    tile, across = tile_of(pid, num_tokens, H, BM, BN)
+    rows = tile * BM + tl.arange(0, BM)
+    tokens = across * BN + tl.arange(0, BN)
+    is_dense = piece == 0
+    if is_dense:
+        w_ptr = dense_ptr
+        x_ptr = attended_ptr
+    else:
+        w_ptr = down_ptr + (piece - 1).to(tl.int64) * H * (DEPTH // 2)
+        x_ptr = up_ptr + (piece - 1) * DEPTH
+    acc = accumulate(
+        *(w_ptr, x_ptr, rows, tokens, num_tokens),
+        *(tl.where(is_dense, H, DEPTH), tl.where(is_dense, H, UP), BM, BN, BK, STAGES, FAST),
+    )
+    wide = tokens.to(tl.int64)[None, :]
+    ptrs = part_ptr + (piece.to(tl.int64) * num_tokens + wide) * H + rows[:, None]
+    tl.store(ptrs, acc, mask=wide < num_tokens)
+
+
+@triton.jit(do_not_specialize=["num_tokens"])
+def out_partial(
+    dense_ptr,
+    down_ptr,
+    attended_ptr,
+    up_ptr,
+    part_ptr,
     num_tokens,
     H: tl.constexpr,
     UP: tl.constexpr,
@@ -128,90 +161,16 @@ def out_partial(
     BN: tl.constexpr,
     BK: tl.constexpr,
     STAGES: tl.constexpr,
-    WARPS: tl.constexpr,
     FAST: tl.constexpr,
     PDL: tl.constexpr,
-    PREFETCH: tl.constexpr,
 ):
-    """Unscaled sums of each piece of K, for few tokens; ``norm`` adds them up.
-
-    Axis 1 of the grid: pieces from FIRST on; 0 is dense, 1 to CHUNKS are down's.
-    """
-    DEPTH: tl.constexpr = UP // CHUNKS
-    tile, across = tile_of(num_tokens, H, BM, BN)
-    piece = tl.program_id(1) + FIRST
-    rows = tile * BM + tl.arange(0, BM)
-    tokens = across * BN + tl.arange(0, BN)
-    if piece == 0:
-        prefetch(dense_ptr + tile.to(tl.int64) * BM * H, BM * H, WARPS, PREFETCH)
-        wait_for_inputs(PDL)
-        acc = accumulate(
-            *(dense_ptr, attended_ptr, rows, tokens, num_tokens, H, H, H),
-            *(BM, BN, BK, STAGES, FAST, True),
-        )
-    else:
-        w_ptr = down_ptr + (piece - 1).to(tl.int64) * H * DEPTH
-        x_ptr = up_ptr + (piece - 1) * DEPTH
-        prefetch(w_ptr + tile.to(tl.int64) * BM * DEPTH, BM * DEPTH, WARPS, PREFETCH)
-        wait_for_inputs(PDL)
-        acc = accumulate(
-            *(w_ptr, x_ptr, rows, tokens, num_tokens, DEPTH, UP, DEPTH),
-            *(BM, BN, BK, STAGES, FAST, True),
-        )
-    wide = tokens.to(tl.int64)[None, :]
-    ptrs = part_ptr + (piece.to(tl.int64) * num_tokens + wide) * H + rows[:, None]
-    tl.store(ptrs, acc, mask=wide < num_tokens)
-
-
-@triton.jit
-def residual(x, dense, dense_scale, down, down_scale, bias):
-    """x + dense * dense_scale + down * down_scale + bias, rounded alike everywhere."""
-    return x + tl.fma(down, down_scale, tl.fma(dense, dense_scale, bias))
-
-
-@triton.jit(do_not_specialize=["num_tokens"])
-def out_product(
-    dense_ptr,
-    down_ptr,
-    dense_scale_ptr,
-    down_scale_ptr,
-    bias_ptr,
-    attended_ptr,
-    up_ptr,
-    x_ptr,
-    num_tokens,
-    H: tl.constexpr,
-    UP: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    STAGES: tl.constexpr,
-    FAST: tl.constexpr,
-):
-    """x += dense(attended) + down(up), for many tokens: the sums of ``out_partial``, in place."""
-    DEPTH: tl.constexpr = UP // CHUNKS
-    tile, across = tile_of(num_tokens, H, BM, BN)
-    rows = tile * BM + tl.arange(0, BM)
-    tokens = across * BN + tl.arange(0, BN)
-    down = tl.zeros([BM, BN], tl.float32)
-    for piece in tl.static_range(CHUNKS):
-        down += accumulate(
-            *(down_ptr + piece * H * DEPTH, up_ptr + piece * DEPTH, rows, tokens, num_tokens),
-            *(DEPTH, UP, DEPTH, BM, BN, BK, STAGES, FAST, True),
-        )
-    dense = accumulate(
-        *(dense_ptr, attended_ptr, rows, tokens, num_tokens, H, H, H),
-        *(BM, BN, BK, STAGES, FAST, True),
+    """``partial_tile`` for pieces from FIRST on (axis 1 of the grid); ``norm`` adds them up."""
+    wait_for_inputs(PDL)
+    partial_tile(
+        *(dense_ptr, down_ptr, attended_ptr, up_ptr, part_ptr, num_tokens),
+        *(tl.program_id(0), tl.program_id(1) + FIRST),
+        *(H, UP, CHUNKS, BM, BN, BK, STAGES, FAST),
     )
-    dense_scale = tl.load(dense_scale_ptr + rows)[:, None]
-    down_scale = tl.load(down_scale_ptr + rows)[:, None]
-    bias = tl.load(bias_ptr + rows)[:, None]
-    wide = tokens.to(tl.int64)[None, :]
-    mask = wide < num_tokens
-    x_ptrs = x_ptr + wide * H + rows[:, None]
-    x = tl.load(x_ptrs, mask=mask, other=0.0)
-    tl.store(x_ptrs, residual(x, dense, dense_scale, down, down_scale, bias), mask=mask)
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
@@ -229,15 +188,19 @@ def head_product(
     STAGES: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Logits fp32 [T, VOCAB] from normed hidden states fp16 [T, H]."""
-    tile, across = tile_of(num_tokens, VOCAB, BM, BN)
+    """Logits fp32 [T, VOCAB] from normed hidden states fp16 [T, H] and fp16 weights."""
+    tile, across = tile_of(tl.program_id(0), num_tokens, VOCAB, BM, BN)
     rows = tile * BM + tl.arange(0, BM)
     tokens = across * BN + tl.arange(0, BN)
     wait_for_inputs(PDL)
-    acc = accumulate(
-        *(w_ptr, h_ptr, tl.minimum(rows, VOCAB - 1), tokens, num_tokens, H, H, H),
-        *(BM, BN, BK, STAGES, False, False),
-    )
+    ks = tl.arange(0, BK)
+    w_ptrs = w_ptr + tl.minimum(rows, VOCAB - 1).to(tl.int64)[:, None] * H + ks[None, :]
+    x_ptrs = h_ptr + tokens.to(tl.int64)[None, :] * H + ks[:, None]
+    acc = tl.zeros([BM, BN], tl.float32)
+    for k in tl.range(0, H, BK, num_stages=STAGES):
+        w = tl.load(w_ptrs + k)
+        x = tl.load(x_ptrs + k, mask=tokens[None, :] < num_tokens, other=0.0)
+        acc = tl.dot(w, x, acc)
     wide = tokens.to(tl.int64)[None, :]
     mask = (wide < num_tokens) & (rows[:, None] < VOCAB)
     tl.store(logits_ptr + wide * VOCAB + rows[:, None], acc * h_scale, mask=mask)

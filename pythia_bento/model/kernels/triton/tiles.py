@@ -6,13 +6,16 @@ from typing import NamedTuple
 
 
 class Tile(NamedTuple):
-    """Rows of weights, tokens and inputs of a tile; stages of the load pipeline; warps."""
+    """Rows of weights and tokens of a tile; stages of the load pipeline; warps; inputs.
+
+    Kernels with int8 weights ignore ``depth``: their storage decides.
+    """
 
     rows: int
     tokens: int
-    depth: int
     stages: int
     warps: int
+    depth: int = 64
 
     def fit(self, rows: int, depth: int) -> Tile:
         """Shrink to powers of two that divide the product's ``rows`` and ``depth``."""
@@ -23,37 +26,42 @@ class Tile(NamedTuple):
 
 # (most tokens, tile), by rising number of tokens. Measured on an H200, see docs/gpu.md.
 IN = (
-    (8, Tile(64, 16, 128, 4, 4)),
-    (16, Tile(64, 16, 128, 4, 4)),
-    (32, Tile(64, 32, 128, 4, 4)),
-    (64, Tile(64, 64, 128, 4, 4)),
-    (128, Tile(128, 128, 64, 4, 8)),
-    (1 << 30, Tile(128, 256, 64, 3, 8)),
+    (8, Tile(32, 8, 6, 2)),
+    (16, Tile(32, 16, 6, 2)),
+    (32, Tile(32, 32, 4, 4)),
+    (64, Tile(64, 64, 4, 4)),
+    (128, Tile(128, 128, 3, 8)),
+    (1 << 30, Tile(128, 256, 2, 8)),
 )
 OUT_PARTIAL = (
-    (8, Tile(64, 16, 128, 4, 4)),
-    (16, Tile(64, 16, 128, 4, 4)),
-    (32, Tile(64, 32, 128, 4, 4)),
-    (64, Tile(64, 64, 128, 4, 4)),
-    (128, Tile(64, 128, 64, 4, 4)),
-    (1 << 30, Tile(128, 128, 64, 4, 8)),
+    (8, Tile(32, 8, 6, 2)),
+    (16, Tile(32, 16, 6, 2)),
+    (32, Tile(32, 32, 3, 4)),
+    (64, Tile(64, 64, 4, 4)),
+    (128, Tile(128, 128, 3, 8)),
+    (1 << 30, Tile(128, 256, 2, 8)),
 )
-OUT = (
-    (64, Tile(64, 64, 128, 4, 4)),
-    (1 << 30, Tile(128, 128, 64, 3, 8)),
+# The MLP's second product beside the attention: four warps.
+DOWN = (
+    (8, Tile(64, 8, 6, 4)),
+    (1 << 30, Tile(64, 16, 6, 4)),
 )
 HEAD = (
-    (16, Tile(64, 16, 128, 4, 4)),
-    (32, Tile(64, 32, 128, 4, 4)),
-    (64, Tile(64, 64, 128, 4, 4)),
-    (1 << 30, Tile(128, 128, 64, 3, 8)),
+    (16, Tile(64, 16, 4, 4, 128)),
+    (32, Tile(64, 32, 4, 4, 128)),
+    (64, Tile(64, 64, 4, 4, 128)),
+    (1 << 30, Tile(128, 128, 3, 8, 64)),
 )
+# For ``prefill``: rows are rows of weights, as above.
+WIDE_IN = Tile(256, 128, 3, 8, 64)
+WIDE_OUT = Tile(256, 128, 3, 8, 64)
+WIDE_FROM = 257  # tokens from which widening the weights first pays
+FUSED_UP_TO = 16  # tokens up to which the attention shares a launch
 
 
-def choose(table: tuple[tuple[int, Tile], ...], tokens: int, rows: int, depth: int) -> Tile:
-    """The table's tile for this many tokens, made to fit."""
-    tile = next(tile for most, tile in table if tokens <= most)
-    return tile.fit(rows, depth)
+def choose(table: tuple[tuple[int, Tile], ...], tokens: int) -> Tile:
+    """The table's tile for this many tokens."""
+    return next(tile for most, tile in table if tokens <= most)
 
 
 def kv_tile(head_dim: int) -> int:
