@@ -81,6 +81,9 @@ class Lock(_Strict):
     def write(self, path: Path = LOCK) -> None:
         """Replace ``path`` at once."""
         raw = self.model_dump(exclude_none=True)
+        for pin in raw["models"].values():
+            if not pin["int8"]:
+                del pin["int8"]
         text = yaml.safe_dump(raw, sort_keys=False, default_flow_style=None, width=1000)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         partial.write_text(_HEADER + text)

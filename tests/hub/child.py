@@ -10,6 +10,8 @@ from multiprocessing.context import ForkServerProcess
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
+import bentoml.models  # noqa: F401 - BentoML would import it, slowly, in every child
+
 from pythia_bento.checkpoints import store
 from pythia_bento.checkpoints.lock import Lock
 from pythia_bento.checkpoints.pins import verify

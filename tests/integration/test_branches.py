@@ -1,0 +1,125 @@
+"""``checkpoints``: which branches hold the same weights, found without a download."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pythia_bento.checkpoints.branches import Branch, list_branches
+from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.manifest import sha256
+from pythia_bento.checkpoints.names import ModelName
+from pythia_bento.cli import commands
+from pythia_bento.errors import CheckpointError, ModelNotFound
+from tests.hub import HubServer
+
+REPO = "EleutherAI/pythia-14m"
+NAME = ModelName.parse("pythia-14m")
+
+
+@pytest.fixture
+def branches(hub: HubServer, sources: Path, tmp_path: Path) -> None:
+    """Main is also step2000; step0 is step1; step4000 has the first shard of step3000."""
+    places = {
+        "main": "a",
+        "step0": "b",
+        "step1": "b",
+        "step2000": "a",
+        "step143000": "a",
+        "other": "a",
+    }
+    for branch, source in places.items():
+        hub.folder.commit(REPO, branch, sources / source)
+    for branch, second in {"step3000": b"2", "step4000": b"3"}.items():
+        shards = tmp_path / branch
+        shards.mkdir()
+        (shards / "model-00001-of-00002.safetensors").write_bytes(b"1")
+        (shards / "model-00002-of-00002.safetensors").write_bytes(second)
+        hub.folder.commit(REPO, branch, shards)
+
+
+def by_name() -> dict[str, Branch]:
+    return {branch.name: branch for branch in list_branches(NAME)}
+
+
+def test_all_steps_are_listed_in_order_without_a_download(
+    hub: HubServer, branches: None, sources: Path
+) -> None:
+    done: list[tuple[str, int, int]] = []
+    found = list_branches(NAME, lambda *state: done.append(state))
+    names = ["main", "step0", "step1", "step2000", "step3000", "step4000", "step143000"]
+    assert [branch.name for branch in found] == names
+    assert {branch.name: branch.commit for branch in found}.items() <= hub.folder.refs(REPO).items()
+    assert found[0].weight_hash == sha256(sources / "a" / "model.safetensors")
+    assert done[-1] == ("asking for pythia-14m", 7, 7)
+    assert not hub.requests("/resolve/") and not hub.requests("/resolve/", "HEAD")
+
+
+def test_equal_weights_are_flagged(branches: None) -> None:
+    found = by_name()
+    assert found["step0"].same_as == ("step1",)
+    assert found["step1"].same_as == ("step0",)
+    assert set(found["step2000"].same_as) == {"main", "step143000"}
+    assert found["main"].same_as == ("step2000",)  # that it is the last step is as it should be
+    assert found["step4000"].same_as == ()
+    assert found["step4000"].shares_with == ("step3000",)
+    assert found["step3000"].weight_hash != found["step4000"].weight_hash
+
+
+def test_pickles_are_compared_where_there_is_nothing_else(
+    hub: HubServer, sources: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(sources / "a", old)
+    (old / "model.safetensors").unlink()
+    hub.folder.commit(REPO, "step1", old)
+    hub.folder.commit(REPO, "step2", old)
+    shutil.copytree(old, tmp_path / "empty", ignore=shutil.ignore_patterns("*.bin", "*.pt"))
+    hub.folder.commit(REPO, "step4", tmp_path / "empty")
+    hub.folder.commit(REPO, "step8", tmp_path / "empty")
+    found = by_name()
+    assert found["step1"].same_as == ("step2",)
+    assert found["step4"].same_as == () and found["step4"].weight_hash == ""
+
+
+def test_rate_limit_is_waited_for(hub: HubServer, branches: None) -> None:
+    hub.fail("/revision/", status=429, headers={"RateLimit": '"api";r=0;t=0'}, times=3)
+    assert len(by_name()) == 7
+
+
+def test_one_lasting_failure_fails_the_list(hub: HubServer, branches: None) -> None:
+    commit = hub.folder.refs(REPO)["step1"]
+    hub.fail(f"/revision/{commit}", status=403)
+    with pytest.raises(CheckpointError, match="answered 403"):
+        list_branches(NAME)
+
+
+def test_unknown_repository_is_not_found(hub: HubServer) -> None:
+    with pytest.raises(ModelNotFound):
+        list_branches(NAME)
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(commands, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_table_and_json(branches: None) -> None:
+    table = run("checkpoints", "pythia-14m")
+    assert "step143000" in table and "7 branches, 7 flagged" in table
+    rows = json.loads(run("checkpoints", "pythia-14m", "--json"))
+    assert [row["step"] for row in rows] == [143000, 0, 1, 2000, 3000, 4000, 143000]
+
+
+def test_a_pulled_branch_says_what_it_equals(branches: None, bento_home: Path) -> None:
+    assert "warning: the weights of pythia-14m@step1 are also those of step0" in run_stderr()
+    assert load_checkpoint("pythia-14m@step1").same_weights == ("step0",)
+
+
+def run_stderr() -> str:
+    return CliRunner().invoke(commands, ["pull", "pythia-14m@step1"]).stderr

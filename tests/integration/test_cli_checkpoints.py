@@ -1,0 +1,160 @@
+"""``pythia-bento pull | lock | verify | quantize`` against a hub on loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from huggingface_hub import constants
+
+from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.lock import Lock
+from pythia_bento.cli import main
+from pythia_bento.errors import CheckpointError
+from tests.hub import HubServer
+
+REPO, MODEL = "EleutherAI/pythia-14m", "pythia-14m@step3000"
+
+
+class Result(NamedTuple):
+    status: object
+    out: str
+    err: str
+
+
+class Cli:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Result:
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        return Result(caught.value.code or 0, *self._capsys.readouterr())
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Runs commands in an empty directory."""
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    return Cli(capsys)
+
+
+@pytest.fixture
+def commit(hub: HubServer, bento_home: Path, sources: Path) -> str:
+    hub.folder.commit(REPO, "main", sources / "b")
+    return hub.folder.commit(REPO, "step3000", sources / "a")
+
+
+def test_pull_lock_verify(cli: Cli, commit: str) -> None:
+    status, out, err = cli("pull", MODEL)
+    assert (status, out) == (0, f"pythia-14m-int8:{commit}\n")
+    assert "quantising" in err
+    assert cli("pull", MODEL).out == f"pythia-14m-int8:{commit} was there already\n"
+    assert cli("lock", MODEL).out == f"{MODEL} is {commit}\n"
+    assert Lock.read().models[MODEL].int8["model.safetensors"].size
+    assert cli("verify") == (0, "no difference\n", "")
+    assert load_checkpoint(MODEL).commit == commit
+
+
+def test_a_moved_branch(cli: Cli, commit: str, hub: HubServer, sources: Path) -> None:
+    cli("pull", MODEL)
+    cli("lock", MODEL)
+    moved = hub.folder.commit(REPO, "step3000", sources / "b")
+    status, out, _ = cli("verify")
+    assert status == 1
+    assert out == f"{MODEL} ({commit}): step3000 has moved to {moved} on the hub\n"
+    assert cli("verify", "--offline").status == 0
+    assert cli("pull", MODEL).out == f"pythia-14m-int8:{commit} was there already\n"
+    assert cli("lock").out == f"{MODEL} is {moved}, was {commit}\n"
+    with pytest.raises(CheckpointError, match=rf"{moved}, which the lock pins, is not in the"):
+        load_checkpoint(MODEL)
+    assert cli("verify").out == f"{MODEL} ({moved}): is not in the store\n"
+    cli("pull", MODEL)
+    assert cli("verify").status == 0
+    assert load_checkpoint(MODEL).commit == moved
+
+
+def test_a_changed_byte(cli: Cli, commit: str) -> None:
+    cli("pull", MODEL)
+    weights = load_checkpoint(MODEL).path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    status, out, _ = cli("verify", "--offline")
+    assert status == 1
+    assert out.startswith(f"pythia-14m-int8:{commit}: model.safetensors has sha256 ")
+    with pytest.raises(CheckpointError, match=r"will not be served: .*: model\.safetensors has"):
+        load_checkpoint(MODEL)
+
+
+def test_a_lock_with_another_hash_is_not_served(cli: Cli, commit: str) -> None:
+    cli("pull", MODEL)
+    cli("lock", MODEL)
+    lock = Path("pythia.lock")
+    pinned = Lock.read().models[MODEL].files["tokenizer.json"].sha256
+    lock.write_text(lock.read_text().replace(pinned, "a" * 64))
+    assert "tokenizer.json has sha256" in cli("verify", "--offline").out
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json has sha256"):
+        load_checkpoint(MODEL)
+    assert "not what the lock pins" in cli("pull", MODEL).err
+
+
+def test_offline(cli: Cli, commit: str, monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> None:
+    cli("pull", MODEL)
+    cli("lock", MODEL)
+    hub.seen.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert cli("verify").status == 0
+    assert cli("lock").out == f"{MODEL} is {commit}\n"
+    assert load_checkpoint(MODEL).commit == commit
+    status, _, err = cli("pull", "pythia-14m")
+    assert (status, "HF_HUB_OFFLINE" in err) == (1, True)
+    assert hub.seen == []
+
+
+def test_errors_are_one_line(cli: Cli, commit: str) -> None:
+    assert cli("pull", "pythia-15m").status == 2
+    assert cli("pull", "pythia-14m@step4000").err.endswith(
+        "has no revision 'step4000' on the hub\n"
+    )
+    assert cli("lock") == (2, "", "error: pythia.lock pins no model yet; name one\n")
+    Path("pythia.lock").write_text("[")
+    status, out, err = cli("verify")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+
+
+def test_quantize_writes_a_directory_that_loads(cli: Cli, sources: Path, tmp_path: Path) -> None:
+    target = tmp_path / "int8"
+    assert cli("quantize", str(sources / "a"), str(target)).status == 0
+    assert load_checkpoint(str(target)).quantization == "int8 by row, as stored"
+    assert "exists already" in cli("quantize", str(sources / "a"), str(target)).err
+
+
+def test_environment_of_the_hubs_client_is_honoured(
+    commit: str, hub: HubServer, tmp_path: Path
+) -> None:
+    hub.tokens[REPO] = "hf_secret"
+    home = tmp_path / "elsewhere"
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(home / "hf"),
+        "HF_TOKEN": "hf_secret",
+        "BENTOML_HOME": str(home / "bentoml"),
+    }
+    command = [sys.executable, "-c", "from pythia_bento.cli import main; main()", "pull", MODEL]
+
+    def run(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, env=environment | more, cwd=tmp_path, capture_output=True, text=True
+        )
+
+    assert "HF_HUB_OFFLINE" in run(HF_HUB_OFFLINE="1").stderr
+    first = run()
+    assert first.stdout == f"pythia-14m-int8:{commit}\n", first.stderr
+    assert "model.safetensors: 100%" in first.stderr  # the library's progress bar
+    assert (home / "bentoml" / "models" / "pythia-14m-int8" / commit / "model.yaml").is_file()
+    assert (home / "hf").is_dir()
+    assert "was there already" in run(HF_HUB_OFFLINE="1").stdout

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pythia_bento.checkpoints.lock import Lock, PinnedFile, PinnedModel, differences
+from pythia_bento.checkpoints.names import ModelName
+from pythia_bento.errors import CheckpointError
+
+ROOT = Path(__file__).parents[3]
+NAME = ModelName.parse("pythia-14m@step3000")
+A, B = "0" * 63 + "1", "1" * 64  # YAML would read both as numbers
+PIN = PinnedModel(
+    repository=NAME.repo_id,
+    revision=NAME.revision,
+    commit="1234567890" * 4,
+    files={"config.json": PinnedFile(sha256=A, size=3), "x.safetensors": PinnedFile(sha256=B)},
+)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "pythia.lock"
+    lock = Lock().pinning(NAME, PIN)
+    lock.write(path)
+    assert Lock.read(path) == lock
+    assert path.read_text().startswith("# ")
+    assert "int8: {}" not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444
+    assert [p.name for p in tmp_path.iterdir()] == ["pythia.lock"]
+
+
+def test_writing_again_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "pythia.lock"
+    other = ModelName.parse("pythia-14m")
+    Lock().pinning(NAME, PIN).pinning(other, PIN).write(path)
+    before = path.read_text()
+    Lock.read(path).write(path)
+    Lock().pinning(other, PIN).pinning(NAME, PIN).write(tmp_path / "b")
+    assert path.read_text() == before == (tmp_path / "b").read_text()
+
+
+def test_pins_are_found_by_id_and_by_commit() -> None:
+    lock = Lock().pinning(NAME, PIN)
+    assert lock.get(NAME) == PIN
+    assert lock.get(NAME.at(PIN.commit)) == PIN
+    assert lock.get(NAME.at("main")) is None
+    assert lock.get(ModelName("Someone/pythia-14m", PIN.commit)) is None
+
+
+def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
+    assert Lock.read(tmp_path / "absent") == Lock()
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"commit": "main"}, "commit"),
+        ({"commit": "A" * 40}, "commit"),
+        ({"files": {"x": {"sha256": "12"}}}, "files.x.sha256"),
+        ({"files": {"x": {"sha256": A, "size": -1}}}, "files.x.size"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_nonsense_is_named(tmp_path: Path, change: dict[str, object], place: str) -> None:
+    path = tmp_path / "pythia.lock"
+    pin = PIN.model_dump(exclude_none=True) | change
+    path.write_text(yaml.safe_dump({"version": 1, "models": {NAME.id: pin}}))
+    with pytest.raises(CheckpointError, match=f"pythia.lock: models.{NAME.id}.{place}: "):
+        Lock.read(path)
+
+
+@pytest.mark.parametrize("text", ["[", "version: 2", "", "x", "\x00"])
+def test_other_files_are_no_locks(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "pythia.lock"
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match=r"pythia\.lock"):
+        Lock.read(path)
+
+
+def test_differences_name_the_file() -> None:
+    same = {"config.json": PinnedFile(sha256=A, size=3), "x.safetensors": PinnedFile(sha256=B)}
+    assert differences(PIN.files, same) == []
+    assert differences(PIN.files, {**same, "more": PinnedFile(sha256=A)}) == []
+    assert differences(PIN.files, {"x.safetensors": same["x.safetensors"]}) == [
+        "config.json is missing"
+    ]
+    changed = {**same, "x.safetensors": PinnedFile(sha256=A)}
+    assert differences(PIN.files, changed) == [f"x.safetensors has sha256 {A}, not {B}"]
+    longer = {**same, "config.json": PinnedFile(sha256=A, size=4)}
+    assert differences(PIN.files, longer) == ["config.json is 4 bytes long, not 3"]
+
+
+def test_the_shipped_lock_pins_what_the_hub_was_seen_to_hold(tmp_path: Path) -> None:
+    lock = Lock.read(ROOT / "pythia.lock")
+    assert list(lock.models) == ["pythia-1b-deduped", "pythia-1b-deduped@step143000"]
+    main, last = lock.models.values()
+    assert main.commit == "7199d8fc61a6d565cd1f3c62bf11525b563e13b2"
+    assert last.commit == "d1988145ec1cf1e76d786cd05af9f53e8b1c95cc"
+    # Main carries buffers that the last step does not: in each of 16 layers a mask of 2048 x 2048
+    # bytes, and some hundred bytes of header.
+    sizes = [pin.files["model.safetensors"].size or 0 for pin in (main, last)]
+    assert 0 < sizes[0] - sizes[1] - 16 * 2048 * 2048 < 16 * 500
+    lock.write(tmp_path / "again")
+    assert (tmp_path / "again").read_text() == (ROOT / "pythia.lock").read_text()
