@@ -1,6 +1,6 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu lint bench bench-peers lock clean
+.PHONY: help serve test test-gpu lint bench bench-peers lock clean bento image image-check
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -67,3 +67,25 @@ $(READY): pyproject.toml requirements/test.txt requirements/compiler.txt
 		$(BIN)/python -m pip install --no-deps --require-hashes -r requirements/compiler.txt
 	$(BIN)/python -m $(KERNELS)
 	@touch $@
+
+# What is served: the model pinned in the Bento, and the kind of device, which decides the image.
+MODEL ?= bundled
+DEVICE ?= cpu
+IMAGE ?= pythia-bento:$(DEVICE)
+BACKEND ?= docker
+# podman can throw away what a later layer deletes: a third of the image.
+BUILD_OPTIONS ?= $(if $(filter podman,$(BACKEND)),--opt squash)
+BENTO = $(BIN)/bentoml build --output tag --arg model=$(MODEL) --arg device=$(DEVICE)
+
+bento: $(READY)  ## a Bento of MODEL=... for DEVICE=cpu|cuda; see docs/deploy.md
+	$(BIN)/python -m $(KERNELS)
+	$(BENTO)
+
+image: $(READY)  ## a container image of it (IMAGE=name, BACKEND=docker|podman|...)
+	$(BIN)/python -m $(KERNELS)
+	tag=$$($(BENTO) | sed -n 's/^__tag__://p'); \
+	DOCKER_BUILDKIT=1 $(BIN)/bentoml containerize --backend $(BACKEND) $(BUILD_OPTIONS) \
+		--image-tag $(IMAGE) "$$tag"
+
+image-check: $(READY)  ## build the image and run it with podman, without any registry (as root)
+	deploy/image/check $(ARGS)

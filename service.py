@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import bentoml
 from pydantic import WithJsonSchema
 
+from pythia_bento import packaging
 from pythia_bento.api import native, openai
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
@@ -27,6 +28,7 @@ Item = Annotated[Any, WithJsonSchema(ScoreItem.model_json_schema())]
 
 try:
     settings = load_settings(vars(bentoml.use_arguments()))
+    pinned_model = packaging.pinned_model(settings)
 except PythiaError as error:
     raise bentoml.exceptions.InvalidArgument(error.message) from None
 
@@ -39,10 +41,14 @@ openai_app = openai.create_app()
     # The engine keeps the deadline and answers in OpenAI's shape; this is only the last resort.
     traffic={"timeout": settings.request_timeout + 60},
     resources={"gpu": 1} if wants_gpu(settings) else {},
+    image=packaging.image(settings),
+    envs=packaging.environment(settings),
 )
 @bentoml.asgi_app(openai_app, path="/v1")
 class Pythia:
     """Serves one Pythia checkpoint in 8 bits."""
+
+    model = pinned_model  # BentoML puts it into the Bento
 
     def __init__(self) -> None:
         self._runner: PythiaRunner | None = None

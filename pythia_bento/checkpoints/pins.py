@@ -26,8 +26,8 @@ def make_pin(name: ModelName) -> PinnedModel:
     )
 
 
-def locate(model: str, lock: Lock) -> StoredModel:
-    """The stored model that ``model`` names, all its files hashed and compared.
+def find(model: str, lock: Lock) -> StoredModel:
+    """The stored model that ``model`` names; its files are not looked at.
 
     A pinned id is its pinned commit; another branch is what it was when it was pulled last. The
     hub is not asked. Raises ModelNotFound for an id that is none, and CheckpointError.
@@ -40,8 +40,15 @@ def locate(model: str, lock: Lock) -> StoredModel:
         raise CheckpointError(
             f"{name.id}{at} is not in the store; `pythia-bento pull {name.id}` brings it there"
         )
+    return found
+
+
+def locate(model: str, lock: Lock) -> StoredModel:
+    """``find``, all files hashed and compared; raises the same."""
+    found = find(model, lock)
     problems = found.check()
-    if pin:
+    name = ModelName.parse(model)
+    if pin := lock.get(name):
         problems += mismatches(pin, found)
     if problems:
         raise CheckpointError(f"{name.id} will not be served: {'; '.join(problems)}")

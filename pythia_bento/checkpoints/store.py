@@ -154,7 +154,8 @@ def _home() -> Path:
 
 
 def _models() -> Path:
-    return Path(BentoMLContainer.model_store_dir.get())
+    # Not `model_store_dir`: while a Bento with models of its own is loaded, those are the store.
+    return Path(BentoMLContainer.model_store.get()._path)
 
 
 def _own() -> Path:

@@ -6,38 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from pythia_bento.checkpoints.manifest import BUNDLED_ROOT
-from tests.e2e.serving import BENTOML, ROOT, START_SECONDS, environment, free_port, serve
-
-
-def test_the_built_bento_serves(home: Path) -> None:
-    run = subprocess.run(
-        [BENTOML, "build", "--output", "tag"],
-        cwd=ROOT,
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=START_SECONDS,
-    )
-    assert run.returncode == 0, run.stderr
-    tag = run.stdout.strip().removeprefix("__tag__:")
-    source = home / "bentos" / tag.replace(":", "/") / "src"
-    names = {path.name for path in source.iterdir()}
-    assert {"service.py", "pythia_bento", "LICENSE"} <= names
-    assert names.isdisjoint({"tests", "bench", "tools", ".venv"})
-    # From another directory, so that the working tree cannot help.
-    with serve(home, tag, cwd=home, model="bundled@step64") as server:
-        answer = httpx.post(
-            f"{server.url}/v1/completions", json={"prompt": "Once", "model": "bundled"}
-        ).json()
-        assert answer["model"] == "bundled@step64"
-        assert answer["usage"]["completion_tokens"] > 0
-        server.settled()
+from tests.e2e.serving import BENTOML, ROOT, START_SECONDS, environment, free_port
 
 
 @pytest.mark.parametrize(

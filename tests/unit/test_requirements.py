@@ -63,6 +63,26 @@ def test_torch_and_its_libraries_are_left_to_the_machine() -> None:
     assert version and version[1] in overrides
 
 
+@pytest.mark.parametrize("name", ["serve-cpu.txt", "serve-gpu.txt"])
+def test_images_install_every_dependency_as_tested(name: str) -> None:
+    pins = {pin.name: pin for pin in locked(name)}
+    wanted = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    assert wanted - pins.keys() == {"transformers"}  # which only tests import
+    tested = {pin.name: pin for pin in locked("test.txt") if applies(pin, "3.11")}
+    for shared in pins.keys() & tested.keys():
+        assert pins[shared].specifier == tested[shared].specifier
+
+
+def test_images_have_the_torch_that_was_tested() -> None:
+    [version] = {
+        str(pin.specifier).partition("+")[0]
+        for name in ("serve-cpu.txt", "serve-gpu.txt")
+        for pin in locked(name)
+        if pin.name == "torch"
+    }
+    assert f"torch{version}" in (ROOT / "requirements" / "overrides.txt").read_text().splitlines()
+
+
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
 def test_no_index_and_no_path_is_named(path: Path) -> None:
     text = path.read_text()
@@ -71,7 +91,9 @@ def test_no_index_and_no_path_is_named(path: Path) -> None:
     assert not re.search(r"(^|\s)/\w", text, re.M)
 
 
-@pytest.mark.parametrize("name", ["test.txt", "compiler.txt", "peers.txt"])
+@pytest.mark.parametrize(
+    "name", ["test.txt", "compiler.txt", "peers.txt", "serve-cpu.txt", "serve-gpu.txt"]
+)
 def test_every_pin_has_a_hash(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text()
     pins = re.split(r"^(?=[a-z0-9][^\n]*==)", text, flags=re.M)[1:]
