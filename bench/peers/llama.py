@@ -31,6 +31,8 @@ class LlamaCpp:
         self._model = llama_cpp.llama_model_load_from_file(
             path, llama_cpp.llama_model_default_params()
         )
+        if not self._model:
+            raise RuntimeError(f"llama.cpp cannot load {path.decode()}")
         self._context = llama_cpp.llama_init_from_model(self._model, options)
         vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._vocab_size = llama_cpp.llama_vocab_n_tokens(vocab)
@@ -85,7 +87,7 @@ def convert(directory: Path) -> None:
     config, tensor = weights.read(directory)
     partial = target.with_suffix(".partial")
     writer = gguf.GGUFWriter(partial, "gptneox")
-    _metadata(writer, config, directory)
+    _metadata(writer, config)
     _tensors(writer, config, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -94,7 +96,7 @@ def convert(directory: Path) -> None:
     partial.rename(target)
 
 
-def _metadata(writer: Any, config: dict[str, Any], directory: Path) -> None:
+def _metadata(writer: Any, config: dict[str, Any]) -> None:
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(hidden)
@@ -104,12 +106,8 @@ def _metadata(writer: Any, config: dict[str, Any], directory: Path) -> None:
     writer.add_head_count(heads)
     writer.add_parallel_residual(config["use_parallel_residual"])
     writer.add_layer_norm_eps(config["layer_norm_eps"])
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(weights.tokens(directory, config["vocab_size"]))
-    writer.add_token_merges([])
-    writer.add_bos_token_id(config["bos_token_id"])
-    writer.add_eos_token_id(config["eos_token_id"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_tokenizer_model("no_vocab")
 
 
 def _tensors(writer: Any, config: dict[str, Any], tensor: Any) -> None:
