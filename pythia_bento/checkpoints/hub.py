@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx2
 from huggingface_hub import HfApi, constants, hf_hub_url, try_to_load_from_cache
@@ -48,6 +48,7 @@ _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _RETRIES = 4
 _FIRST_WAIT = 0.5  # seconds, doubled with every retry
 _LONGEST_WAIT = 300.0
+Report = Callable[[int], None]
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
@@ -103,8 +104,10 @@ def branches(name: ModelName) -> dict[str, str]:
     return {branch.name: branch.target_commit for branch in refs.branches}
 
 
-def fetch(snapshot: Snapshot, file: RemoteFile, directory: Path) -> str:
-    """Bring one file into ``directory`` and return its sha256.
+def fetch(
+    snapshot: Snapshot, file: RemoteFile, directory: Path, report: Report | None = None
+) -> str:
+    """Bring one file into ``directory`` and return its sha256; ``report`` gets the bytes so far.
 
     A file of the library's cache is linked rather than downloaded. Whatever is there already is
     used if its hash is right. Raises CheckpointError, and leaves no file whose hash is wrong.
@@ -117,10 +120,10 @@ def fetch(snapshot: Snapshot, file: RemoteFile, directory: Path) -> str:
     if isinstance(cached, str) and (digest := _matching_digest(Path(cached), file)):
         target.symlink_to(Path(cached).resolve())
         return digest
-    return _download(snapshot, file, target)
+    return _download(snapshot, file, target, report or (lambda done: None))
 
 
-def _download(snapshot: Snapshot, file: RemoteFile, target: Path) -> str:
+def _download(snapshot: Snapshot, file: RemoteFile, target: Path, report: Report) -> str:
     """Download with resume; a wrong file that was begun by another process is begun anew once."""
     part = target.with_name(f"{target.name}.part")
     while True:
@@ -128,7 +131,7 @@ def _download(snapshot: Snapshot, file: RemoteFile, target: Path) -> str:
         if was_begun and part.stat().st_size > file.size:
             part.unlink()
         with _translated(ModelName(snapshot.repo_id, snapshot.commit), file):
-            _retrying(lambda: _get(snapshot, file, part))
+            _retrying(lambda: _get(snapshot, file, part, report))
         if digest := _matching_digest(part, file):
             part.rename(target)
             return digest
@@ -142,7 +145,23 @@ def _download(snapshot: Snapshot, file: RemoteFile, target: Path) -> str:
         _log.warning("%s was damaged; downloading it from its beginning", part)
 
 
-def _get(snapshot: Snapshot, file: RemoteFile, part: Path) -> None:
+class _Bar:
+    """What ``http_get`` needs of a progress bar."""
+
+    def __init__(self, report: Report, initial: int) -> None:
+        self._report, self._done = report, initial
+
+    def update(self, count: int) -> None:
+        self._done += count
+        self._report(self._done)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+def _get(snapshot: Snapshot, file: RemoteFile, part: Path, report: Report) -> None:
     url = hf_hub_url(snapshot.repo_id, file.name, revision=snapshot.commit)
     headers: dict[str, Any] = build_hf_headers(
         library_name="pythia-bento", library_version=__version__
@@ -155,7 +174,7 @@ def _get(snapshot: Snapshot, file: RemoteFile, part: Path) -> None:
             resume_size=part.stat().st_size,
             headers=headers,
             expected_size=file.size,
-            displayed_filename=file.name,
+            tqdm_class=cast(Any, lambda initial=0, **rest: _Bar(report, initial)),
         )
 
 

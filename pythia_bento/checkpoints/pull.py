@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import bitsandbytes
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from pythia_bento import __version__
 from pythia_bento.checkpoints import hub, store
 from pythia_bento.checkpoints.branches import same_weights
-from pythia_bento.checkpoints.hub import Snapshot
+from pythia_bento.checkpoints.hub import RemoteFile, Snapshot
 from pythia_bento.checkpoints.lock import Lock, PinnedFile, PinnedModel, differences
 from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.checkpoints.quantize import CheckpointWeights
@@ -98,7 +99,7 @@ def _pull(
     snapshot = hub.resolve(name.at(commit))
     sources, prepared = downloads(name, commit), store.workspace(name, commit) / "int8"
     _require_space(sources, sum(file.size for file in snapshot.files))
-    source_files = _fetch(snapshot, sources)
+    source_files = _fetch(snapshot, sources, on_progress)
     if pin:
         _require(differences(pin.files, source_files), name)
     shutil.rmtree(prepared, ignore_errors=True)
@@ -123,12 +124,18 @@ def downloads(name: ModelName, commit: str) -> Path:
     return Path(constants.HF_HOME) / "pythia-bento" / name.repo_id.replace("/", "--") / commit
 
 
-def _fetch(snapshot: Snapshot, directory: Path) -> dict[str, PinnedFile]:
+def _fetch(snapshot: Snapshot, directory: Path, on_progress: Progress) -> dict[str, PinnedFile]:
     directory.mkdir(parents=True, exist_ok=True)
-    return {
-        file.name: PinnedFile(sha256=hub.fetch(snapshot, file, directory), size=file.size)
-        for file in snapshot.files
-    }
+    files = {}
+    for file in snapshot.files:
+        report = partial(_report_kilobytes, on_progress, file)
+        digest = hub.fetch(snapshot, file, directory, report)
+        files[file.name] = PinnedFile(sha256=digest, size=file.size)
+    return files
+
+
+def _report_kilobytes(on_progress: Progress, file: RemoteFile, done: int) -> None:
+    on_progress(f"{file.name} (kB)", -(-done // 1000), -(-file.size // 1000))
 
 
 def _prepare(

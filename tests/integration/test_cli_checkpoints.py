@@ -53,7 +53,7 @@ def commit(hub: HubServer, bento_home: Path, sources: Path) -> str:
 def test_pull_lock_verify(cli: Cli, commit: str) -> None:
     status, out, err = cli("pull", MODEL)
     assert (status, out) == (0, f"pythia-14m-int8:{commit}\n")
-    assert "quantising" in err
+    assert "model.safetensors (kB)" in err and "quantising" in err
     assert cli("pull", MODEL).out == f"pythia-14m-int8:{commit} was there already\n"
     assert cli("lock", MODEL).out == f"{MODEL} is {commit}\n"
     assert Lock.read().models[MODEL].int8["model.safetensors"].size
@@ -154,7 +154,6 @@ def test_environment_of_the_hubs_client_is_honoured(
     assert "HF_HUB_OFFLINE" in run(HF_HUB_OFFLINE="1").stderr
     first = run()
     assert first.stdout == f"pythia-14m-int8:{commit}\n", first.stderr
-    assert "model.safetensors: 100%" in first.stderr  # the library's progress bar
     assert (home / "bentoml" / "models" / "pythia-14m-int8" / commit / "model.yaml").is_file()
     assert (home / "hf").is_dir()
     assert "was there already" in run(HF_HUB_OFFLINE="1").stdout

@@ -176,6 +176,17 @@ def test_500_in_the_middle_is_resumed(hub: HubServer, commit: str) -> None:
     assert hub.requests("/cdn/")[-1].range == "bytes=16384-"
 
 
+def test_progress_counts_on_after_a_cut(hub: HubServer, commit: str, sources: Path) -> None:
+    hub.fail("/cdn/", cut_after=20_000)
+    states: list[tuple[str, int, int]] = []
+    pull(MODEL, on_progress=lambda *state: states.append(state))
+    size = -(-(sources / "a" / WEIGHTS).stat().st_size // 1000)
+    downloaded = [state for state in states if state[0] == "model.safetensors (kB)"]
+    assert downloaded == sorted(downloaded)
+    assert downloaded[-1][1:] == (size, size)
+    assert states[-1] == ("quantising", 4, 4)
+
+
 def test_lasting_error_is_named(hub: HubServer, commit: str) -> None:
     hub.fail("/cdn/", status=500, headers={"Retry-After": "0"}, times=99)
     with pytest.raises(CheckpointError, match=r"answered 500 for model.safetensors"):
