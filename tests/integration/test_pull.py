@@ -202,6 +202,16 @@ def test_damaged_stored_model_is_pulled_anew(commit: str) -> None:
     assert weights.read_bytes() == whole
 
 
+def test_half_a_model_of_someone_elses_is_not_taken_for_one(commit: str, bento_home: Path) -> None:
+    """As BentoML's own import leaves it when it is killed."""
+    half = bento_home / "models" / "pythia-14m-int8" / commit
+    half.mkdir(parents=True)
+    (half / WEIGHTS).write_bytes(b"half")
+    for act in (pull, lambda model: locate(model, Lock())):
+        with pytest.raises(CheckpointError, match=f"models delete pythia-14m-int8:{commit}"):
+            act(f"pythia-14m@{commit}")
+
+
 def test_file_of_the_librarys_cache_is_used_if_it_is_right(
     hub: HubServer, commit: str, bento_home: Path
 ) -> None:

@@ -37,7 +37,7 @@ def test_killed_pulls_leave_all_or_nothing(
     pull(MODEL)
     expected = {p.name: sha256(p) for p in locate(MODEL, Lock()).path.glob("*.safetensors")}
     puller.start().join()  # imports take longer than all that follows
-    hub.fail("/cdn/", delay=0.15, times=10**6)
+    hub.fail("/cdn/", delay=0.1, times=10**6)
     longest, killed, complete = None, 0, True
     generator = random.Random(0)
     while killed < KILLS:
