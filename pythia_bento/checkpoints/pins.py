@@ -60,7 +60,8 @@ def verify(lock: Lock, ask_hub: bool) -> list[str]:
 
     Raises CheckpointError when the hub cannot be asked.
     """
-    lines = [line for stored in store.stored_models() for line in stored.check()]
+    lines = [f"{tag} has no model.yaml; a pull replaces it" for tag in store.unfinished()]
+    lines += [line for stored in store.stored_models() for line in stored.check()]
     for id, pin in lock.models.items():
         name = ModelName.parse(id)
         found = _find(name, pin)

@@ -67,16 +67,21 @@ def describe(path: Path) -> PinnedFile:
 def find(name: ModelName, commit: str) -> StoredModel | None:
     """The model of a repository at a commit; CheckpointError if its metadata makes no sense."""
     path = _models() / name.store_name / commit
-    if not path.is_dir():
-        return None
+    if not (path / _YAML).is_file():
+        return None  # also what is left of a copy by BentoML that was killed
     found = _open(path)
     return found if found.provenance.repository == name.repo_id else None
 
 
 def stored_models() -> list[StoredModel]:
     """Everything in the store that ``pull`` put there."""
-    paths = sorted(_models().glob("*-int8/*"))
-    return [_open(path) for path in paths if len(path.name) == 40 and path.is_dir()]
+    return [_open(path) for path in _directories("*-int8") if (path / _YAML).is_file()]
+
+
+def unfinished() -> list[str]:
+    """Tags under which the store has less than a model: BentoML copies file by file."""
+    paths = _directories("*-int8")
+    return [_tag(path) for path in paths if not (path / _YAML).is_file()]
 
 
 def find_branch(name: ModelName) -> StoredModel | None:
@@ -84,7 +89,7 @@ def find_branch(name: ModelName) -> StoredModel | None:
     ref = _ref(name)
     if ref.is_file() and (found := find(name, ref.read_text().strip())):
         return found
-    paths = (_models() / name.store_name).glob("[0-9a-f]" * 40)
+    paths = [path for path in _directories(name.store_name) if (path / _YAML).is_file()]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         found = _open(path)
         asked = (found.provenance.repository, found.provenance.revision)
@@ -121,6 +126,8 @@ def insert(
     _sync(staged)
     final = _models() / name.store_name / provenance.commit
     final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+        discard(name, provenance.commit)
     staged.rename(final)
     _sync_directory(final.parent)
     _replace_text(final.parent / "latest", provenance.commit)
@@ -129,7 +136,7 @@ def insert(
 
 
 def discard(name: ModelName, commit: str) -> None:
-    """Take a damaged model out of the store."""
+    """Take a damaged or unfinished model out of the store."""
     trash = workspace(name, commit) / "discarded"
     shutil.rmtree(trash, ignore_errors=True)
     trash.parent.mkdir(parents=True, exist_ok=True)
@@ -158,6 +165,15 @@ def _models() -> Path:
     return Path(BentoMLContainer.model_store.get()._path)
 
 
+def _directories(name: str) -> list[Path]:
+    """Where the models of one name, or of a pattern, lie."""
+    return sorted(_models().glob(f"{name}/{'[0-9a-f]' * 40}"))
+
+
+def _tag(path: Path) -> str:
+    return f"{path.parent.name}:{path.name}"
+
+
 def _own() -> Path:
     return _home() / "pythia-bento"
 
@@ -167,13 +183,13 @@ def _ref(name: ModelName) -> Path:
 
 
 def _open(path: Path) -> StoredModel:
-    tag = f"{path.parent.name}:{path.name}"
+    tag = _tag(path)
     try:
         model = bentoml.models.get(tag)
         provenance = Provenance.model_validate(model.info.metadata)
     except (bentoml.exceptions.BentoMLException, ValidationError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{tag} in BentoML's store was not put there by `pythia-bento pull` or is damaged; "
+            f"{tag} in BentoML's store was not put there by `pythia-bento pull`, or is damaged; "
             f"`bentoml models delete {tag}` removes it ({str(error).splitlines()[0]})"
         ) from None
     return StoredModel(tag, path, provenance)

@@ -15,6 +15,8 @@ from pythia_bento.checkpoints.manifest import sha256
 from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.cli import commands
 from pythia_bento.errors import CheckpointError, ModelNotFound
+from pythia_bento.runner import PythiaRunner
+from pythia_bento.settings import Settings
 from tests.hub import HubServer
 
 REPO = "EleutherAI/pythia-14m"
@@ -119,6 +121,20 @@ def test_table_and_json(branches: None) -> None:
 def test_a_pulled_branch_says_what_it_equals(branches: None, bento_home: Path) -> None:
     assert "warning: the weights of pythia-14m@step1 are also those of step0" in run_stderr()
     assert load_checkpoint("pythia-14m@step1").same_weights == ("step0",)
+
+
+def test_serving_such_a_branch_warns(
+    branches: None, bento_home: Path, hub: HubServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    run("pull", "pythia-14m@step1")
+    settings = Settings(model="pythia-14m@step1", device="cpu", kv_cache_gb=0.01)
+    with PythiaRunner.load(settings) as runner:
+        commit = hub.folder.refs(REPO)["step1"]
+        assert {"pythia-14m@step1", f"pythia-14m@{commit}"} <= {
+            runner.info.id,
+            *runner.info.aliases,
+        }
+    assert "the weights of pythia-14m@step1 are also those of step0" in caplog.messages
 
 
 def run_stderr() -> str:

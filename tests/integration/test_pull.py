@@ -202,13 +202,26 @@ def test_damaged_stored_model_is_pulled_anew(commit: str) -> None:
     assert weights.read_bytes() == whole
 
 
-def test_half_a_model_of_someone_elses_is_not_taken_for_one(commit: str, bento_home: Path) -> None:
-    """As BentoML's own import leaves it when it is killed."""
+def test_half_a_model_is_replaced(commit: str, bento_home: Path) -> None:
+    """As BentoML's own import leaves it when it is killed; its commands cannot remove it."""
     half = bento_home / "models" / "pythia-14m-int8" / commit
     half.mkdir(parents=True)
     (half / WEIGHTS).write_bytes(b"half")
+    (half / "more").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match="is not in the store"):
+        locate(MODEL, Lock())
+    [line] = verify(Lock(), ask_hub=False)
+    assert line == f"pythia-14m-int8:{commit} has no model.yaml; a pull replaces it"
+    assert not pull(MODEL).was_there
+    assert verify(Lock(), ask_hub=False) == []
+
+
+def test_model_of_another_maker_is_not_taken_for_ours(commit: str) -> None:
+    tag = f"pythia-14m-int8:{commit}"
+    with bentoml.models.create(tag, metadata={"repository": REPO}):
+        pass
     for act in (pull, lambda model: locate(model, Lock())):
-        with pytest.raises(CheckpointError, match=f"models delete pythia-14m-int8:{commit}"):
+        with pytest.raises(CheckpointError, match=f"`bentoml models delete {tag}` removes it"):
             act(f"pythia-14m@{commit}")
 
 
