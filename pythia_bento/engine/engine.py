@@ -72,11 +72,11 @@ class Engine:
             cache_tokens=config.num_blocks * self.block_size,
         )
         self._pool = BlockPool(config.num_blocks)
+        runner = _make_runner(model, config, tokenizer.num_tokens)
+        self._runner: ModelRunner | None = runner
         self._scheduler = Scheduler(
-            self._pool, self.block_size, config.max_batch_size, config.max_tokens_per_step
-        )
-        self._runner: ModelRunner | None = ModelRunner(
-            model, config.num_blocks, tokenizer.num_tokens
+            *(self._pool, self.block_size, config.max_batch_size, config.max_tokens_per_step),
+            lookahead=runner.lookahead,
         )
         self._requests: dict[str, list[Sequence]] = {}  # those with an unfinished sequence
         self._num_requests = self._steps = self._non_finite = 0
@@ -229,6 +229,16 @@ class Engine:
         siblings = self._requests[sequence.request.request_id]
         if all(sibling.status == "finished" for sibling in siblings):
             del self._requests[sequence.request.request_id]
+
+
+def _make_runner(model: GPTNeoX, config: EngineConfig, num_tokens: int) -> ModelRunner:
+    """Captured graphs where the kernels can be captured."""
+    if model.kernels.name != "triton":
+        return ModelRunner(model, config.num_blocks, num_tokens)
+    # Imported late: triton is installed with the GPU's packages only.
+    from pythia_bento.engine.cuda_runner import CudaModelRunner
+
+    return CudaModelRunner(model, config.num_blocks, num_tokens, config.max_batch_size)
 
 
 def _output(sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:

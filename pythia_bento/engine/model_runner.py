@@ -36,6 +36,8 @@ class ChunkResult:
 class ModelRunner:
     """Owns the model and the KV cache on one device."""
 
+    lookahead = 1  # steps that ``execute`` may make where a sequence has blocks for them
+
     def __init__(self, model: GPTNeoX, num_blocks: int, num_tokens: int) -> None:
         self._model = model
         self._device = model.kernels.device

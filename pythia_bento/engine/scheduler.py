@@ -33,11 +33,19 @@ class Scheduler:
     is therefore never preempted, which is why nobody starves.
     """
 
-    def __init__(self, pool: BlockPool, block_size: int, max_seqs: int, max_tokens: int) -> None:
+    def __init__(
+        self,
+        pool: BlockPool,
+        block_size: int,
+        max_seqs: int,
+        max_tokens: int,
+        lookahead: int = 1,
+    ) -> None:
         self.pool = pool
         self.block_size = block_size
         self.max_seqs = max_seqs
         self.max_tokens = max_tokens
+        self.lookahead = lookahead  # tokens a decoding sequence should have room for
         self.waiting: list[Sequence] = []  # both by age, oldest first
         self.running: list[Sequence] = []
         self.num_preemptions = 0
@@ -97,6 +105,9 @@ class Scheduler:
             while self.pool.num_free == 0:
                 if self._preempt_youngest() is sequence:
                     return False
+            sequence.hold(self.pool.allocate(1))
+        wanted = min(sequence.num_tokens + self.lookahead - 1, len(sequence.token_ids))
+        if wanted > len(sequence.blocks) * self.block_size and self.pool.num_free > self.max_seqs:
             sequence.hold(self.pool.allocate(1))
         return True
 

@@ -25,20 +25,20 @@ class GPTNeoX:
         self.kernels = kernels
         total = self.config.num_layers + 2
         report = on_progress or (lambda done, total: None)
-        self._table = kernels.load_embedding(source.embedding())
+        self.table = kernels.load_embedding(source.embedding())
         report(1, total)
-        self._layers = []
+        self.layers = []
         for index in range(self.config.num_layers):
-            self._layers.append(kernels.load_layer(source.layer(index)))
+            self.layers.append(kernels.load_layer(source.layer(index)))
             report(index + 2, total)
-        self._head = kernels.load_head(source.head())
+        self.head = kernels.load_head(source.head())
         report(total, total)
 
     def forward(self, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """Hidden states before the final norm, fp32 [T, H]; writes K and V into ``cache``."""
         kernels = self.kernels
-        x = kernels.embed(self._table, batch.token_ids)
-        for index, layer in enumerate(self._layers):
+        x = kernels.embed(self.table, batch.token_ids)
+        for index, layer in enumerate(self.layers):
             qkv, up = kernels.project_in(layer, x)
             attended = kernels.attend(index, qkv, cache, batch)
             x = kernels.project_out(layer, x, attended, up)
@@ -46,7 +46,7 @@ class GPTNeoX:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """fp32 [R, H] -> fp32 [R, V]."""
-        return self.kernels.logits(self._head, hidden)
+        return self.kernels.logits(self.head, hidden)
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
         """int32 [R]; see ``Kernels.sample``."""

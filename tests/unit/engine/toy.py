@@ -30,6 +30,7 @@ class ToyModel:
     def __init__(self, block_size: int = 4, max_positions: int = 64) -> None:
         self.config = SimpleNamespace(vocab_size=ROWS, max_positions=max_positions)
         self.kernels = SimpleNamespace(
+            name="toy",
             device=torch.device("cpu"),
             block_size=block_size,
             allocate_cache=lambda count: torch.full((count * block_size, 2), -1),

@@ -65,8 +65,8 @@ def exact_sum(values, exponent):
 def wait_for_inputs(PDL: tl.constexpr):
     """Programmatic dependent launch: everything before this line overlaps the kernel before."""
     if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit

@@ -326,10 +326,14 @@ class Launcher:
         num_tokens: int,
         *,
         is_masked: bool = False,
-        next_ids: Tensor | None = None,
-        context_lens: Tensor | None = None,
+        ring: Tensor | None = None,
     ) -> None:
-        """Pick ``tokens`` (int32 [R]); with ``next_ids``, also make the rows' next inputs."""
+        """Pick ``tokens`` (int32 [R]).
+
+        With ``ring`` (int32 [R, a power of two]) ``positions`` are context lengths: they move on,
+        ``tokens`` are the next inputs, and the token of position p is also put at p modulo the
+        ring's width.
+        """
         rows, parts = len(logits), self.sample_parts
         sampling.choose_partial[(rows, parts)](
             *(logits, temperatures, seeds, positions, keys, num_tokens),
@@ -337,11 +341,10 @@ class Launcher:
             num_warps=4,
             **self.overlap,
         )
-        advance = next_ids is not None
         sampling.choose_final[(rows,)](
-            *(keys, tokens, next_ids if advance else tokens),
-            *(context_lens if context_lens is not None else tokens,),
-            *(parts, triton.next_power_of_2(parts), advance, self.pdl),
+            *(keys, tokens, positions, tokens if ring is None else ring),
+            *(parts, triton.next_power_of_2(parts), 1 if ring is None else ring.shape[1]),
+            *(ring is not None, self.pdl),
             num_warps=1,
             **self.overlap,
         )

@@ -72,11 +72,12 @@ def choose_partial(
 @triton.jit
 def choose_final(
     key_ptr,
-    tokens_ptr,  # int32 [R]
-    next_ids_ptr,  # int32 [R], input of the next step
+    tokens_ptr,  # int32 [R]; when ADVANCE the rows' next inputs
     context_lens_ptr,  # int32 [R], moved on by one when ADVANCE, where not 0
+    ring_ptr,  # int32 [R, RING], the token of position p at p % RING, written when ADVANCE
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
+    RING: tl.constexpr,
     ADVANCE: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -88,11 +89,13 @@ def choose_final(
     best = tl.max(keys, 0)
     token = 0x7FFFFFFF - (best & 0x7FFFFFFF).to(tl.int32)
     token = tl.where(best == 0x7FFFFFFFFFFFFFFF, -1, token)
-    tl.store(tokens_ptr + row, token)
     if ADVANCE:
-        tl.store(next_ids_ptr + row, tl.maximum(token, 0))
         length = tl.load(context_lens_ptr + row)
+        tl.store(ring_ptr + row * RING + length % RING, token)
+        tl.store(tokens_ptr + row, tl.maximum(token, 0))
         tl.store(context_lens_ptr + row, tl.where(length > 0, length + 1, 0))
+    else:
+        tl.store(tokens_ptr + row, token)
 
 
 @triton.jit

@@ -28,18 +28,17 @@ class Tile(NamedTuple):
 IN = (
     (8, Tile(32, 8, 6, 2)),
     (16, Tile(32, 16, 6, 2)),
-    (32, Tile(32, 32, 4, 4)),
-    (64, Tile(64, 64, 4, 4)),
+    (32, Tile(64, 32, 4, 4)),
+    (64, Tile(64, 64, 3, 4)),
     (128, Tile(128, 128, 3, 8)),
-    (1 << 30, Tile(128, 256, 2, 8)),
+    (1 << 30, Tile(128, 256, 3, 8)),
 )
 OUT_PARTIAL = (
     (8, Tile(32, 8, 6, 2)),
     (16, Tile(32, 16, 6, 2)),
-    (32, Tile(32, 32, 3, 4)),
-    (64, Tile(64, 64, 4, 4)),
-    (128, Tile(128, 128, 3, 8)),
-    (1 << 30, Tile(128, 256, 2, 8)),
+    (32, Tile(64, 32, 4, 4)),
+    (128, Tile(64, 64, 3, 4)),
+    (1 << 30, Tile(64, 128, 2, 4)),
 )
 # The MLP's second product beside the attention: four warps.
 DOWN = (
@@ -53,8 +52,8 @@ HEAD = (
     (1 << 30, Tile(128, 128, 3, 8, 64)),
 )
 # For ``prefill``: rows are rows of weights, as above.
-WIDE_IN = Tile(256, 128, 3, 8, 64)
-WIDE_OUT = Tile(256, 128, 3, 8, 64)
+WIDE_IN = Tile(256, 128, 4, 8, 64)
+WIDE_OUT = Tile(128, 128, 4, 8, 64)
 WIDE_FROM = 257  # tokens from which widening the weights first pays
 FUSED_UP_TO = 16  # tokens up to which the attention shares a launch
 

@@ -1,0 +1,241 @@
+"""Decode steps as captured CUDA graphs: one a batch size, tokens fed back on the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pythia_bento.engine.scheduler import Chunk
+from pythia_bento.engine.sequence import Sequence as Sequence_
+from pythia_bento.model.gpt_neox import GPTNeoX
+from pythia_bento.model.kernels.triton.kernels import TritonKernels, TritonKVCache
+from pythia_bento.model.kernels.triton.launch import AttentionScratch
+from pythia_bento.model.kernels.triton.packing import CHUNKS
+from pythia_bento.model.kernels.triton.tiles import splits
+
+BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+RING = 64  # tokens a row may produce before the host reads them; a power of two
+
+
+class CapturedDecode:
+    """Graphs for every bucket up to the one that holds ``max_batch`` rows.
+
+    All graphs share their buffers and one memory pool; the largest is captured first, so that the
+    smaller ones fit into what it left. Nothing is allocated and the host is not asked for anything
+    between ``start`` and ``Flight.tokens``.
+    """
+
+    def __init__(
+        self,
+        model: GPTNeoX,
+        cache: TritonKVCache,
+        num_tokens: int,
+        max_batch: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        kernels = model.kernels
+        assert isinstance(kernels, TritonKernels)
+        started = time.perf_counter()
+        self._kernels, self._model, self._cache = kernels, model, cache
+        self._num_tokens = num_tokens
+        buckets = [b for b in BUCKETS if b < max_batch]
+        buckets.append(next((b for b in BUCKETS if b >= max_batch), max_batch))
+        self._buffers = Buffers(model, buckets[-1])
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        pool = torch.cuda.graph_pool_handle()
+        for done, bucket in enumerate(reversed(buckets), start=1):
+            self._graphs[bucket] = self._capture(bucket, pool)
+            if on_progress:
+                on_progress(done, len(buckets))
+        self.capture_seconds = time.perf_counter() - started
+
+    @property
+    def max_batch(self) -> int:
+        """Most rows of a step."""
+        return max(self._graphs)
+
+    def start(self, chunks: Sequence[Chunk], steps: int) -> Flight:
+        """Queue ``steps`` decode steps of the chunks' sequences, one row each."""
+        bucket = next(b for b in sorted(self._graphs) if b >= len(chunks))
+        self._buffers.upload(chunks, bucket)
+        rows = [(chunk.sequence, chunk.start) for chunk in chunks]
+        return self._fly(bucket, rows, steps)
+
+    def extend(self, flight: Flight, steps: int) -> Flight:
+        """Queue further steps of the same rows, whose inputs are on the device already."""
+        rows = [(sequence, start + flight.steps) for sequence, start in flight.rows]
+        return self._fly(flight.bucket, rows, steps)
+
+    def _fly(self, bucket: int, rows: list[tuple[Sequence_, int]], steps: int) -> Flight:
+        assert 2 * steps <= RING
+        for _ in range(steps):
+            self._graphs[bucket].replay()
+        return Flight(bucket, rows, steps, self._buffers.download(len(rows)))
+
+    def logits(self, rows: int) -> Tensor:
+        """fp32 [rows, V] of the last step."""
+        return self._buffers.rows("logits", rows)
+
+    def _capture(self, bucket: int, pool: tuple[int, int]) -> torch.cuda.CUDAGraph:
+        self._buffers.clear()
+        self._step(bucket)  # compiles
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            self._step(bucket)
+        return graph
+
+    def _step(self, bucket: int) -> None:
+        """One token of every row, from the embedding to the next input."""
+        b, launch, model = self._buffers, self._kernels.launch, self._model
+        x, h = b.rows("x", bucket), b.flat("h", 2, bucket, -1)
+        qkv, up = b.rows("qkv", bucket), b.rows("up", bucket)
+        parts = b.flat("parts", 1 + CHUNKS, bucket, -1)
+        layers, head = model.layers, model.head
+        launch.norm(layers[0].norms, x, h, table=model.table, token_ids=b.token_ids)
+        for index, layer in enumerate(layers):
+            launch.in_product(layer, h, qkv, up)
+            self._attend(index, bucket)
+            launch.out_partial(layer, b.rows("attended", bucket), up, parts)
+            is_last = index + 1 == len(layers)
+            norms = head.norms if is_last else layers[index + 1].norms
+            launch.norm(norms, x, h[: len(norms)], parts=parts, layer=layer)
+        launch.head_product(head, h[:1], b.rows("logits", bucket))
+        launch.choose(
+            *(b.rows("logits", bucket), b.temperatures, b.seeds, b.context_lens),
+            *(b.keys, b.token_ids, self._num_tokens),
+            ring=b.ring,
+        )
+
+    def _attend(self, index: int, bucket: int) -> None:
+        b, cache = self._buffers, self._cache
+        self._kernels.launch.decode_attention(
+            *(b.rows("qkv", bucket), cache.keys[index], cache.values[index]),
+            *(b.context_lens, b.tables, b.scratch, b.rows("attended", bucket)),
+            self._model.layers[index].qk_scale,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """Steps under way: each row's sequence and the position of its first input."""
+
+    bucket: int
+    rows: list[tuple[Sequence_, int]]
+    steps: int
+    landing: Landing
+
+    def is_for(self, chunks: Sequence[Chunk]) -> bool:
+        """Whether these are steps of exactly these chunks."""
+        return len(chunks) == len(self.rows) and all(
+            chunk.sequence is sequence and chunk.start == start
+            for chunk, (sequence, start) in zip(chunks, self.rows, strict=True)
+        )
+
+    def tokens(self) -> list[list[int]]:
+        """Wait for each row's tokens; -1 where a row failed."""
+        ring = self.landing.wait(len(self.rows))
+        first = np.array([start + 1 for _, start in self.rows])
+        at = (first[:, None] + np.arange(self.steps)) % RING
+        tokens: list[list[int]] = np.take_along_axis(ring, at, axis=1).tolist()
+        return tokens
+
+
+class Landing:
+    """Pinned memory that tokens are copied to, and the event that says they are there."""
+
+    def __init__(self, rows: int) -> None:
+        self.ring = torch.zeros(rows, RING, dtype=torch.int32, pin_memory=True)
+        self.event = torch.cuda.Event()
+
+    def wait(self, rows: int) -> np.ndarray:
+        """int32 [rows, RING]."""
+        self.event.synchronize()
+        return self.ring[:rows].numpy()
+
+
+class Buffers:
+    """Device memory of the steps, and one block of integers that the host fills for each visit.
+
+    The block holds, for every row: input token, context length, temperature, seed (two words) and
+    block table.
+    """
+
+    def __init__(self, model: GPTNeoX, rows: int) -> None:
+        kernels, config = model.kernels, model.config
+        assert isinstance(kernels, TritonKernels)
+        device, hidden = kernels.device, config.hidden_size
+        self._rows = rows
+        self._width = -(-config.max_positions // kernels.block_size)
+        half = {"dtype": torch.float16, "device": device}
+        self._tensors = {
+            "x": torch.zeros(rows, hidden, device=device),
+            "h": torch.zeros(2 * rows * hidden, **half),
+            "qkv": torch.zeros(rows, 3 * hidden, **half),
+            "up": torch.zeros(rows, config.intermediate_size, **half),
+            "attended": torch.zeros(rows, hidden, **half),
+            "parts": torch.zeros((1 + CHUNKS) * rows * hidden, device=device),
+            "logits": torch.zeros(rows, config.vocab_size, device=device),
+        }
+        self.keys = torch.zeros(
+            rows, kernels.launch.sample_parts, dtype=torch.int64, device=device
+        )
+        shared = max(
+            (b for b in range(1, rows + 1) if splits(b * config.num_heads, 1 << 20) > 1), default=1
+        )
+        self.scratch = AttentionScratch(config, shared, device)
+        size = rows * (5 + self._width)
+        self._staged = torch.zeros(size, dtype=torch.int32, pin_memory=True)
+        self._block = torch.zeros(size, dtype=torch.int32, device=device)
+        # Seeds first: they are read as 64 bits.
+        self.seeds = self._block[: 2 * rows].view(torch.int64)
+        self.token_ids = self._block[2 * rows : 3 * rows]
+        self.context_lens = self._block[3 * rows : 4 * rows]
+        self.temperatures = self._block[4 * rows : 5 * rows].view(torch.float32)
+        self.tables = self._block[5 * rows :].view(rows, self._width)
+        self.ring = torch.zeros(rows, RING, dtype=torch.int32, device=device)
+        self._landings = [Landing(rows), Landing(rows)]  # one flight is read, one is under way
+
+    def rows(self, name: str, count: int) -> Tensor:
+        """The first ``count`` rows of a buffer."""
+        return self._tensors[name][:count]
+
+    def flat(self, name: str, planes: int, count: int, width: int) -> Tensor:
+        """[planes, count, H] at the start of a buffer without shape."""
+        hidden = self._tensors["x"].shape[1]
+        return self._tensors[name][: planes * count * hidden].view(planes, count, width)
+
+    def clear(self) -> None:
+        """No row in use."""
+        self._block.zero_()
+
+    def upload(self, chunks: Sequence[Chunk], bucket: int) -> None:
+        """Describe the rows; those without a chunk get an empty context."""
+        rows, staged = self._rows, self._staged.numpy()
+        staged[3 * rows : 3 * rows + bucket] = 0
+        tables = staged[5 * rows :].reshape(rows, self._width)
+        seeds = staged[: 2 * rows].view(np.uint64)
+        temperatures = staged[4 * rows : 5 * rows].view(np.float32)
+        for row, chunk in enumerate(chunks):
+            sequence, params = chunk.sequence, chunk.sequence.params
+            staged[2 * rows + row] = sequence.token_ids[chunk.start]
+            staged[3 * rows + row] = chunk.start + 1
+            temperatures[row] = params.temperature
+            seeds[row] = sequence.seed & (1 << 64) - 1
+            held = len(sequence.blocks)
+            tables[row, :held] = sequence.block_table[:held]
+        used = 5 * rows + bucket * self._width
+        self._block[:used].copy_(self._staged[:used], non_blocking=True)
+
+    def download(self, rows: int) -> Landing:
+        """Queue the copy of the tokens to the host."""
+        self._landings.reverse()
+        landing = self._landings[0]
+        landing.ring[:rows].copy_(self.ring[:rows], non_blocking=True)
+        landing.event.record()
+        return landing

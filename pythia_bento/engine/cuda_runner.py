@@ -1,0 +1,100 @@
+"""The model runner on CUDA: captured graphs for decode steps, eager kernels for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pythia_bento.engine.cuda_decode import CapturedDecode, Flight
+from pythia_bento.engine.model_runner import ChunkResult, ModelRunner
+from pythia_bento.engine.scheduler import Chunk
+from pythia_bento.model.gpt_neox import GPTNeoX
+from pythia_bento.model.kernels.triton.kernels import TritonKVCache
+
+MOST_STEPS = 8  # of a visit to the device: what an arriving request may have to wait for, twice
+MOST_ROW_STEPS = 1024  # fewer steps where each takes long
+
+
+class CudaModelRunner(ModelRunner):
+    """Decodes several steps a visit where every row is greedy or sampled by temperature alone."""
+
+    lookahead = 2 * MOST_STEPS
+
+    def __init__(
+        self,
+        model: GPTNeoX,
+        num_blocks: int,
+        num_tokens: int,
+        max_batch: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        super().__init__(model, num_blocks, num_tokens)
+        assert isinstance(self._cache, TritonKVCache)
+        with torch.inference_mode():
+            self.decode = CapturedDecode(model, self._cache, num_tokens, max_batch, on_progress)
+        self._ahead: Flight | None = None
+
+    @torch.inference_mode()
+    def execute(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
+        """See ``ModelRunner.execute``."""
+        if not all(_is_decode(chunk) for chunk in chunks):
+            return super().execute(chunks)
+        if all(_is_plain(chunk) for chunk in chunks):
+            return self._decode(chunks)
+        self.decode.start(chunks, 1)
+        results = [ChunkResult([], []) for _ in chunks]
+        logits = self.decode.logits(len(chunks))
+        self._choose_tokens(chunks, list(range(len(chunks) + 1)), logits, results)
+        return results
+
+    def _decode(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
+        """Tokens of the steps under way, after the next ones were queued.
+
+        The host reads and schedules while the device goes on. Steps that turn out not to be wanted
+        (a sequence ended, another came) are forgotten: they wrote past the end of what is known,
+        into blocks that their next owner writes before it reads them.
+        """
+        flight = self._ahead
+        if flight is None or not flight.is_for(chunks):
+            flight = self.decode.start(chunks, max(1, self._steps(chunks, 0)))
+        further = self._steps(chunks, flight.steps)
+        self._ahead = self.decode.extend(flight, further) if further > 0 else None
+        results = []
+        for tokens in flight.tokens():
+            finite = tokens[: tokens.index(-1)] if -1 in tokens else tokens
+            # A failure after good tokens is found again, as the first, in the next visit.
+            results.append(ChunkResult(finite or tokens[:1], [], is_finite=bool(finite)))
+        return results
+
+    def _steps(self, chunks: Sequence[Chunk], done: int) -> int:
+        """How many all rows have cache blocks for and still want, after ``done`` steps."""
+        most = max(2, min(MOST_STEPS, MOST_ROW_STEPS // len(chunks)))
+        for chunk in chunks:
+            sequence = chunk.sequence
+            room = len(sequence.blocks) * self._block_size - chunk.start
+            wanted = sequence.params.max_tokens - sequence.num_generated
+            most = min(most, room - done, wanted - done)
+        return most
+
+    def _logits(self, hidden: Tensor, rows: list[int]) -> Tensor:
+        """``hidden`` are logits already where a captured step made them."""
+        if hidden.shape[1] != self._model.config.vocab_size or hidden.data_ptr() != (
+            self.decode.logits(1).data_ptr()
+        ):
+            return super()._logits(hidden, rows)
+        return hidden
+
+
+def _is_decode(chunk: Chunk) -> bool:
+    return chunk.count == 1 and chunk.samples and not chunk.sequence.prompt_rows
+
+
+def _is_plain(chunk: Chunk) -> bool:
+    """Whether the captured sampler knows all that the row asks for."""
+    sequence = chunk.sequence
+    if sequence.params.logprobs is not None:
+        return False
+    row = sequence.sampling_row()
+    return not row.bias and row.top_k <= 0 and row.top_p >= 1 and row.min_p <= 0
