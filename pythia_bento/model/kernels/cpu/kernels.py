@@ -34,6 +34,11 @@ from pythia_bento.model.kernels.cpu.library import (
 )
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 
+# Models below this hidden size get activations of 31 bits instead of 15: they have fewer terms to
+# average rounding out, and too little arithmetic for the second pass to be felt.
+FINE = 512
+HUGE = 1 << 21  # bytes in a huge page
+MADV_HUGEPAGE = 14
 RANGE = 32639.0  # largest 15-bit value, as in src/matmul.h
 
 
@@ -45,18 +50,21 @@ class Loaded(NamedTuple):
 
 
 class CpuKVCache:
-    """fp16 keys and values of all layers with their scales; layouts in ``src/attention.h``."""
+    """fp32 keys and values of all layers; layouts in ``src/attention.h``.
+
+    fp16 would halve the memory, but its rounding would be by far the largest error of the backend.
+    """
 
     def __init__(self, config: ModelConfig, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         # Not cleared: the operating system maps pages as they are first written.
         layers, size = config.num_layers, num_blocks * config.hidden_size * BLOCK
-        self.keys = torch.empty(layers, size, dtype=torch.float16)
-        self.values = torch.empty(layers, size, dtype=torch.float16)
-        self.scales = torch.empty(layers, num_blocks * config.num_heads * 2 * BLOCK)
-        parts = (self.keys, self.values, self.scales)
-        self.nbytes = sum(part.nbytes for part in parts)
-        self.layers = [CCache(*(address(part[i]) for part in parts)) for i in range(layers)]
+        self.keys = torch.empty(layers, size)
+        self.values = torch.empty(layers, size)
+        self.nbytes = self.keys.nbytes + self.values.nbytes
+        self.layers = [
+            CCache(address(self.keys[i]), address(self.values[i])) for i in range(layers)
+        ]
 
 
 class CpuKernels:
@@ -81,7 +89,9 @@ class CpuKernels:
         self.device = device or torch.device("cpu")
         self.isa = isa or build.supported()[0]
         self._library = load(self.isa)
-        self._state = self._library.pythia_open(threads or usable_cores())
+        self._state = self._library.pythia_open(
+            threads or usable_cores(), config.hidden_size < FINE
+        )
         self._cosine, self._sine = _rotary_tables(config)
         self._shape = CShape(
             config.num_heads,
@@ -106,22 +116,22 @@ class CpuKernels:
 
     def load_layer(self, layer: LayerWeights) -> Loaded:
         """Pack the four linears of a block."""
-        keep: list[Tensor] = []
-        struct = CLayer(
-            self._norm(layer.input_norm, keep),
-            self._norm(layer.post_attention_norm, keep),
-            self._linear(layer.qkv, keep),
-            self._linear(layer.dense, keep),
-            self._linear(layer.up, keep),
-            self._linear(layer.down, keep),
+        linears = (layer.qkv, layer.up, layer.dense, layer.down)  # in the order of their use
+        sizes = [_panels(len(linear.weight)) * PANEL * linear.weight.shape[1] for linear in linears]
+        packed = _weights(sum(sizes))
+        keep = [packed]
+        qkv, up, dense, down = (
+            self._linear(linear, space, keep)
+            for linear, space in zip(linears, torch.split(packed, sizes), strict=True)
         )
-        return Loaded(struct, keep)
+        norms = (layer.input_norm, layer.post_attention_norm)
+        return Loaded(CLayer(*(self._norm(n, keep) for n in norms), qkv, dense, up, down), keep)
 
     def load_head(self, head: HeadWeights) -> Loaded:
         """Pack the fp16 head as 15-bit integers by row, high and low bytes in separate panels."""
         keep: list[Tensor] = []
         out, depth = head.weight.shape
-        panels = -(-out // PANEL)
+        panels = _panels(out)
         packed = _weights(panels * 2 * PANEL * depth)
         scale = torch.zeros(panels * PANEL)
         for first in range(0, panels, 128):
@@ -138,9 +148,8 @@ class CpuKernels:
         return Loaded(CHead(norm, address(packed), address(scale), out, depth), keep)
 
     def kv_bytes_per_block(self) -> int:
-        """Keys, values and scales of all layers."""
-        config = self.config
-        return 2 * BLOCK * config.num_layers * (2 * config.hidden_size + 4 * config.num_heads)
+        """Keys and values of all layers."""
+        return 2 * 4 * BLOCK * self.config.num_layers * self.config.hidden_size
 
     def allocate_cache(self, num_blocks: int) -> CpuKVCache:
         """Reserve address space; memory follows as blocks are first used."""
@@ -222,15 +231,14 @@ class CpuKernels:
         stride = every * PANEL * depth
         self._library.pythia_pack(self._state, address(weight), out, depth, stride, address(to))
 
-    def _linear(self, linear: Int8Linear, keep: list[Tensor]) -> CLinear:
+    def _linear(self, linear: Int8Linear, packed: Tensor, keep: list[Tensor]) -> CLinear:
         out, depth = linear.weight.shape
-        padded = -(-out // PANEL) * PANEL
-        packed = _weights(padded * depth)
         self._pack(linear.weight, packed)
+        padded = _panels(out) * PANEL
         scale, bias = torch.zeros(padded), torch.zeros(padded)
         scale[:out] = linear.scb.float() / 127
         bias[:out] = linear.bias.float()
-        keep += [packed, scale, bias]
+        keep += [scale, bias]
         return CLinear(address(packed), address(scale), address(bias), out, depth)
 
     def _norm(self, norm: Norm, keep: list[Tensor]) -> CNorm:
@@ -240,15 +248,19 @@ class CpuKernels:
         return CNorm(address(weight), address(bias))
 
 
+def _panels(out: int) -> int:
+    return -(-out // PANEL)
+
+
 def _weights(size: int) -> Tensor:
     """Uninitialised bytes on huge pages where the system grants them: fewer TLB misses."""
-    weights = torch.empty(size, dtype=torch.uint8)
-    huge, page, advice = 1 << 21, 4096, 14  # MADV_HUGEPAGE
-    if size >= 2 * huge and hasattr(libc := ctypes.CDLL(None), "madvise"):
-        start = -(-weights.data_ptr() // page) * page
-        length = (weights.data_ptr() + size - start) // page * page
-        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), advice)
-    return weights
+    if size < 2 * HUGE or not hasattr(libc := ctypes.CDLL(None), "madvise"):
+        return torch.empty(size, dtype=torch.uint8)
+    space = torch.empty(size + HUGE, dtype=torch.uint8)
+    start = -space.data_ptr() % HUGE
+    address, length = space.data_ptr() + start, size // HUGE * HUGE
+    libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), MADV_HUGEPAGE)
+    return space[start : start + size]
 
 
 def _rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -62,7 +62,7 @@ class CShape(Structure):
 class CCache(Structure):
     """Keys and values of one layer."""
 
-    _fields_ = [("keys", c_void_p), ("values", c_void_p), ("scales", c_void_p)]
+    _fields_ = [("keys", c_void_p), ("values", c_void_p)]
 
 
 class CBatch(Structure):
@@ -109,7 +109,7 @@ _SIGNATURES: dict[str, tuple[object, ...]] = {
 def load(variant: str) -> ctypes.CDLL:
     """The library of one instruction set, compiled if need be."""
     library = ctypes.CDLL(str(build.library(variant)))
-    library.pythia_open.argtypes = (c_int,)
+    library.pythia_open.argtypes = (c_int, c_int)
     library.pythia_open.restype = c_void_p
     for name, arguments in _SIGNATURES.items():
         function = getattr(library, name)

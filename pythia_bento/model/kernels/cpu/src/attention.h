@@ -1,8 +1,7 @@
-// Rotary embedding, the paged KV cache, and causal attention over it in fp32.
+// Rotary embedding, the paged KV cache, and causal attention over it, all in fp32.
 //
-// The cache of one layer is fp16 with a power of two for each token and head, which is 1 unless a
-// value would overflow: keys [block][head][head_dim][16] (tokens in the lanes), values
-// [block][head][16][head_dim], scales [block][head][key, value][16]. A score is a chain of fused multiply-adds over head_dim, a
+// The cache of one layer is two arrays: keys [block][head][head_dim][16] (tokens in the lanes) and
+// values [block][head][16][head_dim]. A score is a chain of fused multiply-adds over head_dim, a
 // value sum a chain over the positions from 0 upwards, the softmax denominator a sum of lanes by
 // block: all depend on the query's own position alone, so neither the chunk a query arrived in nor
 // the sequences beside it can change a bit.
@@ -24,9 +23,8 @@ struct Shape {
 };
 
 struct Cache {
-  Half* keys;
-  Half* values;
-  float* scales;
+  float* keys;
+  float* values;
 };
 
 struct Batch {
@@ -50,48 +48,30 @@ inline void rotate(float* x, const Shape& shape, int32_t position) {
   }
 }
 
-// The power of two that brings n values below 2^15; not finite values stay what they are.
-inline float half_scale(const float* x, int64_t n) {
-  float largest = 0;
-  for (int64_t i = 0; i < n; i++) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
-  if (!(largest > 32768.0f) || largest > std::numeric_limits<float>::max()) return 1.0f;
-  return std::ldexp(1.0f, std::ilogb(largest) - 14);
-}
-
 // Rotates and scales q in place, rotates k, and writes k and v of one token to its slot.
 inline void place(float* qkv, const Shape& shape, const Cache& cache, int32_t position, int32_t slot) {
-  const int64_t D = shape.head_dim, offset = slot % BLOCK;
+  const int64_t D = shape.head_dim;
   const float scale = 1.0f / std::sqrt(float(D));
   for (int64_t h = 0; h < shape.heads; h++) {
     float *q = qkv + h * 3 * D, *k = q + D, *v = k + D;
     rotate(q, shape, position);
     rotate(k, shape, position);
     for (int64_t d = 0; d < D; d++) q[d] *= scale;
-    const int64_t at = int64_t(slot / BLOCK) * shape.heads + h;
-    float* scales = cache.scales + at * 2 * BLOCK;
-    Half* keys = cache.keys + at * D * BLOCK + offset;
-    Half* values = cache.values + (at * BLOCK + offset) * D;
-    scales[offset] = half_scale(k, D);
-    scales[BLOCK + offset] = half_scale(v, D);
-    const Vec shrink_k = splat(1.0f / scales[offset]), shrink_v = splat(1.0f / scales[BLOCK + offset]);
-    for (int64_t d = 0; d < D; d += LANES) {
-      Half column[LANES];
-      store_half(column, load(k + d) * shrink_k);
-      for (int i = 0; i < LANES; i++) keys[(d + i) * BLOCK] = column[i];
-      store_half(values + d, load(v + d) * shrink_v);
-    }
+    const int64_t at = (int64_t(slot / BLOCK) * shape.heads + h) * D * BLOCK;
+    float* keys = cache.keys + at + slot % BLOCK;
+    for (int64_t d = 0; d < D; d++) keys[d * BLOCK] = k[d];
+    std::memcpy(cache.values + at + (slot % BLOCK) * D, v, D * sizeof(float));
   }
 }
 
 // Scores of Q queries against B blocks of keys.
 template <int Q, int B>
-inline void score(const float* const* q, const Half* const* keys, const float* const* scales, int64_t D,
-                  float* const* out) {
+inline void score(const float* const* q, const float* const* keys, int64_t D, float* const* out) {
   Vec acc[Q][B] = {};
   for (int64_t d = 0; d < D; d++) {
     Vec k[B];
 #pragma GCC unroll 8
-    for (int b = 0; b < B; b++) k[b] = load_half(keys[b] + d * BLOCK);
+    for (int b = 0; b < B; b++) k[b] = load(keys[b] + d * BLOCK);
 #pragma GCC unroll 8
     for (int i = 0; i < Q; i++) {
       const Vec x = splat(q[i][d]);
@@ -100,7 +80,7 @@ inline void score(const float* const* q, const Half* const* keys, const float* c
     }
   }
   for (int i = 0; i < Q; i++)
-    for (int b = 0; b < B; b++) store(out[i] + b * BLOCK, acc[i][b] * load(scales[b]));
+    for (int b = 0; b < B; b++) store(out[i] + b * BLOCK, acc[i][b]);
 }
 
 // Turns the scores of positions 0 .. last into exponentials; returns 1 / their sum.
@@ -120,11 +100,11 @@ inline float soften(float* scores, int64_t last) {
 
 // acc[Q][C] += p[t] * v[t] for t in [from, to) of one block.
 template <int Q, int C>
-inline void weigh(Vec (&acc)[Q][C], const float* const* p, const Half* v, int64_t D, int from, int to) {
+inline void weigh(Vec (&acc)[Q][C], const float* const* p, const float* v, int64_t D, int from, int to) {
   for (int t = from; t < to; t++) {
     Vec row[C];
 #pragma GCC unroll 8
-    for (int c = 0; c < C; c++) row[c] = load_half(v + t * D + c * LANES);
+    for (int c = 0; c < C; c++) row[c] = load(v + t * D + c * LANES);
 #pragma GCC unroll 8
     for (int i = 0; i < Q; i++) {
       const Vec x = splat(p[i][t]);
@@ -138,7 +118,9 @@ inline void weigh(Vec (&acc)[Q][C], const float* const* p, const Half* v, int64_
 class Attention {
  public:
   Attention(const Shape& shape, const Cache& cache, const int32_t* table, int64_t head)
-      : D_(shape.head_dim), heads_(shape.heads), head_(head), cache_(cache), table_(table) {}
+      : D_(shape.head_dim), stride_(shape.heads * shape.head_dim * BLOCK),
+        keys_(cache.keys + head * shape.head_dim * BLOCK),
+        values_(cache.values + head * shape.head_dim * BLOCK), table_(table) {}
 
   // q[i] is at position first + i; out[i] receives head_dim values.
   void run(int count, const float* const* q, int64_t first, float* const* out) {
@@ -150,11 +132,7 @@ class Attention {
     if (count == QUERIES) scores_of<QUERIES, 2>(q, width / BLOCK, scores);
     else for (int i = 0; i < count; i++) scores_of<1, 4>(q + i, width / BLOCK, scores + i);
     float inverse[QUERIES];
-    for (int i = 0; i < count; i++) {
-      inverse[i] = soften(scores[i], first + i);
-      for (int64_t t = 0; t <= first + i; t += BLOCK)
-        store(scores[i] + t, load(scores[i] + t) * load(scales(t / BLOCK) + BLOCK));
-    }
+    for (int i = 0; i < count; i++) inverse[i] = soften(scores[i], first + i);
     int64_t d = 0;
     for (; d + 4 * LANES <= D_; d += 4 * LANES) values_of<4>(count, scores, first, inverse, d, out);
     for (; d < D_; d += LANES) values_of<1>(count, scores, first, inverse, d, out);
@@ -166,13 +144,11 @@ class Attention {
     for (int64_t b = 0; b < blocks;) {
       float* out[Q];
       for (int i = 0; i < Q; i++) out[i] = scores[i] + b * BLOCK;
-      const Half* keys[B];
-      const float* factors[B];
+      const float* keys[B];
       const bool full = b + B <= blocks;
-      for (int j = 0; j < (full ? B : 1); j++)
-        keys[j] = cache_.keys + place_of(b + j) * D_ * BLOCK, factors[j] = scales(b + j);
-      if (full) score<Q, B>(q, keys, factors, D_, out);
-      else score<Q, 1>(q, keys, factors, D_, out);
+      for (int j = 0; j < (full ? B : 1); j++) keys[j] = keys_ + table_[b + j] * stride_;
+      if (full) score<Q, B>(q, keys, D_, out);
+      else score<Q, 1>(q, keys, D_, out);
       b += full ? B : 1;
     }
   }
@@ -210,12 +186,10 @@ class Attention {
       for (int c = 0; c < C; c++) store(out[i] + d + c * LANES, acc[i][c] * splat(inverse[i]));
   }
 
-  int64_t place_of(int64_t block) const { return table_[block] * heads_ + head_; }
-  const float* scales(int64_t block) const { return cache_.scales + place_of(block) * 2 * BLOCK; }
-  const Half* value(int64_t t) const { return cache_.values + place_of(t / BLOCK) * BLOCK * D_; }
+  const float* value(int64_t t) const { return values_ + table_[t / BLOCK] * stride_; }
 
-  int64_t D_, heads_, head_;
-  const Cache& cache_;
+  int64_t D_, stride_;
+  const float *keys_, *values_;
   const int32_t* table_;
 };
 

@@ -25,7 +25,7 @@ struct FinalLayer {
 };
 
 struct State {
-  explicit State(int threads) : pool(threads) {}
+  State(int threads, bool fine) : pool(threads), first(fine), second(fine) {}
   Pool pool;
   Rows first, second;
 };
@@ -43,6 +43,18 @@ void parallel(State& state, int64_t tasks, int64_t work, const Body& body) {
     state.pool.run(int(tasks), body);
 }
 
+// body(first, last) for runs of panels of `bytes` each. Memory streams at full speed only over
+// long contiguous runs, while several runs for each thread keep the threads in balance.
+template <class Body>
+void parallel_panels(State& state, int64_t count, int64_t bytes, int64_t work, const Body& body) {
+  constexpr int64_t LONG = 512 << 10;
+  const int64_t fair = count / (4 * state.pool.size());
+  const int64_t run = std::max<int64_t>(1, std::min(fair, LONG / bytes));
+  parallel(state, (count + run - 1) / run, work, [&](int r) {
+    body(r * run, std::min(count, (r + 1) * run));
+  });
+}
+
 // 16 channels to a row of `width` values, of which the last may be padding.
 void put(float* row, int64_t width, int64_t channel, Vec y) {
   if (channel + LANES <= width) store(row + channel, y);
@@ -54,7 +66,7 @@ void put(float* row, int64_t width, int64_t channel, Vec y) {
 #pragma GCC visibility push(default)
 extern "C" {
 
-void* pythia_open(int threads) { return new State(threads); }
+void* pythia_open(int threads, int fine) { return new State(threads, fine != 0); }
 void pythia_close(void* state) { delete static_cast<State*>(state); }
 int pythia_threads(void* state) { return static_cast<State*>(state)->pool.size(); }
 
@@ -80,13 +92,14 @@ void pythia_project_in(void* handle, const Layer* layer, const float* x, int64_t
     state.second.quantise(t, y.data());
   });
   const int64_t a = panels(layer->qkv.out), b = panels(layer->up.out);
-  parallel(state, a + b, tokens * hidden * (layer->qkv.out + layer->up.out), [&](int p) {
-    if (p < a)
-      multiply_panel(layer->qkv, p, state.first.data(), int(tokens), [&](int t, int64_t c, Vec y) {
+  const int64_t work = tokens * hidden * (layer->qkv.out + layer->up.out);
+  parallel_panels(state, a + b, PANEL * hidden, work, [&](int64_t first, int64_t last) {
+    for (int64_t p = first; p < std::min(a, last); p++)
+      multiply_panel(layer->qkv, p, state.first.get(), [&](int t, int64_t c, Vec y) {
         put(qkv + t * layer->qkv.out, layer->qkv.out, c, y);
       });
-    else
-      multiply_panel(layer->up, p - a, state.second.data(), int(tokens), [&](int t, int64_t c, Vec y) {
+    for (int64_t p = std::max(a, first); p < last; p++)
+      multiply_panel(layer->up, p - a, state.second.get(), [&](int t, int64_t c, Vec y) {
         put(up + t * layer->up.out, layer->up.out, c, gelu(y));
       });
   });
@@ -136,15 +149,18 @@ void pythia_project_out(void* handle, const Layer* layer, float* x, int64_t toke
     if (i % 2) state.first.quantise(t, attended + t * hidden);
     else state.second.quantise(t, up + t * wide);
   });
-  parallel(state, panels(hidden), tokens * hidden * (hidden + wide), [&](int p) {
+  const int64_t bytes = PANEL * (hidden + wide), work = tokens * hidden * (hidden + wide);
+  parallel_panels(state, panels(hidden), bytes, work, [&](int64_t first, int64_t last) {
     const auto add = [&](int t, int64_t c, Vec y) {
       float* row = x + t * hidden;
       Vec residual{};
       for (int64_t i = c; i < std::min(hidden, c + LANES); i++) residual[i - c] = row[i];
       put(row, hidden, c, residual + y);
     };
-    multiply_panel(layer->dense, p, state.first.data(), int(tokens), add);
-    multiply_panel(layer->down, p, state.second.data(), int(tokens), add);
+    for (int64_t p = first; p < last; p++)
+      multiply_panel(layer->dense, p, state.first.get(), add);
+    for (int64_t p = first; p < last; p++)
+      multiply_panel(layer->down, p, state.second.get(), add);
   });
 }
 
@@ -160,8 +176,10 @@ void pythia_logits(void* handle, const FinalLayer* final, const float* x, int64_
     normalise(x + t * hidden, hidden, moments(x + t * hidden, hidden, eps), final->norm, y.data());
     state.first.quantise(t, y.data());
   });
-  parallel(state, panels(final->head.out), rows * hidden * final->head.out, [&](int p) {
-    head_panel(final->head, p, state.first.data(), int(rows), logits);
+  const int64_t count = panels(final->head.out), work = rows * hidden * final->head.out;
+  parallel_panels(state, count, 2 * PANEL * hidden, work, [&](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; p++)
+      head_panel(final->head, p, state.first.get(), logits);
   });
 }
 

@@ -167,30 +167,48 @@ struct Linear {
   int64_t out, in;
 };
 
-// y[64] of one panel for one token, bias included: 16 channels at a time to `use(channel, vec)`.
+// One token's activations as one Row, or where `fine` is set as two: the second is what rounding
+// took from the first, so that the pair holds the row exactly enough for fp32.
+struct Activations {
+  const Row* rows;
+  int tokens;
+  bool fine;
+  int per_token() const { return fine ? 2 : 1; }
+};
+
+// The raw sums of one panel, register tile by register tile: use(first token, count, sums).
 template <class Use>
-inline void finish(const Linear& w, int64_t panel, const Row& row, const int32_t* sums, const Use& use) {
-  for (int c = 0; c < PANEL; c += LANES) {
-    IVec high, low;
-    std::memcpy(&high, sums + c, sizeof high);
-    std::memcpy(&low, sums + PANEL + c, sizeof low);
-    const Vec q = fma(to_float(high), splat(256.0f), to_float(low));
-    const int64_t channel = panel * PANEL + c;
-    use(channel, fma(q * splat(row.scale), load(w.scale + channel), load(w.bias + channel)));
+inline void sum_panel(const uint8_t* panel, int64_t depth, const Activations& x, const Use& use) {
+  alignas(64) int32_t sums[2 * TILE * PANEL];
+  const int step = TILE / x.per_token();
+  for (int t = 0; t < x.tokens; t += step) {
+    const int count = x.tokens - t < step ? x.tokens - t : step;
+    dot_tile(panel, x.rows + t * x.per_token(), count * x.per_token(), depth, sums);
+    use(t, count, sums);
   }
 }
 
-// Calls use(token, channel, vec) for every token and 16 channels of one panel.
+// 16 channels of x W / scale for one Row.
+inline Vec combine(const int32_t* sums, int channel) {
+  IVec high, low;
+  std::memcpy(&high, sums + channel, sizeof high);
+  std::memcpy(&low, sums + PANEL + channel, sizeof low);
+  return fma(to_float(high), splat(256.0f), to_float(low));
+}
+
+// Calls use(token, channel, vec) with x W + bias for every token and 16 channels of one panel.
 template <class Use>
-inline void multiply_panel(const Linear& w, int64_t panel, const Row* rows, int tokens, const Use& use) {
-  alignas(64) int32_t sums[2 * TILE * PANEL];
-  for (int t0 = 0; t0 < tokens; t0 += TILE) {
-    const int n = tokens - t0 < TILE ? tokens - t0 : TILE;
-    dot_tile(w.packed + panel * PANEL * w.in, rows + t0, n, w.in, sums);
-    for (int t = 0; t < n; t++)
-      finish(w, panel, rows[t0 + t], sums + 2 * t * PANEL,
-             [&](int64_t channel, Vec y) { use(t0 + t, channel, y); });
-  }
+inline void multiply_panel(const Linear& w, int64_t panel, const Activations& x, const Use& use) {
+  sum_panel(w.packed + panel * PANEL * w.in, w.in, x, [&](int first, int count, const int32_t* sums) {
+    for (int t = first; t < first + count; t++, sums += 2 * PANEL * x.per_token())
+      for (int c = 0; c < PANEL; c += LANES) {
+        const Row* row = x.rows + t * x.per_token();
+        Vec y = combine(sums, c) * splat(row[0].scale);
+        if (x.fine) y = fma(combine(sums + 2 * PANEL, c), splat(row[1].scale), y);
+        const int64_t channel = panel * PANEL + c;
+        use(t, channel, fma(y, load(w.scale + channel), load(w.bias + channel)));
+      }
+  });
 }
 
 // The head keeps 15 bits and a sign of its fp16 weights: two panels, high and low, one after the
@@ -201,25 +219,30 @@ struct Head {
   int64_t out, in;
 };
 
-inline void head_panel(const Head& w, int64_t panel, const Row* rows, int tokens, float* logits) {
-  alignas(64) int32_t high[2 * TILE * PANEL], low[2 * TILE * PANEL];
+// x W for one Row and one channel, from the sums with the high and the low plane of the weights.
+inline double combine(const int32_t* high, const int32_t* low, int64_t c) {
+  return 65536.0 * high[c] + 256.0 * (double(low[c]) + high[PANEL + c]) + low[PANEL + c];
+}
+
+inline void head_panel(const Head& w, int64_t panel, const Activations& x, float* logits) {
   const uint8_t* base = w.packed + panel * 2 * PANEL * w.in;
   const int64_t first = panel * PANEL;
   const int64_t count = w.out - first < PANEL ? w.out - first : PANEL;
-  for (int t0 = 0; t0 < tokens; t0 += TILE) {
-    const int n = tokens - t0 < TILE ? tokens - t0 : TILE;
-    dot_tile(base, rows + t0, n, w.in, high);
-    dot_tile(base + PANEL * w.in, rows + t0, n, w.in, low);
-    for (int t = 0; t < n; t++) {
-      const int32_t *hh = high + 2 * t * PANEL, *lh = hh + PANEL;
-      const int32_t *hl = low + 2 * t * PANEL, *ll = hl + PANEL;
+  sum_panel(base, w.in, x, [&](int t0, int tokens, const int32_t* high) {
+    alignas(64) int32_t low[2 * TILE * PANEL];
+    const int rows = x.per_token();
+    dot_tile(base + PANEL * w.in, x.rows + t0 * rows, tokens * rows, w.in, low);
+    for (int t = 0; t < tokens; t++) {
+      const Row* row = x.rows + (t0 + t) * rows;
+      const int at = 2 * PANEL * t * rows, next = at + 2 * PANEL;
       float* out = logits + (t0 + t) * w.out + first;
       for (int64_t c = 0; c < count; c++) {
-        const double q = 65536.0 * hh[c] + 256.0 * (double(hl[c]) + lh[c]) + ll[c];
-        out[c] = float(q * (double(rows[t0 + t].scale) * w.scale[first + c]));
+        double y = combine(high + at, low + at, c) * row[0].scale;
+        if (x.fine) y += combine(high + next, low + next, c) * row[1].scale;
+        out[c] = float(y * w.scale[first + c]);
       }
     }
-  }
+  });
 }
 
 // int8 [out, in] row-major to panels; `stride` bytes from one panel to the next.

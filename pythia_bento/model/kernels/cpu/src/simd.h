@@ -24,40 +24,6 @@ typedef uint32_t UVec __attribute__((vector_size(64), aligned(64)));
 inline Vec splat(float value) { return Vec{} + value; }
 inline Vec load(const float* p) { Vec v; std::memcpy(&v, p, sizeof v); return v; }
 inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
-
-// IEEE half precision in memory, 16 values at a time; stores round to nearest even.
-typedef uint16_t Half;
-inline Vec load_half(const Half* p) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-#elif defined(__F16C__)
-  const __m128i* h = reinterpret_cast<const __m128i*>(p);
-  union { __m256 h[2]; Vec v; } r;
-  r.h[0] = _mm256_cvtph_ps(_mm_loadu_si128(h));
-  r.h[1] = _mm256_cvtph_ps(_mm_loadu_si128(h + 1));
-  return r.v;
-#else
-  _Float16 h[LANES];
-  std::memcpy(h, p, sizeof h);
-  Vec v;
-  for (int i = 0; i < LANES; i++) v[i] = h[i];
-  return v;
-#endif
-}
-inline void store_half(Half* p, Vec v) {
-#if defined(__AVX512F__)
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, 0));
-#elif defined(__F16C__)
-  union { Vec v; __m256 h[2]; } r{v};
-  __m128i* h = reinterpret_cast<__m128i*>(p);
-  _mm_storeu_si128(h, _mm256_cvtps_ph(r.h[0], 0));
-  _mm_storeu_si128(h + 1, _mm256_cvtps_ph(r.h[1], 0));
-#else
-  _Float16 h[LANES];
-  for (int i = 0; i < LANES; i++) h[i] = (_Float16)v[i];
-  std::memcpy(p, h, sizeof h);
-#endif
-}
 inline Vec bits_to_float(IVec v) { Vec r; std::memcpy(&r, &v, sizeof r); return r; }
 inline IVec float_to_bits(Vec v) { IVec r; std::memcpy(&r, &v, sizeof r); return r; }
 inline Vec select(IVec mask, Vec yes, Vec no) {
