@@ -90,16 +90,17 @@ def _measure_model(model: str, engines: Sequence[Engine], rounds: int) -> list[R
     checkpoint = CACHE / model
     _say(f"{model}: random checkpoint in {checkpoint}")
     shapes.write_checkpoint(model, checkpoint)
+    results, processes = [], []
     with contextlib.ExitStack() as stack:
-        processes = []
         for engine in engines:
             if not engine.is_installed:
-                _say(f"{engine.name}: not installed (make bench-peers)")
+                results.append(Result(model, engine.name, LOAD))
                 continue
             _say(f"{engine.name}: loading")
             log = checkpoint.with_name(f"{model}-{engine.variant}.log")
-            processes.append(stack.enter_context(Process(engine, checkpoint, log)))
-        results = [Result(model, p.engine.name, LOAD, peak_mb=round(p.peak_mb)) for p in processes]
+            process = stack.enter_context(Process(engine, checkpoint, log))
+            results.append(Result(model, engine.name, LOAD, peak_mb=round(process.peak_mb)))
+            processes.append(process)
         for task in TASKS:
             results += _measure_task(model, task, processes, rounds)
     return results
@@ -136,6 +137,7 @@ def _result(model: str, task: Task, engine: Engine, samples: list[tuple[float, f
         probe_gb_s=round(bandwidth, 1),
         percent_of_limit=round(weights / (bandwidth * 1e9) / step * 100, 1) if task.new else None,
         rounds=tuple(round(task.tokens / s, 2) for s, _ in samples),
+        probes=tuple(round(b, 1) for _, b in samples),
     )
 
 
