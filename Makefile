@@ -39,16 +39,18 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/mypy
 
 bench: $(READY)  ## speed beside other engines on this machine (ARGS=... goes to the benchmark)
-	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench.cpu $(ARGS)
 
 bench-peers: $(READY)  ## install llama.cpp and CTranslate2, so that `make bench` includes them
-	$(BIN)/pip install --no-deps --require-hashes -r requirements/peers.txt
+	$(BIN)/python -m venv .venv-peers
+	CMAKE_ARGS="-DGGML_NATIVE=ON" .venv-peers/bin/pip install --no-deps --require-hashes \
+		--no-binary llama-cpp-python -r requirements/peers.txt
 
 lock: $(READY)  ## resolve requirements/*.txt anew
 	requirements/lock
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) .venv-peers build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis pythia_bento/model/kernels/cpu/lib
 
 $(READY): pyproject.toml requirements/test.txt requirements/compiler.txt

@@ -27,12 +27,13 @@ class GPTNeoX:
         report = on_progress or (lambda done, total: None)
         self.table = kernels.load_embedding(source.embedding())
         report(1, total)
+        # The largest parts first, while little memory is taken: their temporaries set the peak.
+        self.head = kernels.load_head(source.head())
+        report(2, total)
         self.layers = []
         for index in range(self.config.num_layers):
             self.layers.append(kernels.load_layer(source.layer(index)))
-            report(index + 2, total)
-        self.head = kernels.load_head(source.head())
-        report(total, total)
+            report(index + 3, total)
 
     def forward(self, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """Hidden states before the final norm, fp32 [T, H]; writes K and V into ``cache``."""

@@ -134,8 +134,9 @@ class CpuKernels:
         panels = _panels(out)
         packed = _weights(panels * 2 * PANEL * depth)
         scale = torch.zeros(panels * PANEL)
-        for first in range(0, panels, 128):
-            rows = head.weight[first * PANEL : (first + 128) * PANEL].float()
+        step = 8  # panels at a time: the temporaries are several times as large as the weights
+        for first in range(0, panels, step):
+            rows = head.weight[first * PANEL : (first + step) * PANEL].float()
             largest = rows.abs().amax(1)
             q = (rows * (RANGE / largest.clamp_min(1e-30))[:, None]).round().to(torch.int32)
             scale[first * PANEL : first * PANEL + len(rows)] = largest / RANGE
