@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.cuda_decode import CapturedDecode, Flight
+from pythia_bento.engine.cuda_prefill import CapturedPrefill
 from pythia_bento.engine.model_runner import ChunkResult, ModelRunner
 from pythia_bento.engine.scheduler import Chunk
 from pythia_bento.model.gpt_neox import GPTNeoX
@@ -34,19 +35,35 @@ class CudaModelRunner(ModelRunner):
         assert isinstance(self._cache, TritonKVCache)
         with torch.inference_mode():
             self.decode = CapturedDecode(model, self._cache, num_tokens, max_batch, on_progress)
+            self.prefill = CapturedPrefill(model, self._cache, num_tokens)
         self._ahead: Flight | None = None
+        self._ready: Tensor | None = None  # logits that a graph has made
 
     @torch.inference_mode()
     def execute(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
         """See ``ModelRunner.execute``."""
-        if not all(_is_decode(chunk) for chunk in chunks):
+        if all(_is_decode(chunk) for chunk in chunks):
+            if all(_is_plain(chunk) for chunk in chunks):
+                return self._decode(chunks)
+            self.decode.start(chunks, 1)
+            return self._choose_from(self.decode.logits(len(chunks)), chunks)
+        if not self.prefill.fits(chunks) or any(_is_scored(chunk) for chunk in chunks):
             return super().execute(chunks)
-        if all(_is_plain(chunk) for chunk in chunks):
-            return self._decode(chunks)
-        self.decode.start(chunks, 1)
+        done = self.prefill.run(chunks)
+        if not all(_is_plain(chunk) for chunk in chunks if chunk.samples):
+            return self._choose_from(done.rows(len(chunks)), chunks)
+        tokens = done.tokens.tolist()
+        return [
+            ChunkResult([token] if chunk.samples else [], [], is_finite=token >= 0)
+            for chunk, token in zip(chunks, tokens, strict=False)
+        ]
+
+    def _choose_from(self, logits: Tensor, chunks: Sequence[Chunk]) -> list[ChunkResult]:
+        """Sample eagerly from the logits of each chunk's last token."""
         results = [ChunkResult([], []) for _ in chunks]
-        logits = self.decode.logits(len(chunks))
+        self._ready = logits
         self._choose_tokens(chunks, list(range(len(chunks) + 1)), logits, results)
+        self._ready = None
         return results
 
     def _decode(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
@@ -79,16 +96,19 @@ class CudaModelRunner(ModelRunner):
         return most
 
     def _logits(self, hidden: Tensor, rows: list[int]) -> Tensor:
-        """``hidden`` are logits already where a captured step made them."""
-        if hidden.shape[1] != self._model.config.vocab_size or hidden.data_ptr() != (
-            self.decode.logits(1).data_ptr()
-        ):
+        """``hidden`` are logits already where a graph made them."""
+        if hidden is not self._ready:
             return super()._logits(hidden, rows)
-        return hidden
+        return hidden if len(rows) == len(hidden) else hidden[rows]
 
 
 def _is_decode(chunk: Chunk) -> bool:
-    return chunk.count == 1 and chunk.samples and not chunk.sequence.prompt_rows
+    return chunk.count == 1 and chunk.samples and not _is_scored(chunk)
+
+
+def _is_scored(chunk: Chunk) -> bool:
+    """Whether log-probabilities of the prompt are still to come."""
+    return bool(chunk.sequence.prompt_rows)
 
 
 def _is_plain(chunk: Chunk) -> bool:

@@ -15,7 +15,6 @@ import triton
 import triton.language as tl
 
 from pythia_bento.model.kernels.triton.device import prefetch, wait_for_inputs
-from pythia_bento.model.kernels.triton.products import partial_tile
 
 
 @triton.jit
@@ -216,6 +215,7 @@ def decode_attention(
     ticket_ptr,
     max_tiles,
     qk_scale,
+    next_ptr,  # PREFETCH bytes that the next kernel will read
     HEAD: tl.constexpr,
     BD: tl.constexpr,
     HEADS: tl.constexpr,
@@ -223,80 +223,29 @@ def decode_attention(
     TILE: tl.constexpr,
     SPLIT: tl.constexpr,
     STAGES: tl.constexpr,
-    PDL: tl.constexpr,
-):
-    """``attend_row`` over a grid of heads, sequences and splits."""
-    wait_for_inputs(PDL)
-    attend_row(
-        *(qkv_ptr, k_cache, v_cache, out_ptr, cos_ptr, sin_ptr, context_lens_ptr, tables_ptr),
-        *(table_stride, acc_ptr, best_ptr, ticket_ptr, max_tiles, qk_scale),
-        *(tl.program_id(0), tl.program_id(1), tl.program_id(2)),
-        *(HEAD, BD, HEADS, ROTARY, TILE, SPLIT, STAGES),
-    )
-
-
-@triton.jit(do_not_specialize=["table_stride", "max_tiles", "num_seqs", "down_programs"])
-def attend_and_down(
-    qkv_ptr,
-    k_cache,
-    v_cache,
-    out_ptr,
-    cos_ptr,
-    sin_ptr,
-    context_lens_ptr,
-    tables_ptr,
-    table_stride,
-    acc_ptr,
-    best_ptr,
-    ticket_ptr,
-    max_tiles,
-    qk_scale,
-    down_ptr,
-    up_ptr,
-    part_ptr,
-    num_seqs,
-    down_programs,  # of each piece
-    next_ptr,  # PREFETCH bytes that later kernels will read
-    HEAD: tl.constexpr,
-    BD: tl.constexpr,
-    HEADS: tl.constexpr,
-    ROTARY: tl.constexpr,
-    TILE: tl.constexpr,
-    SPLIT: tl.constexpr,
-    ATTENTION_STAGES: tl.constexpr,
-    UP: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    STAGES: tl.constexpr,
-    FAST: tl.constexpr,
     PREFETCH: tl.constexpr,
-    PARTS: tl.constexpr,
     WARPS: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """For few sequences: attention, which waits for memory most of the time, beside down."""
-    pid = tl.program_id(0)
-    rows = num_seqs * HEADS * SPLIT
-    downs = down_programs * CHUNKS
-    wait_for_inputs(PDL)
-    if pid < rows:
+    """``attend_row`` over a grid of heads, sequences and splits.
+
+    With few rows attention waits for memory most of the time: programs after the last split fetch
+    the next kernel's weights meanwhile.
+    """
+    part = tl.program_id(2)
+    if part < SPLIT:
+        wait_for_inputs(PDL)
         attend_row(
             *(qkv_ptr, k_cache, v_cache, out_ptr, cos_ptr, sin_ptr, context_lens_ptr, tables_ptr),
             *(table_stride, acc_ptr, best_ptr, ticket_ptr, max_tiles, qk_scale),
-            *(pid // SPLIT % HEADS, pid // (SPLIT * HEADS), pid % SPLIT),
-            *(HEAD, BD, HEADS, ROTARY, TILE, SPLIT, ATTENTION_STAGES),
-        )
-    elif pid < rows + downs:
-        at = pid - rows
-        partial_tile(
-            *(down_ptr, down_ptr, up_ptr, up_ptr, part_ptr, num_seqs),
-            *(at % down_programs, at // down_programs + 1),
-            *(HEADS * HEAD, UP, CHUNKS, BM, BN, BK, STAGES, FAST),
+            *(tl.program_id(0), tl.program_id(1), part),
+            *(HEAD, BD, HEADS, ROTARY, TILE, SPLIT, STAGES),
         )
     elif PREFETCH > 0:
-        prefetch(next_ptr, pid - rows - downs, PREFETCH, PARTS, WARPS)
+        across = HEADS * tl.num_programs(1)
+        index = (part - SPLIT) * across + tl.program_id(1) * HEADS + tl.program_id(0)
+        parts = (tl.num_programs(2) - SPLIT) * across
+        prefetch(next_ptr, index, parts, PREFETCH, WARPS)
 
 
 @triton.jit
@@ -314,22 +263,26 @@ def rotate_and_write(
     ROTARY: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """One token and head of a prefill: what ``decode_attention`` does before its loop."""
+    """One token and head of a prefill: what ``decode_attention`` does before its loop.
+
+    A token with a negative slot is padding: nothing is written for it.
+    """
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
-    dims = tl.arange(0, BD)
-    position = tl.load(positions_ptr + token)
     slot = tl.load(slots_ptr + token)
-    row_ptr = qkv_ptr + token * HEADS * 3 * HEAD
-    write_kv(
-        *(row_ptr, k_cache, v_cache, cos_ptr, sin_ptr, position, slot, head, dims),
-        *(HEAD, HEADS, ROTARY, TILE),
-    )
-    one = tl.zeros([1], tl.int32)
-    base = row_ptr + one[:, None] + head * 3 * HEAD
-    q = rotate(base, cos_ptr, sin_ptr, position + one, dims, HEAD, ROTARY)
-    tl.debug_barrier()  # every thread has read its pair before one is overwritten
-    tl.store(base + dims[None, :], q, mask=(dims < HEAD)[None, :])
+    if slot >= 0:
+        dims = tl.arange(0, BD)
+        position = tl.load(positions_ptr + token)
+        row_ptr = qkv_ptr + token * HEADS * 3 * HEAD
+        write_kv(
+            *(row_ptr, k_cache, v_cache, cos_ptr, sin_ptr, position, slot, head, dims),
+            *(HEAD, HEADS, ROTARY, TILE),
+        )
+        one = tl.zeros([1], tl.int32)
+        base = row_ptr + one[:, None] + head * 3 * HEAD
+        q = rotate(base, cos_ptr, sin_ptr, position + one, dims, HEAD, ROTARY)
+        tl.debug_barrier()  # every thread has read its pair before one is overwritten
+        tl.store(base + dims[None, :], q, mask=(dims < HEAD)[None, :])
 
 
 @triton.jit(do_not_specialize=["table_stride", "num_seqs"])

@@ -22,6 +22,7 @@ from pythia_bento.model.kernels.triton.packing import (
 
 NORM_WARPS = 8
 SAMPLE_BLOCK = 1024
+FETCH_IN, FETCH_OUT = 0.4, 1.0
 PREFETCH_PARTS = 64  # programs that fetch upcoming weights
 
 
@@ -33,7 +34,9 @@ class Launcher:
         self.device = device
         self.fast = device.type == "cuda"  # else Triton's interpreter, which has no assembly
         is_hopper = self.fast and torch.cuda.get_device_capability(device)[0] >= 9
-        self.tma = self.l2 = is_hopper
+        self.tma = is_hopper
+        # Shares of the weights that are fetched into the L2 cache during the kernel before.
+        self.fetch_in, self.fetch_out = FETCH_IN, FETCH_OUT
         self.pdl = False
         self.overlap: dict[str, bool] = {}
         self.block_size = tiles.kv_tile(config.head_dim)
@@ -68,11 +71,11 @@ class Launcher:
         """
         hidden = self.config.hidden_size
         scales = (layer.dense_scale, layer.down_scale, layer.out_bias) if layer else (x, x, x)
-        size = upcoming.nbytes if upcoming is not None and self.l2 else 0
+        size = self._fetched(upcoming, self.fetch_in)
         norm[(len(x) + (PREFETCH_PARTS if size else 0),)](
             *(x, x if table is None else table, x if token_ids is None else token_ids),
             *(x if parts is None else parts, *scales, norms, h, len(x)),
-            *(len(x) * hidden, self.config.norm_eps, _bytes(upcoming) if size else x),
+            *(len(x) * hidden, self.config.norm_eps, x if upcoming is None else upcoming),
             H=hidden,
             BLOCK=triton.next_power_of_2(hidden),
             CHUNKS=0 if parts is None else CHUNKS,
@@ -241,75 +244,39 @@ class Launcher:
         out: Tensor,
         scale: float,
         *,
+        upcoming: Tensor | None = None,
         splits: int | None = None,
         stages: int = 2,
         warps: int = 4,
     ) -> None:
-        """One new token a sequence: rotate, write to the cache, attend."""
+        """One new token a sequence: rotate, write to the cache, attend.
+
+        ``upcoming`` weights are fetched meanwhile.
+        """
         heads, count = self.config.num_heads, len(qkv)
         splits = splits or tiles.splits(count * heads, scratch.max_tiles)
-        attention.decode_attention[(heads, count, splits)](
+        size = self._fetched(upcoming, self.fetch_out)
+        extra = triton.cdiv(PREFETCH_PARTS, heads * count) if size else 0
+        attention.decode_attention[(heads, count, splits + extra)](
             *(qkv, keys, values, out, self._cosine, self._sine, context_lens),
             *(tables, tables.stride(0), scratch.acc, scratch.best, scratch.tickets),
-            *(scratch.max_tiles, self.score_scale(scale)),
+            *(scratch.max_tiles, self.score_scale(scale), out if upcoming is None else upcoming),
             ROTARY=self.config.rotary_dims,
             SPLIT=splits,
             STAGES=stages,
+            PREFETCH=size,
+            WARPS=warps,
             PDL=self.pdl,
             num_warps=warps,
             **self._shape,
             **self.overlap,
         )
 
-    def attend_and_down(
-        self,
-        layer: TritonLayer,
-        qkv: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        context_lens: Tensor,
-        tables: Tensor,
-        scratch: AttentionScratch,
-        attended: Tensor,
-        up: Tensor,
-        parts: Tensor,
-        *,
-        upcoming: Tensor | None = None,
-        tile: tiles.Tile | None = None,
-        splits: int | None = None,
-        stages: int = 2,
-    ) -> None:
-        """``decode_attention`` and all pieces of ``out_partial`` but the first, in one launch."""
-        hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(up)
-        heads = self.config.num_heads
-        splits = splits or tiles.splits(count * heads, scratch.max_tiles)
-        tile = (tile or tiles.choose(tiles.DOWN, count)).fit(hidden, hidden)
-        downs = _grid(hidden, count, tile)[0]
-        size = upcoming.nbytes if upcoming is not None and self.l2 else 0
-        extra = PREFETCH_PARTS if size else 0
-        attention.attend_and_down[(count * heads * splits + downs * CHUNKS + extra,)](
-            *(qkv, keys, values, attended, self._cosine, self._sine, context_lens),
-            *(tables, tables.stride(0), scratch.acc, scratch.best, scratch.tickets),
-            *(scratch.max_tiles, self.score_scale(layer.qk_scale), layer.down, up, parts),
-            *(count, downs, _bytes(upcoming) if size else up),
-            ROTARY=self.config.rotary_dims,
-            SPLIT=splits,
-            ATTENTION_STAGES=stages,
-            UP=inner,
-            CHUNKS=CHUNKS,
-            BM=tile.rows,
-            BN=tile.tokens,
-            BK=self._out_depth,
-            STAGES=tile.stages,
-            FAST=self.fast,
-            PREFETCH=size,
-            PARTS=PREFETCH_PARTS,
-            WARPS=tile.warps,
-            PDL=self.pdl,
-            num_warps=tile.warps,
-            **self._shape,
-            **self.overlap,
-        )
+    def _fetched(self, upcoming: Tensor | None, share: float) -> int:
+        """Bytes of ``upcoming`` to fetch ahead, a multiple of 4096."""
+        if upcoming is None or not self.tma:
+            return 0
+        return int(upcoming.nbytes * share) // 4096 * 4096
 
     def score_scale(self, scale: float) -> float:
         """1 / sqrt(head_dim) and the change to base 2, times a layer's power of two."""
@@ -366,11 +333,6 @@ class AttentionScratch:
         self.acc = torch.empty(*shape, config.head_dim, device=device)
         self.best = torch.empty(*shape, 2, device=device)
         self.tickets = torch.zeros(rows, config.num_heads, dtype=torch.int32, device=device)
-
-
-def _bytes(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    return tensor.view(torch.uint8)
 
 
 def _grid(rows: int, tokens: int, tile: tiles.Tile) -> tuple[int]:

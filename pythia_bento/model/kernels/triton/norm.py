@@ -38,7 +38,7 @@ def norm(
     Programs from ``num_tokens`` on only fetch the next kernel's weights.
     """
     if PREFETCH > 0 and tl.program_id(0) >= num_tokens:
-        prefetch(next_ptr, tl.program_id(0) - num_tokens, PREFETCH, PARTS, WARPS)
+        prefetch(next_ptr, tl.program_id(0) - num_tokens, PARTS, PREFETCH, WARPS)
     else:
         token = tl.program_id(0).to(tl.int64)
         cols = tl.arange(0, BLOCK)

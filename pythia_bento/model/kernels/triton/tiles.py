@@ -40,11 +40,6 @@ OUT_PARTIAL = (
     (128, Tile(64, 64, 3, 4)),
     (1 << 30, Tile(64, 128, 2, 4)),
 )
-# The MLP's second product beside the attention: four warps.
-DOWN = (
-    (8, Tile(64, 8, 6, 4)),
-    (1 << 30, Tile(64, 16, 6, 4)),
-)
 HEAD = (
     (16, Tile(64, 16, 4, 4, 128)),
     (32, Tile(64, 32, 4, 4, 128)),
@@ -55,7 +50,7 @@ HEAD = (
 WIDE_IN = Tile(256, 128, 4, 8, 64)
 WIDE_OUT = Tile(128, 128, 4, 8, 64)
 WIDE_FROM = 257  # tokens from which widening the weights first pays
-FUSED_UP_TO = 16  # tokens up to which the attention shares a launch
+FETCH_UP_TO = 32  # tokens up to which a step leaves memory idle
 
 
 def choose(table: tuple[tuple[int, Tile], ...], tokens: int) -> Tile:

@@ -1,0 +1,58 @@
+"""Prefill throughput of the engine on one GPU: ``python -m bench.prefill [--models ...]``.
+
+``batch`` prompts of ``--prompt`` tokens in one step, first tokens chosen and read.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from bench import gpu
+from bench.random_model import model_config
+
+ROUNDS = 5
+
+
+def main() -> None:
+    """Measure, print, write."""
+    args = gpu.arguments("h200-prefill.json", "1,8,128").parse_args()
+    batches = [int(batch) for batch in args.batches.split(",")]
+    rows = []
+    for name in args.models.split(","):
+        config = model_config(name)
+        engine = gpu.load_engine(name, max(batches), args.prompt + 1, max(batches) * args.prompt)
+        for batch in batches:
+            times = []
+            for seed in range(ROUNDS + 1):
+                asked = gpu.requests(batch, args.prompt, 1, 1000 * batch + seed)
+                start = gpu.now()
+                for request in asked:
+                    engine.add_request(request)
+                while engine.has_work:
+                    engine.step()
+                times.append(gpu.now() - start)
+            seconds = sorted(times[1:])[ROUNDS // 2]
+            tokens = batch * args.prompt
+            hidden, inner = config.hidden_size, config.intermediate_size
+            flops = 2.0 * tokens * config.num_layers * hidden * (4 * hidden + 2 * inner)
+            rows.append(
+                {
+                    "model": name,
+                    "backend": "pythia-bento w8a16",
+                    "batch": batch,
+                    "prompt": args.prompt,
+                    "ms": round(seconds * 1e3, 3),
+                    "tokens_per_s": round(tokens / seconds, 1),
+                    "tflops": round(flops / seconds / 1e12, 1),
+                }
+            )
+            print(rows[-1], flush=True)
+        engine.close()
+    gpu.write(args.out, rows)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(4)
+    sys.exit(main())
