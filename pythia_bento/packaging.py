@@ -11,7 +11,7 @@ from pathlib import Path
 from bentoml.images import Image
 from bentoml.models import BentoModel
 
-from pythia_bento.checkpoints import manifest
+from pythia_bento.catalog import BUNDLED
 from pythia_bento.settings import Settings
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements"
@@ -36,6 +36,13 @@ _TRIM = (
 _TRIM_GPU_LIBRARIES = (
     f"find {_PACKAGES}/bitsandbytes -name 'libbitsandbytes_*.so'"
     " ! -name libbitsandbytes_cpu.so -delete"
+)
+# BentoML has everything compiled, but most of these is never imported. What is imported must be
+# compiled: where the root is read-only Python would do it again at every start.
+_COMPILE = (
+    f"cd {_PACKAGES}"
+    " && find torch sympy networkx mpmath -name __pycache__ -prune -exec rm -r {} +"
+    " && /app/.venv/bin/python -c 'import bitsandbytes.functional'"
 )
 _CLEAN = "pip uninstall -y uv && rm -rf /root/.cache"
 
@@ -63,7 +70,7 @@ def image(settings: Settings) -> Image | None:
         python_requirements=requirements.read_text(),
         commands=[f"pip install --no-cache-dir {UV}", *([_C_COMPILER] if gpu else [])],
         # What these delete takes no room only where layers are squashed: see `make image`.
-        post_commands=[_TRIM, *([] if gpu else [_TRIM_GPU_LIBRARIES]), _CLEAN],
+        post_commands=[_TRIM, *([] if gpu else [_TRIM_GPU_LIBRARIES]), _COMPILE, _CLEAN],
     )
 
 
@@ -81,7 +88,7 @@ def pinned_model(settings: Settings) -> BentoModel | None:
     Raises ModelNotFound and CheckpointError.
     """
     name = settings.model.partition("@")[0]
-    if name == manifest.BUNDLED or Path(settings.model).expanduser().is_dir():
+    if name == BUNDLED or Path(settings.model).expanduser().is_dir():
         return None
     # Imported here: these bring torch, which takes seconds.
     from pythia_bento.checkpoints.lock import Lock
