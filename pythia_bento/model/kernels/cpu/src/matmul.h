@@ -140,22 +140,32 @@ inline void dot_rows(const uint8_t* panel, const int8_t* const* given, int64_t d
   }
 }
 
-// Raw sums of `tokens` <= TILE tokens, the surplus of the unsigned weights removed:
-// sums[token][high, low][64].
-inline void dot_tile(const uint8_t* panel, const Row* rows, int tokens, int64_t depth, int32_t* sums) {
-  const int8_t* bytes[2 * TILE];
-  for (int t = 0; t < tokens; t++) {
-    bytes[2 * t] = rows[t].high;
-    bytes[2 * t + 1] = rows[t].low;
+constexpr int ROWS = 4 * TILE;     // Rows that share one pass over a panel
+constexpr int64_t DEPTH = 2048;    // and walk it in pieces that the caches hold
+
+// Raw sums of `count` <= ROWS Rows, the surplus of the unsigned weights removed:
+// sums[row][high, low][64].
+inline void sum_rows(const uint8_t* panel, int64_t depth, const Row* rows, int count, int32_t* sums) {
+  std::memset(sums, 0, sizeof(int32_t) * 2 * count * PANEL);
+  for (int64_t k = 0; k < depth; k += DEPTH) {
+    const int64_t length = depth - k < DEPTH ? depth - k : DEPTH;
+    for (int r = 0; r < count; r += TILE) {
+      const int n = count - r < TILE ? count - r : TILE;
+      const int8_t* bytes[2 * TILE];
+      for (int i = 0; i < n; i++) {
+        bytes[2 * i] = rows[r + i].high + k;
+        bytes[2 * i + 1] = rows[r + i].low + k;
+      }
+      int32_t* out = sums + 2 * r * PANEL;
+      if (n == 1) dot_rows<2>(panel + k * PANEL, bytes, length, out);
+      else if (n == 2) dot_rows<4>(panel + k * PANEL, bytes, length, out);
+      else dot_rows<6>(panel + k * PANEL, bytes, length, out);
+    }
   }
-  std::memset(sums, 0, sizeof(int32_t) * 2 * tokens * PANEL);
-  if (tokens == 1) dot_rows<2>(panel, bytes, depth, sums);
-  else if (tokens == 2) dot_rows<4>(panel, bytes, depth, sums);
-  else dot_rows<6>(panel, bytes, depth, sums);
-  for (int t = 0; t < tokens; t++)
+  for (int r = 0; r < count; r++)
     for (int c = 0; c < PANEL; c++) {
-      sums[(2 * t) * PANEL + c] -= 128 * rows[t].high_sum;
-      sums[(2 * t + 1) * PANEL + c] -= 128 * rows[t].low_sum;
+      sums[2 * r * PANEL + c] -= 128 * rows[r].high_sum;
+      sums[(2 * r + 1) * PANEL + c] -= 128 * rows[r].low_sum;
     }
 }
 
@@ -174,19 +184,17 @@ struct Activations {
   int tokens;
   bool fine;
   int per_token() const { return fine ? 2 : 1; }
-};
 
-// The raw sums of one panel, register tile by register tile: use(first token, count, sums).
-template <class Use>
-inline void sum_panel(const uint8_t* panel, int64_t depth, const Activations& x, const Use& use) {
-  alignas(64) int32_t sums[2 * TILE * PANEL];
-  const int step = TILE / x.per_token();
-  for (int t = 0; t < x.tokens; t += step) {
-    const int count = x.tokens - t < step ? x.tokens - t : step;
-    dot_tile(panel, x.rows + t * x.per_token(), count * x.per_token(), depth, sums);
-    use(t, count, sums);
+  // use(first token, number of tokens, their first Row, number of Rows) for all tokens in groups.
+  template <class Use>
+  void each_group(const Use& use) const {
+    const int step = ROWS / per_token();
+    for (int t = 0; t < tokens; t += step) {
+      const int count = tokens - t < step ? tokens - t : step;
+      use(t, count, rows + t * per_token(), count * per_token());
+    }
   }
-}
+};
 
 // 16 channels of x W / scale for one Row.
 inline Vec combine(const int32_t* sums, int channel) {
@@ -199,15 +207,20 @@ inline Vec combine(const int32_t* sums, int channel) {
 // Calls use(token, channel, vec) with x W + bias for every token and 16 channels of one panel.
 template <class Use>
 inline void multiply_panel(const Linear& w, int64_t panel, const Activations& x, const Use& use) {
-  sum_panel(w.packed + panel * PANEL * w.in, w.in, x, [&](int first, int count, const int32_t* sums) {
-    for (int t = first; t < first + count; t++, sums += 2 * PANEL * x.per_token())
+  alignas(64) int32_t buffer[ROWS * 2 * PANEL];
+  x.each_group([&](int first, int tokens, const Row* row, int rows) {
+    sum_rows(w.packed + panel * PANEL * w.in, w.in, row, rows, buffer);
+    const int32_t* sums = buffer;
+    for (int t = first; t < first + tokens; t++) {
       for (int c = 0; c < PANEL; c += LANES) {
-        const Row* row = x.rows + t * x.per_token();
         Vec y = combine(sums, c) * splat(row[0].scale);
         if (x.fine) y = fma(combine(sums + 2 * PANEL, c), splat(row[1].scale), y);
         const int64_t channel = panel * PANEL + c;
         use(t, channel, fma(y, load(w.scale + channel), load(w.bias + channel)));
       }
+      row += x.per_token();
+      sums += 2 * PANEL * x.per_token();
+    }
   });
 }
 
@@ -225,22 +238,23 @@ inline double combine(const int32_t* high, const int32_t* low, int64_t c) {
 }
 
 inline void head_panel(const Head& w, int64_t panel, const Activations& x, float* logits) {
+  alignas(64) int32_t high[ROWS * 2 * PANEL], low[ROWS * 2 * PANEL];
   const uint8_t* base = w.packed + panel * 2 * PANEL * w.in;
-  const int64_t first = panel * PANEL;
-  const int64_t count = w.out - first < PANEL ? w.out - first : PANEL;
-  sum_panel(base, w.in, x, [&](int t0, int tokens, const int32_t* high) {
-    alignas(64) int32_t low[2 * TILE * PANEL];
-    const int rows = x.per_token();
-    dot_tile(base + PANEL * w.in, x.rows + t0 * rows, tokens * rows, w.in, low);
-    for (int t = 0; t < tokens; t++) {
-      const Row* row = x.rows + (t0 + t) * rows;
-      const int at = 2 * PANEL * t * rows, next = at + 2 * PANEL;
-      float* out = logits + (t0 + t) * w.out + first;
+  const int64_t first_channel = panel * PANEL;
+  const int64_t count = w.out - first_channel < PANEL ? w.out - first_channel : PANEL;
+  x.each_group([&](int first, int tokens, const Row* row, int rows) {
+    sum_rows(base, w.in, row, rows, high);
+    sum_rows(base + PANEL * w.in, w.in, row, rows, low);
+    for (int t = 0, at = 0; t < tokens; t++) {
+      const int next = at + 2 * PANEL;
+      float* out = logits + (first + t) * w.out + first_channel;
       for (int64_t c = 0; c < count; c++) {
         double y = combine(high + at, low + at, c) * row[0].scale;
         if (x.fine) y += combine(high + next, low + next, c) * row[1].scale;
-        out[c] = float(y * w.scale[first + c]);
+        out[c] = float(y * w.scale[first_channel + c]);
       }
+      row += x.per_token();
+      at += 2 * PANEL * x.per_token();
     }
   });
 }
