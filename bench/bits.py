@@ -58,8 +58,13 @@ def main() -> None:
                 chunk = (ids[start : start + piece], start, blocks)
                 part = model.forward(batch_of([*other, chunk], size), cache)[-piece:]
                 same = torch.equal(part, whole[start : start + piece])
-                print("  chunk", start, piece, "same" if same else "DIFFERENT",
-                      float((part - whole[start : start + piece]).abs().max()))
+                print(
+                    "  chunk",
+                    start,
+                    piece,
+                    "same" if same else "DIFFERENT",
+                    float((part - whole[start : start + piece]).abs().max()),
+                )
                 start += piece
         for rows in (16, 32, 64):
             layer = model.layers[0]
@@ -67,11 +72,19 @@ def main() -> None:
             b = batch_of([(ids, 0, blocks)], size)
             out = torch.empty(300, config.hidden_size, dtype=torch.float16, device=DEVICE)
             q = qkv.qkv.clone()
-            kernels.launch.prefill_attention(q, cache.keys[0], cache.values[0], b, out, 1.0, rows=rows)
+            kernels.launch.prefill_attention(
+                q, cache.keys[0], cache.values[0], b, out, 1.0, rows=rows
+            )
             if rows == 16:
                 first = out.clone()
-            print("  attention rows", rows, torch.equal(out, first), float((out.float()-first.float()).abs().max()))
+            print(
+                "  attention rows",
+                rows,
+                torch.equal(out, first),
+                float((out.float() - first.float()).abs().max()),
+            )
             from pythia_bento.model.kernels.triton.launch import AttentionScratch
+
             if rows == 64:
                 scratch = AttentionScratch(config, 300, DEVICE)
                 dec = torch.empty_like(out)
@@ -79,8 +92,25 @@ def main() -> None:
                 for splits, warps in ((1, 4), (2, 4), (8, 4), (1, 2), (1, 8), (4, 8)):
                     dec.fill_(float("nan"))
                     q = qkv.qkv[299:].clone()
-                    kernels.launch.decode_attention(q, cache.keys[0], cache.values[0], lens[299:], b.block_tables, scratch, dec[299:], 1.0, splits=splits, warps=warps)
-                    print("  decode", splits, warps, torch.equal(dec[299], first[299]), float((dec[299].float()-first[299].float()).abs().max()))
+                    kernels.launch.decode_attention(
+                        q,
+                        cache.keys[0],
+                        cache.values[0],
+                        lens[299:],
+                        b.block_tables,
+                        scratch,
+                        dec[299:],
+                        1.0,
+                        splits=splits,
+                        warps=warps,
+                    )
+                    print(
+                        "  decode",
+                        splits,
+                        warps,
+                        torch.equal(dec[299], first[299]),
+                        float((dec[299].float() - first[299].float()).abs().max()),
+                    )
 
 
 if __name__ == "__main__":

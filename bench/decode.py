@@ -61,7 +61,13 @@ def measure(name: str, args: Any, limit: float) -> list[dict[str, Any]]:
 
 
 def row(
-    name: str, backend: str, batch: int, seconds: float, args: Any, limit: float, config: Any,
+    name: str,
+    backend: str,
+    batch: int,
+    seconds: float,
+    args: Any,
+    limit: float,
+    config: Any,
     weight_bytes: int,
 ) -> dict[str, Any]:
     """One result: rates from the seconds of ``new`` - 1 steps."""

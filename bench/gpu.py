@@ -27,7 +27,9 @@ from pythia_bento.model.kernels import create
 DEVICE = torch.device("cuda")
 
 
-def load_engine(name: str, max_batch: int, context: int, max_tokens: int, blocks: int = 0) -> Engine:
+def load_engine(
+    name: str, max_batch: int, context: int, max_tokens: int, blocks: int = 0
+) -> Engine:
     """An engine over random weights; ``blocks`` 0 gives every sequence its whole context."""
     gc.collect()
     torch.cuda.empty_cache()
@@ -41,9 +43,7 @@ def load_engine(name: str, max_batch: int, context: int, max_tokens: int, blocks
     return Engine(
         model,
         Tokenizer(_tokenizer()),
-        EngineConfig(
-            num_blocks=count, max_batch_size=max_batch, max_tokens_per_step=max_tokens
-        ),
+        EngineConfig(num_blocks=count, max_batch_size=max_batch, max_tokens_per_step=max_tokens),
     )
 
 

@@ -67,8 +67,12 @@ def _measure(
         for new in (2, 1, args.new):
             start = gpu.now()
             model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new,
-                do_sample=False, pad_token_id=0,
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=new,
+                min_new_tokens=new,
+                do_sample=False,
+                pad_token_id=0,
             )
             times.append(gpu.now() - start)
         yield backend, batch, times[2] - times[1], size

@@ -13,13 +13,16 @@ import sys
 from typing import Any
 
 from bench import gpu
+from bench.random_model import model_config
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
+from pythia_bento.model.kernels.triton.tiles import kv_tile
 
 
 def draw_requests(count: int, longest: int, seed: int = 7) -> list[Request]:
     """Greedy, sampled, filtered, biased; with and without log-probabilities."""
     draw = random.Random(seed)
+    common = [draw.randrange(1, 50000) for _ in range(longest)]
     found = []
     for index in range(count):
         length = min(longest, int(2 ** draw.uniform(0, 10.9)))
@@ -35,7 +38,9 @@ def draw_requests(count: int, longest: int, seed: int = 7) -> list[Request]:
             ignore_eos=True,
             logit_bias=draw.choice([(), (), ((5, 3.0), (77, -100.0))]),
         )
-        prompt = tuple(draw.randrange(1, 50000) for _ in range(length))
+        shared = draw.choice([0, 0, length * 3 // 4])  # for the prefix cache
+        own = [draw.randrange(1, 50000) for _ in range(length - shared)]
+        prompt = tuple(common[:shared] + own)
         found.append(Request(f"r{index}", prompt, params))
     return found
 
@@ -46,7 +51,7 @@ def together(engine: Engine, asked: list[Request]) -> dict[str, SequenceOutput]:
     waiting = list(asked)
     answers: dict[str, SequenceOutput] = {}
     while waiting or engine.has_work:
-        for _ in range(draw.randint(0, 4)):
+        for _ in range(draw.randint(0, 6)):
             if waiting:
                 engine.add_request(waiting.pop(0))
         for delta in engine.step():
@@ -62,10 +67,15 @@ def facts(answer: SequenceOutput) -> Any:
     return answer.token_ids, answer.logprobs, answer.prompt_logprobs, answer.finish_reason
 
 
+def model_block(name: str) -> int:
+    """Tokens in a cache block."""
+    return kv_tile(model_config(name).head_dim)
+
+
 def check(name: str, count: int) -> dict[str, Any]:
     """Compare; the numbers of requests, preemptions and differences."""
     asked = draw_requests(count, 1900)
-    engine = gpu.load_engine(name, 64, 2048, 1024, blocks=8 * 2048 // 32)
+    engine = gpu.load_engine(name, 64, 2048, 1024, blocks=4096 // model_block(name))
     mixed = together(engine, asked)
     stats = engine.stats()
     engine.close()

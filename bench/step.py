@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench.random_model import RandomModel, model_config
-from pythia_bento.model.kernels.triton import tiles
+from pythia_bento.model.kernels.triton import packing, tiles
 from pythia_bento.model.kernels.triton.kernels import TritonKernels
 from pythia_bento.model.kernels.triton.launch import AttentionScratch
 from pythia_bento.model.kernels.triton.packing import CHUNKS
@@ -48,9 +48,7 @@ class Step:
         self.cache.values.normal_()
         self.temperatures = torch.zeros(batch, device=DEVICE)
         self.seeds = torch.zeros(batch, dtype=torch.int64, device=DEVICE)
-        self.keys = torch.empty(
-            batch, model.launch.sample_parts, dtype=torch.int64, device=DEVICE
-        )
+        self.keys = torch.empty(batch, model.launch.sample_parts, dtype=torch.int64, device=DEVICE)
         self.ring = torch.empty(batch, 64, dtype=torch.int32, device=DEVICE)
 
     def norm0(self) -> None:
@@ -65,7 +63,6 @@ class Step:
         self.m.launch.decode_attention(
             *(self.qkv, cache.keys[i], cache.values[i], self.lens, self.tables, self.scratch),
             *(self.attended, self.m.layers[i].qk_scale),
-            upcoming=self.m.layers[i].w_out,
             **options,
         )
 
@@ -76,8 +73,7 @@ class Step:
         m = self.m
         is_last = i + 1 == len(m.layers)
         norms = m.head.norms if is_last else m.layers[i + 1].norms
-        m.launch.norm(norms, self.x, self.h[: len(norms)], parts=self.parts, layer=m.layers[i],
-            upcoming=None if is_last else m.layers[i + 1].w_in)
+        m.launch.norm(norms, self.x, self.h[: len(norms)], parts=self.parts, layer=m.layers[i])
 
     def head(self) -> None:
         self.m.launch.head_product(self.m.head, self.h[:1], self.logits)
@@ -151,18 +147,10 @@ def measure(model: Model, batch: int, context: int) -> dict[str, Any]:
     found["choose"] = graph_us(step.choose)
     step.lens.fill_(context)
     launch = model.launch
-    default = launch.fetch_in, launch.fetch_out
-    for pdl in (False, True):
-        launch.pdl = pdl
-        launch.overlap = {"launch_pdl": True} if pdl else {}
-        for fetch in ((0, 0), (0.2, 0), (0.4, 0), (0, 0.5), (0, 1), (0.2, 0.5), (0.4, 1), (1, 1)):
-            if pdl and fetch not in ((0, 0), (0.4, 1)):
-                continue
-            launch.fetch_in, launch.fetch_out = fetch
-            found[f"step_pdl{pdl:d}_fetch{fetch}"] = graph_us(step.all)
-            step.lens.fill_(context)
+    launch.pdl, launch.overlap = True, {"launch_pdl": True}
+    found["step_us_pdl"] = graph_us(step.all)
+    step.lens.fill_(context)
     launch.pdl, launch.overlap = False, {}
-    launch.fetch_in, launch.fetch_out = 0, 0
     best = []
     heads = model.config.num_heads
     most = tiles.splits(batch * heads, step.scratch.max_tiles)
@@ -175,7 +163,6 @@ def measure(model: Model, batch: int, context: int) -> dict[str, Any]:
                     best.append((round(us / len(layers), 2), splits, stages, warps))
                 except Exception as error:
                     print("attention", options, str(error)[:80])
-    launch.fetch_in, launch.fetch_out = default
     found["attention_sweep"] = sorted(best)[:8]
     found["tokens_per_s"] = batch / found["step_us"] * 1e6
     return found
@@ -187,7 +174,16 @@ def main() -> None:
     parser.add_argument("--batches", default="1,8,32,128,256")
     parser.add_argument("--context", type=int, default=192)
     parser.add_argument("--out", default="step.json")
+    parser.add_argument("--at-once", type=int, default=packing.AT_ONCE)
+    parser.add_argument("--stages", type=int)
     args = parser.parse_args()
+    packing.AT_ONCE = args.at_once
+    if args.stages:
+        for name in ("IN", "OUT_PARTIAL"):
+            table = tuple(
+                (most, tile._replace(stages=args.stages)) for most, tile in getattr(tiles, name)
+            )
+            setattr(tiles, name, table)
     model = Model(args.model)
     rows = []
     for batch in args.batches.split(","):

@@ -50,7 +50,12 @@ def narrow_tiles(tokens: int) -> Iterator[Tile]:
             yield Tile(128, tokens, stages, 8)
     else:
         for rows, width, warps in (
-            (64, 128, 4), (128, 128, 4), (128, 128, 8), (128, 64, 4), (64, 64, 4), (64, 256, 4),
+            (64, 128, 4),
+            (128, 128, 4),
+            (128, 128, 8),
+            (128, 64, 4),
+            (64, 64, 4),
+            (64, 256, 4),
             (128, 256, 8),
         ):
             for stages in (2, 3, 4):
@@ -173,7 +178,11 @@ def time_graph(call: Callable[[int], Any], layers: int, repeats: int = 9) -> flo
 def bytes_of(rig: Rig, kind: str) -> int:
     """Weights read once."""
     hidden, inner = rig.config.hidden_size, rig.config.intermediate_size
-    return hidden * (3 * hidden + inner) if kind.endswith(("in_product", "_in")) else hidden * (hidden + inner)
+    return (
+        hidden * (3 * hidden + inner)
+        if kind.endswith(("in_product", "_in"))
+        else hidden * (hidden + inner)
+    )
 
 
 def sweep(
@@ -190,7 +199,9 @@ def sweep(
     started = time.time()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         failed = [line for line in pool.map(compile_one, jobs, chunksize=1) if line]
-    print(f"compiled {len(jobs)} in {time.time() - started:.0f} s, {len(failed)} failed", flush=True)
+    print(
+        f"compiled {len(jobs)} in {time.time() - started:.0f} s, {len(failed)} failed", flush=True
+    )
     for line in failed:
         print("  ", line)
     rig = Rig(model, 16, max(sizes))
@@ -220,9 +231,13 @@ def sweep(
             continue
         flops = 2.0 * bytes_of(rig, kind) * tokens
         row = {
-            "kind": kind, "tokens": tokens, "tile": list(tile), "us": round(micro, 2),
+            "kind": kind,
+            "tokens": tokens,
+            "tile": list(tile),
+            "us": round(micro, 2),
             "gb_per_s": round(bytes_of(rig, kind) / micro / 1e3, 1),
-            "tflops": round(flops / micro / 1e6, 1), "same_bits": same,
+            "tflops": round(flops / micro / 1e6, 1),
+            "same_bits": same,
         }
         results.append(row)
         key = (kind, tokens)
@@ -237,8 +252,19 @@ def sweep(
                 key=lambda r: r["us"],
             )
             for r in rows[:6]:
-                print(kind, tokens, r["tile"], r["us"], "us", r["gb_per_s"], "GB/s", r["tflops"],
-                      "TFLOP/s", "same" if r["same_bits"] else "DIFFERENT", flush=True)
+                print(
+                    kind,
+                    tokens,
+                    r["tile"],
+                    r["us"],
+                    "us",
+                    r["gb_per_s"],
+                    "GB/s",
+                    r["tflops"],
+                    "TFLOP/s",
+                    "same" if r["same_bits"] else "DIFFERENT",
+                    flush=True,
+                )
             print("   different:", [r["tile"] for r in rows if not r["same_bits"]][:40])
     return results
 

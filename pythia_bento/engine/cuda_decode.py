@@ -16,7 +16,7 @@ from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.triton.kernels import TritonKernels, TritonKVCache
 from pythia_bento.model.kernels.triton.launch import AttentionScratch
 from pythia_bento.model.kernels.triton.packing import CHUNKS
-from pythia_bento.model.kernels.triton.tiles import FETCH_UP_TO, splits
+from pythia_bento.model.kernels.triton.tiles import splits
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 RING = 64  # tokens a row may produce before the host reads them; a power of two
@@ -97,18 +97,14 @@ class CapturedDecode:
         qkv, up = b.rows("qkv", bucket), b.rows("up", bucket)
         parts = b.flat("parts", 1 + CHUNKS, bucket, -1)
         layers, head = model.layers, model.head
-        fetch = bucket <= FETCH_UP_TO
         launch.norm(layers[0].norms, x, h, table=model.table, token_ids=b.token_ids)
         for index, layer in enumerate(layers):
             launch.in_product(layer, h, qkv, up)
-            self._attend(index, bucket, fetch)
+            self._attend(index, bucket)
             launch.out_partial(layer, b.rows("attended", bucket), up, parts)
             is_last = index + 1 == len(layers)
             norms = head.norms if is_last else layers[index + 1].norms
-            upcoming = None if is_last or not fetch else layers[index + 1].w_in
-            launch.norm(
-                norms, x, h[: len(norms)], parts=parts, layer=layer, upcoming=upcoming
-            )
+            launch.norm(norms, x, h[: len(norms)], parts=parts, layer=layer)
         launch.head_product(head, h[:1], b.rows("logits", bucket))
         launch.choose(
             *(b.rows("logits", bucket), b.temperatures, b.seeds, b.context_lens),
@@ -116,13 +112,12 @@ class CapturedDecode:
             ring=b.ring,
         )
 
-    def _attend(self, index: int, bucket: int, fetch: bool) -> None:
+    def _attend(self, index: int, bucket: int) -> None:
         b, cache = self._buffers, self._cache
         self._kernels.launch.decode_attention(
             *(b.rows("qkv", bucket), cache.keys[index], cache.values[index]),
             *(b.context_lens, b.tables, b.scratch, b.rows("attended", bucket)),
             self._model.layers[index].qk_scale,
-            upcoming=self._model.layers[index].w_out if fetch else None,
         )
 
 
@@ -187,9 +182,7 @@ class Buffers:
             "parts": torch.zeros((1 + CHUNKS) * rows * hidden, device=device),
             "logits": torch.zeros(rows, config.vocab_size, device=device),
         }
-        self.keys = torch.zeros(
-            rows, kernels.launch.sample_parts, dtype=torch.int64, device=device
-        )
+        self.keys = torch.zeros(rows, kernels.launch.sample_parts, dtype=torch.int64, device=device)
         shared = max(
             (b for b in range(1, rows + 1) if splits(b * config.num_heads, 1 << 20) > 1), default=1
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pythia_bento.model.kernels.triton.device import prefetch, wait_for_inputs
+from pythia_bento.model.kernels.triton.device import wait_for_inputs
 
 
 @triton.jit
@@ -215,7 +215,6 @@ def decode_attention(
     ticket_ptr,
     max_tiles,
     qk_scale,
-    next_ptr,  # PREFETCH bytes that the next kernel will read
     HEAD: tl.constexpr,
     BD: tl.constexpr,
     HEADS: tl.constexpr,
@@ -223,29 +222,16 @@ def decode_attention(
     TILE: tl.constexpr,
     SPLIT: tl.constexpr,
     STAGES: tl.constexpr,
-    PREFETCH: tl.constexpr,
-    WARPS: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """``attend_row`` over a grid of heads, sequences and splits.
-
-    With few rows attention waits for memory most of the time: programs after the last split fetch
-    the next kernel's weights meanwhile.
-    """
-    part = tl.program_id(2)
-    if part < SPLIT:
-        wait_for_inputs(PDL)
-        attend_row(
-            *(qkv_ptr, k_cache, v_cache, out_ptr, cos_ptr, sin_ptr, context_lens_ptr, tables_ptr),
-            *(table_stride, acc_ptr, best_ptr, ticket_ptr, max_tiles, qk_scale),
-            *(tl.program_id(0), tl.program_id(1), part),
-            *(HEAD, BD, HEADS, ROTARY, TILE, SPLIT, STAGES),
-        )
-    elif PREFETCH > 0:
-        across = HEADS * tl.num_programs(1)
-        index = (part - SPLIT) * across + tl.program_id(1) * HEADS + tl.program_id(0)
-        parts = (tl.num_programs(2) - SPLIT) * across
-        prefetch(next_ptr, index, parts, PREFETCH, WARPS)
+    """``attend_row`` over a grid of heads, sequences and splits."""
+    wait_for_inputs(PDL)
+    attend_row(
+        *(qkv_ptr, k_cache, v_cache, out_ptr, cos_ptr, sin_ptr, context_lens_ptr, tables_ptr),
+        *(table_stride, acc_ptr, best_ptr, ticket_ptr, max_tiles, qk_scale),
+        *(tl.program_id(0), tl.program_id(1), tl.program_id(2)),
+        *(HEAD, BD, HEADS, ROTARY, TILE, SPLIT, STAGES),
+    )
 
 
 @triton.jit

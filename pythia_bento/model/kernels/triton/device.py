@@ -67,26 +67,3 @@ def wait_for_inputs(PDL: tl.constexpr):
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
-
-
-@triton.jit
-def prefetch(ptr, part, parts, NBYTES: tl.constexpr, WARPS: tl.constexpr):
-    """Ask for one of ``parts`` shares of ``NBYTES`` bytes to come into the L2 cache (sm_90); no wait.
-
-    Each thread asks for one piece of 4 KiB at a time.
-    """
-    THREADS: tl.constexpr = 32 * WARPS
-    PIECE: tl.constexpr = 4096
-    start = part * THREADS * PIECE
-    for offset in tl.range(start, NBYTES, parts * THREADS * PIECE):
-        at = offset + tl.arange(0, THREADS) * PIECE
-        size = tl.minimum(tl.maximum(NBYTES - at, 0), PIECE)
-        tl.inline_asm_elementwise(
-            "{ .reg .pred p; setp.gt.s32 p, $2, 0;"
-            " @p cp.async.bulk.prefetch.L2.global [$1], $2; mov.b32 $0, 0; }",
-            "=r,l,r",
-            [ptr.to(tl.int64) + at, size],
-            dtype=tl.int32,
-            is_pure=False,
-            pack=1,
-        )

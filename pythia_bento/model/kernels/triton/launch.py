@@ -22,8 +22,6 @@ from pythia_bento.model.kernels.triton.packing import (
 
 NORM_WARPS = 8
 SAMPLE_BLOCK = 1024
-FETCH_IN, FETCH_OUT = 0.4, 1.0
-PREFETCH_PARTS = 64  # programs that fetch upcoming weights
 
 
 class Launcher:
@@ -35,8 +33,7 @@ class Launcher:
         self.fast = device.type == "cuda"  # else Triton's interpreter, which has no assembly
         is_hopper = self.fast and torch.cuda.get_device_capability(device)[0] >= 9
         self.tma = is_hopper
-        # Shares of the weights that are fetched into the L2 cache during the kernel before.
-        self.fetch_in, self.fetch_out = FETCH_IN, FETCH_OUT
+        # Programmatic dependent launch was slower in captured steps (docs/gpu.md).
         self.pdl = False
         self.overlap: dict[str, bool] = {}
         self.block_size = tiles.kv_tile(config.head_dim)
@@ -63,27 +60,22 @@ class Launcher:
         token_ids: Tensor | None = None,
         parts: Tensor | None = None,
         layer: TritonLayer | None = None,
-        upcoming: Tensor | None = None,
     ) -> None:
         """h[i] = norm_i(x), after x = table[token_ids] or x += the parts of ``layer``.
 
-        Without rows in ``norms`` only x changes. ``upcoming`` weights are fetched meanwhile.
+        Without rows in ``norms`` only x changes.
         """
         hidden = self.config.hidden_size
         scales = (layer.dense_scale, layer.down_scale, layer.out_bias) if layer else (x, x, x)
-        size = self._fetched(upcoming, self.fetch_in)
-        norm[(len(x) + (PREFETCH_PARTS if size else 0),)](
+        norm[(len(x),)](
             *(x, x if table is None else table, x if token_ids is None else token_ids),
             *(x if parts is None else parts, *scales, norms, h, len(x)),
-            *(len(x) * hidden, self.config.norm_eps, x if upcoming is None else upcoming),
+            *(len(x) * hidden, self.config.norm_eps),
             H=hidden,
             BLOCK=triton.next_power_of_2(hidden),
             CHUNKS=0 if parts is None else CHUNKS,
             EMBED=table is not None,
             NORMS=len(norms),
-            PREFETCH=size,
-            PARTS=PREFETCH_PARTS,
-            WARPS=NORM_WARPS,
             PDL=self.pdl,
             num_warps=NORM_WARPS,
             **self.overlap,
@@ -244,39 +236,25 @@ class Launcher:
         out: Tensor,
         scale: float,
         *,
-        upcoming: Tensor | None = None,
         splits: int | None = None,
         stages: int = 2,
         warps: int = 4,
     ) -> None:
-        """One new token a sequence: rotate, write to the cache, attend.
-
-        ``upcoming`` weights are fetched meanwhile.
-        """
+        """One new token a sequence: rotate, write to the cache, attend."""
         heads, count = self.config.num_heads, len(qkv)
         splits = splits or tiles.splits(count * heads, scratch.max_tiles)
-        size = self._fetched(upcoming, self.fetch_out)
-        extra = triton.cdiv(PREFETCH_PARTS, heads * count) if size else 0
-        attention.decode_attention[(heads, count, splits + extra)](
+        attention.decode_attention[(heads, count, splits)](
             *(qkv, keys, values, out, self._cosine, self._sine, context_lens),
             *(tables, tables.stride(0), scratch.acc, scratch.best, scratch.tickets),
-            *(scratch.max_tiles, self.score_scale(scale), out if upcoming is None else upcoming),
+            *(scratch.max_tiles, self.score_scale(scale)),
             ROTARY=self.config.rotary_dims,
             SPLIT=splits,
             STAGES=stages,
-            PREFETCH=size,
-            WARPS=warps,
             PDL=self.pdl,
             num_warps=warps,
             **self._shape,
             **self.overlap,
         )
-
-    def _fetched(self, upcoming: Tensor | None, share: float) -> int:
-        """Bytes of ``upcoming`` to fetch ahead, a multiple of 4096."""
-        if upcoming is None or not self.tma:
-            return 0
-        return int(upcoming.nbytes * share) // 4096 * 4096
 
     def score_scale(self, scale: float) -> float:
         """1 / sqrt(head_dim) and the change to base 2, times a layer's power of two."""

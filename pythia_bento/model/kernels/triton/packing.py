@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 
+AT_ONCE = 128  # inputs that the kernels take at a time
 CHUNKS = 4  # pieces of K of the MLP's second product; part of the bits
 _LARGEST = 2.0**14  # leaves room for a rotation, and for rounding
 
@@ -28,7 +29,6 @@ class TritonLayer:
     w_in: Tensor  # int16 pairs [3H + U, H / 2], qkv then up
     in_scale: Tensor  # fp32 [3H + U]
     in_bias: Tensor
-    w_out: Tensor  # dense, then down, in one piece
     dense: Tensor  # int16 pairs [H, H / 2]
     dense_scale: Tensor  # fp32 [H]
     down: Tensor  # int16 pairs [CHUNKS, H, U / CHUNKS / 2]
@@ -49,7 +49,7 @@ class TritonHead:
 
 def depth_at_once(depth: int) -> int:
     """Inputs that the kernels take at a time: part of the storage, so one for each matrix."""
-    return min(128, depth & -depth)
+    return min(AT_ONCE, depth & -depth)
 
 
 def paired(weight: Tensor) -> Tensor:
@@ -70,9 +70,6 @@ def pack_layer(layer: LayerWeights, device: torch.device) -> TritonLayer:
     up_exponent = _exponent(up.bound(layer.post_attention_norm))
     hidden, inner = down.weight.shape
     pieces = down.weight.view(hidden, CHUNKS, inner // CHUNKS).transpose(0, 1)
-    pairs = [paired(dense.weight), *(paired(piece) for piece in pieces)]
-    w_out = torch.cat([part.flatten() for part in pairs])
-    size = pairs[0].numel()
     return TritonLayer(
         norms=torch.stack([first, second]),
         w_in=torch.cat([paired(qkv.weight), paired(up.weight)]),
@@ -80,10 +77,9 @@ def pack_layer(layer: LayerWeights, device: torch.device) -> TritonLayer:
             [qkv.scale * 2.0 ** (first_exponent - qkv_exponent), up.scale * 2.0**second_exponent]
         ),
         in_bias=torch.cat([qkv.bias * 2.0**-qkv_exponent, up.bias]),
-        w_out=w_out,
-        dense=w_out[:size].view_as(pairs[0]),
+        dense=paired(dense.weight),
         dense_scale=dense.scale * 2.0**qkv_exponent,
-        down=w_out[size:].view(CHUNKS, *pairs[1].shape),
+        down=torch.stack([paired(piece) for piece in pieces]),
         down_scale=down.scale * 2.0**up_exponent,
         out_bias=dense.bias + down.bias,
         gelu_scale=2.0**-up_exponent,

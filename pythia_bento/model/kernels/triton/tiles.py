@@ -50,7 +50,6 @@ HEAD = (
 WIDE_IN = Tile(256, 128, 4, 8, 64)
 WIDE_OUT = Tile(128, 128, 4, 8, 64)
 WIDE_FROM = 257  # tokens from which widening the weights first pays
-FETCH_UP_TO = 32  # tokens up to which a step leaves memory idle
 
 
 def choose(table: tuple[tuple[int, Tile], ...], tokens: int) -> Tile:
