@@ -17,7 +17,7 @@ from pythia_bento.model import kernels
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels
-from pythia_bento.runner import ModelInfo, Progress
+from pythia_bento.runner import ModelInfo, Progress, Provenance
 from pythia_bento.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -126,10 +126,24 @@ def _first_number(path: str, label: str) -> int | None:
 def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> ModelInfo:
     name, *aliases = model_names(checkpoint, settings.model)
     files = json.dumps(sorted(checkpoint.files.items())).encode()
-    weights = hashlib.sha256(files).hexdigest()[:12]
+    weights = hashlib.sha256(files).hexdigest()
+    commit = (checkpoint.commit or "local")[:12]
+    provenance = Provenance(
+        commit=checkpoint.commit,
+        files=checkpoint.files,
+        weights_sha256=weights,
+        quantization=checkpoint.quantization,
+        matmul=backend.matmul,
+        backend=backend.name,
+        batch_invariant=backend.batch_invariant,
+        version=__version__,
+        same_weights=checkpoint.same_weights,
+    )
+    build = f"{__version__}-{commit}-{weights[:12]}"
     return ModelInfo(
         id=name,
         aliases=tuple(aliases),
-        fingerprint=f"pythia-bento-{__version__}-{weights}-{backend.name}-{backend.matmul}",
+        fingerprint=f"pythia-bento-{build}-{backend.name}-{backend.matmul}",
         created=int(checkpoint.tokenizer_path.stat().st_mtime),
+        provenance=provenance,
     )

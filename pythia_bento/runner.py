@@ -28,6 +28,21 @@ LONG_TEXT = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class Provenance:
+    """Which bytes answer, and by what arithmetic."""
+
+    commit: str | None  # 40 hex digits; None for a local directory
+    files: dict[str, str]  # name -> sha256
+    weights_sha256: str  # over the names and hashes of ``files``
+    quantization: str
+    matmul: str
+    backend: str
+    batch_invariant: bool
+    version: str  # of this package
+    same_weights: tuple[str, ...] = ()  # other branches that hold the same weights
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What is served, as clients see it."""
 
@@ -35,6 +50,7 @@ class ModelInfo:
     aliases: tuple[str, ...] = ()
     fingerprint: str = ""  # names weights, code and arithmetic: equal ones give equal bits
     created: int = 0  # Unix time
+    provenance: Provenance | None = None
 
 
 class PythiaRunner:

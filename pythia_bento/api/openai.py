@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from starlette.applications import Starlette
@@ -96,6 +97,8 @@ def _card(runner: PythiaRunner) -> dict[str, Any]:
         "root": runner.info.id,
         "parent": None,
         "max_model_len": runner.limits.max_positions,
+        "system_fingerprint": runner.info.fingerprint,
+        "provenance": asdict(runner.info.provenance) if runner.info.provenance else None,
     }
 
 

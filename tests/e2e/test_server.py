@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from pythia_bento.checkpoints.manifest import find_bundled
 from tests.e2e.serving import MAX_BODY, Server
 
 PROMPT = "Once upon a time"
@@ -67,6 +68,12 @@ def test_openai_client_reads_errors_and_models(client: openai.OpenAI) -> None:
     [model] = client.models.list().data
     assert client.models.retrieve(model.id) == model
     assert client.models.retrieve("bundled").id == model.id
+    step = find_bundled("main")
+    provenance = model.model_dump()["provenance"]
+    assert provenance["commit"] == step.commit
+    assert provenance["files"] == {name: sha256 for name, (sha256, _) in step.files.items()}
+    assert provenance["batch_invariant"] is True
+    assert step.commit[:12] in model.model_dump()["system_fingerprint"]
 
 
 BAD = [

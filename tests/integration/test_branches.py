@@ -134,6 +134,9 @@ def test_serving_such_a_branch_warns(
             runner.info.id,
             *runner.info.aliases,
         }
+        provenance = runner.info.provenance
+        assert provenance is not None
+        assert (provenance.commit, provenance.same_weights) == (commit, ("step0",))
     assert "the weights of pythia-14m@step1 are also those of step0" in caplog.messages
 
 

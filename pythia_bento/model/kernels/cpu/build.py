@@ -126,9 +126,14 @@ def _cpu_flags() -> set[str]:
 
 
 def main() -> None:
-    """Compile every variant of this architecture and print where each one is."""
+    """Compile every variant of this architecture, and remove what older sources left behind."""
+    current = set()
     for variant in variants():
-        print(f"cpu kernels, {variant}: {library(variant).name}", flush=True)
+        path = library(variant)
+        current.add(path)
+        print(f"cpu kernels, {variant}: {path.name}", flush=True)
+    for stale in {old for path in current for old in path.parent.glob("pythia-*.so")} - current:
+        stale.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
