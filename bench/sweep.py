@@ -24,7 +24,6 @@ from torch import Tensor
 
 from bench.random_model import model_config, random_layer
 from pythia_bento.model.kernels.triton.kernels import TritonKernels
-from pythia_bento.model.kernels.triton.launch import AttentionScratch
 from pythia_bento.model.kernels.triton.packing import CHUNKS
 from pythia_bento.model.kernels.triton.tiles import Tile
 

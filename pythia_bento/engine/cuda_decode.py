@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +83,7 @@ class CapturedDecode:
         """fp32 [rows, V] of the last step."""
         return self._buffers.rows("logits", rows)
 
-    def _capture(self, bucket: int, pool: tuple[int, int]) -> torch.cuda.CUDAGraph:
+    def _capture(self, bucket: int, pool: Any) -> torch.cuda.CUDAGraph:
         self._buffers.clear()
         self._step(bucket)  # compiles
         torch.cuda.synchronize()
@@ -115,8 +117,13 @@ class CapturedDecode:
     def _attend(self, index: int, bucket: int) -> None:
         b, cache = self._buffers, self._cache
         self._kernels.launch.decode_attention(
-            *(b.rows("qkv", bucket), cache.keys[index], cache.values[index]),
-            *(b.context_lens, b.tables, b.scratch, b.rows("attended", bucket)),
+            b.rows("qkv", bucket),
+            cache.keys[index],
+            cache.values[index],
+            b.context_lens,
+            b.tables,
+            b.scratch,
+            b.rows("attended", bucket),
             self._model.layers[index].qk_scale,
         )
 
@@ -151,7 +158,7 @@ class Landing:
 
     def __init__(self, rows: int) -> None:
         self.ring = torch.zeros(rows, RING, dtype=torch.int32, pin_memory=True)
-        self.event = torch.cuda.Event()
+        self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def wait(self, rows: int) -> np.ndarray:
         """int32 [rows, RING]."""
@@ -172,13 +179,13 @@ class Buffers:
         device, hidden = kernels.device, config.hidden_size
         self._rows = rows
         self._width = -(-config.max_positions // kernels.block_size)
-        half = {"dtype": torch.float16, "device": device}
-        self._tensors = {
+        half = partial(torch.zeros, dtype=torch.float16, device=device)
+        self._tensors: dict[str, Tensor] = {
             "x": torch.zeros(rows, hidden, device=device),
-            "h": torch.zeros(2 * rows * hidden, **half),
-            "qkv": torch.zeros(rows, 3 * hidden, **half),
-            "up": torch.zeros(rows, config.intermediate_size, **half),
-            "attended": torch.zeros(rows, hidden, **half),
+            "h": half(2 * rows * hidden),
+            "qkv": half(rows, 3 * hidden),
+            "up": half(rows, config.intermediate_size),
+            "attended": half(rows, hidden),
             "parts": torch.zeros((1 + CHUNKS) * rows * hidden, device=device),
             "logits": torch.zeros(rows, config.vocab_size, device=device),
         }

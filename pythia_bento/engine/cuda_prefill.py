@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class CapturedPrefill:
         graph.replay()
         return buffers
 
-    def _capture(self, tokens: int, pool: tuple[int, int]) -> tuple[Pass, torch.cuda.CUDAGraph]:
+    def _capture(self, tokens: int, pool: Any) -> tuple[Pass, torch.cuda.CUDAGraph]:
         buffers = Pass(tokens, self._width, self._kernels)
         self._compute(buffers)  # compiles
         torch.cuda.synchronize()

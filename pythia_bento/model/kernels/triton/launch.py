@@ -108,7 +108,8 @@ class Launcher:
         """Unscaled pieces of both second products, for ``norm`` to add."""
         hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(up)
         tile = (tile or tiles.choose(tiles.OUT_PARTIAL, count)).fit(hidden, hidden)
-        products.out_partial[(*_grid(hidden, count, tile), len(pieces))](
+        grid = (*_grid(hidden, count, tile), len(pieces))
+        products.out_partial[grid](
             *(layer.dense, layer.down, attended, up, parts, count),
             *(hidden, inner, CHUNKS, pieces.start),
             *(tile.rows, tile.tokens, self._out_depth, tile.stages, self.fast, self.pdl),
