@@ -1,0 +1,98 @@
+"""Compiling the CPU kernels: where to, by what, and what is said when it cannot be done."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from pythia_bento.model.kernels.cpu import build
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Two empty folders in the place of the package's and the user's."""
+    places = (tmp_path / "package", tmp_path / "cache")
+    monkeypatch.setattr(build, "_folders", lambda: iter(places))
+    return places
+
+
+def compiler_script(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    script = folder / "compiler"
+    script.write_text(f"#!/bin/sh\n{body}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+
+
+def test_a_library_is_compiled_once(folders: tuple[Path, Path]) -> None:
+    path = build.library("generic")
+    assert path.parent == folders[0]
+    written = path.stat().st_mtime_ns
+    assert build.library("generic") == path
+    assert path.stat().st_mtime_ns == written
+    library = ctypes.CDLL(str(path))
+    library.pythia_open.restype = ctypes.c_void_p
+    state = ctypes.c_void_p(library.pythia_open(2, 0))
+    assert library.pythia_threads(state) == 2
+    library.pythia_close(state)
+
+
+def test_a_package_that_cannot_be_written_leaves_the_cache(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders[0].write_text("a file in the folder's place")
+    compiler_script(tmp_path, monkeypatch, 'for last; do :; done; echo library > "$last"')
+    assert build.library("generic").parent == folders[1]
+
+
+def test_no_folder_at_all_is_said(folders: tuple[Path, Path]) -> None:
+    for folder in folders:
+        folder.write_text("")
+    with pytest.raises(RuntimeError, match="can be written"):
+        build.library("generic")
+
+
+def test_a_failing_compiler_is_quoted_and_leaves_nothing(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler_script(tmp_path, monkeypatch, "echo no such option >&2; exit 3")
+    with pytest.raises(RuntimeError, match=r"compiler.* failed:\nno such option"):
+        build.library("generic")
+    assert list(folders[0].iterdir()) == []
+
+
+def test_without_a_compiler_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="install g\\+\\+ or clang, or `pip install ziglang`"):
+        build.compiler()
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: object())
+    assert build.compiler() == [sys.executable, "-m", "ziglang", "c++"]
+
+
+def test_main_removes_what_older_sources_left(
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    compiler_script(tmp_path, monkeypatch, 'for last; do :; done; echo library > "$last"')
+    folders[0].mkdir()
+    (folders[0] / "pythia-generic-000000000000.so").write_text("old")
+    build.main()
+    names = {path.name for path in folders[0].iterdir()}
+    assert len(names) == len(build.variants())
+    assert "pythia-generic-000000000000.so" not in names
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)
+
+
+def test_a_machine_without_cpu_flags_runs_the_generic_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(build, "_cpu_flags", set)
+    assert build.supported() == ["generic"]
