@@ -27,7 +27,7 @@ def draw_requests(count: int, longest: int, seed: int = 7) -> list[Request]:
     for index in range(count):
         length = min(longest, int(2 ** draw.uniform(0, 10.9)))
         params = SamplingParams(
-            max_tokens=draw.randint(1, 48),
+            max_tokens=draw.randint(1, 96),
             temperature=draw.choice([0.0, 0.0, 0.7, 1.0, 1.3]),
             top_k=draw.choice([0, 0, 0, 1, 40]),
             top_p=draw.choice([1.0, 1.0, 0.9, 0.5]),
@@ -51,7 +51,7 @@ def together(engine: Engine, asked: list[Request]) -> dict[str, SequenceOutput]:
     waiting = list(asked)
     answers: dict[str, SequenceOutput] = {}
     while waiting or engine.has_work:
-        for _ in range(draw.randint(0, 6)):
+        for _ in range(draw.randint(0, 12)):
             if waiting:
                 engine.add_request(waiting.pop(0))
         for delta in engine.step():
@@ -75,7 +75,7 @@ def model_block(name: str) -> int:
 def check(name: str, count: int) -> dict[str, Any]:
     """Compare; the numbers of requests, preemptions and differences."""
     asked = draw_requests(count, 1900)
-    engine = gpu.load_engine(name, 64, 2048, 1024, blocks=4096 // model_block(name))
+    engine = gpu.load_engine(name, 64, 2048, 1024, blocks=2304 // model_block(name))
     mixed = together(engine, asked)
     stats = engine.stats()
     engine.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pythia_bento.engine.lookahead import Flight
 from pythia_bento.engine.scheduler import Chunk
 from pythia_bento.engine.sequence import Sequence as Sequence_
 from pythia_bento.model.gpt_neox import GPTNeoX
@@ -21,6 +21,7 @@ from pythia_bento.model.kernels.triton.packing import CHUNKS
 from pythia_bento.model.kernels.triton.tiles import splits
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+BURST = 4  # steps of a replay, where so many are wanted
 RING = 64  # tokens a row may produce before the host reads them; a power of two
 
 
@@ -49,9 +50,11 @@ class CapturedDecode:
         buckets.append(next((b for b in BUCKETS if b >= max_batch), max_batch))
         self._buffers = Buffers(model, buckets[-1])
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._bursts: dict[int, torch.cuda.CUDAGraph] = {}  # the same of BURST steps
         pool = torch.cuda.graph_pool_handle()
         for done, bucket in enumerate(reversed(buckets), start=1):
-            self._graphs[bucket] = self._capture(bucket, pool)
+            self._graphs[bucket] = self._capture(bucket, 1, pool)
+            self._bursts[bucket] = self._capture(bucket, BURST, pool)
             if on_progress:
                 on_progress(done, len(buckets))
         self.capture_seconds = time.perf_counter() - started
@@ -63,33 +66,42 @@ class CapturedDecode:
 
     def start(self, chunks: Sequence[Chunk], steps: int) -> Flight:
         """Queue ``steps`` decode steps of the chunks' sequences, one row each."""
-        bucket = next(b for b in sorted(self._graphs) if b >= len(chunks))
-        self._buffers.upload(chunks, bucket)
+        self._buffers.upload(chunks, self._bucket(len(chunks)))
         rows = [(chunk.sequence, chunk.start) for chunk in chunks]
-        return self._fly(bucket, rows, steps)
+        room = [len(chunk.sequence.blocks) * self._kernels.block_size for chunk in chunks]
+        return self._fly(rows, room, steps)
 
     def extend(self, flight: Flight, steps: int) -> Flight:
         """Queue further steps of the same rows, whose inputs are on the device already."""
         rows = [(sequence, start + flight.steps) for sequence, start in flight.rows]
-        return self._fly(flight.bucket, rows, steps)
+        return self._fly(rows, flight.room, steps)
 
-    def _fly(self, bucket: int, rows: list[tuple[Sequence_, int]], steps: int) -> Flight:
+    def _fly(self, rows: list[tuple[Sequence_, int]], room: list[int], steps: int) -> Flight:
         assert 2 * steps <= RING
-        for _ in range(steps):
+        bucket = self._bucket(len(rows))
+        for _ in range(steps // BURST):
+            self._bursts[bucket].replay()
+        for _ in range(steps % BURST):
             self._graphs[bucket].replay()
-        return Flight(bucket, rows, steps, self._buffers.download(len(rows)))
+        first = np.array([start + 1 for _, start in rows])
+        landing = self._buffers.download(len(rows))
+        return Flight(rows, room, steps, lambda: landing.tokens(first, steps))
+
+    def _bucket(self, rows: int) -> int:
+        return min(bucket for bucket in self._graphs if bucket >= rows)
 
     def logits(self, rows: int) -> Tensor:
         """fp32 [rows, V] of the last step."""
         return self._buffers.rows("logits", rows)
 
-    def _capture(self, bucket: int, pool: Any) -> torch.cuda.CUDAGraph:
+    def _capture(self, bucket: int, steps: int, pool: Any) -> torch.cuda.CUDAGraph:
         self._buffers.clear()
         self._step(bucket)  # compiles
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool):
-            self._step(bucket)
+            for _ in range(steps):
+                self._step(bucket)
         return graph
 
     def _step(self, bucket: int) -> None:
@@ -128,31 +140,6 @@ class CapturedDecode:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """Steps under way: each row's sequence and the position of its first input."""
-
-    bucket: int
-    rows: list[tuple[Sequence_, int]]
-    steps: int
-    landing: Landing
-
-    def is_for(self, chunks: Sequence[Chunk]) -> bool:
-        """Whether these are steps of exactly these chunks."""
-        return len(chunks) == len(self.rows) and all(
-            chunk.sequence is sequence and chunk.start == start
-            for chunk, (sequence, start) in zip(chunks, self.rows, strict=True)
-        )
-
-    def tokens(self) -> list[list[int]]:
-        """Wait for each row's tokens; -1 where a row failed."""
-        ring = self.landing.wait(len(self.rows))
-        first = np.array([start + 1 for _, start in self.rows])
-        at = (first[:, None] + np.arange(self.steps)) % RING
-        tokens: list[list[int]] = np.take_along_axis(ring, at, axis=1).tolist()
-        return tokens
-
-
 class Landing:
     """Pinned memory that tokens are copied to, and the event that says they are there."""
 
@@ -160,10 +147,12 @@ class Landing:
         self.ring = torch.zeros(rows, RING, dtype=torch.int32, pin_memory=True)
         self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
-    def wait(self, rows: int) -> np.ndarray:
-        """int32 [rows, RING]."""
+    def tokens(self, first: np.ndarray, steps: int) -> list[list[int]]:
+        """Wait; the tokens of ``steps`` positions from ``first`` on of each row."""
         self.event.synchronize()
-        return self.ring[:rows].numpy()
+        at = (first[:, None] + np.arange(steps)) % RING
+        tokens: list[list[int]] = np.take_along_axis(self.ring.numpy()[: len(at)], at, 1).tolist()
+        return tokens
 
 
 class Buffers:

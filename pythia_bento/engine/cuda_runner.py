@@ -7,21 +7,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pythia_bento.engine.cuda_decode import CapturedDecode, Flight
+from pythia_bento.engine.cuda_decode import CapturedDecode
 from pythia_bento.engine.cuda_prefill import CapturedPrefill
+from pythia_bento.engine.lookahead import LOOKAHEAD, Lookahead
 from pythia_bento.engine.model_runner import ChunkResult, ModelRunner
 from pythia_bento.engine.scheduler import Chunk
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.triton.kernels import TritonKVCache
 
-MOST_STEPS = 8  # of a visit to the device: what an arriving request may have to wait for, twice
-MOST_ROW_STEPS = 1024  # fewer steps where each takes long
-
 
 class CudaModelRunner(ModelRunner):
     """Decodes several steps a visit where every row is greedy or sampled by temperature alone."""
 
-    lookahead = 2 * MOST_STEPS
+    lookahead = LOOKAHEAD
 
     def __init__(
         self,
@@ -36,7 +34,7 @@ class CudaModelRunner(ModelRunner):
         with torch.inference_mode():
             self.decode = CapturedDecode(model, self._cache, num_tokens, max_batch, on_progress)
             self.prefill = CapturedPrefill(model, self._cache, num_tokens)
-        self._ahead: Flight | None = None
+        self._lookahead = Lookahead(self.decode, self._block_size)
         self._ready: Tensor | None = None  # logits that a graph has made
 
     @torch.inference_mode()
@@ -44,9 +42,11 @@ class CudaModelRunner(ModelRunner):
         """See ``ModelRunner.execute``."""
         if all(_is_decode(chunk) for chunk in chunks):
             if all(_is_plain(chunk) for chunk in chunks):
-                return self._decode(chunks)
+                return self._lookahead.decode(chunks)
+            self._lookahead.forget()
             self.decode.start(chunks, 1)
             return self._choose_from(self.decode.logits(len(chunks)), chunks)
+        self._lookahead.forget()
         if not self.prefill.fits(chunks) or any(_is_scored(chunk) for chunk in chunks):
             return super().execute(chunks)
         done = self.prefill.run(chunks)
@@ -65,35 +65,6 @@ class CudaModelRunner(ModelRunner):
         self._choose_tokens(chunks, list(range(len(chunks) + 1)), logits, results)
         self._ready = None
         return results
-
-    def _decode(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
-        """Tokens of the steps under way, after the next ones were queued.
-
-        The host reads and schedules while the device goes on. Steps that turn out not to be wanted
-        (a sequence ended, another came) are forgotten: they wrote past the end of what is known,
-        into blocks that their next owner writes before it reads them.
-        """
-        flight = self._ahead
-        if flight is None or not flight.is_for(chunks):
-            flight = self.decode.start(chunks, max(1, self._steps(chunks, 0)))
-        further = self._steps(chunks, flight.steps)
-        self._ahead = self.decode.extend(flight, further) if further > 0 else None
-        results = []
-        for tokens in flight.tokens():
-            finite = tokens[: tokens.index(-1)] if -1 in tokens else tokens
-            # A failure after good tokens is found again, as the first, in the next visit.
-            results.append(ChunkResult(finite or tokens[:1], [], is_finite=bool(finite)))
-        return results
-
-    def _steps(self, chunks: Sequence[Chunk], done: int) -> int:
-        """How many all rows have cache blocks for and still want, after ``done`` steps."""
-        most = max(2, min(MOST_STEPS, MOST_ROW_STEPS // len(chunks)))
-        for chunk in chunks:
-            sequence = chunk.sequence
-            room = len(sequence.blocks) * self._block_size - chunk.start
-            wanted = sequence.params.max_tokens - sequence.num_generated
-            most = min(most, room - done, wanted - done)
-        return most
 
     def _logits(self, hidden: Tensor, rows: list[int]) -> Tensor:
         """``hidden`` are logits already where a graph made them."""
