@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +20,11 @@ from pythia_bento.model.kernels.triton.kernels import TritonKernels, TritonKVCac
 from pythia_bento.model.kernels.triton.launch import AttentionScratch
 from pythia_bento.model.kernels.triton.packing import CHUNKS
 from pythia_bento.model.kernels.triton.tiles import splits
+
+if TYPE_CHECKING:
+    from pythia_bento.model.kernels.cuda.decode_step import DecodeStep
+
+logger = logging.getLogger(__name__)
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 BURST = 4  # steps of a replay, where so many are wanted
@@ -49,6 +55,7 @@ class CapturedDecode:
         buckets = [b for b in BUCKETS if b < max_batch]
         buckets.append(next((b for b in BUCKETS if b >= max_batch), max_batch))
         self._buffers = Buffers(model, buckets[-1])
+        self._persistent = _persistent(model, cache, max_batch)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._bursts: dict[int, torch.cuda.CUDAGraph] = {}  # the same of BURST steps
         pool = torch.cuda.graph_pool_handle()
@@ -106,6 +113,30 @@ class CapturedDecode:
 
     def _step(self, bucket: int) -> None:
         """One token of every row, from the embedding to the next input."""
+        b, launch, head = self._buffers, self._kernels.launch, self._model.head
+        if self._persistent and bucket in self._persistent.batches:
+            self._launch_persistent(self._persistent, bucket)
+        else:
+            self._launch_layers(bucket)
+        launch.head_product(head, b.flat("h", 1, bucket, -1), b.rows("logits", bucket))
+        launch.choose(
+            *(b.rows("logits", bucket), b.temperatures, b.seeds, b.context_lens),
+            *(b.keys, b.token_ids, self._num_tokens),
+            ring=b.ring,
+        )
+
+    def _launch_persistent(self, step: DecodeStep, bucket: int) -> None:
+        """All layers in one kernel."""
+        b = self._buffers
+        step.launch(
+            *(b.token_ids[:bucket], b.context_lens[:bucket], b.tables[:bucket]),
+            *(b.rows("x", bucket), b.flat("h", 1, bucket, -1)[0], b.rows("qkv", bucket)),
+            *(b.rows("up", bucket), b.rows("attended", bucket)),
+            b.flat("parts", 1 + CHUNKS, bucket, -1),
+        )
+
+    def _launch_layers(self, bucket: int) -> None:
+        """Four kernels a layer."""
         b, launch, model = self._buffers, self._kernels.launch, self._model
         x, h = b.rows("x", bucket), b.flat("h", 2, bucket, -1)
         qkv, up = b.rows("qkv", bucket), b.rows("up", bucket)
@@ -119,12 +150,6 @@ class CapturedDecode:
             is_last = index + 1 == len(layers)
             norms = head.norms if is_last else layers[index + 1].norms
             launch.norm(norms, x, h[: len(norms)], parts=parts, layer=layer)
-        launch.head_product(head, h[:1], b.rows("logits", bucket))
-        launch.choose(
-            *(b.rows("logits", bucket), b.temperatures, b.seeds, b.context_lens),
-            *(b.keys, b.token_ids, self._num_tokens),
-            ring=b.ring,
-        )
 
     def _attend(self, index: int, bucket: int) -> None:
         b, cache = self._buffers, self._cache
@@ -138,6 +163,19 @@ class CapturedDecode:
             b.rows("attended", bucket),
             self._model.layers[index].qk_scale,
         )
+
+
+def _persistent(model: GPTNeoX, cache: TritonKVCache, max_batch: int) -> DecodeStep | None:
+    """None where the device or its software cannot have it: the same bits take longer then."""
+    if torch.cuda.get_device_capability(model.kernels.device) < (9, 0):
+        return None
+    try:
+        from pythia_bento.model.kernels.cuda.decode_step import DecodeStep
+
+        return DecodeStep(model, cache, max_batch)
+    except (ImportError, RuntimeError) as error:
+        logger.warning("decoding without the persistent kernel: %s", error)
+        return None
 
 
 class Landing:

@@ -38,7 +38,7 @@ class Launcher:
         self.overlap: dict[str, bool] = {}
         self.block_size = tiles.kv_tile(config.head_dim)
         self.sample_parts = triton.cdiv(config.vocab_size, SAMPLE_BLOCK)
-        self._cosine, self._sine = (table.to(device) for table in _rotary_tables(config))
+        self.rotary_tables = tuple(table.to(device) for table in _rotary_tables(config))
         depth = config.intermediate_size // CHUNKS
         self._out_depth = depth_at_once(config.hidden_size)
         if depth_at_once(depth) != self._out_depth:
@@ -210,7 +210,7 @@ class Launcher:
         """Rotate, write to the cache, attend: any mix of chunks. Changes ``qkv``."""
         heads, count, seqs = self.config.num_heads, len(qkv), len(batch.context_lens)
         attention.rotate_and_write[(count, heads)](
-            *(qkv, keys, values, self._cosine, self._sine, batch.positions, batch.slots),
+            *(qkv, keys, values, *self.rotary_tables, batch.positions, batch.slots),
             ROTARY=self.config.rotary_dims,
             num_warps=1,
             **self._shape,
@@ -245,7 +245,7 @@ class Launcher:
         heads, count = self.config.num_heads, len(qkv)
         splits = splits or tiles.splits(count * heads, scratch.max_tiles)
         attention.decode_attention[(heads, count, splits)](
-            *(qkv, keys, values, out, self._cosine, self._sine, context_lens),
+            *(qkv, keys, values, out, *self.rotary_tables, context_lens),
             *(tables, tables.stride(0), scratch.acc, scratch.best, scratch.tickets),
             *(scratch.max_tiles, self.score_scale(scale)),
             ROTARY=self.config.rotary_dims,

@@ -1,0 +1,153 @@
+"""All layers of a decode step of few sequences as one persistent kernel; see ``decode_step.cu``."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.gpt_neox import GPTNeoX
+from pythia_bento.model.kernels.cuda.program import Kernel
+from pythia_bento.model.kernels.triton.kernels import TritonKernels, TritonKVCache
+from pythia_bento.model.kernels.triton.packing import CHUNKS, TritonLayer
+
+BATCHES = (1, 2, 4, 8)
+THREADS = 9 * 32
+ROWS = 16  # of weights that a warp multiplies at a time
+MOST_SLOTS = 32
+FEWEST_SLOTS = 4
+MOST_NORM_VALUES = 64 * 256  # of hidden states in the registers of a block
+
+
+class Shape(NamedTuple):
+    """How a block divides its shared memory, in bytes but for ``slots``."""
+
+    slot_k: int  # inputs, and bytes, of a row of weights in a slot
+    slots: int
+    total: int
+
+
+def shape_for(config: ModelConfig, batch: int, limit: int) -> Shape | None:
+    """None where the kernel cannot compute ``batch`` sequences with ``limit`` bytes a block."""
+    hidden, head = config.hidden_size, config.head_dim
+    fits_storage = hidden % 128 == 0 and config.intermediate_size == CHUNKS * hidden
+    if not fits_storage or head % 16 or head > 256 or hidden * batch > MOST_NORM_VALUES:
+        return None
+    slot_k = max(k for k in range(128, 1025, 128) if hidden % k == 0)
+    activations = max(batch * (2 * hidden + 32), _attention_bytes(config))
+    activations = -(-activations // 16) * 16
+    slots = min((limit - activations - 64) // (ROWS * (slot_k + 32) + 16), MOST_SLOTS)
+    total = slots * (ROWS * (slot_k + 32) + 16) + activations + 64
+    return Shape(slot_k, slots, total) if slots >= FEWEST_SLOTS else None
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("w_in", "dense", "down", "in_scale", "in_bias")),
+        *((name, ctypes.c_void_p) for name in ("dense_scale", "down_scale", "out_bias", "norms")),
+        *((name, ctypes.c_void_p) for name in ("keys", "values")),
+        *((name, ctypes.c_float) for name in ("gelu_scale", "score_scale")),
+    ]
+
+
+class _Step(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("layers", "table", "token_ids", "context_lens")),
+        *((name, ctypes.c_void_p) for name in ("block_tables", "cosine", "sine", "head_norm")),
+        *((name, ctypes.c_void_p) for name in ("x", "h", "qkv", "up", "attended", "parts")),
+        ("counters", ctypes.c_void_p),
+        ("table_stride", ctypes.c_int),
+        ("num_layers", ctypes.c_int),
+        ("eps", ctypes.c_float),
+    ]
+
+
+class DecodeStep:
+    """Launches the kernel for the sizes of ``BATCHES`` that fit; ``batches`` says which."""
+
+    def __init__(self, model: GPTNeoX, cache: TritonKVCache, max_batch: int) -> None:
+        """Compile; raises RuntimeError or ImportError where that is impossible."""
+        kernels = model.kernels
+        assert isinstance(kernels, TritonKernels)
+        self._model, self._launcher = model, kernels.launch
+        device = torch.cuda.get_device_properties(kernels.device)
+        self._blocks = device.multi_processor_count
+        limit = int(device.shared_memory_per_block_optin)
+        shapes = {b: shape_for(model.config, b, limit) for b in BATCHES if b <= max_batch}
+        self._kernels = {
+            batch: self._compile(batch, shape) for batch, shape in shapes.items() if shape
+        }
+        self._layers = _device_array(
+            [self._layer(cache, i, layer) for i, layer in enumerate(model.layers)], kernels.device
+        )
+        words = 5 + model.config.hidden_size // ROWS
+        self._counters = torch.zeros(words, dtype=torch.int32, device=kernels.device)
+
+    @property
+    def batches(self) -> frozenset[int]:
+        """Numbers of rows that ``launch`` takes."""
+        return frozenset(self._kernels)
+
+    def launch(
+        self,
+        token_ids: Tensor,  # int32 [B]
+        context_lens: Tensor,  # int32 [B], with the new token; 0 where a row is not in use
+        tables: Tensor,  # int32 [B, W]
+        x: Tensor,  # fp32 [B, H]
+        h: Tensor,  # fp16 [B, H]: normed for the head
+        qkv: Tensor,  # fp16 [B, 3 H]
+        up: Tensor,  # fp16 [B, U]
+        attended: Tensor,  # fp16 [B, H]
+        parts: Tensor,  # fp32 [1 + CHUNKS, B, H]
+    ) -> None:
+        """From the embedding to the final norm. Writes ``h`` and the cache, and all the others."""
+        cosine, sine = self._launcher.rotary_tables
+        tensors = (self._layers, self._model.table, token_ids, context_lens, tables, cosine, sine)
+        tensors += (self._model.head.norms, x, h, qkv, up, attended, parts, self._counters)
+        step = _Step(
+            *(tensor.data_ptr() for tensor in tensors),
+            *(tables.stride(0), len(self._model.layers), self._model.config.norm_eps),
+        )
+        self._kernels[len(x)].launch(self._blocks, THREADS, step)
+
+    def _compile(self, batch: int, shape: Shape) -> Kernel:
+        config = self._model.config
+        constants = {
+            "H": config.hidden_size,
+            "HEADS": config.num_heads,
+            "HEAD": config.head_dim,
+            "ROTARY": config.rotary_dims,
+            "TILE": self._model.kernels.block_size,
+            "BATCH": batch,
+            "BLOCKS": self._blocks,
+            "SLOTS": shape.slots,
+            "SLOT_K": shape.slot_k,
+        }
+        source = Path(__file__).with_name("decode_step.cu")
+        return Kernel(source, "decode_step", constants, shape.total)
+
+    def _layer(self, cache: TritonKVCache, index: int, layer: TritonLayer) -> _Layer:
+        tensors = (layer.w_in, layer.dense, layer.down, layer.in_scale, layer.in_bias)
+        tensors += (layer.dense_scale, layer.down_scale, layer.out_bias, layer.norms)
+        tensors += (cache.keys[index], cache.values[index])
+        return _Layer(
+            *(tensor.data_ptr() for tensor in tensors),
+            *(layer.gelu_scale, self._launcher.score_scale(layer.qk_scale)),
+        )
+
+
+def _attention_bytes(config: ModelConfig) -> int:
+    """``sizeof(Attention)`` in decode_step.cu."""
+    from pythia_bento.model.kernels.triton.tiles import kv_tile
+
+    head, tile, warps = config.head_dim, kv_tile(config.head_dim), 8
+    return 6 * head + warps * (8 + 6 * tile + 4 * head)
+
+
+def _device_array(structures: list[_Layer], device: torch.device) -> Tensor:
+    data = b"".join(bytes(structure) for structure in structures)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)

@@ -1,0 +1,99 @@
+"""CUDA C++ compiled by NVRTC for the device at hand, and launched on torch's current stream.
+
+NVRTC and its Python bindings come with torch's CUDA wheels: no toolkit has to be installed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from cuda.bindings import driver, nvrtc
+
+
+class Kernel:
+    """One ``extern "C"`` kernel whose parameter is one structure, passed by value."""
+
+    def __init__(
+        self, source: Path, name: str, constants: Mapping[str, int], shared_bytes: int
+    ) -> None:
+        """Compile with ``constants`` as macros; raises RuntimeError with the compiler's words."""
+        binary = _compiled(source, constants, _architecture())
+        module = _check(driver.cuModuleLoadData(binary))
+        self._function = _check(driver.cuModuleGetFunction(module, name.encode()))
+        self._shared_bytes = shared_bytes
+        attribute = driver.CUfunction_attribute
+        limit = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _check(driver.cuFuncSetAttribute(self._function, limit, shared_bytes))
+
+    def launch(self, blocks: int, threads: int, parameter: ctypes.Structure) -> None:
+        """All blocks at once: the driver refuses a grid that the device cannot hold."""
+        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameter))
+        stream = torch.cuda.current_stream().cuda_stream
+        _check(
+            driver.cuLaunchCooperativeKernel(
+                *(self._function, blocks, 1, 1, threads, 1, 1),
+                *(self._shared_bytes, stream, ctypes.addressof(pointers)),
+            )
+        )
+
+
+def _architecture() -> str:
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm_{major}{minor}" + ("a" if major == 9 else "")
+
+
+def _compiled(source: Path, constants: Mapping[str, int], architecture: str) -> bytes:
+    """Machine code, from the user's cache directory where it was compiled before."""
+    options = [f"--gpu-architecture={architecture}", "--std=c++17"]
+    options += [f"-D{name}={value}" for name, value in sorted(constants.items())]
+    text = source.read_bytes()
+    _, *version = nvrtc.nvrtcVersion()
+    key = hashlib.sha256(repr((text, options, version)).encode()).hexdigest()
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = root / "pythia-bento" / f"{source.stem}-{key[:16]}.cubin"
+    try:
+        return path.read_bytes()
+    except OSError:
+        binary = _compile(text, source.name, options)
+    _keep(path, binary)
+    return binary
+
+
+def _compile(text: bytes, name: str, options: list[str]) -> bytes:
+    program = _check(nvrtc.nvrtcCreateProgram(text, name.encode(), 0, [], []))
+    words = [option.encode() for option in options]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(words), words)
+    if int(status):
+        log = b" " * _check(nvrtc.nvrtcGetProgramLogSize(program))
+        _check(nvrtc.nvrtcGetProgramLog(program, log))
+        raise RuntimeError(f"{name} does not compile: {log.decode(errors='replace')}")
+    binary = b" " * _check(nvrtc.nvrtcGetCUBINSize(program))
+    _check(nvrtc.nvrtcGetCUBIN(program, binary))
+    _check(nvrtc.nvrtcDestroyProgram(program))
+    return binary
+
+
+def _keep(path: Path, binary: bytes) -> None:
+    """Write whole or not at all. Without a cache each start takes some seconds longer."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(binary)
+        os.replace(file.name, path)
+    except OSError:
+        return
+
+
+def _check(result: tuple[Any, ...]) -> Any:
+    """The value of a call; raises RuntimeError when it failed."""
+    status, *values = result
+    if int(status):
+        raise RuntimeError(f"CUDA call failed: {status.name}")
+    return values[0] if values else None
