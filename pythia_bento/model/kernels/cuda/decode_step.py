@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,31 +17,14 @@ from pythia_bento.model.kernels.triton.packing import CHUNKS, TritonLayer
 BATCHES = (1, 2, 4, 8)
 THREADS = 9 * 32
 ROWS = 16  # of weights that a warp multiplies at a time
-MOST_SLOTS = 32
-FEWEST_SLOTS = 4
-MOST_NORM_VALUES = 64 * 256  # of hidden states in the registers of a block
+MOST_NORM_VALUES = 64 * 256  # hidden states that the registers of a block hold
 
 
-class Shape(NamedTuple):
-    """How a block divides its shared memory, in bytes but for ``slots``."""
-
-    slot_k: int  # inputs, and bytes, of a row of weights in a slot
-    slots: int
-    total: int
-
-
-def shape_for(config: ModelConfig, batch: int, limit: int) -> Shape | None:
-    """None where the kernel cannot compute ``batch`` sequences with ``limit`` bytes a block."""
+def fits(config: ModelConfig, batch: int) -> bool:
+    """Whether the kernel can compute ``batch`` sequences of a model."""
     hidden, head = config.hidden_size, config.head_dim
-    fits_storage = hidden % 128 == 0 and config.intermediate_size == CHUNKS * hidden
-    if not fits_storage or head % 16 or head > 256 or hidden * batch > MOST_NORM_VALUES:
-        return None
-    slot_k = max(k for k in range(128, 1025, 128) if hidden % k == 0)
-    activations = max(batch * (2 * hidden + 32), _attention_bytes(config))
-    activations = -(-activations // 16) * 16
-    slots = min((limit - activations - 64) // (ROWS * (slot_k + 32) + 16), MOST_SLOTS)
-    total = slots * (ROWS * (slot_k + 32) + 16) + activations + 64
-    return Shape(slot_k, slots, total) if slots >= FEWEST_SLOTS else None
+    is_stored_so = hidden % 128 == 0 and config.intermediate_size == CHUNKS * hidden
+    return is_stored_so and head % 16 == 0 and head <= 256 and hidden * batch <= MOST_NORM_VALUES
 
 
 class _Layer(ctypes.Structure):
@@ -60,8 +42,6 @@ class _Step(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("block_tables", "cosine", "sine", "head_norm")),
         *((name, ctypes.c_void_p) for name in ("x", "h", "qkv", "up", "attended", "parts")),
         ("counters", ctypes.c_void_p),
-        ("table_stride", ctypes.c_int),
-        ("num_layers", ctypes.c_int),
         ("eps", ctypes.c_float),
     ]
 
@@ -76,11 +56,9 @@ class DecodeStep:
         self._model, self._launcher = model, kernels.launch
         device = torch.cuda.get_device_properties(kernels.device)
         self._blocks = device.multi_processor_count
-        limit = int(device.shared_memory_per_block_optin)
-        shapes = {b: shape_for(model.config, b, limit) for b in BATCHES if b <= max_batch}
-        self._kernels = {
-            batch: self._compile(batch, shape) for batch, shape in shapes.items() if shape
-        }
+        self._shared = int(device.shared_memory_per_block_optin)
+        wanted = [b for b in BATCHES if b <= max_batch and fits(model.config, b)]
+        self._kernels = {batch: self._compile(batch) for batch in wanted}
         self._layers = _device_array(
             [self._layer(cache, i, layer) for i, layer in enumerate(model.layers)], kernels.device
         )
@@ -108,27 +86,25 @@ class DecodeStep:
         cosine, sine = self._launcher.rotary_tables
         tensors = (self._layers, self._model.table, token_ids, context_lens, tables, cosine, sine)
         tensors += (self._model.head.norms, x, h, qkv, up, attended, parts, self._counters)
-        step = _Step(
-            *(tensor.data_ptr() for tensor in tensors),
-            *(tables.stride(0), len(self._model.layers), self._model.config.norm_eps),
-        )
+        step = _Step(*(tensor.data_ptr() for tensor in tensors), self._model.config.norm_eps)
         self._kernels[len(x)].launch(self._blocks, THREADS, step)
 
-    def _compile(self, batch: int, shape: Shape) -> Kernel:
-        config = self._model.config
+    def _compile(self, batch: int) -> Kernel:
+        config, tile = self._model.config, self._model.kernels.block_size
         constants = {
             "H": config.hidden_size,
             "HEADS": config.num_heads,
             "HEAD": config.head_dim,
             "ROTARY": config.rotary_dims,
-            "TILE": self._model.kernels.block_size,
+            "TILE": tile,
+            "TABLE": -(-config.max_positions // tile),
             "BATCH": batch,
+            "LAYERS": config.num_layers,
             "BLOCKS": self._blocks,
-            "SLOTS": shape.slots,
-            "SLOT_K": shape.slot_k,
+            "SHARED": self._shared,
         }
         source = Path(__file__).with_name("decode_step.cu")
-        return Kernel(source, "decode_step", constants, shape.total)
+        return Kernel(source, "decode_step", constants, self._shared)
 
     def _layer(self, cache: TritonKVCache, index: int, layer: TritonLayer) -> _Layer:
         tensors = (layer.w_in, layer.dense, layer.down, layer.in_scale, layer.in_bias)
@@ -138,14 +114,6 @@ class DecodeStep:
             *(tensor.data_ptr() for tensor in tensors),
             *(layer.gelu_scale, self._launcher.score_scale(layer.qk_scale)),
         )
-
-
-def _attention_bytes(config: ModelConfig) -> int:
-    """``sizeof(Attention)`` in decode_step.cu."""
-    from pythia_bento.model.kernels.triton.tiles import kv_tile
-
-    head, tile, warps = config.head_dim, kv_tile(config.head_dim), 8
-    return 6 * head + warps * (8 + 6 * tile + 4 * head)
 
 
 def _device_array(structures: list[_Layer], device: torch.device) -> Tensor:

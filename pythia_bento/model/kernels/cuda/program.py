@@ -25,8 +25,8 @@ class Kernel:
     ) -> None:
         """Compile with ``constants`` as macros; raises RuntimeError with the compiler's words."""
         binary = _compiled(source, constants, _architecture())
-        module = _check(driver.cuModuleLoadData(binary))
-        self._function = _check(driver.cuModuleGetFunction(module, name.encode()))
+        self._module = _check(driver.cuModuleLoadData(binary))
+        self._function = _check(driver.cuModuleGetFunction(self._module, name.encode()))
         self._shared_bytes = shared_bytes
         attribute = driver.CUfunction_attribute
         limit = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -53,21 +53,28 @@ def _compiled(source: Path, constants: Mapping[str, int], architecture: str) -> 
     """Machine code, from the user's cache directory where it was compiled before."""
     options = [f"--gpu-architecture={architecture}", "--std=c++17"]
     options += [f"-D{name}={value}" for name, value in sorted(constants.items())]
-    text = source.read_bytes()
+    headers = sorted(source.parent.glob("*.cuh"))
+    texts = {path.name: path.read_bytes() for path in (source, *headers)}
     _, *version = nvrtc.nvrtcVersion()
-    key = hashlib.sha256(repr((text, options, version)).encode()).hexdigest()
+    key = hashlib.sha256(repr((texts, options, version)).encode()).hexdigest()
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = root / "pythia-bento" / f"{source.stem}-{key[:16]}.cubin"
     try:
         return path.read_bytes()
     except OSError:
-        binary = _compile(text, source.name, options)
+        binary = _compile(source.name, texts, options)
     _keep(path, binary)
     return binary
 
 
-def _compile(text: bytes, name: str, options: list[str]) -> bytes:
-    program = _check(nvrtc.nvrtcCreateProgram(text, name.encode(), 0, [], []))
+def _compile(name: str, texts: dict[str, bytes], options: list[str]) -> bytes:
+    headers = [header for header in texts if header != name]
+    program = _check(
+        nvrtc.nvrtcCreateProgram(
+            *(texts[name], name.encode(), len(headers)),
+            *([texts[header] for header in headers], [header.encode() for header in headers]),
+        )
+    )
     words = [option.encode() for option in options]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(words), words)
     if int(status):

@@ -54,13 +54,13 @@ def norm(
         tl.store(x_ptrs, x, mask=mask)
     if NORMS > 0:
         largest = tl.max(tl.abs(x), 0)
-        failed = largest * 0.0  # NaN where x is not finite
+        SHARE: tl.constexpr = 1.0 / H
         exponent = (largest.to(tl.int32, bitcast=True) >> 23) - 126
         exponent = tl.minimum(tl.maximum(exponent, -30), 60)
-        mean = exact_sum(x, exponent) / H + failed
+        mean = tl.fma(largest, 0.0, exact_sum(x, exponent) * SHARE)  # NaN where x is not finite
         centred = tl.where(mask, x - mean, 0.0)
-        variance = exact_sum(centred * centred, 2 * exponent + 2) / H
-        unit = centred * (1.0 / tl.sqrt_rn(variance + eps))
+        variance = tl.fma(exact_sum(centred * centred, 2 * exponent + 2), SHARE, eps)
+        unit = centred * (1.0 / tl.sqrt_rn(variance))
         for i in tl.static_range(NORMS):
             weight = tl.load(norms_ptr + 2 * i * H + cols, mask=mask, other=0.0)
             bias = tl.load(norms_ptr + (2 * i + 1) * H + cols, mask=mask, other=0.0)

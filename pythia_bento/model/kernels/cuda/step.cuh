@@ -1,0 +1,77 @@
+// What a launch is given, and what a block keeps in its shared memory.
+
+#pragma once
+
+#include "device.cuh"
+
+constexpr int ROWS = 16;  // weight rows of a unit of work
+// Inputs of a row in a slot: the most that divide H.
+__device__ constexpr int widest(int k) { return H % k == 0 ? k : widest(k - 128); }
+constexpr int SLOT_K = widest(H < 1024 ? H : 1024);
+constexpr int SLOTS_A_UNIT = H / SLOT_K;
+constexpr int SLOT_PITCH = SLOT_K + 32;  // eight rows hit different banks
+constexpr int SLOT_BYTES = ROWS * SLOT_PITCH;
+constexpr int ACT_PITCH = 2 * H + 32;
+constexpr int TILES_Q = QKV / ROWS, TILES_UP = UP / ROWS, TILES_OUT = H / ROWS;
+constexpr int BLOCKS_Q = (BLOCKS * TILES_Q + (TILES_Q + TILES_UP) / 2) / (TILES_Q + TILES_UP);
+constexpr int BLOCKS_A_PIECE = BLOCKS / PIECES;
+constexpr int UNITS_ATTEND = BATCH * HEADS;
+constexpr int UNITS_A_BLOCK = (UNITS_ATTEND + BLOCKS - 1) / BLOCKS;
+
+struct Layer {
+    const u16 *w_in, *dense, *down;  // int16 pairs, see packing.py
+    const float *in_scale, *in_bias, *dense_scale, *down_scale, *out_bias;
+    const float* norms;  // [2, 2, H]
+    u16 *keys, *values;  // fp16 [blocks, HEADS, TILE, HEAD]
+    float gelu_scale, score_scale;
+};
+
+struct Counters {  // all 0 between launches
+    u32 q, up, attended, x, done;
+    u32 tickets[TILES_OUT];
+};
+
+struct Step {
+    const Layer* layers;  // [LAYERS]
+    const u16* table;  // fp16 [V, H]
+    const int* token_ids;  // [BATCH]
+    const int* context_lens;  // [BATCH], with the new token; 0 for a row that is not in use
+    const int* block_tables;  // [BATCH, TABLE]
+    const float *cosine, *sine;  // [positions, ROTARY / 2]
+    const float* head_norm;  // [2, H]
+    float* x;  // [BATCH, H]
+    u16* h;  // [BATCH, H], normed for the head
+    u16 *qkv, *up, *attended;
+    float* parts;  // [PIECES, BATCH, H]
+    Counters* counters;
+    float eps;
+};
+
+// One sequence and head at work.
+struct Attention {
+    u16 q[HEAD], k[HEAD], v[HEAD];
+    float best[WARPS], total[WARPS];
+    float score[WARPS][TILE];
+    u16 p[WARPS][TILE];
+    float acc[WARPS][HEAD];
+};
+
+// Copied once: after every wait for other blocks the first-level cache is empty.
+struct Resident {
+    Layer layers[LAYERS];
+    int token_ids[BATCH], context_lens[BATCH];
+    int tables[UNITS_A_BLOCK][TABLE];  // of the sequences that this block attends for
+};
+
+struct Shared {
+    union {
+        char act[BATCH * ACT_PITCH];  // what ``multiply`` multiplies
+        Attention attention;
+    };
+    Resident resident;
+    long long room[WARPS];  // of sums across warps
+};
+
+constexpr int SHARED_BYTES = (sizeof(Shared) + 15) / 16 * 16;
+constexpr int SLOTS = (SHARED - SHARED_BYTES) / (SLOT_BYTES + 16);
+static_assert(SLOTS >= 4, "room for the weights");
