@@ -7,7 +7,7 @@
 // kind are there"), which grow through the layers and are set back by the last block to leave.
 //
 //   in:    norm of x (every block for itself), rows of qkv and of up with bias and GELU
-//   attend: one block per sequence and head; a warp per tile of the context, folded in order
+//   attend: a warp per tile of the context; the last one of a sequence and head folds them in order
 //   out:   rows of dense and of the four pieces of down; whoever finishes the fifth piece of
 //          sixteen rows adds them to x
 //
@@ -19,7 +19,6 @@
 
 #include "attention.cuh"
 #include "norm.cuh"
-#include "ring.cuh"
 
 constexpr int WARPS_A_TOKEN = WARPS / BATCH;  // of the norm
 
@@ -37,9 +36,6 @@ __device__ __forceinline__ Units out_units() {
     if (out_piece() >= PIECES) return Units(0, 1, 0);
     return Units(blockIdx.x % BLOCKS_A_PIECE, BLOCKS_A_PIECE, TILES_OUT);
 }
-
-// Sequence and head, from the last block on: the first ones wait for the result.
-__device__ __forceinline__ int attend_unit(int i) { return BLOCKS - 1 - blockIdx.x + i * BLOCKS; }
 
 // Wait until a counter has reached ``count``; then everybody sees what was written before.
 __device__ __forceinline__ void wait_for(const u32* counter, u32 count) {
@@ -85,22 +81,6 @@ __device__ __forceinline__ float gelu(float a) {
     return __fmul_rn(__fmul_rn(a, 0.5f), __fadd_rn(erf_approx(__fmul_rn(a, 0.7071067811865476f)), 1.0f));
 }
 
-// Bring the warps' first tiles into the L2 cache while others still compute q.
-__device__ void fetch_context(const Resident& r, int layer) {
-    constexpr int LINES = TILE * HEAD * 2 / 128;
-#pragma unroll 1
-    for (int i = 0; i < UNITS_A_BLOCK && attend_unit(i) < UNITS_ATTEND; ++i) {
-        const int token = attend_unit(i) / HEADS, head = attend_unit(i) % HEADS;
-        const int tile = threadIdx.x / 32;
-        if (tile * TILE >= r.context_lens[token]) continue;
-        const u64 offset = tile_offset(r.tables[i], head, tile);
-        for (int line = threadIdx.x % 32; line < LINES; line += 32) {
-            prefetch((const char*)(r.layers[layer].keys + offset) + 128 * line);
-            prefetch((const char*)(r.layers[layer].values + offset) + 128 * line);
-        }
-    }
-}
-
 __device__ void in_phase(const Step& s, int layer, const Ring& ring, u32 n, Shared& shared) {
     const Layer& l = shared.resident.layers[layer];
     const bool is_up = blockIdx.x >= BLOCKS_Q;
@@ -135,19 +115,19 @@ __device__ void in_phase(const Step& s, int layer, const Ring& ring, u32 n, Shar
     mark(layer, 4);
 }
 
-__device__ void attend_phase(const Step& s, int layer, Shared& shared) {
+__device__ void attend_phase(const Step& s, int layer, const Ring& ring, u32 n, Shared& shared) {
     const Resident& r = shared.resident;
-    if (attend_unit(0) >= UNITS_ATTEND) return;
+    const Tiles tiles(r);
+    if (tiles.count == 0) return;
     wait_for(&s.counters->q, BLOCKS_Q * (layer + 1));
     mark(layer, 5);
+    const int warp = threadIdx.x / 32;
 #pragma unroll 1
-    for (int i = 0; i < UNITS_A_BLOCK && attend_unit(i) < UNITS_ATTEND; ++i) {
-        const int token = attend_unit(i) / HEADS, head = attend_unit(i) % HEADS;
-        const int context_len = r.context_lens[token];
-        if (context_len > 0) {
-            attend(s, r.layers[layer], token, head, context_len, r.tables[i], shared.attention);
-        }
-        announce(&s.counters->attended);
+    for (int i = warp; i < tiles.count; i += WARPS) {
+        const Tile unit(r, tiles.first + i * BLOCKS);
+        const bool is_whole = attend_tile(s, r, r.layers[layer], unit, ring, n + 4 * i,
+                                          shared.attending[warp]);
+        if (is_whole && threadIdx.x % 32 == 0) add_release(&s.counters->attended);
     }
     mark(layer, 6);
 }
@@ -192,7 +172,7 @@ __device__ void out_phase(const Step& s, int layer, const Ring& ring, u32 n, Sha
     if (units.count == 0) return;
     const int piece = out_piece(), lane = threadIdx.x % 32;
     if (piece == 0) {
-        wait_for(&s.counters->attended, UNITS_ATTEND * (layer + 1));
+        wait_for(&s.counters->attended, shared.resident.num_live * HEADS * (layer + 1));
         mark(layer, 7);
         take_activations(shared.act, s.attended, H);
     } else {
@@ -229,34 +209,36 @@ __device__ void out_phase(const Step& s, int layer, const Ring& ring, u32 n, Sha
 
 // ---- all of it ----
 
-__device__ void produce(const Ring& ring, const Layer* layers) {
-    u64 policy;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+__device__ void produce(const Ring& ring, const Resident& r) {
+    u64 once, again;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(once));
+    asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(again));
     const Units first = in_units(), second = out_units();
     const int piece = out_piece();
     u32 n = 0;
 #pragma unroll 1
     for (int i = 0; i < LAYERS; ++i) {
-        const Layer& layer = layers[i];
+        const Layer& layer = r.layers[i];
         const u16* up_rows = layer.w_in + (u64)QKV * H / 2;
-        produce_phase(ring, blockIdx.x < BLOCKS_Q ? layer.w_in : up_rows, first, n, policy);
+        produce_phase(ring, blockIdx.x < BLOCKS_Q ? layer.w_in : up_rows, first, n, once);
+        produce_context(ring, r, layer, n, again);
         const u16* down = layer.down + (u64)(piece - 1) * H * H / 2;
-        produce_phase(ring, piece == 0 ? layer.dense : down, second, n, policy);
+        produce_phase(ring, piece == 0 ? layer.dense : down, second, n, once);
     }
 }
 
 __device__ void consume(const Step& s, const Ring& ring, Shared& shared) {
     const u32 slots_in = in_units().count * SLOTS_A_UNIT;
+    const u32 slots_attend = 4 * Tiles(shared.resident).count;
     const u32 slots_out = out_units().count * SLOTS_A_UNIT;
     u32 n = 0;
 #pragma unroll 1
     for (int layer = 0; layer < LAYERS; ++layer) {
         mark(layer, 0);
-        fetch_context(shared.resident, layer);
         in_phase(s, layer, ring, n, shared);
-        attend_phase(s, layer, shared);
-        out_phase(s, layer, ring, n + slots_in, shared);
-        n += slots_in + slots_out;
+        attend_phase(s, layer, ring, n + slots_in, shared);
+        out_phase(s, layer, ring, n + slots_in + slots_attend, shared);
+        n += slots_in + slots_attend + slots_out;
     }
     if (blockIdx.x < BATCH) {
         const NormWeights<WARPS> norm(s.head_norm);
@@ -279,10 +261,19 @@ __device__ __forceinline__ void fill(Resident& r, const Step& s) {
     copy_words(r.layers, s.layers, sizeof(r.layers));
     copy_words(r.token_ids, s.token_ids, sizeof(r.token_ids));
     copy_words(r.context_lens, s.context_lens, sizeof(r.context_lens));
-#pragma unroll 1
-    for (int i = 0; i < UNITS_A_BLOCK && attend_unit(i) < UNITS_ATTEND; ++i) {
-        const int* table = s.block_tables + attend_unit(i) / HEADS * TABLE;
-        copy_words(r.tables[i], table, sizeof(r.tables[i]));
+    copy_words(&r.tables[0][0], s.block_tables, sizeof(r.tables));
+    constexpr int HALF = ROTARY / 2;
+    for (int i = threadIdx.x; i < BATCH * HALF; i += blockDim.x) {
+        const int at = max(s.context_lens[i / HALF] - 1, 0) * HALF + i % HALF;
+        r.cosine[i / HALF][i % HALF] = s.cosine[at];
+        r.sine[i / HALF][i % HALF] = s.sine[at];
+    }
+    if (threadIdx.x == 0) {
+        r.num_tiles = r.num_live = 0;
+        for (int i = 0; i < BATCH; ++i) {
+            r.num_tiles += tiles_of(s.context_lens[i]) * HEADS;
+            r.num_live += s.context_lens[i] > 0;
+        }
     }
 }
 
@@ -301,7 +292,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + 32, 1) decode_step(cons
     fill(shared.resident, s);
     __syncthreads();
     if (threadIdx.x >= CONSUMERS) {
-        produce(ring, shared.resident.layers);
+        produce(ring, shared.resident);
     } else {
         consume(s, ring, shared);
     }

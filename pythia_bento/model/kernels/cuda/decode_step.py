@@ -12,6 +12,7 @@ from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.cuda.program import Kernel
 from pythia_bento.model.kernels.triton.kernels import TritonKernels, TritonKVCache
+from pythia_bento.model.kernels.triton.launch import AttentionScratch
 from pythia_bento.model.kernels.triton.packing import CHUNKS, TritonLayer
 
 BATCHES = (1, 2, 4, 8)
@@ -41,7 +42,7 @@ class _Step(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("layers", "table", "token_ids", "context_lens")),
         *((name, ctypes.c_void_p) for name in ("block_tables", "cosine", "sine", "head_norm")),
         *((name, ctypes.c_void_p) for name in ("x", "h", "qkv", "up", "attended", "parts")),
-        ("counters", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("tile_acc", "tile_sums", "tile_tickets", "counters")),
         ("eps", ctypes.c_float),
     ]
 
@@ -62,6 +63,7 @@ class DecodeStep:
         self._layers = _device_array(
             [self._layer(cache, i, layer) for i, layer in enumerate(model.layers)], kernels.device
         )
+        self._scratch = AttentionScratch(model.config, max(wanted, default=0), kernels.device)
         words = 5 + model.config.hidden_size // ROWS
         self._counters = torch.zeros(words, dtype=torch.int32, device=kernels.device)
 
@@ -85,7 +87,9 @@ class DecodeStep:
         """From the embedding to the final norm. Writes ``h`` and the cache, and all the others."""
         cosine, sine = self._launcher.rotary_tables
         tensors = (self._layers, self._model.table, token_ids, context_lens, tables, cosine, sine)
-        tensors += (self._model.head.norms, x, h, qkv, up, attended, parts, self._counters)
+        tensors += (self._model.head.norms, x, h, qkv, up, attended, parts)
+        scratch = self._scratch
+        tensors += (scratch.acc, scratch.best, scratch.tickets, self._counters)
         step = _Step(*(tensor.data_ptr() for tensor in tensors), self._model.config.norm_eps)
         self._kernels[len(x)].launch(self._blocks, THREADS, step)
 

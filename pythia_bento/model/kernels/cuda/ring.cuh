@@ -32,6 +32,14 @@ struct Units {
     }
 };
 
+// Wait until slot ``n`` may be filled; its barrier, which ``bytes`` will complete. By a warp.
+__device__ __forceinline__ u32 open_slot(const Ring& ring, u32 n, u32 bytes) {
+    if (n >= SLOTS) barrier_wait(ring.empty_at(n), ring.parity(n) ^ 1);
+    if (threadIdx.x % 32 == 0) barrier_expect(ring.full_at(n), bytes);
+    __syncwarp();
+    return ring.full_at(n);
+}
+
 __device__ void produce_phase(const Ring& ring, const u16* weights, const Units& units, u32& n,
                               u64 policy) {
     const int lane = threadIdx.x % 32;
@@ -42,10 +50,7 @@ __device__ void produce_phase(const Ring& ring, const u16* weights, const Units&
         for (int part = 0; part < SLOTS_A_UNIT; ++part) {
 #pragma unroll 1
             for (int j = 0; j < width; ++j, ++n) {
-                if (n >= SLOTS) barrier_wait(ring.empty_at(n), ring.parity(n) ^ 1);
-                const u32 bar = ring.full_at(n);
-                if (lane == 0) barrier_expect(bar, ROWS * SLOT_K);
-                __syncwarp();
+                const u32 bar = open_slot(ring, n, ROWS * SLOT_K);
                 if (lane < ROWS) {
                     const char* row = (const char*)weights +
                                       (u64)(units.tile(i + j) * ROWS + lane) * H + part * SLOT_K;

@@ -7,16 +7,18 @@
 constexpr int ROWS = 16;  // weight rows of a unit of work
 // Inputs of a row in a slot: the most that divide H.
 __device__ constexpr int widest(int k) { return H % k == 0 ? k : widest(k - 128); }
-constexpr int SLOT_K = widest(H < 1024 ? H : 1024);
+constexpr int SLOT_K = widest(H < 512 ? H : 512);
 constexpr int SLOTS_A_UNIT = H / SLOT_K;
 constexpr int SLOT_PITCH = SLOT_K + 32;  // eight rows hit different banks
-constexpr int SLOT_BYTES = ROWS * SLOT_PITCH;
+constexpr int CONTEXT_ROWS = TILE / 2;  // a tile of keys or of values takes two slots
+constexpr int CONTEXT_PITCH = 2 * HEAD + 16;
+constexpr int SLOT_BYTES = ROWS * SLOT_PITCH > CONTEXT_ROWS * CONTEXT_PITCH
+                               ? ROWS * SLOT_PITCH
+                               : CONTEXT_ROWS * CONTEXT_PITCH;
 constexpr int ACT_PITCH = 2 * H + 32;
 constexpr int TILES_Q = QKV / ROWS, TILES_UP = UP / ROWS, TILES_OUT = H / ROWS;
 constexpr int BLOCKS_Q = (BLOCKS * TILES_Q + (TILES_Q + TILES_UP) / 2) / (TILES_Q + TILES_UP);
 constexpr int BLOCKS_A_PIECE = BLOCKS / PIECES;
-constexpr int UNITS_ATTEND = BATCH * HEADS;
-constexpr int UNITS_A_BLOCK = (UNITS_ATTEND + BLOCKS - 1) / BLOCKS;
 
 struct Layer {
     const u16 *w_in, *dense, *down;  // int16 pairs, see packing.py
@@ -43,30 +45,33 @@ struct Step {
     u16* h;  // [BATCH, H], normed for the head
     u16 *qkv, *up, *attended;
     float* parts;  // [PIECES, BATCH, H]
+    float* tile_acc;  // [BATCH, HEADS, TABLE, HEAD]
+    float2* tile_sums;  // [BATCH, HEADS, TABLE]: largest score, sum of weights
+    u32* tile_tickets;  // [BATCH, HEADS], 0 between launches
     Counters* counters;
     float eps;
 };
 
-// One sequence and head at work.
-struct Attention {
+// One warp's tile of the context.
+struct Attending {
     u16 q[HEAD], k[HEAD], v[HEAD];
-    float best[WARPS], total[WARPS];
-    float score[WARPS][TILE];
-    u16 p[WARPS][TILE];
-    float acc[WARPS][HEAD];
+    float score[TILE];
+    u16 p[TILE];
 };
 
 // Copied once: after every wait for other blocks the first-level cache is empty.
 struct Resident {
     Layer layers[LAYERS];
     int token_ids[BATCH], context_lens[BATCH];
-    int tables[UNITS_A_BLOCK][TABLE];  // of the sequences that this block attends for
+    int tables[BATCH][TABLE];
+    float cosine[BATCH][ROTARY / 2], sine[BATCH][ROTARY / 2];  // at the new token's position
+    int num_tiles, num_live;  // of all sequences and heads; sequences
 };
 
 struct Shared {
     union {
         char act[BATCH * ACT_PITCH];  // what ``multiply`` multiplies
-        Attention attention;
+        Attending attending[WARPS];
     };
     Resident resident;
     long long room[WARPS];  // of sums across warps
