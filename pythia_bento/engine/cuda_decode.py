@@ -130,7 +130,7 @@ class CapturedDecode:
         b = self._buffers
         step.launch(
             *(b.token_ids[:bucket], b.context_lens[:bucket], b.tables[:bucket]),
-            *(b.rows("x", bucket), b.flat("h", 1, bucket, -1)[0], b.rows("qkv", bucket)),
+            *(b.rows("x", bucket), b.flat("h", 2, bucket, -1), b.rows("qkv", bucket)),
             *(b.rows("up", bucket), b.rows("attended", bucket)),
             b.flat("parts", 1 + CHUNKS, bucket, -1),
         )

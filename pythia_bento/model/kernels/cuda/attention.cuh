@@ -44,12 +44,11 @@ __device__ void produce_context(const Ring& ring, const Resident& r, const Layer
         const u64 offset = Tile(r, tiles.first + i * BLOCKS).offset(r);
 #pragma unroll 1
         for (int part = 0; part < 4; ++part, ++n) {
-            const u16* from = (part < 2 ? l.keys : l.values) + offset;
-            const int row = part % 2 * CONTEXT_ROWS + lane;
-            const u32 bar = open_slot(ring, n, CONTEXT_ROWS * 2 * HEAD);
-            if (lane < CONTEXT_ROWS) {
-                const u32 to = shared_address(ring.at(n) + lane * CONTEXT_PITCH);
-                copy_bulk(to, from + row * HEAD, 2 * HEAD, bar, policy);
+            const char* from = (const char*)((part < 2 ? l.keys : l.values) + offset);
+            const u32 bar = ring.open(n, 4 * GROUP_BYTES);
+            if (lane < 4) {
+                copy_bulk(shared_address(ring.at(n) + lane * GROUP_PITCH),
+                          from + (part % 2 * 4 + lane) * GROUP_BYTES, GROUP_BYTES, bar, policy);
             }
         }
     }
@@ -84,12 +83,13 @@ __device__ __forceinline__ void write_token(const Layer& l, u64 offset, int row,
 }
 
 __device__ __forceinline__ const char* context_row(const Ring& ring, u32 n, int row) {
-    return ring.at(n + row / CONTEXT_ROWS) + row % CONTEXT_ROWS * CONTEXT_PITCH;
+    const int group = row / GROUP_ROWS;
+    return ring.at(n + group / 4) + group % 4 * GROUP_PITCH + row % GROUP_ROWS * 2 * HEAD;
 }
 
 __device__ __forceinline__ void wait_two(const Ring& ring, u32 n) {
-    barrier_wait(ring.full_at(n), ring.parity(n));
-    barrier_wait(ring.full_at(n + 1), ring.parity(n + 1));
+    ring.wait_full(n);
+    ring.wait_full(n + 1);
 }
 
 __device__ __forceinline__ void free_two(const Ring& ring, u32 n) {
@@ -109,7 +109,7 @@ __device__ __forceinline__ void score_tile(const Ring& ring, u32 n, int here, in
     const char* rows[2 * MS];
 #pragma unroll
     for (int m = 0; m < 2 * MS; ++m) {
-        const int row = 8 * m + g;
+        const int row = g * GROUP_ROWS + m;  // one of each group
         rows[m] = (row == newest ? (const char*)a.k : context_row(ring, n, row)) + 8 * t;
     }
 #pragma unroll
@@ -126,9 +126,9 @@ __device__ __forceinline__ void score_tile(const Ring& ring, u32 n, int here, in
 #pragma unroll
     for (int m = 0; m < MS; ++m) {
         if (t == 0) {
-            const int at = 16 * m + g;
+            const int at = g * GROUP_ROWS + 2 * m;
             a.score[at] = at < here ? __fmul_rn(c[m][0], scale) : LOWEST;
-            a.score[at + 8] = at + 8 < here ? __fmul_rn(c[m][2], scale) : LOWEST;
+            a.score[at + 1] = at + 1 < here ? __fmul_rn(c[m][2], scale) : LOWEST;
         }
     }
 }

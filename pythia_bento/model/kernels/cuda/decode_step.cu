@@ -52,6 +52,26 @@ __device__ __forceinline__ void announce(u32* counter) {
     if (threadIdx.x == 0) add_release(counter);
 }
 
+// When a counter has reached ``count``, bring BATCH rows of H values, of a matrix with rows of
+// ``stride``, to where ``multiply`` wants them.
+__device__ __forceinline__ void take_rows(Shared& shared, const u32* counter, u32 count,
+                                          const u16* from, int stride, u32& taken) {
+    const u32 bar = shared_address(&shared.taken);
+    fence_copies();
+    consumers_sync();  // nobody needs what was there
+    if (threadIdx.x == 0) {
+        while (load_acquire(counter) < count) {
+        }
+        fence_copies();
+        barrier_expect(bar, BATCH * 2 * H);
+#pragma unroll
+        for (int token = 0; token < BATCH; ++token) {
+            copy_rows(shared_address(shared.act + token * ACT_PITCH), from + token * stride, 2 * H, bar);
+        }
+    }
+    barrier_wait(bar, taken++ & 1);
+}
+
 // Null but in the first layer, whose input is the embedding.
 __device__ __forceinline__ const u16* embedded(const Step& s, const Resident& r, int layer,
                                                int token) {
@@ -81,21 +101,54 @@ __device__ __forceinline__ float gelu(float a) {
     return __fmul_rn(__fmul_rn(a, 0.5f), __fadd_rn(erf_approx(__fmul_rn(a, 0.7071067811865476f)), 1.0f));
 }
 
-__device__ void in_phase(const Step& s, int layer, const Ring& ring, u32 n, Shared& shared) {
+// Up to two tokens every block normalises for itself; more would take longer than another wait.
+constexpr bool NORM_FOR_ITSELF = BATCH <= 2;
+
+// One block for each token, from the last one on, normalises it for all.
+__device__ void norm_phase(const Step& s, int layer, Shared& shared) {
+    const int token = BLOCKS - 1 - blockIdx.x;
+    if (NORM_FOR_ITSELF || token >= BATCH) return;
+    const float* norms = shared.resident.layers[layer].norms;
+    const NormWeights<WARPS> first(norms), second(norms + 2 * H);
+    wait_for(&s.counters->x, TILES_OUT * layer);
+    Hidden<WARPS> hidden(s.x + token * H, embedded(s, shared.resident, layer, token));
+    hidden.standardise(s.eps, shared.room);
+    hidden.write(first, s.h + token * H);
+    hidden.write(second, s.h + (BATCH + token) * H);
+    announce(&s.counters->normed);
+}
+
+// The norm's output where ``multiply`` wants it.
+__device__ __forceinline__ void take_normed(const Step& s, int layer, Shared& shared, u32& taken) {
+    const bool is_up = blockIdx.x >= BLOCKS_Q;
+    if (NORM_FOR_ITSELF) {
+        const int token = threadIdx.x / 32 / WARPS_A_TOKEN;
+        const float* norms = shared.resident.layers[layer].norms;
+        const NormWeights<WARPS_A_TOKEN> norm(norms + is_up * 2 * H);
+        wait_for(&s.counters->x, TILES_OUT * layer);
+        mark(layer, 1);
+        Hidden<WARPS_A_TOKEN> hidden(s.x + token * H, embedded(s, shared.resident, layer, token));
+        hidden.standardise(s.eps, shared.room);
+        hidden.write(norm, (u16*)(shared.act + token * ACT_PITCH));
+        consumers_sync();
+    } else {
+        mark(layer, 1);
+        take_rows(shared, &s.counters->normed, BATCH * (layer + 1), s.h + is_up * BATCH * H, H, taken);
+    }
+}
+
+__device__ void in_phase(const Step& s, int layer, const Ring& ring, u32 n, Shared& shared,
+                         u32& taken) {
     const Layer& l = shared.resident.layers[layer];
     const bool is_up = blockIdx.x >= BLOCKS_Q;
-    const int warp = threadIdx.x / 32, token = warp / WARPS_A_TOKEN, g = threadIdx.x % 32 / 4;
-    const NormWeights<WARPS_A_TOKEN> norm(l.norms + is_up * 2 * H);
-    wait_for(&s.counters->x, TILES_OUT * layer);
-    mark(layer, 1);
-    normalise(s.x + token * H, embedded(s, shared.resident, layer, token), norm, s.eps,
-              (u16*)(shared.act + token * ACT_PITCH), shared.room);
-    consumers_sync();
+    const int g = threadIdx.x % 32 / 4;
+    norm_phase(s, layer, shared);
+    take_normed(s, layer, shared, taken);
     mark(layer, 2);
     const Units units = in_units();
     const int offset = is_up ? QKV : 0;
 #pragma unroll 1
-    for (int i = warp; i < units.count; i += WARPS) {
+    for (int i = threadIdx.x / 32; i < units.count; i += WARPS) {
         const int tile = units.tile(i), row = offset + tile * ROWS + g;
         const float scale[2] = {l.in_scale[row], l.in_scale[row + 8]};
         const float bias[2] = {l.in_bias[row], l.in_bias[row + 8]};
@@ -132,18 +185,6 @@ __device__ void attend_phase(const Step& s, int layer, const Ring& ring, u32 n, 
     mark(layer, 6);
 }
 
-// Copy BATCH rows of H values, of a matrix with rows of ``stride``, where ``multiply`` wants them.
-__device__ __forceinline__ void take_activations(char* act, const u16* from, int stride) {
-    constexpr int VECTORS = H / 8;
-#pragma unroll 8
-    for (int i = threadIdx.x; i < BATCH * VECTORS; i += CONSUMERS) {
-        const int token = i / VECTORS, vector = i % VECTORS;
-        const uint4 value = __ldcg((const uint4*)(from + token * stride) + vector);
-        *(uint4*)(act + token * ACT_PITCH + 16 * vector) = value;
-    }
-    consumers_sync();
-}
-
 // x += the five pieces of one tile's rows, in the order of ``norm`` in norm.py; by one warp.
 __device__ __forceinline__ void add_pieces(const Step& s, const Resident& r, int layer, int tile) {
     const Layer& l = r.layers[layer];
@@ -167,18 +208,17 @@ __device__ __forceinline__ void add_pieces(const Step& s, const Resident& r, int
     }
 }
 
-__device__ void out_phase(const Step& s, int layer, const Ring& ring, u32 n, Shared& shared) {
+__device__ void out_phase(const Step& s, int layer, const Ring& ring, u32 n, Shared& shared,
+                          u32& taken) {
     const Units units = out_units();
     if (units.count == 0) return;
     const int piece = out_piece(), lane = threadIdx.x % 32;
     if (piece == 0) {
-        wait_for(&s.counters->attended, shared.resident.num_live * HEADS * (layer + 1));
-        mark(layer, 7);
-        take_activations(shared.act, s.attended, H);
+        const u32 heads = shared.resident.num_live * HEADS;
+        take_rows(shared, &s.counters->attended, heads * (layer + 1), s.attended, H, taken);
     } else {
-        wait_for(&s.counters->up, (BLOCKS - BLOCKS_Q) * (layer + 1));
-        mark(layer, 7);
-        take_activations(shared.act, s.up + (piece - 1) * H, UP);
+        const u32 blocks = BLOCKS - BLOCKS_Q;
+        take_rows(shared, &s.counters->up, blocks * (layer + 1), s.up + (piece - 1) * H, UP, taken);
     }
     mark(layer, 8);
 #pragma unroll 1
@@ -231,24 +271,34 @@ __device__ void consume(const Step& s, const Ring& ring, Shared& shared) {
     const u32 slots_in = in_units().count * SLOTS_A_UNIT;
     const u32 slots_attend = 4 * Tiles(shared.resident).count;
     const u32 slots_out = out_units().count * SLOTS_A_UNIT;
-    u32 n = 0;
+    u32 n = 0, taken = 0;  // slots of the ring, fillings of ``act``
+#ifdef STREAM_ONLY
+    for (u32 i = threadIdx.x / 32; i < LAYERS * (slots_in + slots_attend + slots_out); i += WARPS) {
+        ring.wait_full(i);
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty_at(i));
+    }
+    return;
+#endif
 #pragma unroll 1
     for (int layer = 0; layer < LAYERS; ++layer) {
         mark(layer, 0);
-        in_phase(s, layer, ring, n, shared);
+        in_phase(s, layer, ring, n, shared, taken);
         attend_phase(s, layer, ring, n + slots_in, shared);
-        out_phase(s, layer, ring, n + slots_in + slots_attend, shared);
+        out_phase(s, layer, ring, n + slots_in + slots_attend, shared, taken);
         n += slots_in + slots_attend + slots_out;
     }
     if (blockIdx.x < BATCH) {
         const NormWeights<WARPS> norm(s.head_norm);
         wait_for(&s.counters->x, TILES_OUT * LAYERS);
-        normalise(s.x + blockIdx.x * H, nullptr, norm, s.eps, s.h + blockIdx.x * H, shared.room);
+        Hidden<WARPS> hidden(s.x + blockIdx.x * H, nullptr);
+        hidden.standardise(s.eps, shared.room);
+        hidden.write(norm, s.h + blockIdx.x * H);
     }
     consumers_sync();
     if (threadIdx.x == 0 && add_both(&s.counters->done) == BLOCKS - 1) {
-        s.counters->q = s.counters->up = s.counters->attended = s.counters->x = 0;
-        s.counters->done = 0;
+        s.counters->normed = s.counters->q = s.counters->up = 0;
+        s.counters->attended = s.counters->x = s.counters->done = 0;
     }
 }
 
@@ -281,8 +331,11 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + 32, 1) decode_step(cons
     extern __shared__ __align__(128) char memory[];
     Shared& shared = *(Shared*)(memory + SLOTS * SLOT_BYTES);
     u64* barriers = (u64*)((char*)&shared + SHARED_BYTES);
-    const Ring ring{memory, shared_address(barriers), shared_address(barriers + SLOTS)};
+    const Ring ring{memory, shared_address(barriers), shared_address(barriers + SLOTS),
+                    &shared.opened};
     if (threadIdx.x == 0) {
+        shared.opened = 0;
+        barrier_init(shared_address(&shared.taken), 1);
         for (int i = 0; i < SLOTS; ++i) {
             barrier_init(ring.full_at(i), 1);
             barrier_init(ring.empty_at(i), 1);

@@ -42,7 +42,8 @@ class _Step(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("layers", "table", "token_ids", "context_lens")),
         *((name, ctypes.c_void_p) for name in ("block_tables", "cosine", "sine", "head_norm")),
         *((name, ctypes.c_void_p) for name in ("x", "h", "qkv", "up", "attended", "parts")),
-        *((name, ctypes.c_void_p) for name in ("tile_acc", "tile_sums", "tile_tickets", "counters")),
+        *((name, ctypes.c_void_p) for name in ("tile_acc", "tile_sums", "tile_tickets")),
+        ("counters", ctypes.c_void_p),
         ("eps", ctypes.c_float),
     ]
 
@@ -64,7 +65,7 @@ class DecodeStep:
             [self._layer(cache, i, layer) for i, layer in enumerate(model.layers)], kernels.device
         )
         self._scratch = AttentionScratch(model.config, max(wanted, default=0), kernels.device)
-        words = 5 + model.config.hidden_size // ROWS
+        words = 6 + model.config.hidden_size // ROWS
         self._counters = torch.zeros(words, dtype=torch.int32, device=kernels.device)
 
     @property
@@ -78,13 +79,13 @@ class DecodeStep:
         context_lens: Tensor,  # int32 [B], with the new token; 0 where a row is not in use
         tables: Tensor,  # int32 [B, W]
         x: Tensor,  # fp32 [B, H]
-        h: Tensor,  # fp16 [B, H]: normed for the head
+        h: Tensor,  # fp16 [2, B, H]; the first is normed for the head in the end
         qkv: Tensor,  # fp16 [B, 3 H]
         up: Tensor,  # fp16 [B, U]
         attended: Tensor,  # fp16 [B, H]
         parts: Tensor,  # fp32 [1 + CHUNKS, B, H]
     ) -> None:
-        """From the embedding to the final norm. Writes ``h`` and the cache, and all the others."""
+        """From the embedding to the final norm: writes the cache and everything from ``x`` on."""
         cosine, sine = self._launcher.rotary_tables
         tensors = (self._layers, self._model.table, token_ids, context_lens, tables, cosine, sine)
         tensors += (self._model.head.norms, x, h, qkv, up, attended, parts)

@@ -77,6 +77,16 @@ __device__ __forceinline__ u32 load_acquire(const u32* p) {
     return y;
 }
 
+__device__ __forceinline__ u32 load_shared_acquire(const u32* p) {
+    u32 y;
+    asm volatile("ld.acquire.cta.shared.u32 %0, [%1];" : "=r"(y) : "r"(shared_address(p)) : "memory");
+    return y;
+}
+
+__device__ __forceinline__ void store_shared_release(u32* p, u32 value) {
+    asm volatile("st.release.cta.shared.u32 [%0], %1;" ::"r"(shared_address(p)), "r"(value) : "memory");
+}
+
 __device__ __forceinline__ void add_release(u32* p) {
     asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(p) : "memory");
 }
@@ -85,10 +95,6 @@ __device__ __forceinline__ u32 add_both(u32* p) {
     u32 y;
     asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(y) : "l"(p) : "memory");
     return y;
-}
-
-__device__ __forceinline__ void prefetch(const void* p) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
 __device__ __forceinline__ void barrier_init(u32 bar, u32 count) {
@@ -119,14 +125,26 @@ __device__ __forceinline__ void copy_bulk(u32 to, const void* from, u32 bytes, u
         : "memory");
 }
 
+__device__ __forceinline__ void copy_rows(u32 to, const void* from, u32 bytes, u32 bar) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+            to),
+        "l"(from), "r"(bytes), "r"(bar)
+        : "memory");
+}
+
+// Between reads and writes of threads and those of bulk copies.
+__device__ __forceinline__ void fence_copies() {
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+
 #ifdef TRACE  // clock of each block at the stages of one layer
 __device__ long long trace[BLOCKS][16];
 __device__ __forceinline__ void mark(int layer, int stage) {
     if (layer == LAYERS / 2 && threadIdx.x == 0) {
-        unsigned long long now;
+        long long now;
         asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-        trace[blockIdx.x][stage] = clock64();
-        if (stage == 0) trace[blockIdx.x][15] = now;
+        trace[blockIdx.x][stage] = now;
     }
 }
 #else

@@ -7,11 +7,31 @@
 struct Ring {
     char* data;
     u32 full, empty;  // shared addresses of SLOTS barriers each
+    u32* opened;  // slots that the producer has begun to fill
 
     __device__ __forceinline__ u32 full_at(u32 n) const { return full + 8 * (n % SLOTS); }
     __device__ __forceinline__ u32 empty_at(u32 n) const { return empty + 8 * (n % SLOTS); }
     __device__ __forceinline__ u32 parity(u32 n) const { return n / SLOTS & 1; }
     __device__ __forceinline__ char* at(u32 n) const { return data + n % SLOTS * SLOT_BYTES; }
+
+    // A barrier knows the parity of its phase only: a warp that is a whole turn of the ring ahead
+    // would take an old phase for its own, so it waits first until its own has begun.
+    __device__ __forceinline__ void wait_full(u32 n) const {
+        while (load_shared_acquire(opened) <= n) {
+        }
+        barrier_wait(full_at(n), parity(n));
+    }
+
+    // Wait until a slot may be filled; its barrier, which ``bytes`` will complete. By a warp.
+    __device__ __forceinline__ u32 open(u32 n, u32 bytes) const {
+        if (n >= SLOTS) barrier_wait(empty_at(n), parity(n) ^ 1);
+        if (threadIdx.x % 32 == 0) {
+            barrier_expect(full_at(n), bytes);
+            store_shared_release(opened, n + 1);
+        }
+        __syncwarp();
+        return full_at(n);
+    }
 };
 
 // What a block multiplies in one phase: rows of tiles first, first + step, ...
@@ -32,14 +52,6 @@ struct Units {
     }
 };
 
-// Wait until slot ``n`` may be filled; its barrier, which ``bytes`` will complete. By a warp.
-__device__ __forceinline__ u32 open_slot(const Ring& ring, u32 n, u32 bytes) {
-    if (n >= SLOTS) barrier_wait(ring.empty_at(n), ring.parity(n) ^ 1);
-    if (threadIdx.x % 32 == 0) barrier_expect(ring.full_at(n), bytes);
-    __syncwarp();
-    return ring.full_at(n);
-}
-
 __device__ void produce_phase(const Ring& ring, const u16* weights, const Units& units, u32& n,
                               u64 policy) {
     const int lane = threadIdx.x % 32;
@@ -50,12 +62,11 @@ __device__ void produce_phase(const Ring& ring, const u16* weights, const Units&
         for (int part = 0; part < SLOTS_A_UNIT; ++part) {
 #pragma unroll 1
             for (int j = 0; j < width; ++j, ++n) {
-                const u32 bar = open_slot(ring, n, ROWS * SLOT_K);
-                if (lane < ROWS) {
-                    const char* row = (const char*)weights +
-                                      (u64)(units.tile(i + j) * ROWS + lane) * H + part * SLOT_K;
-                    const char* to = ring.at(n) + lane * SLOT_PITCH;
-                    copy_bulk(shared_address(to), row, SLOT_K, bar, policy);
+                const u32 bar = ring.open(n, ROWS * SLOT_K);
+                if (lane == 0) {
+                    const char* from = (const char*)weights + (u64)units.tile(i + j) * ROWS * H;
+                    copy_bulk(shared_address(ring.at(n)), from + part * ROWS * SLOT_K, ROWS * SLOT_K,
+                              bar, policy);
                 }
             }
         }
@@ -71,15 +82,15 @@ __device__ __forceinline__ void multiply(float (&c)[4], const Ring& ring, u32 n,
     c[0] = c[1] = c[2] = c[3] = 0.0f;
 #pragma unroll 1
     for (int part = 0; part < SLOTS_A_UNIT; ++part, n += width) {
-        barrier_wait(ring.full_at(n), ring.parity(n));
-        const char* w = ring.at(n) + g * SLOT_PITCH + 8 * t;
+        ring.wait_full(n);
+        const char* w = ring.at(n) + 32 * g + 8 * t;
 #pragma unroll 4
         for (int k = 0; k < SLOT_K; k += 128) {
             uint2 upper[4], lower[4], xs[8];
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                upper[j] = *(const uint2*)(w + k + 32 * j);
-                lower[j] = *(const uint2*)(w + k + 32 * j + 8 * SLOT_PITCH);
+                upper[j] = *(const uint2*)(w + ROWS * (k + 32 * j));
+                lower[j] = *(const uint2*)(w + ROWS * (k + 32 * j) + 8 * 32);
             }
 #pragma unroll
             for (int j = 0; j < 8; ++j) xs[j] = *(const uint2*)(x + 2 * k + 32 * j);

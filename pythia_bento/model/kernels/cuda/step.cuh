@@ -5,23 +5,22 @@
 #include "device.cuh"
 
 constexpr int ROWS = 16;  // weight rows of a unit of work
-// Inputs of a row in a slot: the most that divide H.
+// Inputs of a row in a slot: the most up to 512 that divide H.
 __device__ constexpr int widest(int k) { return H % k == 0 ? k : widest(k - 128); }
 constexpr int SLOT_K = widest(H < 512 ? H : 512);
 constexpr int SLOTS_A_UNIT = H / SLOT_K;
-constexpr int SLOT_PITCH = SLOT_K + 32;  // eight rows hit different banks
-constexpr int CONTEXT_ROWS = TILE / 2;  // a tile of keys or of values takes two slots
-constexpr int CONTEXT_PITCH = 2 * HEAD + 16;
-constexpr int SLOT_BYTES = ROWS * SLOT_PITCH > CONTEXT_ROWS * CONTEXT_PITCH
-                               ? ROWS * SLOT_PITCH
-                               : CONTEXT_ROWS * CONTEXT_PITCH;
-constexpr int ACT_PITCH = 2 * H + 32;
+// A tile of keys, or of values, takes two slots. Its rows come in eight groups, apart by so much
+// that rows of different groups are in different banks.
+constexpr int GROUP_ROWS = TILE / 8;
+constexpr int GROUP_BYTES = GROUP_ROWS * 2 * HEAD, GROUP_PITCH = GROUP_BYTES + 32;
+constexpr int SLOT_BYTES = ROWS * SLOT_K > 4 * GROUP_PITCH ? ROWS * SLOT_K : 4 * GROUP_PITCH;
+constexpr int ACT_PITCH = 2 * H + 32;  // eight rows hit different banks
 constexpr int TILES_Q = QKV / ROWS, TILES_UP = UP / ROWS, TILES_OUT = H / ROWS;
 constexpr int BLOCKS_Q = (BLOCKS * TILES_Q + (TILES_Q + TILES_UP) / 2) / (TILES_Q + TILES_UP);
 constexpr int BLOCKS_A_PIECE = BLOCKS / PIECES;
 
 struct Layer {
-    const u16 *w_in, *dense, *down;  // int16 pairs, see packing.py
+    const u16 *w_in, *dense, *down;  // int16 pairs in blocks of ROWS x 16, see packing.py
     const float *in_scale, *in_bias, *dense_scale, *down_scale, *out_bias;
     const float* norms;  // [2, 2, H]
     u16 *keys, *values;  // fp16 [blocks, HEADS, TILE, HEAD]
@@ -29,7 +28,7 @@ struct Layer {
 };
 
 struct Counters {  // all 0 between launches
-    u32 q, up, attended, x, done;
+    u32 normed, q, up, attended, x, done;
     u32 tickets[TILES_OUT];
 };
 
@@ -42,7 +41,7 @@ struct Step {
     const float *cosine, *sine;  // [positions, ROTARY / 2]
     const float* head_norm;  // [2, H]
     float* x;  // [BATCH, H]
-    u16* h;  // [BATCH, H], normed for the head
+    u16* h;  // [2, BATCH, H], normed for qkv and for up; in the end the first for the head
     u16 *qkv, *up, *attended;
     float* parts;  // [PIECES, BATCH, H]
     float* tile_acc;  // [BATCH, HEADS, TABLE, HEAD]
@@ -75,6 +74,8 @@ struct Shared {
     };
     Resident resident;
     long long room[WARPS];  // of sums across warps
+    u64 taken;  // barrier of ``act``
+    u32 opened;  // of the ring
 };
 
 constexpr int SHARED_BYTES = (sizeof(Shared) + 15) / 16 * 16;

@@ -53,11 +53,16 @@ def depth_at_once(depth: int) -> int:
 
 
 def paired(weight: Tensor) -> Tensor:
-    """int8 [R, K] as int16 [R, K / 2]: the two halves of every ``depth_at_once``, each + 128."""
+    """int8 [R, K] as int16 of the same bytes: the two halves of every ``depth_at_once``, + 128.
+
+    The pairs [R, K / 2] are stored in blocks of 16 x 16, so that some inputs of 16 rows are one
+    piece of memory; the result is shaped like the pairs all the same.
+    """
     rows, depth = weight.shape
     at_once = depth_at_once(depth)
     halves = (weight.to(torch.int16) + 128).view(rows, depth // at_once, 2, at_once // 2)
-    return (halves[:, :, 0] | (halves[:, :, 1] << 8)).reshape(rows, depth // 2).contiguous()
+    pairs = (halves[:, :, 0] | (halves[:, :, 1] << 8)).view(rows // 16, 16, depth // 32, 16)
+    return pairs.transpose(1, 2).reshape(rows, depth // 2)
 
 
 def pack_layer(layer: LayerWeights, device: torch.device) -> TritonLayer:

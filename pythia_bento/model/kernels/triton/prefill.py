@@ -9,12 +9,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pythia_bento.model.kernels.triton.products import gelu
+from pythia_bento.model.kernels.triton.products import gelu, pair_offsets
 
 
 @triton.jit
 def widen_weights(
-    w_ptr,  # int16 [ROWS, DEPTH / 2], see ``products``
+    w_ptr,  # int16 pairs [ROWS, DEPTH / 2]
     out_ptr,  # fp16 [ROWS, DEPTH]
     DEPTH: tl.constexpr,
     BK: tl.constexpr,
@@ -25,7 +25,7 @@ def widen_weights(
     rows = tl.program_id(0).to(tl.int64) * ROWS_AT_ONCE + tl.arange(0, ROWS_AT_ONCE)
     cols = tl.arange(0, HALF)
     block = tl.program_id(1)
-    pairs = tl.load(w_ptr + rows[:, None] * (DEPTH // 2) + block * HALF + cols[None, :])
+    pairs = tl.load(w_ptr + pair_offsets(rows, block * HALF + cols, DEPTH))
     out = out_ptr + rows[:, None] * DEPTH + block * BK + cols[None, :]
     tl.store(out, ((pairs & 0xFF) - 128).to(tl.float16))
     tl.store(out + HALF, (((pairs >> 8) & 0xFF) - 128).to(tl.float16))

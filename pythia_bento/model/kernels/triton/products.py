@@ -24,8 +24,15 @@ def gelu(x):
 
 
 @triton.jit
+def pair_offsets(rows, cols, depth):
+    """Where the pairs of weights at ``rows`` and ``cols`` are: [R, C], see ``packing.paired``."""
+    row_part = (rows // 16).to(tl.int64) * (8 * depth) + rows % 16 * 16
+    return row_part[:, None] + (cols // 16 * 256 + cols % 16)[None, :]
+
+
+@triton.jit
 def accumulate(
-    w_ptr,  # int16 [rows, w_depth / 2]
+    w_ptr,  # int16 pairs [rows, w_depth / 2]
     x_ptr,
     rows,
     tokens,
@@ -41,12 +48,12 @@ def accumulate(
     """fp32 [BM, BN]: weights of ``rows`` times ``tokens``."""
     HALF: tl.constexpr = BK // 2
     ks = tl.arange(0, HALF)
-    w_ptrs = w_ptr + rows.to(tl.int64)[:, None] * (w_depth // 2) + ks[None, :]
+    w_ptrs = w_ptr + pair_offsets(rows, ks, w_depth)
     x_ptrs = x_ptr + tokens.to(tl.int64)[None, :] * x_stride + ks[:, None]
     is_token = tokens[None, :] < num_tokens
     acc = tl.zeros([BM, BN], tl.float32)
     for k in tl.range(0, w_depth, BK, num_stages=STAGES):
-        pairs = tl.load(w_ptrs + k // 2)
+        pairs = tl.load(w_ptrs + k * 8)
         first = tl.load(x_ptrs + k, mask=is_token, other=0.0)
         second = tl.load(x_ptrs + k + HALF, mask=is_token, other=0.0)
         acc = tl.dot(low_bytes(pairs, FAST), first, acc)
