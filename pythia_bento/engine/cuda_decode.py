@@ -54,8 +54,8 @@ class CapturedDecode:
         self._num_tokens = num_tokens
         buckets = [b for b in BUCKETS if b < max_batch]
         buckets.append(next((b for b in BUCKETS if b >= max_batch), max_batch))
-        self._buffers = Buffers(model, buckets[-1])
-        self._persistent = _persistent(model, cache, max_batch)
+        self.buffers = Buffers(model, buckets[-1])
+        self.persistent = _persistent(model, cache, max_batch)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._bursts: dict[int, torch.cuda.CUDAGraph] = {}  # the same of BURST steps
         pool = torch.cuda.graph_pool_handle()
@@ -73,7 +73,7 @@ class CapturedDecode:
 
     def start(self, chunks: Sequence[Chunk], steps: int) -> Flight:
         """Queue ``steps`` decode steps of the chunks' sequences, one row each."""
-        self._buffers.upload(chunks, self._bucket(len(chunks)))
+        self.buffers.upload(chunks, self._bucket(len(chunks)))
         rows = [(chunk.sequence, chunk.start) for chunk in chunks]
         room = [len(chunk.sequence.blocks) * self._kernels.block_size for chunk in chunks]
         return self._fly(rows, room, steps)
@@ -91,7 +91,7 @@ class CapturedDecode:
         for _ in range(steps % BURST):
             self._graphs[bucket].replay()
         first = np.array([start + 1 for _, start in rows])
-        landing = self._buffers.download(len(rows))
+        landing = self.buffers.download(len(rows))
         return Flight(rows, room, steps, lambda: landing.tokens(first, steps))
 
     def _bucket(self, rows: int) -> int:
@@ -99,10 +99,10 @@ class CapturedDecode:
 
     def logits(self, rows: int) -> Tensor:
         """fp32 [rows, V] of the last step."""
-        return self._buffers.rows("logits", rows)
+        return self.buffers.rows("logits", rows)
 
     def _capture(self, bucket: int, steps: int, pool: Any) -> torch.cuda.CUDAGraph:
-        self._buffers.clear()
+        self.buffers.clear()
         self._step(bucket)  # compiles
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -113,11 +113,11 @@ class CapturedDecode:
 
     def _step(self, bucket: int) -> None:
         """One token of every row, from the embedding to the next input."""
-        b, launch, head = self._buffers, self._kernels.launch, self._model.head
-        if self._persistent and bucket in self._persistent.batches:
-            self._launch_persistent(self._persistent, bucket)
+        b, launch, head = self.buffers, self._kernels.launch, self._model.head
+        if self.persistent and bucket in self.persistent.batches:
+            self.launch_whole(self.persistent, bucket)
         else:
-            self._launch_layers(bucket)
+            self.launch_by_layer(bucket)
         launch.head_product(head, b.flat("h", 1, bucket, -1), b.rows("logits", bucket))
         launch.choose(
             *(b.rows("logits", bucket), b.temperatures, b.seeds, b.context_lens),
@@ -125,9 +125,9 @@ class CapturedDecode:
             ring=b.ring,
         )
 
-    def _launch_persistent(self, step: DecodeStep, bucket: int) -> None:
+    def launch_whole(self, step: DecodeStep, bucket: int) -> None:
         """All layers in one kernel."""
-        b = self._buffers
+        b = self.buffers
         step.launch(
             *(b.token_ids[:bucket], b.context_lens[:bucket], b.tables[:bucket]),
             *(b.rows("x", bucket), b.flat("h", 2, bucket, -1), b.rows("qkv", bucket)),
@@ -135,9 +135,9 @@ class CapturedDecode:
             b.flat("parts", 1 + CHUNKS, bucket, -1),
         )
 
-    def _launch_layers(self, bucket: int) -> None:
-        """Four kernels a layer."""
-        b, launch, model = self._buffers, self._kernels.launch, self._model
+    def launch_by_layer(self, bucket: int) -> None:
+        """Four kernels a layer, and the same bits."""
+        b, launch, model = self.buffers, self._kernels.launch, self._model
         x, h = b.rows("x", bucket), b.flat("h", 2, bucket, -1)
         qkv, up = b.rows("qkv", bucket), b.rows("up", bucket)
         parts = b.flat("parts", 1 + CHUNKS, bucket, -1)
@@ -152,7 +152,7 @@ class CapturedDecode:
             launch.norm(norms, x, h[: len(norms)], parts=parts, layer=layer)
 
     def _attend(self, index: int, bucket: int) -> None:
-        b, cache = self._buffers, self._cache
+        b, cache = self.buffers, self._cache
         self._kernels.launch.decode_attention(
             b.rows("qkv", bucket),
             cache.keys[index],
@@ -172,7 +172,9 @@ def _persistent(model: GPTNeoX, cache: TritonKVCache, max_batch: int) -> DecodeS
     try:
         from pythia_bento.model.kernels.cuda.decode_step import DecodeStep
 
-        return DecodeStep(model, cache, max_batch)
+        assert isinstance(model.kernels, TritonKernels)
+        parts = (model.table, model.layers, model.head)
+        return DecodeStep(model.kernels, *parts, cache, max_batch)
     except (ImportError, RuntimeError) as error:
         logger.warning("decoding without the persistent kernel: %s", error)
         return None
@@ -233,8 +235,8 @@ class Buffers:
         self.ring = torch.zeros(rows, RING, dtype=torch.int32, device=device)
         self._landings = [Landing(rows), Landing(rows)]  # one flight is read, one is under way
 
-    def rows(self, name: str, count: int) -> Tensor:
-        """The first ``count`` rows of a buffer."""
+    def rows(self, name: str, count: int | None) -> Tensor:
+        """The first ``count`` rows of a buffer; all of it without a count."""
         return self._tensors[name][:count]
 
     def flat(self, name: str, planes: int, count: int, width: int) -> Tensor:

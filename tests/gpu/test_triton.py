@@ -23,9 +23,10 @@ VOCAB = 300
 class RandomWeights:
     """Int8 weights; ``loud`` scales the MLP's so that activations pass what fp16 can hold."""
 
-    def __init__(self, head_dim: int, loud: float = 1.0) -> None:
-        hidden = HEADS[head_dim] * head_dim
-        self.config = ModelConfig(2, hidden, HEADS[head_dim], 4 * hidden, VOCAB, 512, head_dim // 4)
+    def __init__(self, head_dim: int, loud: float = 1.0, heads: int | None = None) -> None:
+        heads = heads or HEADS[head_dim]
+        hidden = heads * head_dim
+        self.config = ModelConfig(2, hidden, heads, 4 * hidden, VOCAB, 512, head_dim // 4)
         self.loud = loud
         self.random = torch.Generator().manual_seed(head_dim)
 

@@ -126,13 +126,11 @@ __device__ __forceinline__ void take_normed(const Step& s, int layer, Shared& sh
         const float* norms = shared.resident.layers[layer].norms;
         const NormWeights<WARPS_A_TOKEN> norm(norms + is_up * 2 * H);
         wait_for(&s.counters->x, TILES_OUT * layer);
-        mark(layer, 1);
         Hidden<WARPS_A_TOKEN> hidden(s.x + token * H, embedded(s, shared.resident, layer, token));
         hidden.standardise(s.eps, shared.room);
         hidden.write(norm, (u16*)(shared.act + token * ACT_PITCH));
         consumers_sync();
     } else {
-        mark(layer, 1);
         take_rows(shared, &s.counters->normed, BATCH * (layer + 1), s.h + is_up * BATCH * H, H, taken);
     }
 }
@@ -144,7 +142,6 @@ __device__ void in_phase(const Step& s, int layer, const Ring& ring, u32 n, Shar
     const int g = threadIdx.x % 32 / 4;
     norm_phase(s, layer, shared);
     take_normed(s, layer, shared, taken);
-    mark(layer, 2);
     const Units units = in_units();
     const int offset = is_up ? QKV : 0;
 #pragma unroll 1
@@ -163,9 +160,7 @@ __device__ void in_phase(const Step& s, int layer, const Ring& ring, u32 n, Shar
             }
         });
     }
-    mark(layer, 3);
     announce(is_up ? &s.counters->up : &s.counters->q);
-    mark(layer, 4);
 }
 
 __device__ void attend_phase(const Step& s, int layer, const Ring& ring, u32 n, Shared& shared) {
@@ -173,7 +168,6 @@ __device__ void attend_phase(const Step& s, int layer, const Ring& ring, u32 n, 
     const Tiles tiles(r);
     if (tiles.count == 0) return;
     wait_for(&s.counters->q, BLOCKS_Q * (layer + 1));
-    mark(layer, 5);
     const int warp = threadIdx.x / 32;
 #pragma unroll 1
     for (int i = warp; i < tiles.count; i += WARPS) {
@@ -182,7 +176,6 @@ __device__ void attend_phase(const Step& s, int layer, const Ring& ring, u32 n, 
                                           shared.attending[warp]);
         if (is_whole && threadIdx.x % 32 == 0) add_release(&s.counters->attended);
     }
-    mark(layer, 6);
 }
 
 // x += the five pieces of one tile's rows, in the order of ``norm`` in norm.py; by one warp.
@@ -220,13 +213,11 @@ __device__ void out_phase(const Step& s, int layer, const Ring& ring, u32 n, Sha
         const u32 blocks = BLOCKS - BLOCKS_Q;
         take_rows(shared, &s.counters->up, blocks * (layer + 1), s.up + (piece - 1) * H, UP, taken);
     }
-    mark(layer, 8);
 #pragma unroll 1
     for (int i = threadIdx.x / 32; i < units.count; i += WARPS) {
         const int tile = units.tile(i);
         float c[4];
         multiply(c, ring, n + units.place(i), units.width(i), shared.act);
-        mark(layer, 9);
         each_value(c, tile, [&](int row, int token, int, float value) {
             s.parts[(piece * BATCH + token) * H + row] = value;
         });
@@ -234,7 +225,6 @@ __device__ void out_phase(const Step& s, int layer, const Ring& ring, u32 n, Sha
         u32 before = 0;
         if (lane == 0) before = add_both(&s.counters->tickets[tile]);
         before = __shfl_sync(~0u, before, 0);
-        mark(layer, 10);
         if (before == PIECES - 1) {
             add_pieces(s, shared.resident, layer, tile);
             __syncwarp();
@@ -243,7 +233,6 @@ __device__ void out_phase(const Step& s, int layer, const Ring& ring, u32 n, Sha
                 add_release(&s.counters->x);
             }
         }
-        mark(layer, 11);
     }
 }
 
@@ -272,17 +261,8 @@ __device__ void consume(const Step& s, const Ring& ring, Shared& shared) {
     const u32 slots_attend = 4 * Tiles(shared.resident).count;
     const u32 slots_out = out_units().count * SLOTS_A_UNIT;
     u32 n = 0, taken = 0;  // slots of the ring, fillings of ``act``
-#ifdef STREAM_ONLY
-    for (u32 i = threadIdx.x / 32; i < LAYERS * (slots_in + slots_attend + slots_out); i += WARPS) {
-        ring.wait_full(i);
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty_at(i));
-    }
-    return;
-#endif
 #pragma unroll 1
     for (int layer = 0; layer < LAYERS; ++layer) {
-        mark(layer, 0);
         in_phase(s, layer, ring, n, shared, taken);
         attend_phase(s, layer, ring, n + slots_in, shared);
         out_phase(s, layer, ring, n + slots_in + slots_attend, shared, taken);

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pythia_bento.model.config import ModelConfig
-from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.cuda.program import Kernel
 from pythia_bento.model.kernels.triton.kernels import TritonKernels, TritonKVCache
 from pythia_bento.model.kernels.triton.launch import AttentionScratch
-from pythia_bento.model.kernels.triton.packing import CHUNKS, TritonLayer
+from pythia_bento.model.kernels.triton.packing import CHUNKS, TritonHead, TritonLayer
 
 BATCHES = (1, 2, 4, 8)
 THREADS = 9 * 32
@@ -51,21 +51,28 @@ class _Step(ctypes.Structure):
 class DecodeStep:
     """Launches the kernel for the sizes of ``BATCHES`` that fit; ``batches`` says which."""
 
-    def __init__(self, model: GPTNeoX, cache: TritonKVCache, max_batch: int) -> None:
-        """Compile; raises RuntimeError or ImportError where that is impossible."""
-        kernels = model.kernels
-        assert isinstance(kernels, TritonKernels)
-        self._model, self._launcher = model, kernels.launch
+    def __init__(
+        self,
+        kernels: TritonKernels,
+        table: Tensor,  # fp16 [V, H]
+        layers: Sequence[TritonLayer],
+        head: TritonHead,
+        cache: TritonKVCache,
+        max_batch: int,
+    ) -> None:
+        """Compile; raises RuntimeError where that is impossible."""
+        self._config, self._launcher = kernels.config, kernels.launch
+        self._table, self._head = table, head
         device = torch.cuda.get_device_properties(kernels.device)
         self._blocks = device.multi_processor_count
-        self._shared = int(device.shared_memory_per_block_optin)
-        wanted = [b for b in BATCHES if b <= max_batch and fits(model.config, b)]
+        self._shared = int(device.shared_memory_per_block_optin)  # type: ignore[attr-defined]
+        wanted = [b for b in BATCHES if b <= max_batch and fits(self._config, b)]
         self._kernels = {batch: self._compile(batch) for batch in wanted}
         self._layers = _device_array(
-            [self._layer(cache, i, layer) for i, layer in enumerate(model.layers)], kernels.device
+            [self._layer(cache, i, layer) for i, layer in enumerate(layers)], kernels.device
         )
-        self._scratch = AttentionScratch(model.config, max(wanted, default=0), kernels.device)
-        words = 6 + model.config.hidden_size // ROWS
+        self._scratch = AttentionScratch(self._config, max(wanted, default=0), kernels.device)
+        words = 6 + self._config.hidden_size // ROWS
         self._counters = torch.zeros(words, dtype=torch.int32, device=kernels.device)
 
     @property
@@ -87,15 +94,17 @@ class DecodeStep:
     ) -> None:
         """From the embedding to the final norm: writes the cache and everything from ``x`` on."""
         cosine, sine = self._launcher.rotary_tables
-        tensors = (self._layers, self._model.table, token_ids, context_lens, tables, cosine, sine)
-        tensors += (self._model.head.norms, x, h, qkv, up, attended, parts)
         scratch = self._scratch
-        tensors += (scratch.acc, scratch.best, scratch.tickets, self._counters)
-        step = _Step(*(tensor.data_ptr() for tensor in tensors), self._model.config.norm_eps)
+        tensors = [
+            *(self._layers, self._table, token_ids, context_lens, tables, cosine, sine),
+            *(self._head.norms, x, h, qkv, up, attended, parts),
+            *(scratch.acc, scratch.best, scratch.tickets, self._counters),
+        ]
+        step = _Step(*(tensor.data_ptr() for tensor in tensors), self._config.norm_eps)
         self._kernels[len(x)].launch(self._blocks, THREADS, step)
 
     def _compile(self, batch: int) -> Kernel:
-        config, tile = self._model.config, self._model.kernels.block_size
+        config, tile = self._config, self._launcher.block_size
         constants = {
             "H": config.hidden_size,
             "HEADS": config.num_heads,
@@ -112,9 +121,11 @@ class DecodeStep:
         return Kernel(source, "decode_step", constants, self._shared)
 
     def _layer(self, cache: TritonKVCache, index: int, layer: TritonLayer) -> _Layer:
-        tensors = (layer.w_in, layer.dense, layer.down, layer.in_scale, layer.in_bias)
-        tensors += (layer.dense_scale, layer.down_scale, layer.out_bias, layer.norms)
-        tensors += (cache.keys[index], cache.values[index])
+        tensors = [
+            *(layer.w_in, layer.dense, layer.down, layer.in_scale, layer.in_bias),
+            *(layer.dense_scale, layer.down_scale, layer.out_bias, layer.norms),
+            *(cache.keys[index], cache.values[index]),
+        ]
         return _Layer(
             *(tensor.data_ptr() for tensor in tensors),
             *(layer.gelu_scale, self._launcher.score_scale(layer.qk_scale)),

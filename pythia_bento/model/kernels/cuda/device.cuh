@@ -137,16 +137,3 @@ __device__ __forceinline__ void copy_rows(u32 to, const void* from, u32 bytes, u
 __device__ __forceinline__ void fence_copies() {
     asm volatile("fence.proxy.async;" ::: "memory");
 }
-
-#ifdef TRACE  // clock of each block at the stages of one layer
-__device__ long long trace[BLOCKS][16];
-__device__ __forceinline__ void mark(int layer, int stage) {
-    if (layer == LAYERS / 2 && threadIdx.x == 0) {
-        long long now;
-        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-        trace[blockIdx.x][stage] = now;
-    }
-}
-#else
-__device__ __forceinline__ void mark(int, int) {}
-#endif

@@ -81,7 +81,7 @@ def _compile(name: str, texts: dict[str, bytes], options: list[str]) -> bytes:
         log = b" " * _check(nvrtc.nvrtcGetProgramLogSize(program))
         _check(nvrtc.nvrtcGetProgramLog(program, log))
         raise RuntimeError(f"{name} does not compile: {log.decode(errors='replace')}")
-    binary = b" " * _check(nvrtc.nvrtcGetCUBINSize(program))
+    binary: bytes = b" " * _check(nvrtc.nvrtcGetCUBINSize(program))
     _check(nvrtc.nvrtcGetCUBIN(program, binary))
     _check(nvrtc.nvrtcDestroyProgram(program))
     return binary
