@@ -30,7 +30,7 @@ class HalfAttention(Attention):
         self._cosine, self._sine = angles.cos().half()[:, None], angles.sin().half()[:, None]
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
-        """Without a mask where torch has a word for it: it chooses its kernel by that."""
+        """Without a mask where torch has a word for it, as that may decide the kernel on a GPU."""
         count, context = len(queries), len(keys)
         query, key, value = (x.transpose(0, 1)[None].contiguous() for x in (queries, keys, values))
         mask = torch.arange(context, device=keys.device) <= positions[:, None]
