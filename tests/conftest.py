@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import hypothesis
+import pytest
 
 # Before anything imports torch. Many small tests, and servers beside them, share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,3 +15,14 @@ for name in [name for name in os.environ if name.startswith("PYTHIA_")]:
 
 hypothesis.settings.register_profile("pythia", deadline=None)
 hypothesis.settings.load_profile("pythia")
+
+
+@pytest.hookimpl(trylast=True)  # after the marks of tests/gpu
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where no GPU is, its tests are reported as skipped, never passed."""
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

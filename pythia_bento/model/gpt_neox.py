@@ -36,7 +36,7 @@ class GPTNeoX:
             report(index + 3, total)
 
     def forward(self, batch: ForwardBatch, cache: KVCache) -> Tensor:
-        """Hidden states before the final norm, fp32 [T, H]; writes K and V into ``cache``."""
+        """Hidden states before the final norm, [T, H]; writes K and V into ``cache``."""
         kernels = self.kernels
         x = kernels.embed(self.table, batch.token_ids)
         for index, layer in enumerate(self.layers):
@@ -46,7 +46,7 @@ class GPTNeoX:
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """fp32 [R, H] -> fp32 [R, V]."""
+        """[R, H] -> fp32 [R, V]."""
         return self.kernels.logits(self.head, hidden)
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,15 @@ from bentoml._internal.container import construct_containerfile
 from pythia_bento import packaging
 from pythia_bento.model.kernels.cpu import build as kernels
 from tests.e2e.offline import answer_offline
-from tests.e2e.serving import BENTOML, ROOT, START_SECONDS, Server, environment, serve
+from tests.e2e.serving import (
+    BENTOML,
+    ROOT,
+    START_SECONDS,
+    Server,
+    environment,
+    free_port,
+    serve,
+)
 from tests.hub import HubServer
 from tests.hub.places import bentoml_places
 from tests.models import random_checkpoint
@@ -117,7 +126,9 @@ def test_no_index_and_no_place_of_this_machine_is_named(
         text = (bento.path / file).read_text()
         assert "://" not in text
         assert not re.search(r"index-url|find-links|trusted-host", text)
-        assert str(ROOT) not in text and str(Path.home()) not in text.replace("/root/.cache", "")
+        assert str(Path.home()) not in text.replace("/root/.cache", "")
+    for path in filter(Path.is_file, bento.path.rglob("*")):  # compiled kernels too
+        assert str(ROOT).encode() not in path.read_bytes(), path
 
 
 @pytest.mark.parametrize("which", ["bento", "gpu_bento"])
@@ -181,10 +192,30 @@ def test_pulled_model_is_pinned_and_goes_along(commit: str, home: Path, tmp_path
         assert answer_offline(tmp_path, context, BODY) == here
 
 
-def test_model_that_was_not_pulled_makes_no_bento(home: Path) -> None:
-    done = run(home, BENTOML, "build", "--arg", "model=pythia-70m")
+def test_changed_byte_in_the_store_is_not_served(commit: str, home: Path, tmp_path: Path) -> None:
+    for part in ("models", "pythia-bento"):
+        shutil.copytree(home / part, tmp_path / part)
+    weights = tmp_path / "models" / "pythia-14m-int8" / commit / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    done = run(tmp_path, BENTOML, "serve", "--port", str(free_port()), PYTHIA_MODEL=MODEL)
+    assert done.returncode == 1
+    assert f"{MODEL} will not be served: " in done.stderr
+    assert "model.safetensors has sha256 " in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("model", "at"),
+    [
+        ("pythia-70m", ""),
+        ("pythia-1b-deduped", r" at the commit 7199d8fc[0-9a-f]{32}, which the lock pins,"),
+    ],
+)
+def test_model_that_was_not_pulled_makes_no_bento(home: Path, model: str, at: str) -> None:
+    done = run(home, BENTOML, "build", "--arg", f"model={model}")
     assert done.returncode != 0
-    assert "`pythia-bento pull pythia-70m` brings it there" in done.stderr
+    wanted = rf"{model}{at} is not in the store; `pythia-bento pull {model}` brings it there"
+    assert re.search(wanted, done.stderr), done.stderr
 
 
 @contextlib.contextmanager

@@ -6,9 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
+from pythia_bento import __version__
+from pythia_bento.api.openai import create_app
 from pythia_bento.checkpoints.branches import Branch, list_branches
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.manifest import sha256
@@ -138,6 +141,28 @@ def test_serving_such_a_branch_warns(
         assert provenance is not None
         assert (provenance.commit, provenance.same_weights) == (commit, ("step0",))
     assert "the weights of pythia-14m@step1 are also those of step0" in caplog.messages
+
+
+async def test_answers_name_what_is_served(branches: None, bento_home: Path) -> None:
+    """Commit, hashes of the 8-bit files, arithmetic, version, and branches with these weights."""
+    run("pull", "pythia-14m@step1")
+    settings = Settings(model="pythia-14m@step1", device="cpu", kv_cache_gb=0.01)
+    app = create_app()
+    with PythiaRunner.load(settings) as app.state.runner:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            [card] = (await client.get("/models")).json()["data"]
+            body = {"prompt": [5, 6], "max_tokens": 1}
+            answer = (await client.post("/completions", json=body)).json()
+    checkpoint, provenance = load_checkpoint("pythia-14m@step1"), card["provenance"]
+    stored = checkpoint.path / "model.safetensors"
+    assert provenance["same_weights"] == ["step0"]
+    assert provenance["commit"] == checkpoint.commit
+    assert provenance["files"]["model.safetensors"] == sha256(stored)
+    assert (provenance["matmul"], provenance["version"]) == ("w8a16", __version__)
+    short = f"{str(checkpoint.commit)[:12]}-{provenance['weights_sha256'][:12]}"
+    assert card["system_fingerprint"] == f"pythia-bento-{__version__}-{short}-cpu-w8a16"
+    assert answer["system_fingerprint"] == card["system_fingerprint"]
 
 
 def run_stderr() -> str:

@@ -27,7 +27,15 @@ def create(name: str, config: ModelConfig, device: torch.device, matmul: str = "
 
         return TritonKernels(config, device)
     if name == "reference":
-        from pythia_bento.model.kernels.reference.kernels import ReferenceKernels
-
-        return ReferenceKernels(config, device, matmul)
+        return _reference(config, device, matmul)
     raise ValueError(f"no kernel backend is called {name!r}; there are {', '.join(BACKENDS)}")
+
+
+def _reference(config: ModelConfig, device: torch.device, matmul: str) -> Kernels:
+    from pythia_bento.model.kernels.reference.kernels import ReferenceKernels
+    from pythia_bento.model.kernels.reference.llm_int8 import LLMInt8Kernels
+
+    kinds = {kind.matmul: kind for kind in (ReferenceKernels, LLMInt8Kernels)}
+    if matmul not in kinds:
+        raise ValueError(f"matmul is {matmul!r}; it can be {' or '.join(kinds)}")
+    return kinds[matmul](config, device)

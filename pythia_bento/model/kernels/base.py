@@ -27,7 +27,10 @@ class KVCache(Protocol):
 
 
 class Kernels(Protocol):
-    """One backend on one device. T tokens, S sequences, R rows, H hidden, V vocabulary rows."""
+    """One backend on one device. T tokens, S sequences, R rows, H hidden, V vocabulary rows.
+
+    The residual stream, [T, H], is fp32; only where the arithmetic is llm-int8, it is fp16.
+    """
 
     name: str  # "cpu", "triton" or "reference"
     matmul: str  # "w8a16" or "llm-int8"
@@ -46,11 +49,11 @@ class Kernels(Protocol):
     def allocate_cache(self, num_blocks: int) -> KVCache: ...
 
     def embed(self, table: Any, token_ids: Tensor) -> Tensor:
-        """int32 [T] -> fp32 [T, H]."""
+        """int32 [T] -> [T, H]."""
         ...
 
     def project_in(self, layer: Any, x: Tensor) -> tuple[Any, Any]:
-        """fp32 [T, H] -> qkv(ln1(x)) and gelu(up(ln2(x))), both opaque to the caller."""
+        """[T, H] -> qkv(ln1(x)) and gelu(up(ln2(x))), both opaque to the caller."""
         ...
 
     def attend(self, index: int, qkv: Any, cache: Any, batch: ForwardBatch) -> Any:
@@ -61,11 +64,11 @@ class Kernels(Protocol):
         ...
 
     def project_out(self, layer: Any, x: Tensor, attended: Any, up: Any) -> Tensor:
-        """x + dense(attended) + down(up); may write into ``x``. Returns fp32 [T, H]."""
+        """x + dense(attended) + down(up); may write into ``x``. Returns [T, H]."""
         ...
 
     def logits(self, head: Any, x: Tensor) -> Tensor:
-        """Final norm and head: fp32 [R, H] -> fp32 [R, V]."""
+        """Final norm and head: [R, H] -> fp32 [R, V]."""
         ...
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:

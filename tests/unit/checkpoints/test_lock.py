@@ -105,3 +105,4 @@ def test_the_shipped_lock_pins_what_the_hub_was_seen_to_hold(tmp_path: Path) -> 
     assert 0 < sizes[0] - sizes[1] - 16 * 2048 * 2048 < 16 * 500
     lock.write(tmp_path / "again")
     assert (tmp_path / "again").read_text() == (ROOT / "pythia.lock").read_text()
+    assert "://" not in (ROOT / "pythia.lock").read_text()

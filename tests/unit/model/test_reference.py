@@ -19,6 +19,7 @@ from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
 from pythia_bento.model.kernels.reference.kernels import ReferenceKernels
 from pythia_bento.model.kernels.reference.linear import THRESHOLD, LLMInt8, WeightOnly
+from pythia_bento.model.kernels.reference.llm_int8 import LLMInt8Kernels
 from pythia_bento.model.sampling import choose
 from pythia_bento.model.weights import Int8Linear
 from tests.forward import Driver
@@ -70,33 +71,36 @@ def test_llm_int8_is_what_linear8bitlt_computes() -> None:
     theirs = Linear8bitLt(64, 48, has_fp16_weights=False, threshold=THRESHOLD)
     theirs.weight = Int8Params(float_weight(), requires_grad=False)
     theirs.bias = torch.nn.Parameter(one.bias.clone(), requires_grad=False)
-    expected = theirs.to("cpu").eval()(x.half()).float()
-    assert torch.equal(LLMInt8(one, CPU)(x), expected)
+    expected = theirs.to("cpu").eval()(x.half())
+    found = LLMInt8(one, CPU)(x.half())
+    assert found.dtype == torch.float16
+    assert torch.equal(found, expected)
 
 
 def test_llm_int8_depends_on_the_other_rows() -> None:
     """Why ``batch_invariant`` is False: a neighbour's outlier changes how a column is computed."""
     product = LLMInt8(linear(), CPU)
-    assert not torch.equal(product(activations(20.0))[0], product(activations(1.0))[0])
+    with_outlier, without = product(activations(20.0).half()), product(activations(1.0).half())
+    assert not torch.equal(with_outlier[0], without[0])
 
 
 def test_llm_int8_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        LLMInt8(linear(), CPU)(activations())
+        LLMInt8(linear(), CPU)(activations().half())
     assert caplog.records == []
 
 
 def test_llm_int8_changes_neither_its_input_nor_its_weights() -> None:
-    one, x = linear(), activations()
+    one, x = linear(), activations().half()
     product = LLMInt8(one, CPU)
     first = product(x)
-    assert torch.equal(x, activations())
+    assert torch.equal(x, activations().half())
     assert torch.equal(product(x), first)
 
 
 def test_llm_int8_serves_several_threads() -> None:
     product = LLMInt8(linear(), CPU)
-    inputs = [activations(outlier) for outlier in (0.0, 7.0, 20.0, 50.0)]
+    inputs = [activations(outlier).half() for outlier in (0.0, 7.0, 20.0, 50.0)]
     expected = [product(x) for x in inputs]
     failures: list[int] = []
 
@@ -117,7 +121,7 @@ def test_llm_int8_is_near_weight_only_over_a_whole_model(source: CheckpointWeigh
     prompt = torch.randint(2, 260, (40,), generator=generator()).tolist()
     logits = {}
     for matmul in ("w8a16", "llm-int8"):
-        model = GPTNeoX(source, ReferenceKernels(source.config, CPU, matmul))
+        model = GPTNeoX(source, create("reference", source.config, CPU, matmul))
         logits[matmul] = Driver(model, [prompt], 1).prefill_logits(0)
     difference = logits["w8a16"].log_softmax(1) - logits["llm-int8"].log_softmax(1)
     assert 0 < difference.abs().max() < 0.3
@@ -129,8 +133,9 @@ def test_progress_counts_parts(source: CheckpointWeights) -> None:
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_the_cache_costs_what_is_announced() -> None:
-    kernels = ReferenceKernels(CONFIG, CPU)
+@pytest.mark.parametrize("kind", [ReferenceKernels, LLMInt8Kernels])
+def test_the_cache_costs_what_is_announced(kind: type[ReferenceKernels]) -> None:
+    kernels = kind(CONFIG, CPU)
     cache = kernels.allocate_cache(7)
     assert cache.num_blocks == 7
     assert cache.nbytes == 7 * kernels.kv_bytes_per_block()

@@ -12,14 +12,16 @@ BLOCK = 16
 
 
 class ReferenceKVCache:
-    """Keys and values, fp32 [layers, blocks * BLOCK, heads, head_dim] each."""
+    """Keys and values, [layers, blocks * BLOCK, heads, head_dim] each."""
 
-    def __init__(self, config: ModelConfig, num_blocks: int, device: torch.device) -> None:
+    def __init__(
+        self, config: ModelConfig, num_blocks: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
         self.num_blocks = num_blocks
         slots = num_blocks * BLOCK
         shape = (config.num_layers, slots, config.num_heads, config.head_dim)
-        self.keys = torch.zeros(shape, device=device)
-        self.values = torch.zeros(shape, device=device)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.nbytes = self.keys.nbytes + self.values.nbytes
 
 
@@ -29,16 +31,14 @@ class Attention:
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self._heads, self._head_dim = config.num_heads, config.head_dim
         self._rotary = config.rotary_dims
-        half = torch.arange(0, self._rotary, 2, dtype=torch.int64).float()
-        frequencies = 1.0 / config.rotary_base ** (half / self._rotary)
-        angles = torch.arange(config.max_positions).float()[:, None] * frequencies
+        angles = rotary_angles(config)
         self._cosine = angles.cos().to(device)[:, None]  # [positions, 1, rotary / 2]
         self._sine = angles.sin().to(device)[:, None]
 
     def __call__(
         self, index: int, qkv: Tensor, cache: ReferenceKVCache, batch: ForwardBatch
     ) -> Tensor:
-        """fp32 [T, 3 H] -> [T, H]; writes K and V of layer ``index`` to the batch's slots."""
+        """[T, 3 H] -> [T, H]; writes K and V of layer ``index`` to the batch's slots."""
         heads = qkv.view(len(qkv), self._heads, 3, self._head_dim)
         queries = self._rotate(heads[:, :, 0], batch.positions)
         cache.keys[index, batch.slots] = self._rotate(heads[:, :, 1], batch.positions)
@@ -49,7 +49,7 @@ class Attention:
             rows = slice(starts[sequence], starts[sequence + 1])
             slots = _slots(batch.block_tables[sequence], length)
             keys, values = cache.keys[index, slots], cache.values[index, slots]
-            results.append(_attend(queries[rows], keys, values, batch.positions[rows]))
+            results.append(self._attend(queries[rows], keys, values, batch.positions[rows]))
         return torch.cat(results).flatten(1)
 
     def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -60,16 +60,22 @@ class Attention:
         turned = (first * cosine - second * sine, second * cosine + first * sine)
         return torch.cat((*turned, rest), -1)
 
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
+        """[n, heads, d] over [context, heads, d]: a query sees keys up to its own position."""
+        scores = torch.einsum("nhd,chd->hnc", queries, keys) * self._head_dim**-0.5
+        context = torch.arange(len(keys), device=keys.device)
+        scores = scores.masked_fill(context > positions[:, None], -torch.inf)
+        return torch.einsum("hnc,chd->nhd", scores.softmax(-1), values)
+
+
+def rotary_angles(config: ModelConfig) -> Tensor:
+    """By how much each pair is rotated, in radians: fp32 [positions, rotary / 2] on the CPU."""
+    even = torch.arange(0, config.rotary_dims, 2, dtype=torch.int64).float()
+    frequencies = 1.0 / config.rotary_base ** (even / config.rotary_dims)
+    return torch.arange(config.max_positions).float()[:, None] * frequencies
+
 
 def _slots(table: Tensor, length: int) -> Tensor:
     """Cache slots of a sequence's tokens: int64 [length]."""
     tokens = torch.arange(length, device=table.device)
     return table[tokens // BLOCK].long() * BLOCK + tokens % BLOCK
-
-
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
-    """[n, heads, d] over [context, heads, d]: a query sees keys up to its own position."""
-    scores = torch.einsum("nhd,chd->hnc", queries, keys) * queries.shape[-1] ** -0.5
-    context = torch.arange(len(keys), device=keys.device)
-    scores = scores.masked_fill(context > positions[:, None], -torch.inf)
-    return torch.einsum("hnc,chd->nhd", scores.softmax(-1), values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor
 from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.reference.attention import BLOCK, Attention, ReferenceKVCache
-from pythia_bento.model.kernels.reference.linear import KINDS, Linear
+from pythia_bento.model.kernels.reference.linear import Linear, WeightOnly
 from pythia_bento.model.sampling import choose
 from pythia_bento.model.weights import HeadWeights, LayerWeights, Norm
 
@@ -34,22 +34,22 @@ class ReferenceLayer(NamedTuple):
 class ReferenceKernels:
     """``Kernels`` in plain torch on any device, fp32 around the int8 products.
 
-    Not batch-invariant: torch picks its matrix product by the number of rows, and LLM.int8 looks
-    for outliers over all of them.
+    Not batch-invariant: torch picks its matrix product by the number of rows.
     """
 
     name = "reference"
+    matmul = "w8a16"
     block_size = BLOCK
     batch_invariant = False
+    dtype = torch.float32
+    """Of activations, norms and the KV cache."""
+    linear: ClassVar[type[Linear]] = WeightOnly
+    attention: ClassVar[type[Attention]] = Attention
 
-    def __init__(self, config: ModelConfig, device: torch.device, matmul: str = "w8a16") -> None:
-        if matmul not in KINDS:
-            raise ValueError(f"matmul is {matmul!r}; it can be {' or '.join(KINDS)}")
+    def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
-        self.matmul = matmul
-        self._linear = KINDS[matmul]
-        self._attention = Attention(config, device)
+        self._attention = self.attention(config, device)
 
     def load_embedding(self, weight: Tensor) -> Tensor:
         """Copy to the device."""
@@ -61,7 +61,7 @@ class ReferenceKernels:
         return ReferenceLayer(
             self._load_norm(layer.input_norm),
             self._load_norm(layer.post_attention_norm),
-            *(self._linear(linear, self.device) for linear in linears),
+            *(self.linear(linear, self.device) for linear in linears),
         )
 
     def load_head(self, head: HeadWeights) -> HeadWeights:
@@ -69,16 +69,16 @@ class ReferenceKernels:
         return HeadWeights(self._load_norm(head.norm), head.weight.to(self.device, copy=True))
 
     def kv_bytes_per_block(self) -> int:
-        """Keys and values of all layers, fp32."""
-        return 2 * self.config.num_layers * self.config.hidden_size * BLOCK * 4
+        """Keys and values of all layers."""
+        return 2 * self.config.num_layers * self.config.hidden_size * BLOCK * self.dtype.itemsize
 
     def allocate_cache(self, num_blocks: int) -> ReferenceKVCache:
         """See ``Kernels.allocate_cache``."""
-        return ReferenceKVCache(self.config, num_blocks, self.device)
+        return ReferenceKVCache(self.config, num_blocks, self.device, self.dtype)
 
     def embed(self, table: Tensor, token_ids: Tensor) -> Tensor:
         """See ``Kernels.embed``."""
-        return table[token_ids].float()
+        return table[token_ids].to(self.dtype)
 
     def project_in(self, layer: ReferenceLayer, x: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Kernels.project_in``."""
@@ -123,7 +123,8 @@ class ReferenceKernels:
 
     def _load_norm(self, norm: Norm) -> Norm:
         return Norm(
-            norm.weight.to(self.device, torch.float32), norm.bias.to(self.device, torch.float32)
+            norm.weight.to(self.device, self.dtype, copy=True),
+            norm.bias.to(self.device, self.dtype, copy=True),
         )
 
     def _normalise(self, norm: Norm, x: Tensor) -> Tensor:

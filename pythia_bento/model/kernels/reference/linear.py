@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -16,13 +15,15 @@ THRESHOLD = 6.0
 
 
 class Linear(Protocol):
-    """fp32 [T, in] -> fp32 [T, out]."""
+    """[T, in] -> [T, out], in the dtype that the kind of product works in."""
+
+    def __init__(self, linear: Int8Linear, device: torch.device) -> None: ...
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class WeightOnly:
-    """w8a16: the weight is dequantised to fp32 for each product."""
+    """w8a16: the weight is dequantised to fp32 for each product with fp32."""
 
     def __init__(self, linear: Int8Linear, device: torch.device) -> None:
         self._weight = linear.weight.to(device, copy=True)
@@ -38,7 +39,7 @@ class LLMInt8:
 
     Which columns are outliers depends on all rows, so a row's result depends on its neighbours.
     ``Linear8bitLt`` keeps a state that its forward changes; here each call has its own, so threads
-    may share the weights. The input is fp16, or bitsandbytes would log a warning at every call.
+    may share the weights. The input must be fp16: bitsandbytes logs a warning at every other one.
     """
 
     def __init__(self, linear: Int8Linear, device: torch.device) -> None:
@@ -53,11 +54,5 @@ class LLMInt8:
         state.CB, state.SCB, state.threshold = self._weight, self._scb, THRESHOLD
         state.has_fp16_weights = state.is_training = False
         with torch.no_grad():
-            y: Tensor = matmul(x.half(), self._weight, bias=self._bias, state=state)
-        return y.float()
-
-
-KINDS: dict[str, Callable[[Int8Linear, torch.device], Linear]] = {
-    "w8a16": WeightOnly,
-    "llm-int8": LLMInt8,
-}
+            y: Tensor = matmul(x, self._weight, bias=self._bias, state=state)
+        return y
