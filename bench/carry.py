@@ -1,4 +1,4 @@
-"""Wheels for a GPU machine that has PyTorch and no network: ``python -m bench.carry [NAME==X ...]``.
+"""Wheels for a GPU machine with PyTorch and no network: ``python -m bench.carry [NAME==X ...]``.
 
 Fills the folder ``.whl`` (ignored by git) with what ``requirements/serve-gpu.txt`` pins, for Python
 3.12, less what such a machine brings itself, plus the packages named. Over there, in the

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
+from bench import shapes
+from pythia_bento.checkpoints.save import save_int8
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 
@@ -75,6 +82,21 @@ class RandomModel:
 def random_layer(config: ModelConfig, index: int, device: torch.device) -> LayerWeights:
     """One block of a ``RandomModel``."""
     return RandomModel(config, device).layer(index)
+
+
+def write_int8(name: str, directory: Path, device: torch.device) -> None:
+    """Write a random checkpoint in bitsandbytes' 8-bit format; keep one that exists."""
+    if directory.exists():
+        return
+    config = model_config(name)
+    origin = Path(tempfile.mkdtemp(prefix="pythia-bento-"))
+    try:
+        (origin / "config.json").write_text(json.dumps(shapes.raw_config(config)))
+        shapes.tokenizer().save(str(origin / "tokenizer.json"))
+        with torch.inference_mode():
+            save_int8(RandomModel(config, device), origin, directory)
+    finally:
+        shutil.rmtree(origin)
 
 
 def _normal(random: torch.Generator, *shape: int) -> Tensor:
