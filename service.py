@@ -13,7 +13,7 @@ import bentoml
 from pydantic import WithJsonSchema
 
 from pythia_bento import packaging
-from pythia_bento.api import native, openai
+from pythia_bento.api import native, openai, tracing
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
 from pythia_bento.api.middleware import RequestMiddleware
@@ -33,6 +33,7 @@ except PythiaError as error:
     raise bentoml.exceptions.InvalidArgument(error.message) from None
 
 openai_app = openai.create_app()
+tracing.install()
 
 
 @bentoml.service(

@@ -88,6 +88,7 @@ class AsyncStream(Stream):
         self.loop = asyncio.get_running_loop()  # where ``post`` is called
         self._arrived: Outputs = []
         self._waiter: asyncio.Future[None] | None = None
+        self._wakes_early = True
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -116,6 +117,11 @@ class AsyncStream(Stream):
         arrived, self._arrived = self._arrived, []
         return arrived
 
+    async def all(self) -> Outputs:
+        """Everything at once when the last sequence has ended; wakes its reader only then."""
+        self._wakes_early = False
+        return [output async for outputs in self for output in outputs]
+
     def _stop_timer(self) -> None:
         # A handle left to run out would keep the whole answer alive until then.
         if self._timer is not None:
@@ -123,7 +129,9 @@ class AsyncStream(Stream):
 
     def _arrive(self, outputs: Outputs) -> None:
         self._arrived += outputs
-        if self._waiter is not None and not self._waiter.done():
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._wakes_early or not self._open:
             self._waiter.set_result(None)
 
 
