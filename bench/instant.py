@@ -69,13 +69,13 @@ class InstantRunner(ModelRunner):
     def __init__(self, model: GPTNeoX, num_blocks: int, num_tokens: int) -> None:
         super().__init__(model, num_blocks, num_tokens)
         self._clock = Clock(num_tokens, self._block_size)
-        self._ahead = Lookahead(self._clock, self._block_size)
+        self._lookahead = Lookahead(self._clock, self._block_size)
 
     def execute(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
         """Decode steps ahead of the host; a pass with prompts is waited for."""
         if all(chunk.count == 1 and chunk.samples for chunk in chunks):
-            return self._ahead.decode(chunks)
-        self._ahead.forget()
+            return self._lookahead.decode(chunks)
+        self._lookahead.forget()
         clock = self._clock
         clock.wait(clock.busy(sum(chunk.count for chunk in chunks) * PROMPT_TOKEN))
         return [

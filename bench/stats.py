@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ class Timing:
     @property
     def gaps(self) -> list[float]:
         """Seconds between parts."""
-        return [after - before for before, after in zip(self.arrivals, self.arrivals[1:])]  # noqa: B905
+        return [after - before for before, after in itertools.pairwise(self.arrivals)]
 
 
 def summary(timings: Sequence[Timing]) -> dict[str, Any]:
