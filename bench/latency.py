@@ -159,7 +159,7 @@ def _show(row: dict[str, Any]) -> None:
     )
     if first:
         print(
-            f"  {row['long_prompts']} long prompts ({row['long_unanswered']} unanswered at the end): "
+            f"  {row['long_prompts']} long prompts ({row['long_unanswered']} left over): "
             f"first token p50 {first['p50']:.1f} p99 {first['p99']:.1f} max {first['max']:.1f} ms",
             flush=True,
         )

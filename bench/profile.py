@@ -34,10 +34,10 @@ REPLAY, READ = "bench: replay", "bench: read tokens"
 WAITS = frozenset(
     {
         *("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize"),
-        *("cudaMemcpy", "cudaMemset", "cudaStreamQuery", "cudaEventQuery"),
-        *("cuStreamSynchronize", "cuCtxSynchronize", "cuEventSynchronize", "cudaFree"),
+        *("cuStreamSynchronize", "cuCtxSynchronize", "cuEventSynchronize", "cudaMemcpy"),
     }
 )
+ALLOCATIONS = ("cudaMalloc", "cudaFree", "cudaHostAlloc", "cuMem")  # how their names begin
 RUNTIME = ("cuda_runtime", "cuda_driver")
 DEVICE = {"kernel": "kernels", "gpu_memcpy": "memcpy", "gpu_memset": "memset"}
 
@@ -68,6 +68,9 @@ def main() -> None:
         gpu.write(options.out, rows)
     waits = sum(sum(row["waits_in_replay"].values()) for row in rows)
     print(f"host waits inside {sum(row['replays'] for row in rows)} replays: {waits}")
+    if options.device == "cuda":
+        for row in rows:
+            check(row)
     sys.exit(waits > 0)
 
 
@@ -157,12 +160,9 @@ def _record(call: Callable[[], Any]) -> list[Event]:
 
 def summarise(events: Sequence[Event]) -> dict[str, Any]:
     """Counts of what the host asked for and where it waited, and how busy the device was."""
-    replays = [
-        _span(e) for e in events if e["name"] == REPLAY and e.get("cat") != "gpu_user_annotation"
-    ]
-    reads = [
-        _span(e) for e in events if e["name"] == READ and e.get("cat") != "gpu_user_annotation"
-    ]
+    host = [event for event in events if event.get("cat") != "gpu_user_annotation"]
+    replays = [_span(event) for event in host if event["name"] == REPLAY]
+    reads = [_span(event) for event in host if event["name"] == READ]
     calls = [event for event in events if event.get("cat") in RUNTIME]
     counted = Counter(DEVICE[e["cat"]] for e in events if e.get("cat") in DEVICE)
     waits = [event for event in calls if event["name"] in WAITS]
@@ -176,11 +176,24 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
         ),
         **{name: counted[name] for name in DEVICE.values()},
         "pageable_copies": len(pageable),
+        "allocations_in_replay": _names(
+            call
+            for call in calls
+            if call["name"].startswith(ALLOCATIONS) and _within(call, replays)
+        ),
         "waits_in_replay": _names(wait for wait in waits if _within(wait, replays)),
         "waits_for_tokens": _names(wait for wait in waits if _within(wait, reads)),
         "waits_elsewhere": _names(wait for wait in waits if not _within(wait, replays + reads)),
         "gpu_busy_share": round(busy_share(work), 3),
     }
+
+
+def check(row: Mapping[str, Any]) -> None:
+    """Raise RuntimeError when the profile is blind: graphs and waits that happen must be in it."""
+    if not row["graph_launches"] or not row["kernels"]:
+        raise RuntimeError(f"batch {row['batch']}: the profile shows no graphs or no kernels")
+    if not sum(row["waits_for_tokens"].values()):
+        raise RuntimeError(f"batch {row['batch']}: the profile does not show the wait for tokens")
 
 
 def _span(event: Event) -> tuple[float, float]:
