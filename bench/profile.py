@@ -166,6 +166,7 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
     calls = [event for event in events if event.get("cat") in RUNTIME]
     counted = Counter(DEVICE[e["cat"]] for e in events if e.get("cat") in DEVICE)
     waits = [event for event in calls if event["name"] in WAITS]
+    allocations = [event for event in calls if event["name"].startswith(ALLOCATIONS)]
     pageable = [e for e in events if e.get("cat") == "gpu_memcpy" and "Pageable" in e["name"]]
     work = [_span(event) for event in events if event.get("cat") in DEVICE]
     return {
@@ -176,11 +177,7 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
         ),
         **{name: counted[name] for name in DEVICE.values()},
         "pageable_copies": len(pageable),
-        "allocations_in_replay": _names(
-            call
-            for call in calls
-            if call["name"].startswith(ALLOCATIONS) and _within(call, replays)
-        ),
+        "allocations_in_replay": _names(call for call in allocations if _within(call, replays)),
         "waits_in_replay": _names(wait for wait in waits if _within(wait, replays)),
         "waits_for_tokens": _names(wait for wait in waits if _within(wait, reads)),
         "waits_elsewhere": _names(wait for wait in waits if not _within(wait, replays + reads)),

@@ -20,4 +20,4 @@ class RequestSpans(asgi.OpenTelemetryMiddleware):
 
 def install() -> None:
     """For applications that BentoML makes from now on in this process."""
-    asgi.OpenTelemetryMiddleware = RequestSpans  # type: ignore[misc]
+    asgi.OpenTelemetryMiddleware = RequestSpans  # type: ignore[assignment,misc]
