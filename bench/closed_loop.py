@@ -1,8 +1,8 @@
 """The engine alone under the load that ``bench.serve`` puts on the service.
 
-``python -m bench.closed_loop '<JSON>'`` loads what the service would load with the same
+``python -m bench.closed_loop '<JSON>' [--instant]`` loads what the service would load with the same
 environment and prints the figures as JSON. It is a process of its own, so that the device is free
-again afterwards.
+again afterwards. ``--instant`` is as in ``bench.serve``.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def main() -> None:
     from pythia_bento.settings import load_settings
 
     load = Load(**json.loads(sys.argv[1]))
+    if "--instant" in sys.argv:
+        import bench.instant  # noqa: F401
     start = time.perf_counter()
     engine, info = load_engine(load_settings(), lambda what, done, total: None)
     loaded = time.perf_counter() - start

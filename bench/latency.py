@@ -81,11 +81,13 @@ def run(
     long: int,
     every_ms: float | None,
     seed: int,
+    *,
+    prompt: int = SHORT,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
     """Decode ``new`` tokens of each sequence; a long prompt is due every ``every_ms``."""
     draw = random.Random(seed)
-    steady = _requests(engine, decoding, SHORT, new, f"steady-{seed}", draw)
+    steady = _requests(engine, decoding, prompt, new, f"steady-{seed}", draw)
     start = clock()
     timings = {request.request_id: Timing(start) for request in steady}
     longs: dict[str, Timing] = {}
