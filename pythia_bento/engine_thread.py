@@ -67,8 +67,13 @@ class Stream(ABC):
 
     def _received(self, outputs: Outputs) -> Outputs:
         """Keep what belongs to unfinished sequences: the end may have come another way."""
-        kept = [output for output in outputs if (output.request_id, output.index) in self._open]
-        self._open -= {(o.request_id, o.index) for o in kept if o.finish_reason is not None}
+        kept = []
+        for output in outputs:
+            sequence = output.request_id, output.index
+            if sequence in self._open:
+                kept.append(output)
+                if output.finish_reason is not None:
+                    self._open.remove(sequence)
         return kept
 
     def _expire(self) -> Outputs:
