@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -154,8 +155,13 @@ def _record(call: Callable[[], Any]) -> list[Event]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         recorded.export_chrome_trace(str(path))
-        events: list[Event] = json.loads(path.read_text())["traceEvents"]
-    return [event for event in events if event.get("ph") == "X"]
+        events: list[dict[str, Any]] = json.loads(path.read_text())["traceEvents"]
+    return [event | {"name": plain(event["name"])} for event in events if event.get("ph") == "X"]
+
+
+def plain(name: str) -> str:
+    """A call's name without the version or stream suffix that CUPTI may give it."""
+    return re.sub(r"(_v\d+|_ptsz|_ptds)+$", "", name)
 
 
 def summarise(events: Sequence[Event]) -> dict[str, Any]:

@@ -66,6 +66,14 @@ def test_a_blind_profile_proves_nothing() -> None:
         check({"batch": 8, **no_wait})
 
 
+@pytest.mark.parametrize(
+    "name", ["cudaGraphLaunch", "cudaGraphLaunch_v10000", "cudaGraphLaunch_ptsz_v10000"]
+)
+def test_names_lose_their_versions(name: str) -> None:
+    assert profile.plain(name) == "cudaGraphLaunch"
+    assert profile.plain("a_kernel_of_ours") == "a_kernel_of_ours"
+
+
 def test_busy_share_counts_overlaps_once() -> None:
     assert busy_share([(0, 4), (2, 6), (8, 10)]) == 0.8
     assert busy_share([]) == 0.0
