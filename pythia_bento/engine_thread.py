@@ -31,6 +31,7 @@ from pythia_bento.errors import (
 
 if TYPE_CHECKING:  # neither this module nor what imports it needs torch
     from pythia_bento.engine.engine import Engine, EngineStats
+    from pythia_bento.engine_process import EngineProcess
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ class SyncStream(Stream):
 class EngineThread:
     """Owns an engine; all its methods may be called from any thread."""
 
-    def __init__(self, engine: Engine, max_in_flight: int) -> None:
+    def __init__(self, engine: Engine | EngineProcess, max_in_flight: int) -> None:
         """Start the thread; ``max_in_flight`` sequences may be computed or wait at a time."""
         self._engine = engine
         self._max_in_flight = max_in_flight
@@ -191,7 +192,7 @@ class EngineThread:
     @property
     def is_alive(self) -> bool:
         """Whether requests are taken."""
-        return self._end is None
+        return self._end is None and self._engine.is_alive
 
     def stats(self) -> EngineStats:
         """The engine's counters; a snapshot that may be torn between two steps."""
@@ -244,7 +245,8 @@ class EngineThread:
                 self._deliver(self._engine.step())
         except BaseException as error:
             logger.exception("the engine died")
-            self._stop(EngineUnavailable(f"the engine died of {type(error).__name__}"))
+            died = EngineUnavailable(f"the engine died of {type(error).__name__}")
+            self._stop(error if isinstance(error, EngineUnavailable) else died)
         self._fail_all()
         self._engine.close()
 
