@@ -53,7 +53,8 @@ class EngineProcess:
         Raises what loading raises, and EngineUnavailable when the process dies.
         """
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        self._stats: Numbers = context.Array("q", len(fields(EngineStats)))
+        # Without a lock: a snapshot may be torn, as it may be within a process.
+        self._stats: Numbers = context.RawArray("q", len(fields(EngineStats)))
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=_main,
