@@ -21,6 +21,11 @@ from typing import Protocol
 
 from bench.stats import Timing
 
+try:
+    from uvloop import run as run_loop
+except ImportError:
+    from asyncio import run as run_loop
+
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 _USED = re.compile(rb'"completion_tokens":\s?(\d+)')
 _END = b"0\r\n\r\n"  # of a chunked body
@@ -184,12 +189,8 @@ def main() -> None:
         print("ready", flush=True)
         sys.stdin.readline()
 
-    with contextlib.suppress(ImportError):
-        import uvloop  # type: ignore[import-not-found,unused-ignore]
-
-        uvloop.install()
     job = Job(**json.loads(sys.stdin.readline()))
-    print(json.dumps([asdict(timing) for timing in asyncio.run(run(job, started))]))
+    print(json.dumps([asdict(timing) for timing in run_loop(run(job, started))]))
 
 
 if __name__ == "__main__":

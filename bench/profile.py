@@ -204,8 +204,8 @@ def _span(event: Event) -> tuple[float, float]:
 
 
 def _within(event: Event, spans: Iterable[tuple[float, float]]) -> bool:
-    start, end = _span(event)
-    return any(first <= start and end <= last for first, last in spans)
+    start, _ = _span(event)
+    return any(first <= start <= last for first, last in spans)
 
 
 def _names(events: Iterable[Event]) -> dict[str, int]:
