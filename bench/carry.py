@@ -33,7 +33,7 @@ GLIBC = (39, 36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)  # pip wants each one na
 # Large, and part of every machine with PyTorch and transformers.
 AT_HOME = re.compile(
     r"torch|triton|cuda-.*|nvidia-(?!ml-py).*|numpy|setuptools|sympy|mpmath|networkx"
-    r"|huggingface-hub|hf-xet|safetensors|tokenizers|transformers"
+    r"|huggingface-hub|hf-xet|safetensors|tokenizers|transformers|uvloop"
 )
 EXTRA = ("httptools",)  # makes uvicorn faster; uvloop is there
 MOST_BYTES = 45 << 20
@@ -61,7 +61,8 @@ def main() -> None:
     listed.write_text("\n".join(pins) + "\n")
     _download(folder, "--require-hashes", "-r", str(listed))
     listed.unlink()
-    _download(folder, *EXTRA, *options.extra)
+    if more := [*(name for name in EXTRA if f"{name}==" not in "".join(pins)), *options.extra]:
+        _download(folder, *more)
     for wheel in folder.glob(f"{BITSANDBYTES}-*.whl"):
         slim(wheel)
     size = sum(wheel.stat().st_size for wheel in folder.glob("*.whl"))
@@ -114,10 +115,13 @@ def _digest(data: bytes) -> str:
 def missing(wheels: Iterable[Path]) -> list[Requirement]:
     """What the wheels need and none of them is, on that machine's Python.
 
-    Raises ValueError when a wheel has a version that another one does not accept.
+    Raises ValueError when a wheel has a version that another one does not accept, or when a
+    package is there twice, which pip would refuse.
     """
     wheels = list(wheels)
     versions = dict(parse_wheel_filename(wheel.name)[:2] for wheel in wheels)
+    if len(versions) < len(wheels):
+        raise ValueError("a package is carried in two versions")
     found = {}
     for wheel in wheels:
         for need in _needs(wheel):

@@ -88,3 +88,9 @@ def test_missing_refuses_versions_that_do_not_go_together(tmp_path: Path) -> Non
     ]
     with pytest.raises(ValueError, match=r"one-1\.0.*needs two>=3, but 2\.1"):
         carry.missing(wheels)
+
+
+def test_missing_refuses_two_versions_of_a_package(tmp_path: Path) -> None:
+    wheels = [wheel(tmp_path, f"one-{version}-py3-none-any.whl", {}) for version in ("1", "2")]
+    with pytest.raises(ValueError, match="two versions"):
+        carry.missing(wheels)
