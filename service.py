@@ -13,7 +13,7 @@ import bentoml
 from pydantic import WithJsonSchema
 
 from pythia_bento import packaging
-from pythia_bento.api import native, openai
+from pythia_bento.api import native, openai, tracing
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
 from pythia_bento.api.middleware import RequestMiddleware
@@ -33,6 +33,11 @@ except PythiaError as error:
     raise bentoml.exceptions.InvalidArgument(error.message) from None
 
 openai_app = openai.create_app()
+tracing.install()
+
+# How long the engine's thread waits for the interpreter when it comes back from the device while
+# requests are served. Python's default of 5 ms is half the time of what it queued there.
+SWITCH_SECONDS = 0.0005
 
 
 @bentoml.service(
@@ -73,6 +78,7 @@ class Pythia:
         except PythiaError as error:
             _give_up(error.message)
         openai_app.state.runner = self._runner
+        sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
 

@@ -9,25 +9,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 
 from bench import machine
+from bench.server import serve
 
-ROOT = Path(__file__).parents[1]
 REQUESTS = 16
 TOKENS = 64
 GOAL = 0.4
-START_SECONDS = 300
 
 
 def main() -> None:
@@ -35,8 +28,8 @@ def main() -> None:
     parser.add_argument("--model", default="bundled", help="as PYTHIA_MODEL; default %(default)s")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with _server(options.model) as url:
-        sequential, concurrent = asyncio.run(_measure(url, options.rounds))
+    with serve({"PYTHIA_MODEL": options.model}) as server:
+        sequential, concurrent = asyncio.run(_measure(server.url, options.rounds))
     ratio = statistics.median(concurrent) / statistics.median(sequential)
     record = {
         "machine": machine.describe(),
@@ -49,39 +42,6 @@ def main() -> None:
     print(json.dumps(record, indent=1))
     verdict = "reached" if ratio <= GOAL else "MISSED"
     print(f"{verdict}: {REQUESTS} at once take {ratio:.0%} of one by one, wanted {GOAL:.0%}")
-
-
-@contextmanager
-def _server(model: str) -> Iterator[str]:
-    """``bentoml serve`` on a free port, ready; ended on the way out."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "bentoml", "serve", "service:Pythia"),
-        *("--host", "127.0.0.1", "--port", str(port)),
-    ]
-    environment = os.environ | {"PYTHIA_MODEL": model, "BENTOML_DO_NOT_TRACK": "True"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, process)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise RuntimeError("the service did not become ready")
 
 
 async def _measure(url: str, rounds: int) -> tuple[list[float], list[float]]:

@@ -16,7 +16,7 @@ import torch
 
 from bench import machine
 from bench.random_model import RandomModel, model_config
-from bench.shapes import _tokenizer
+from bench.shapes import tokenizer
 from pythia_bento.engine.engine import Engine, EngineConfig
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ def load_engine(
     count = min(wanted, free // kernels.kv_bytes_per_block())
     return Engine(
         model,
-        Tokenizer(_tokenizer()),
+        Tokenizer(tokenizer()),
         EngineConfig(num_blocks=count, max_batch_size=max_batch, max_tokens_per_step=max_tokens),
     )
 

@@ -16,7 +16,10 @@ import torch
 PROBE_BYTES = 256 << 20  # far more than any cache of last level holds
 PROBE_PASSES = 4
 
-PACKAGES = ("pythia-bento", "torch", "triton", "transformers", "bitsandbytes", "bentoml")
+PACKAGES = (
+    *("pythia-bento", "torch", "triton", "transformers", "bitsandbytes", "bentoml"),
+    *("uvicorn", "uvloop", "httptools"),
+)
 
 
 def describe() -> dict[str, Any]:

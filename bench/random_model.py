@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
+from bench import shapes
+from pythia_bento.checkpoints.save import save_int8
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 
@@ -38,12 +45,19 @@ def model_config(name: str) -> ModelConfig:
 
 
 class RandomModel:
-    """A ``WeightSource``: normal weights of standard deviation 0.02, as at initialisation."""
+    """A ``WeightSource``: normal weights of standard deviation 0.02, as at initialisation.
 
-    def __init__(self, config: ModelConfig, device: torch.device, seed: int = 0) -> None:
+    ``outliers`` columns of every LayerNorm's output are five times as large as the others, as some
+    are in trained models: at that size LLM.int8 takes them out of the product for some inputs.
+    """
+
+    def __init__(
+        self, config: ModelConfig, device: torch.device, seed: int = 0, outliers: int = 0
+    ) -> None:
         self.config = config
         self._device = device
         self._seed = seed
+        self._outliers = outliers
 
     def embedding(self) -> Tensor:
         """See ``WeightSource``."""
@@ -54,8 +68,8 @@ class RandomModel:
         hidden, inner = self.config.hidden_size, self.config.intermediate_size
         random = self._random(index)
         return LayerWeights(
-            input_norm=_norm(random, hidden),
-            post_attention_norm=_norm(random, hidden),
+            input_norm=self._norm(random),
+            post_attention_norm=self._norm(random),
             qkv=_linear(random, 3 * hidden, hidden),
             dense=_linear(random, hidden, hidden),
             up=_linear(random, inner, hidden),
@@ -68,6 +82,11 @@ class RandomModel:
         weight = 0.02 * _normal(random, self.config.vocab_size, self.config.hidden_size)
         return HeadWeights(_norm(random, self.config.hidden_size), weight)
 
+    def _norm(self, random: torch.Generator) -> Norm:
+        norm = _norm(random, self.config.hidden_size)
+        norm.weight[: self._outliers] *= 5
+        return norm
+
     def _random(self, index: int) -> torch.Generator:
         return torch.Generator(self._device).manual_seed(1000 * self._seed + index + 10)
 
@@ -75,6 +94,21 @@ class RandomModel:
 def random_layer(config: ModelConfig, index: int, device: torch.device) -> LayerWeights:
     """One block of a ``RandomModel``."""
     return RandomModel(config, device).layer(index)
+
+
+def write_int8(name: str, directory: Path, device: torch.device, outliers: int = 0) -> None:
+    """Write a random checkpoint in bitsandbytes' 8-bit format; keep one that exists."""
+    if directory.exists():
+        return
+    config = model_config(name)
+    origin = Path(tempfile.mkdtemp(prefix="pythia-bento-"))
+    try:
+        (origin / "config.json").write_text(json.dumps(shapes.raw_config(config)))
+        shapes.tokenizer().save(str(origin / "tokenizer.json"))
+        with torch.inference_mode():
+            save_int8(RandomModel(config, device, outliers=outliers), origin, directory)
+    finally:
+        shutil.rmtree(origin)
 
 
 def _normal(random: torch.Generator, *shape: int) -> Tensor:

@@ -49,13 +49,13 @@ def write_checkpoint(name: str, directory: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     config = config_of(name)
-    (partial / "config.json").write_text(json.dumps(_raw(config), indent=2))
-    _tokenizer().save(str(partial / "tokenizer.json"))
+    (partial / "config.json").write_text(json.dumps(raw_config(config), indent=2))
+    tokenizer().save(str(partial / "tokenizer.json"))
     _write_weights(config, partial)
     partial.rename(directory)
 
 
-def _raw(config: ModelConfig) -> dict[str, object]:
+def raw_config(config: ModelConfig) -> dict[str, object]:
     """``config.json`` as the suite's checkpoints have it."""
     return {
         "architectures": ["GPTNeoXForCausalLM"],
@@ -105,7 +105,7 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> to
     return values.half()
 
 
-def _tokenizer() -> Tokenizer:
+def tokenizer() -> Tokenizer:
     """A byte-level BPE that knows single bytes, and fills its vocabulary with unused triples."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     triples = ("".join(letters) for letters in itertools.product(alphabet, repeat=3))

@@ -31,6 +31,7 @@ from pythia_bento.errors import (
 
 if TYPE_CHECKING:  # neither this module nor what imports it needs torch
     from pythia_bento.engine.engine import Engine, EngineStats
+    from pythia_bento.engine_process import EngineProcess
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +68,13 @@ class Stream(ABC):
 
     def _received(self, outputs: Outputs) -> Outputs:
         """Keep what belongs to unfinished sequences: the end may have come another way."""
-        kept = [output for output in outputs if (output.request_id, output.index) in self._open]
-        self._open -= {(o.request_id, o.index) for o in kept if o.finish_reason is not None}
+        kept = []
+        for output in outputs:
+            sequence = output.request_id, output.index
+            if sequence in self._open:
+                kept.append(output)
+                if output.finish_reason is not None:
+                    self._open.remove(sequence)
         return kept
 
     def _expire(self) -> Outputs:
@@ -88,6 +94,7 @@ class AsyncStream(Stream):
         self.loop = asyncio.get_running_loop()  # where ``post`` is called
         self._arrived: Outputs = []
         self._waiter: asyncio.Future[None] | None = None
+        self._wakes_early = True
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -116,6 +123,11 @@ class AsyncStream(Stream):
         arrived, self._arrived = self._arrived, []
         return arrived
 
+    async def all(self) -> Outputs:
+        """Everything at once when the last sequence has ended; wakes its reader only then."""
+        self._wakes_early = False
+        return [output async for outputs in self for output in outputs]
+
     def _stop_timer(self) -> None:
         # A handle left to run out would keep the whole answer alive until then.
         if self._timer is not None:
@@ -123,7 +135,9 @@ class AsyncStream(Stream):
 
     def _arrive(self, outputs: Outputs) -> None:
         self._arrived += outputs
-        if self._waiter is not None and not self._waiter.done():
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._wakes_early or not self._open:
             self._waiter.set_result(None)
 
 
@@ -163,7 +177,7 @@ class SyncStream(Stream):
 class EngineThread:
     """Owns an engine; all its methods may be called from any thread."""
 
-    def __init__(self, engine: Engine, max_in_flight: int) -> None:
+    def __init__(self, engine: Engine | EngineProcess, max_in_flight: int) -> None:
         """Start the thread; ``max_in_flight`` sequences may be computed or wait at a time."""
         self._engine = engine
         self._max_in_flight = max_in_flight
@@ -178,7 +192,7 @@ class EngineThread:
     @property
     def is_alive(self) -> bool:
         """Whether requests are taken."""
-        return self._end is None
+        return self._end is None and self._engine.is_alive
 
     def stats(self) -> EngineStats:
         """The engine's counters; a snapshot that may be torn between two steps."""
@@ -231,7 +245,8 @@ class EngineThread:
                 self._deliver(self._engine.step())
         except BaseException as error:
             logger.exception("the engine died")
-            self._stop(EngineUnavailable(f"the engine died of {type(error).__name__}"))
+            died = EngineUnavailable(f"the engine died of {type(error).__name__}")
+            self._stop(error if isinstance(error, EngineUnavailable) else died)
         self._fail_all()
         self._engine.close()
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pythia_bento.engine.engine import Engine, EngineStats
     from pythia_bento.engine.tokenizer import Tokenizer
     from pythia_bento.engine.validate import Limits
+    from pythia_bento.engine_process import EngineProcess
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)
@@ -56,14 +57,12 @@ class ModelInfo:
 class PythiaRunner:
     """Answers requests for one model. Close it, or use it as a context manager."""
 
-    def __init__(self, engine: Engine, info: ModelInfo, settings: Settings) -> None:
+    def __init__(self, engine: Engine | EngineProcess, info: ModelInfo, settings: Settings) -> None:
         """Start the engine's thread."""
         self.info = info
         self.settings = settings
         self.tokenizer: Tokenizer = engine.tokenizer
-        engine.limits = replace(
-            engine.limits, max_n=settings.max_n, max_logprobs=settings.max_logprobs
-        )
+        engine.limits = limits_of(engine, settings)
         self.limits: Limits = engine.limits
         self._thread = EngineThread(engine, settings.max_batch_size + settings.max_queue)
 
@@ -73,10 +72,7 @@ class PythiaRunner:
 
         Raises CheckpointError, ModelNotFound or SettingsError.
         """
-        from pythia_bento.loading import load_engine
-
-        engine, info = load_engine(settings, on_progress or (lambda what, done, total: None))
-        runner = cls(engine, info, settings)
+        runner = cls(*_load(settings, on_progress or (lambda what, done, total: None)), settings)
         try:
             warm_up = Request(new_request_id(), (0,), SamplingParams(max_tokens=1))
             for answer in runner.complete_sync([warm_up])[0]:
@@ -179,6 +175,23 @@ class PythiaRunner:
         self._thread.submit(requests, stream)
         stream.start()
         return stream
+
+
+def _load(settings: Settings, on_progress: Progress) -> tuple[Engine | EngineProcess, ModelInfo]:
+    # Imported here: they bring torch.
+    if settings.engine_process:
+        from pythia_bento.engine_process import EngineProcess
+
+        process = EngineProcess(settings, on_progress)
+        return process, process.info
+    from pythia_bento.loading import load_engine
+
+    return load_engine(settings, on_progress)
+
+
+def limits_of(engine: Engine | EngineProcess, settings: Settings) -> Limits:
+    """What the model can do, and what the settings allow."""
+    return replace(engine.limits, max_n=settings.max_n, max_logprobs=settings.max_logprobs)
 
 
 def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     kv_cache_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Size of the KV cache in GB (10^9 bytes); by default what the device can spare."""
 
+    engine_process: bool = False
+    """Give the engine a process of its own, where serving it takes more than one interpreter."""
+
     max_queue: int = Field(1024, ge=0)
     """Sequences that may wait beyond those in a step; more are refused with status 429."""
     request_timeout: float = Field(600.0, gt=0, allow_inf_nan=False)

@@ -37,6 +37,9 @@ class Completion:
             for index in range(body.n)
         }
         self._generated = 0
+        # What every event of a stream begins and ends with: choices are the last of the fields.
+        self._event_head = b"data: " + orjson.dumps(self._envelope([]))[: -len(b"]}")]
+        self._event_tail = b'],"usage":null}\n\n' if self._wants_usage else b"]}\n\n"
 
     @classmethod
     async def create(cls, body: CompletionRequest, runner: PythiaRunner) -> Completion:
@@ -78,11 +81,10 @@ class Completion:
         return self._choices[output.request_id, output.index].delta(output)
 
     def _events(self, outputs: Outputs) -> Iterable[bytes]:
-        usage = {"usage": None} if self._wants_usage else {}
         for output in outputs:
             choice = self._choice(output)
             if choice["text"] or choice["finish_reason"] or choice["logprobs"]:
-                yield _event(self._envelope([choice]) | usage)
+                yield self._event_head + orjson.dumps(choice) + self._event_tail
 
     def _last_events(self) -> bytes:
         usage = _event(self._envelope([]) | {"usage": self._usage()}) if self._wants_usage else b""

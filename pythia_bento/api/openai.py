@@ -47,8 +47,7 @@ async def completions(request: HttpRequest) -> Response:
     if body.stream:
         return EventStream(completion, stream)
     try:
-        outputs = [output async for outputs in stream for output in outputs]
-        return OrjsonResponse(completion.plain(outputs))
+        return OrjsonResponse(completion.plain(await stream.all()))
     finally:
         stream.close()
 
@@ -74,9 +73,9 @@ class EventStream(StreamingResponse):
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all events."""
+        """Send all events. ``RequestMiddleware`` watches whether the client is there."""
         try:
-            await super().__call__(scope, receive, send)
+            await self.stream_response(send)
         finally:
             self._stream.close()
 

@@ -134,6 +134,11 @@ class Engine:
         return [[answers[r.request_id, index] for index in range(r.n)] for r in requests]
 
     @property
+    def is_alive(self) -> bool:
+        """Whether it takes requests: until ``close``."""
+        return self._runner is not None
+
+    @property
     def has_work(self) -> bool:
         """Whether ``step`` has something to do."""
         return bool(self._requests)

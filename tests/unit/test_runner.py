@@ -51,6 +51,30 @@ async def test_one_call_into_the_loop_for_all_outputs_of_a_step(
         assert calls <= runner.stats().steps - steps < 16 * 20
 
 
+async def test_a_reader_of_everything_is_woken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    waits: list[asyncio.Future] = []
+
+    def counted(_real=loop.create_future) -> asyncio.Future:
+        waits.append(_real())
+        return waits[-1]
+
+    with toy_runner(step_seconds=0.002) as runner:
+        monkeypatch.setattr(loop, "create_future", counted)
+        stream = runner.submit([ask((i + 1, 2), n=2, max_tokens=10) for i in range(3)])
+        outputs = await stream.all()
+    assert len(waits) == 1
+    assert sum(len(output.token_ids) for output in outputs) == 3 * 2 * 10
+    assert sum(output.finish_reason is not None for output in outputs) == 6
+
+
+async def test_a_reader_of_everything_gets_the_deadline_too() -> None:
+    with toy_runner(step_seconds=0.05, request_timeout=0.12) as runner:
+        outputs = await runner.submit([ask(max_tokens=50)]).all()
+    assert outputs[-1].finish_reason == "error"
+    assert isinstance(outputs[-1].error, DeadlineExceeded)
+
+
 async def test_closing_the_generator_frees_the_blocks() -> None:
     with toy_runner(step_seconds=0.005) as runner:
         deltas = runner.generate(ask(max_tokens=60))

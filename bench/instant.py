@@ -1,0 +1,105 @@
+"""The real service over a device that computes nothing, to measure what serving itself costs.
+
+``bentoml serve bench.instant:Pythia``. Scheduling, memory, look-ahead, text and transport are the
+service's own; only the model's forward passes are replaced by a clock. BENCH_STEP_US is the time
+of a decode step (default 0: as fast as the host can), BENCH_PROMPT_US that of a prompt token.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from pythia_bento import engine_process
+from pythia_bento.engine import engine
+from pythia_bento.engine.lookahead import LOOKAHEAD, Flight, Lookahead
+from pythia_bento.engine.model_runner import ChunkResult, ModelRunner
+from pythia_bento.engine.scheduler import Chunk
+from pythia_bento.engine.sequence import Sequence as Sequence_
+from pythia_bento.model.gpt_neox import GPTNeoX
+from pythia_bento.runner import ModelInfo, Progress
+from pythia_bento.settings import Settings
+
+STEP = float(os.environ.get("BENCH_STEP_US", "0")) / 1e6
+PROMPT_TOKEN = float(os.environ.get("BENCH_PROMPT_US", "0")) / 1e6
+
+
+class Clock:
+    """A ``lookahead.Device`` whose steps take their time, one after another."""
+
+    def __init__(self, num_tokens: int, block_size: int) -> None:
+        self._num_tokens = num_tokens
+        self._block_size = block_size
+        self._free_at = 0.0
+
+    def start(self, chunks: Sequence[Chunk], steps: int) -> Flight:
+        rows = [(chunk.sequence, chunk.start) for chunk in chunks]
+        room = [len(chunk.sequence.blocks) * self._block_size for chunk in chunks]
+        return self._fly(rows, room, steps)
+
+    def extend(self, flight: Flight, steps: int) -> Flight:
+        rows = [(sequence, start + flight.steps) for sequence, start in flight.rows]
+        return self._fly(rows, flight.room, steps)
+
+    def busy(self, seconds: float) -> float:
+        """Queue work; when it will be done."""
+        self._free_at = max(self._free_at, time.monotonic()) + seconds
+        return self._free_at
+
+    def wait(self, until: float) -> None:
+        time.sleep(max(0.0, until - time.monotonic()))  # others may run, as while CUDA waits
+
+    def token(self, sequence: Sequence_, position: int) -> int:
+        """Any token, the same for the same request."""
+        return (sequence.seed + sequence.order[0] * 31 + position * 7) % self._num_tokens
+
+    def _fly(self, rows: list[tuple[Sequence_, int]], room: list[int], steps: int) -> Flight:
+        until = self.busy(steps * STEP)
+
+        def tokens() -> list[list[int]]:
+            self.wait(until)
+            return [[self.token(s, start + i) for i in range(steps)] for s, start in rows]
+
+        return Flight(rows, room, steps, tokens)
+
+
+class InstantRunner(ModelRunner):
+    """Stands where ``CudaModelRunner`` stands."""
+
+    lookahead = LOOKAHEAD
+
+    def __init__(self, model: GPTNeoX, num_blocks: int, num_tokens: int) -> None:
+        super().__init__(model, num_blocks, num_tokens)
+        self._clock = Clock(num_tokens, self._block_size)
+        self._lookahead = Lookahead(self._clock, self._block_size)
+
+    def execute(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
+        """Decode steps ahead of the host; a pass with prompts is waited for."""
+        if all(chunk.count == 1 and chunk.samples for chunk in chunks):
+            return self._lookahead.decode(chunks)
+        self._lookahead.forget()
+        clock = self._clock
+        clock.wait(clock.busy(sum(chunk.count for chunk in chunks) * PROMPT_TOKEN))
+        return [
+            ChunkResult([clock.token(c.sequence, c.start + c.count)] if c.samples else [], [])
+            for c in chunks
+        ]
+
+
+engine._make_runner = lambda model, config, num_tokens: InstantRunner(  # type: ignore[assignment]
+    model, config.num_blocks, num_tokens
+)
+
+
+def load(settings: Settings, on_progress: Progress) -> tuple[engine.Engine, ModelInfo]:
+    """``load_engine``, by a name that brings this module into an engine's own process."""
+    return load_engine(settings, on_progress)
+
+
+load_engine = engine_process.load_engine
+engine_process.load_engine = load
+
+from service import Pythia  # noqa: E402
+
+__all__ = ["Pythia"]

@@ -1,0 +1,192 @@
+"""An engine in a process of its own, behind the methods of an engine that a thread can drive.
+
+Scheduling, sampling on the host and text then cost the serving process no turn of its interpreter;
+what comes back is one message a step. ``PYTHIA_ENGINE_PROCESS`` turns it on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import queue
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pythia_bento.engine.engine import Engine, EngineStats
+from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.validate import Limits
+from pythia_bento.engine_thread import failure
+from pythia_bento.errors import EngineUnavailable, PythiaError
+from pythia_bento.loading import load_engine
+from pythia_bento.runner import ModelInfo, Progress, limits_of
+from pythia_bento.settings import Settings
+
+# A step's outputs are waited for this long at a time: what was ordered meanwhile goes out then.
+POLL_SECONDS = 0.001
+CLOSE_SECONDS = 10.0
+
+Load = Callable[[Settings, Progress], tuple[Engine, ModelInfo]]
+Orders = queue.SimpleQueue["Request | str | None"]  # a new one, an id to abort, the end
+Numbers = Any  # multiprocessing's array of 64-bit integers, one for each field of EngineStats
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The first message of a process that has loaded its model."""
+
+    info: ModelInfo
+    limits: Limits
+    tokenizer: Tokenizer
+
+
+class EngineProcess:
+    """Stands where ``Engine`` stands in an ``EngineThread``; for one thread, but for ``stats``."""
+
+    def __init__(self, settings: Settings, on_progress: Progress, load: Load | None = None) -> None:
+        """Start the process and wait until it has loaded.
+
+        Raises what loading raises, and EngineUnavailable when the process dies.
+        """
+        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        # Without a lock: a snapshot may be torn, as it may be within a process.
+        self._stats: Numbers = context.RawArray("q", len(fields(EngineStats)))
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_main,
+            args=(theirs, self._stats, settings, load or load_engine),
+            name="engine",
+            daemon=True,
+        )
+        self._process.start()
+        theirs.close()  # so that its end is the end of the pipe
+        self._unfinished: dict[str, set[int]] = {}
+        loaded = self._await_loaded(on_progress)
+        self.info, self.limits = loaded.info, loaded.limits
+        self.tokenizer = loaded.tokenizer
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether ``step`` has something to wait for."""
+        return bool(self._unfinished)
+
+    def add_request(self, request: Request) -> None:
+        """Hand a request over; an error comes back as the output of its sequences."""
+        self._unfinished[request.request_id] = set(range(request.n))
+        self._send(request)
+
+    def abort(self, request_id: str) -> None:
+        """End a request before the next step."""
+        if self._unfinished.pop(request_id, None):
+            self._send(request_id)
+
+    def step(self) -> list[SequenceOutput]:
+        """The outputs of the steps made meanwhile; none when there are none for a moment."""
+        outputs: list[SequenceOutput] = []
+        if self._pipe.poll(POLL_SECONDS):
+            outputs = self._receive()
+        for output in outputs:
+            unfinished = self._unfinished.get(output.request_id, set())
+            if output.finish_reason is not None:
+                unfinished.discard(output.index)
+                if not unfinished:
+                    self._unfinished.pop(output.request_id, None)
+        return outputs
+
+    def stats(self) -> EngineStats:
+        """Counters as of the last step."""
+        return EngineStats(*self._stats)
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(OSError):
+            self._pipe.send(None)
+        self._process.join(CLOSE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._pipe.close()
+        self._unfinished.clear()
+
+    def _await_loaded(self, on_progress: Progress) -> Loaded:
+        while True:
+            message = self._receive()
+            if isinstance(message, Loaded):
+                return message
+            if isinstance(message, BaseException):
+                self._process.join()
+                raise message
+            on_progress(*message)
+
+    def _send(self, order: Request | str) -> None:
+        try:
+            self._pipe.send(order)
+        except OSError:
+            raise self._dead() from None
+
+    def _receive(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            raise self._dead() from None
+
+    def _dead(self) -> EngineUnavailable:
+        self._process.join(CLOSE_SECONDS)
+        return EngineUnavailable(f"the engine's process ended with {self._process.exitcode}")
+
+
+def _main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> None:
+    """The process: orders in, outputs out, until told to end or nobody is there any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the serving process says when
+    try:
+        engine, info = load(settings, lambda *progress: pipe.send(progress))
+    except PythiaError as error:
+        pipe.send(error)
+        return
+    engine.limits = limits_of(engine, settings)
+    pipe.send(Loaded(info, engine.limits, engine.tokenizer))
+    orders: Orders = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(pipe, orders), daemon=True).start()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while _follow(orders, engine, pipe):
+            if outputs := engine.step():
+                pipe.send(outputs)
+            numbers[:] = astuple(engine.stats())
+    engine.close()
+
+
+def _read(pipe: Connection, orders: Orders) -> None:
+    """On a thread, so that neither side ever waits for the other to read before it reads."""
+    with contextlib.suppress(EOFError, OSError):
+        while (order := pipe.recv()) is not None:
+            orders.put(order)
+    orders.put(None)
+
+
+def _follow(orders: Orders, engine: Engine, pipe: Connection) -> bool:
+    """Wait for work and do what was ordered; false when it is time to end."""
+    while True:
+        try:
+            order = orders.get(block=not engine.has_work)
+        except queue.Empty:
+            return True
+        if order is None:
+            return False
+        if isinstance(order, str):
+            engine.abort(order)
+            if not engine.has_work:
+                return True  # what was freed is to be seen
+        else:
+            try:
+                engine.add_request(order)
+            except PythiaError as error:
+                pipe.send([failure(order.request_id, i, error) for i in range(order.n)])

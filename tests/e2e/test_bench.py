@@ -1,0 +1,45 @@
+"""The benchmarks that need a server, on the smallest of loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.serving import ROOT, environment
+
+
+def bench(module: str, home: Path, *arguments: str) -> tuple[list[dict], str]:
+    """Rows of the JSON that a benchmark writes, and what it printed."""
+    out = home / f"{module}.json"
+    command = [sys.executable, "-m", f"bench.{module}", *arguments, "--out", str(out)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(home), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert record["command"].startswith(f"python -m bench.{module}")
+    return record["results"], done.stdout
+
+
+LOAD = ("--clients", "4", "--rounds", "2", "--prompt", "8", "--new", "12", "--processes", "2")
+
+
+def test_the_service_beside_its_engine(tmp_path: Path) -> None:
+    rows, printed = bench("serve", tmp_path, "--device", "cpu", "--model", "bundled", *LOAD)
+    assert [row["backend"] for row in rows] == ["engine alone", "http", "http-stream"]
+    assert all(row["tokens"] == 4 * 2 * 12 and row["tokens_per_s"] > 0 for row in rows)
+    assert all("share_of_engine" in row and "reached" in row for row in rows[1:])
+    assert rows[2]["gap_ms"] and rows[2]["first_token_ms"] and not rows[1]["gap_ms"]
+    assert all(row["server_cpu_us_per_token"] > 0 for row in rows[1:])
+    assert "of the engine" in printed
+
+
+@pytest.mark.slow
+def test_the_service_over_a_device_that_computes_nothing(tmp_path: Path) -> None:
+    rows, _ = bench("serve", tmp_path, "--instant", *LOAD)
+    assert [row["tokens"] for row in rows] == [96, 96, 96]
+    assert rows[2]["tokens_per_arrival"] > 1  # several steps a visit
