@@ -62,7 +62,12 @@ class PythiaRunner:
         self.settings = settings
         self.tokenizer: Tokenizer = engine.tokenizer
         engine.limits = replace(
-            engine.limits, max_n=settings.max_n, max_logprobs=settings.max_logprobs
+            engine.limits,
+            max_prompt_tokens=settings.max_prompt_tokens,
+            max_n=settings.max_n,
+            max_sequences=settings.max_sequences,
+            max_logprobs=settings.max_logprobs,
+            max_stop=settings.max_stop,
         )
         self.limits: Limits = engine.limits
         self._thread = EngineThread(engine, settings.max_batch_size + settings.max_queue)

@@ -12,6 +12,7 @@ from pythia_bento.api.errors import error_body
 from pythia_bento.api.logprobs import LogprobsBuilder, joined
 from pythia_bento.api.schemas import CompletionRequest
 from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.validate import check_sequences
 from pythia_bento.engine_thread import Outputs
 from pythia_bento.errors import PythiaError
 from pythia_bento.runner import PythiaRunner, new_request_id, raise_error
@@ -40,7 +41,8 @@ class Completion:
 
     @classmethod
     async def create(cls, body: CompletionRequest, runner: PythiaRunner) -> Completion:
-        """Tokenise the prompts."""
+        """Tokenise the prompts; raises InvalidRequest."""
+        check_sequences(len(body.prompt), body.n, runner.limits)
         return cls(body, [await runner.encode(prompt) for prompt in body.prompt], runner)
 
     def plain(self, outputs: Iterable[SequenceOutput]) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from pydantic import (
 
 from pythia_bento.engine.params import SamplingParams
 
-MAX_STOP = 4
 MAX_PROMPTS = 2048
 
 Ids = tuple[int, ...]
@@ -64,8 +63,6 @@ def _strings(value: Any) -> tuple[str, ...]:
     strings = [value] if isinstance(value, str) else value
     if not isinstance(strings, list) or not all(isinstance(part, str) for part in strings):
         raise ValueError("stop must be a string or a list of strings")
-    if len(strings) > MAX_STOP:
-        raise ValueError(f"stop has {len(strings)} strings, but the limit is {MAX_STOP}")
     return tuple(strings)
 
 

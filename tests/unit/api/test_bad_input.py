@@ -50,6 +50,7 @@ BAD = [
     ({"top_k": -2}, 400, "top_k", ["top_k", "at least 0"]),
     ({"n": 0}, 400, "n", ["n must be", "1 and 128"]),
     ({"n": 129}, 400, "n", ["n must be", "1 and 128"]),
+    ({"prompt": ["a"] * 64, "n": 65}, 400, "prompt", ["64 prompts", "4160 sequences", "4096"]),
     ({"seed": 2**64}, 400, "seed", ["seed"]),
     ({"seed": 0.5}, 400, "seed", ["seed", "integer"]),
     ({"logprobs": 21}, 400, "logprobs", ["logprobs", "0 and 20", "21"]),
