@@ -13,7 +13,7 @@ import bentoml
 from pydantic import WithJsonSchema
 
 from pythia_bento import packaging
-from pythia_bento.api import native, openai
+from pythia_bento.api import native, openai, pages
 from pythia_bento.api.access import AccessControl
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
@@ -47,6 +47,7 @@ openai_app = openai.create_app()
     envs=packaging.environment(settings),
 )
 @bentoml.asgi_app(openai_app, path="/v1")
+@bentoml.asgi_app(pages.create_app(), path="/")  # before BentoML's own page at /
 class Pythia:
     """Serves one Pythia checkpoint in 8 bits."""
 
