@@ -5,7 +5,9 @@ Ranges that depend on the model are checked by ``engine.validate``, once for all
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, TypeGuard
 
 from pydantic import (
@@ -23,6 +25,7 @@ from pydantic import (
 )
 
 from pythia_bento.engine.params import SamplingParams
+from pythia_bento.errors import InvalidRequest
 
 MAX_PROMPTS = 2048
 
@@ -123,7 +126,10 @@ class Body(BaseModel):
 
 
 class Sampling(Body):
-    """How to continue a prompt; one field for each of ``SamplingParams``."""
+    """How to continue a prompt: the fields of ``SamplingParams``, and what is made of its answers.
+
+    Names and meanings are OpenAI's, or vLLM's where OpenAI has none.
+    """
 
     max_tokens: StrictInt = 16
     min_tokens: StrictInt = 0
@@ -131,16 +137,40 @@ class Sampling(Body):
     top_k: StrictInt = 0
     top_p: Number = 1.0
     min_p: Number = 0.0
+    presence_penalty: Number = 0.0
+    frequency_penalty: Number = 0.0
+    repetition_penalty: Number = 1.0
     n: StrictInt = 1
+    best_of: StrictInt | None = None
+    """Continuations to make, of which the ``n`` with the highest mean log-probability answer."""
     seed: StrictInt = 0
     logprobs: StrictInt | None = None
+    prompt_logprobs: StrictInt | None = None
     stop: Stop = ()
     stop_token_ids: StopIds = ()
+    include_stop_str_in_output: StrictBool = False
     ignore_eos: StrictBool = False
     logit_bias: Bias = ()
+    skip_special_tokens: StrictBool = True
+    truncate_prompt_tokens: StrictInt | None = None
+    """Keep this many of the prompt's last tokens; -1 is all that fit beside ``max_tokens``."""
 
-    def sampling_params(self, prompt_logprobs: int | None = None) -> SamplingParams:
-        """The same for the engine."""
+    @property
+    def num_sequences(self) -> int:
+        """Continuations to make of each prompt."""
+        return self.n if self.best_of is None else self.best_of
+
+    @field_validator("best_of")
+    @classmethod
+    def _at_least_n(cls, value: int | None, info: ValidationInfo) -> int | None:
+        n = info.data.get("n", 1)
+        if value is not None and value < n:
+            raise ValueError(f"best_of must be at least n, which is {n}, not {value}")
+        return value
+
+    def sampling_params(self) -> SamplingParams:
+        """The same for the engine. Ranking takes the log-probability of every token."""
+        is_ranked = self.num_sequences > self.n and self.logprobs is None
         return SamplingParams(
             max_tokens=self.max_tokens,
             min_tokens=self.min_tokens,
@@ -148,33 +178,49 @@ class Sampling(Body):
             top_k=0 if self.top_k == -1 else self.top_k,  # vLLM's clients mean "off" by -1
             top_p=self.top_p,
             min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
             seed=self.seed,
-            logprobs=self.logprobs,
-            prompt_logprobs=prompt_logprobs,
+            logprobs=0 if is_ranked else self.logprobs,
+            prompt_logprobs=self.prompt_logprobs,
             stop=self.stop,
             stop_token_ids=self.stop_token_ids,
             ignore_eos=self.ignore_eos,
             logit_bias=self.logit_bias,
+            skip_special_tokens=self.skip_special_tokens,
+            include_stop_str_in_output=self.include_stop_str_in_output,
         )
 
 
 class StreamOptions(Body):
-    """OpenAI's options of a stream."""
+    """OpenAI's options of a stream, and vLLM's."""
 
     include_usage: StrictBool = False
+    continuous_usage_stats: StrictBool = False
+    """Whether every event has the usage so far; without ``include_usage`` none has."""
 
 
-# Fields of OpenAI's and vLLM's that cannot be honoured, and the value that changes nothing.
+# Fields of OpenAI's and vLLM's that cannot be honoured, and the value that changes nothing: null
+# for those where every other value would.
 NEUTRAL: dict[str, Any] = {
     "suffix": "",
-    "presence_penalty": 0,
-    "frequency_penalty": 0,
-    "repetition_penalty": 1,
+    "use_beam_search": False,
+    "length_penalty": 1,
+    "priority": 0,
+    "response_format": {"type": "text"},
+    **dict.fromkeys(
+        (
+            *("allowed_token_ids", "bad_words", "cache_salt", "guided_choice", "guided_grammar"),
+            *("guided_json", "guided_regex", "kv_transfer_params", "logits_processors"),
+            *("prompt_embeds", "request_id", "structured_outputs", "vllm_xargs"),
+        )
+    ),
 }
 
 
 class CompletionRequest(Sampling):
-    """OpenAI's ``/v1/completions``."""
+    """OpenAI's ``/v1/completions`` with vLLM's additions."""
 
     prompt: Prompts
     model: StrictStr | None = None
@@ -182,27 +228,31 @@ class CompletionRequest(Sampling):
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
     user: StrictStr | None = None
-    best_of: StrictInt | None = None
-    suffix: StrictStr = ""
-    presence_penalty: Number = 0.0
-    frequency_penalty: Number = 0.0
-    repetition_penalty: Number = 1.0
+    return_token_ids: StrictBool = False
+    return_tokens_as_token_ids: StrictBool = False
+    """Whether ``logprobs`` names tokens ``token_id:<id>``, so that no two look alike."""
+    # Either value gives the same with Pythia's tokenizer: it adds no token to a prompt and puts
+    # no space anywhere.
+    add_special_tokens: StrictBool = True
+    spaces_between_special_tokens: StrictBool = True
 
-    @field_validator(*NEUTRAL)
+    @model_validator(mode="before")
     @classmethod
-    def _is_neutral(cls, value: Any, info: ValidationInfo) -> Any:
-        neutral = NEUTRAL[str(info.field_name)]
-        if value != neutral:
-            raise ValueError(
-                f"{info.field_name} is not supported; leave it out or send {neutral!r}"
-            )
-        return value
+    def _only_neutral(cls, data: Any) -> Any:
+        """Drop what changes nothing; raises InvalidRequest, which pydantic lets through."""
+        if not isinstance(data, Mapping):
+            return data
+        for field in NEUTRAL.keys() & data.keys():
+            if data[field] is not None and not _is_same(data[field], NEUTRAL[field]):
+                raise InvalidRequest(_unsupported(field), param=field)
+        return {field: value for field, value in data.items() if field not in NEUTRAL}
 
-    @field_validator("best_of")
+    @field_validator("stream")
     @classmethod
-    def _is_n(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value != info.data.get("n", value):
-            raise ValueError("best_of is not supported; leave it out or send the same as n")
+    def _is_not_ranked(cls, value: bool, info: ValidationInfo) -> bool:
+        n = info.data.get("n", 1)
+        if value and (info.data.get("best_of") or n) > n:
+            raise ValueError("stream must be false when best_of is above n")
         return value
 
     @field_validator("stream_options")
@@ -211,6 +261,23 @@ class CompletionRequest(Sampling):
         if not info.data.get("stream", True):
             raise ValueError("stream_options is only allowed when stream is true")
         return value
+
+    def sampling_params(self) -> SamplingParams:
+        """With ``echo``, ``logprobs`` are wanted of the prompt too."""
+        params = super().sampling_params()
+        wanted = (self.prompt_logprobs, self.logprobs if self.echo else None)
+        counts = [count for count in wanted if count is not None]
+        return replace(params, prompt_logprobs=max(counts, default=None))
+
+
+def _is_same(value: Any, neutral: Any) -> bool:
+    return bool(value == neutral) and isinstance(value, bool) == isinstance(neutral, bool)
+
+
+def _unsupported(field: str) -> str:
+    neutral = NEUTRAL[field]
+    instead = "" if neutral is None else f" or send {json.dumps(neutral)}"
+    return f"{field} is not supported; leave it out{instead}"
 
 
 class GenerateRequest(Sampling):

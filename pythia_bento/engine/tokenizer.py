@@ -55,10 +55,11 @@ class Tokenizer:
         return data.decode("utf-8", errors="replace")
 
     def _whole_texts(self) -> dict[int, str]:
-        """Texts of the tokens that are whole characters; special tokens have none."""
-        texts = dict.fromkeys(self.special_ids, "")
+        """Texts of the tokens that are whole characters, special tokens left out."""
+        texts = {}
         for id, data in enumerate(self._bytes):
-            if id not in texts and (text := data.decode("utf-8", errors="ignore")).encode() == data:
+            is_whole = (text := data.decode("utf-8", errors="ignore")).encode() == data
+            if is_whole and id not in self.special_ids:
                 texts[id] = text
         return texts
 
