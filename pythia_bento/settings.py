@@ -53,8 +53,8 @@ class Settings(BaseSettings):
     """Sequences of one request: its prompts times ``n`` or ``best_of``."""
     max_prompt_tokens: int | None = Field(None, ge=1)
     """Tokens of one prompt; by default the model's context."""
-    max_stop: int = Field(4, ge=0, le=64)
-    """Stop strings of a request; OpenAI's limit is 4."""
+    max_stop: int = Field(16, ge=0, le=64)
+    """Stop strings of a request."""
 
     api_keys: SecretStr | None = None
     """``[name] key [suspended]``, separated by commas; a key is itself or ``sha256:<hex>``."""
