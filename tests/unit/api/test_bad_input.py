@@ -17,7 +17,7 @@ BAD = [
     (b'{"prompt": "a", "temperature": -Infinity}', 400, None, ["not valid JSON"]),
     (b'{"prompt": "a", "seed": ' + b"1" * 5000 + b"}", 400, None, ["not valid JSON"]),
     (b'{"prompt": "a", "seed": ' + b"1" * 4200 + b"}", 400, "seed", ["seed", "not 1111"]),
-    (b'{"prompt": "\\ud800x"}' 400, None, ["lone surrogate"]),
+    (b'{"prompt": "\\ud800x"}', 400, None, ["lone surrogate"]),
     (b'{"prompt": "x\\udc00"}', 400, None, ["lone surrogate"]),
     (b'{"prompt": "\xed\xa0\x80"}', 400, None, ["lone surrogate"]),
     (b'{"prompt": "\xff"}', 400, None, ["bytes not UTF-8"]),
