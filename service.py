@@ -13,7 +13,7 @@ import bentoml
 from pydantic import WithJsonSchema
 
 from pythia_bento import packaging
-from pythia_bento.api import native, openai
+from pythia_bento.api import native, openai, tokenizer_routes
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
 from pythia_bento.api.middleware import RequestMiddleware
@@ -33,6 +33,7 @@ except PythiaError as error:
     raise bentoml.exceptions.InvalidArgument(error.message) from None
 
 openai_app = openai.create_app()
+tokenizer_app = tokenizer_routes.create_app()
 
 
 @bentoml.service(
@@ -45,6 +46,7 @@ openai_app = openai.create_app()
     envs=packaging.environment(settings),
 )
 @bentoml.asgi_app(openai_app, path="/v1")
+@bentoml.asgi_app(tokenizer_app, path="/")
 class Pythia:
     """Serves one Pythia checkpoint in 8 bits."""
 
@@ -72,14 +74,14 @@ class Pythia:
                 self._runner = await asyncio.to_thread(PythiaRunner.load, settings, bars)
         except PythiaError as error:
             _give_up(error.message)
-        openai_app.state.runner = self._runner
+        openai_app.state.runner = tokenizer_app.state.runner = self._runner
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """End what is open and free the model."""
-        openai_app.state.runner = None
+        openai_app.state.runner = tokenizer_app.state.runner = None
         if self._runner is not None:
             await asyncio.to_thread(self._runner.close)
 

@@ -62,7 +62,10 @@ class PythiaRunner:
         self.settings = settings
         self.tokenizer: Tokenizer = engine.tokenizer
         engine.limits = replace(
-            engine.limits, max_n=settings.max_n, max_logprobs=settings.max_logprobs
+            engine.limits,
+            max_n=settings.max_n,
+            # There are no more alternatives than rows of the head; ids without a token have one.
+            max_logprobs=min(settings.max_logprobs, engine.limits.num_tokens),
         )
         self.limits: Limits = engine.limits
         self._thread = EngineThread(engine, settings.max_batch_size + settings.max_queue)
