@@ -13,7 +13,7 @@ import bentoml
 from pydantic import WithJsonSchema
 
 from pythia_bento import packaging
-from pythia_bento.api import native, openai, pages
+from pythia_bento.api import native, openai, pages, tokenizer_routes
 from pythia_bento.api.access import AccessControl
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
@@ -35,6 +35,8 @@ except PythiaError as error:
     raise bentoml.exceptions.InvalidArgument(error.message) from None
 
 openai_app = openai.create_app()
+tokenizer_app = tokenizer_routes.create_app()
+pages_app = pages.create_app()
 
 
 @bentoml.service(
@@ -47,7 +49,8 @@ openai_app = openai.create_app()
     envs=packaging.environment(settings),
 )
 @bentoml.asgi_app(openai_app, path="/v1")
-@bentoml.asgi_app(pages.create_app(), path="/")  # before BentoML's own page at /
+@bentoml.asgi_app(tokenizer_app, path="/")
+@bentoml.asgi_app(pages_app, path="/")  # before BentoML's own page at /
 class Pythia:
     """Serves one Pythia checkpoint in 8 bits."""
 
@@ -75,14 +78,16 @@ class Pythia:
                 self._runner = await asyncio.to_thread(PythiaRunner.load, settings, bars)
         except PythiaError as error:
             _give_up(error.message)
-        openai_app.state.runner = self._runner
+        for app in (openai_app, tokenizer_app, pages_app):
+            app.state.runner = self._runner
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """End what is open and free the model."""
-        openai_app.state.runner = None
+        for app in (openai_app, tokenizer_app, pages_app):
+            app.state.runner = None
         if self._runner is not None:
             await asyncio.to_thread(self._runner.close)
 

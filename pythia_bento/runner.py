@@ -66,7 +66,8 @@ class PythiaRunner:
             max_prompt_tokens=settings.max_prompt_tokens,
             max_n=settings.max_n,
             max_sequences=settings.max_sequences,
-            max_logprobs=settings.max_logprobs,
+            # There are no more alternatives than rows of the head; ids without a token have one.
+            max_logprobs=min(settings.max_logprobs, engine.limits.num_tokens),
             max_stop=settings.max_stop,
         )
         self.limits: Limits = engine.limits

@@ -33,7 +33,8 @@ Ids = tuple[int, ...]
 Prompt = str | Ids
 
 
-def _is_ids(value: Any) -> TypeGuard[list[int]]:
+def is_ids(value: Any) -> TypeGuard[list[int]]:
+    """Whether it is a list of integers, perhaps empty."""
     # type() rather than isinstance: a bool is no token id.
     return isinstance(value, list) and all(type(id) is int for id in value)
 
@@ -41,20 +42,20 @@ def _is_ids(value: Any) -> TypeGuard[list[int]]:
 def _prompt(value: Any) -> Prompt:
     if isinstance(value, str):
         return value
-    if _is_ids(value) and value:
+    if is_ids(value) and value:
         return tuple(value)
     raise ValueError("prompt must be a string or a list of token ids, and not empty")
 
 
 def _prompts(value: Any) -> list[Prompt]:
-    if isinstance(value, str) or (_is_ids(value) and value):
+    if isinstance(value, str) or (is_ids(value) and value):
         return [_prompt(value)]
     if isinstance(value, list) and len(value) > MAX_PROMPTS:
         raise ValueError(f"prompt has {len(value)} entries, but the limit is {MAX_PROMPTS}")
     if isinstance(value, list) and value:
         if all(isinstance(part, str) for part in value):
             return value
-        if all(map(_is_ids, value)):
+        if all(map(is_ids, value)):
             return [tuple(ids) for ids in value]
     raise ValueError(
         "prompt must be a string, a list of strings, a list of token ids or a list of lists of "
@@ -70,7 +71,7 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 
 def _stop_ids(value: Any) -> Ids:
-    if not _is_ids(value):
+    if not is_ids(value):
         raise ValueError("stop_token_ids must be a list of token ids")
     return tuple(value)
 
@@ -94,22 +95,23 @@ def _real(value: Any) -> float:
     return float(value)
 
 
-def _schema(*kinds: dict[str, Any]) -> WithJsonSchema:
+def schema(*kinds: dict[str, Any]) -> WithJsonSchema:
+    """How a hand-written validator's field is described."""
     return WithJsonSchema({"anyOf": list(kinds)} if len(kinds) > 1 else kinds[0])
 
 
 _STRING: dict[str, Any] = {"type": "string"}
 _STRINGS: dict[str, Any] = {"type": "array", "items": _STRING}
-_IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
-_LISTS: dict[str, Any] = {"type": "array", "items": _IDS}
+IDS_SCHEMA: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
+_LISTS: dict[str, Any] = {"type": "array", "items": IDS_SCHEMA}
 _BIAS: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "number"}}
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-OnePrompt = Annotated[Any, BeforeValidator(_prompt), _schema(_STRING, _IDS)]
-Prompts = Annotated[Any, BeforeValidator(_prompts), _schema(_STRING, _STRINGS, _IDS, _LISTS)]
-Stop = Annotated[Any, BeforeValidator(_strings), _schema(_STRING, _STRINGS)]
-StopIds = Annotated[Any, BeforeValidator(_stop_ids), _schema(_IDS)]
-Bias = Annotated[Any, BeforeValidator(_bias), _schema(_BIAS)]
+OnePrompt = Annotated[Any, BeforeValidator(_prompt), schema(_STRING, IDS_SCHEMA)]
+Prompts = Annotated[Any, BeforeValidator(_prompts), schema(_STRING, _STRINGS, IDS_SCHEMA, _LISTS)]
+Stop = Annotated[Any, BeforeValidator(_strings), schema(_STRING, _STRINGS)]
+StopIds = Annotated[Any, BeforeValidator(_stop_ids), schema(IDS_SCHEMA)]
+Bias = Annotated[Any, BeforeValidator(_bias), schema(_BIAS)]
 
 
 class Body(BaseModel):

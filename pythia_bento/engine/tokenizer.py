@@ -67,6 +67,11 @@ class Tokenizer:
         """The bytes a token stands for; none for an id without a token."""
         return self._bytes[id] if 0 <= id < len(self._bytes) else b""
 
+    def token_name(self, id: int) -> str | None:
+        """A token as the vocabulary spells it: a space is ``Ġ``, other bytes likewise."""
+        name: str | None = self._inner.id_to_token(id)
+        return name
+
     def token_text(self, id: int) -> str:
         r"""How to show one token: its text, ``bytes:\xe2\x80`` for part of a character.
 

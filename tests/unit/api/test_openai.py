@@ -57,6 +57,8 @@ async def test_lists_of_prompts_answer_as_each_alone(complete, runner: PythiaRun
         {"logprobs": 0, "stop": ["e", "t"], "temperature": 1.0},
         {"prompt": ["the", "in"], "echo": True, "max_tokens": 0, "logprobs": 1},
         {"prompt": [[5, 6], [7, 8, 9]], "n": 2, "logprobs": 2},
+        {"stop": ["e", "t"], "include_stop_str_in_output": True, "skip_special_tokens": False},
+        {"truncate_prompt_tokens": 1, "echo": True, "frequency_penalty": 2, "logprobs": 1},
     ],
 )
 async def test_the_stream_says_the_same(client, complete, options: dict) -> None:
