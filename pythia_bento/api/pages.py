@@ -13,6 +13,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from pythia_bento.api.app import make_app, runner_of
+from pythia_bento.api.description.document import describe
+from pythia_bento.api.errors import OrjsonResponse
+
 STATIC = Path(__file__).parent / "static"
 ASSETS = frozenset(path.name for path in STATIC.iterdir() if path.suffix in (".css", ".js"))
 
@@ -28,10 +32,11 @@ _HEADERS = {
 
 
 def create_app() -> Starlette:
-    """To be mounted at the root; it answers its own paths only."""
-    return Starlette(
-        routes=[
+    """To be mounted at the root, before BentoML's own ``/`` and ``/docs.json``."""
+    return make_app(
+        [
             Route("/", index),
+            Route("/docs.json", description),
             Route("/playground", playground),
             Route("/playground/{name}", asset),
         ]
@@ -41,6 +46,11 @@ def create_app() -> Starlette:
 async def index(request: Request) -> Response:
     """GET ``/``: Swagger UI, which writes style attributes."""
     return _page("index.html", _POLICY.format(inline=" 'unsafe-inline'"))
+
+
+async def description(request: Request) -> Response:
+    """GET ``/docs.json``: the OpenAPI document."""
+    return OrjsonResponse(describe(runner_of(request)))
 
 
 async def playground(request: Request) -> Response:

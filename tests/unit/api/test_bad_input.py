@@ -51,6 +51,7 @@ BAD = [
     ({"min_p": 2}, 400, "min_p", ["min_p", "0 and 1"]),
     ({"top_k": -2}, 400, "top_k", ["top_k", "at least 0"]),
     ({"n": 0}, 400, "n", ["n must be", "1 and 128"]),
+    ({"n": 0, "best_of": 2}, 400, "n", ["n must be", "1 and 128", "0"]),
     ({"n": 129}, 400, "n", ["n must be", "1 and 128"]),
     ({"prompt": ["a"] * 64, "n": 65}, 400, "prompt", ["64 prompts", "4160 sequences", "4096"]),
     ({"seed": 2**64}, 400, "seed", ["seed"]),
