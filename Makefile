@@ -1,6 +1,6 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu lint bench bench-peers eval lock clean bento image image-check
+.PHONY: help serve test test-gpu fuzz lint bench bench-peers eval lock clean bento image image-check
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -33,6 +33,9 @@ test: $(READY)  ## all tests that need no GPU, with coverage (ARGS=... goes to p
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)
+
+fuzz: $(READY)  ## 20,000 requests by schemathesis, right and wrong (ARGS="--examples N --seed N")
+	$(BIN)/python -m tests.fuzz.http $(ARGS)
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

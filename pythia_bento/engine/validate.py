@@ -12,6 +12,9 @@ from pythia_bento.engine.tokenizer import check_unicode
 from pythia_bento.errors import ContextLengthExceeded, InvalidRequest
 
 
+MAX_TOP_K = 2**31 - 1  # the kernels' integers; from the vocabulary's size on it is off
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one request may ask for."""
@@ -90,7 +93,7 @@ def _check_lengths(request: Request, limits: Limits) -> None:
 
 def _check_numbers(params: SamplingParams, limits: Limits) -> None:
     _integer("min_tokens", params.min_tokens, 0, params.max_tokens)
-    _integer("top_k", params.top_k, 0)
+    _integer("top_k", params.top_k, 0, MAX_TOP_K)
     _integer("seed", params.seed, -(2**63), 2**64 - 1)
     for field in ("logprobs", "prompt_logprobs"):
         if (value := getattr(params, field)) is not None:

@@ -12,6 +12,7 @@ from selenium.webdriver import ActionChains, Keys
 
 from tests.e2e.browser import Browser, chromium
 from tests.e2e.serving import Server
+from tests.fuzz.http import KEY
 
 PROMPT = "Once upon a time"
 FIELDS = {"max_tokens": 40, "temperature": 0.9, "top_p": 0.95, "top_k": 50, "seed": 3}
@@ -172,12 +173,28 @@ def test_provenance_is_what_models_says(page: Browser, server: Server) -> None:
         assert name in text and sha256 in text
 
 
+def test_a_server_with_keys_asks_for_one(window: Browser, guarded: Server) -> None:
+    window.open(f"{guarded.url}/playground")
+    window.wait(lambda: "an API key is required" in window("#model").text)
+    fill(window, prompt=PROMPT, max_tokens=5)
+    generate(window)
+    assert "an API key is required" in window("#error").text
+    window.type("#key", KEY + Keys.TAB)
+    window.wait(lambda: "context 512 tokens" in window("#model").text)
+    generate(window)
+    assert window("#status").text.startswith("5 tokens in ")
+    assert not window("#error").is_displayed()
+    assert KEY not in window("#curl").get_attribute("textContent")
+    stored = "return [document.cookie, localStorage.length, sessionStorage.length]"
+    assert window.run(stored) == ["", 0, 0]
+
+
 def test_the_page_of_the_api_lists_its_operations(window: Browser, server: Server) -> None:
     window.console()
     window.open(f"{server.url}/")
     window.wait(lambda: len(window.all(".opblock")) > 3)
     listed = {element.text for element in window.all(".opblock-summary-path")}
-    assert {"/generate", "/score", "/metrics"} <= listed
+    assert {"/v1/completions", "/tokenize", "/generate", "/score", "/metrics"} <= listed
     assert window.hosts() == {server.url.removeprefix("http://")}
     assert window.console() == []
 

@@ -90,6 +90,7 @@ BAD = [
     ({"prompt": PROMPT, "max_tokens": -1}, 400, "max_tokens must be an integer at least 0"),
     ({"prompt": PROMPT, "temperature": -1}, 400, "temperature must be"),
     ({"prompt": [10**6]}, 400, "1000000"),
+    ({"prompt": PROMPT, "top_k": 10**20}, 400, "top_k must be an integer between 0 and 2147483647"),
 ]
 
 
@@ -104,6 +105,20 @@ def test_bad_input(http: httpx.Client, path: str, body: object, status: int, wor
     assert response.status_code == status, error
     assert words in error["message"]
     assert set(error) == {"message", "type", "param", "code"}
+    assert http.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/generate"])
+def test_the_outermost_values_are_served(http: httpx.Client, path: str) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 3, "logprobs": 20, "seed": 2**64 - 1}
+    for extremes in (
+        {"top_k": 2**31 - 1, "temperature": 100, "top_p": 1, "min_p": 1, "repetition_penalty": 100},
+        {"top_k": -1, "temperature": 1e-6, "top_p": 5e-324, "min_p": 5e-324},
+        {"seed": -(2**63), "repetition_penalty": 0.01, "presence_penalty": -2, "min_p": 0},
+        {"logit_bias": {str(id): -100 for id in range(1000)}, "frequency_penalty": 2},
+    ):
+        response = http.post(path, json=body | extremes)
+        assert response.status_code == 200, response.text
     assert http.get("/readyz").status_code == 200
 
 

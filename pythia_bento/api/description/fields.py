@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pythia_bento.api.schemas import MAX_PROMPTS, NEUTRAL
-from pythia_bento.engine.validate import Limits
+from pythia_bento.engine.validate import MAX_TOP_K, Limits
 from pythia_bento.runner import PythiaRunner
 
 Schema = dict[str, Any]
@@ -87,10 +87,10 @@ def _numbers(limits: Limits) -> dict[str, Schema]:
     context = limits.max_positions
     kept = {"type": "integer", "anyOf": [{"const": -1}, {"minimum": 1, "maximum": context}]}
     return {
-        "max_tokens": _between(0, context),
-        "min_tokens": _between(0, context),
+        "max_tokens": _between(0, context - 1),  # a prompt has one token or more
+        "min_tokens": _between(0, context - 1),
         "temperature": _between(0, 100, "number"),
-        "top_k": {"type": "integer", "minimum": -1},
+        "top_k": _between(-1, MAX_TOP_K),
         "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
         "min_p": _between(0, 1, "number"),
         "presence_penalty": _between(-2, 2, "number"),

@@ -166,7 +166,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=ScoreRequest,
         examples={
             "A continuation": {"items": [{"prompt": "Once upon", "continuation": " a time"}]},
-            "Two texts": {"items": [{"prompt": "Once upon a time", "logprobs": 1}, {"prompt": ""}]},
+            "Two texts": {"items": [{"prompt": "Once upon a time"}, {"prompt": [5, 6, 7]}]},
         },
     ),
     Operation(
