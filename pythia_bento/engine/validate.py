@@ -11,7 +11,6 @@ from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.tokenizer import check_unicode
 from pythia_bento.errors import ContextLengthExceeded, InvalidRequest
 
-
 MAX_TOP_K = 2**31 - 1  # the kernels' integers; from the vocabulary's size on it is off
 
 

@@ -11,6 +11,7 @@ import jsonschema_rs
 import pytest
 
 from pythia_bento.api.description.operations import OPERATIONS
+from pythia_bento.settings import Settings
 from tests.e2e.serving import ROOT, Server
 
 EXAMPLES = [
@@ -86,6 +87,19 @@ def test_the_readme_lists_all_operations() -> None:
         for operation in OPERATIONS
         if operation.path not in ("/healthz", "/schema.json", "/v1/models/{id}")
     }
+
+
+def test_settings_and_defaults_in_the_documents() -> None:
+    text = (ROOT / "docs/api.md").read_text() + (ROOT / "docs/access.md").read_text()
+    assert set(re.findall(r"PYTHIA_([A-Z_]+)", text)) <= {
+        name.upper() for name in Settings.model_fields
+    }
+    rows = re.findall(r"^\| [^|]+ \| (\d+)[^|]* \| `PYTHIA_([A-Z_]+)` \|$", text, re.M)
+    limits = {name.lower(): int(number) for number, name in rows}
+    assert len(limits) >= 6
+    limits["max_body_bytes"] *= 2**20
+    for name, limit in limits.items():
+        assert Settings.model_fields[name].default == limit, name
 
 
 def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
