@@ -28,7 +28,7 @@ help:  ## this list
 serve: $(READY)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other settings as in the README
 	exec $(BIN)/bentoml serve --port $(PORT)
 
-test: $(READY)  ## all tests that need no GPU, with coverage (ARGS=... goes to pytest)
+test: $(READY) $(EVAL)/.ready  ## all tests that need no GPU, with coverage (ARGS=... goes to pytest)
 	$(BIN)/pytest -m "not gpu" --cov --cov-report=term $(ARGS)
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
