@@ -12,31 +12,30 @@ import yaml
 
 from tests.tools import tool
 
-PREFIX = "bundled_"
 DOCUMENT = tool("make_corpus").document
 METRICS = {
-    "words": ["perplexity", "acc"],
-    "choices": ["acc", "acc_norm"],
-    "texts": ["word_perplexity", "byte_perplexity", "bits_per_byte"],
-    "answers": ["exact_match"],
+    "bundled_words": ["perplexity", "acc"],
+    "bundled_choices": ["acc", "acc_norm"],
+    "bundled_texts": ["word_perplexity", "byte_perplexity", "bits_per_byte"],
+    "bundled_answers": ["exact_match"],
 }
 TASKS: dict[str, dict[str, Any]] = {
     # LAMBADA's kind: is the end of a text likely, and is it what the model would write?
-    "words": {"output_type": "loglikelihood", "doc_to_target": "{{target}}"},
+    "bundled_words": {"output_type": "loglikelihood", "doc_to_target": "{{target}}"},
     # ARC's kind: which of some continuations is the likeliest?
-    "choices": {
+    "bundled_choices": {
         "output_type": "multiple_choice",
         "doc_to_choice": "{{choices}}",
         "doc_to_target": "{{label}}",
     },
     # WikiText's kind: perplexity of whole texts, some longer than the context.
-    "texts": {
+    "bundled_texts": {
         "output_type": "loglikelihood_rolling",
         "doc_to_text": "",
         "doc_to_target": "{{text}}",
     },
     # GSM8K's kind: generated text compared with the answer.
-    "answers": {
+    "bundled_answers": {
         "output_type": "generate_until",
         "doc_to_target": "{{target}}",
         "generation_kwargs": {"until": ["\n", "."], "max_gen_toks": 40, "do_sample": False},
@@ -44,15 +43,15 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-def write_tasks(folder: Path, docs: int) -> list[str]:
-    """Write each task's YAML and data; the tasks' names. ``docs`` documents a task."""
+def write_tasks(folder: Path, docs: int) -> None:
+    """Write each task's YAML and data, ``docs`` documents a task."""
     for name, task in TASKS.items():
         data = folder / f"{name}.jsonl"
         rng = random.Random(name)
         made = [MAKERS[name](rng, index) for index in range(docs)]
         data.write_text("".join(json.dumps(doc) + "\n" for doc in made))
         settings = {
-            "task": PREFIX + name,
+            "task": name,
             "dataset_path": "json",
             "dataset_kwargs": {"data_files": {"test": str(data)}},
             "test_split": "test",
@@ -63,7 +62,6 @@ def write_tasks(folder: Path, docs: int) -> list[str]:
             **task,
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings))
-    return [PREFIX + name for name in TASKS]
 
 
 def _words(rng: random.Random, index: int) -> dict[str, Any]:
@@ -100,4 +98,9 @@ def _text(index: int, count: int) -> str:
     return "\n\n".join(DOCUMENT(0, "held-out", index * 10 + part) for part in range(count))
 
 
-MAKERS = {"words": _words, "choices": _choices, "texts": _texts, "answers": _answers}
+MAKERS = {
+    "bundled_words": _words,
+    "bundled_choices": _choices,
+    "bundled_texts": _texts,
+    "bundled_answers": _answers,
+}
