@@ -47,7 +47,7 @@ bench-peers: $(READY)  ## install llama.cpp and CTranslate2, so that `make bench
 	CMAKE_ARGS="-DGGML_NATIVE=ON" .venv-peers/bin/pip install --no-deps --require-hashes \
 		--no-binary llama-cpp-python -r requirements/peers.txt
 
-eval: $(EVAL)/.ready  ## install lm-evaluation-harness beside ours, in $(EVAL); see docs/evaluate.md
+eval: $(EVAL)/.ready  ## install lm-evaluation-harness beside ours; see docs/evaluate.md
 
 # Its own environment, because its pins differ from ours. What it does not pin (torch, transformers)
 # is looked for in $(VENV).
