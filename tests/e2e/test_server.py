@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from pythia_bento.api.schemas import NEUTRAL, CompletionRequest
 from pythia_bento.checkpoints.manifest import find_bundled
 from tests.e2e.serving import MAX_BODY, Server
 
@@ -58,6 +59,54 @@ def test_openai_client_reads_logprobs(client: openai.OpenAI) -> None:
     assert logprobs.token_logprobs[0] is None
     for value, top in list(zip(logprobs.token_logprobs, logprobs.top_logprobs, strict=True))[-5:]:
         assert value == max(top.values())  # greedy, and the same float
+
+
+def test_openai_client_sends_every_field(client: openai.OpenAI, http: httpx.Client) -> None:
+    known = {
+        "model": "bundled",
+        "prompt": ["Once upon a time", "The wind"],
+        **{"n": 2, "best_of": 3, "max_tokens": 16, "temperature": 1.2, "top_p": 0.9, "seed": 11},
+        **{"presence_penalty": 0.3, "frequency_penalty": 0.2, "logit_bias": {"12": -5}},
+        **{"logprobs": 2, "echo": True, "stop": ["river", "\n"], "user": "u", "suffix": ""},
+    }
+    added = {
+        **{"min_tokens": 3, "top_k": 50, "min_p": 0.01, "repetition_penalty": 1.1},
+        **{"prompt_logprobs": 3, "stop_token_ids": [5], "ignore_eos": True},
+        **{"include_stop_str_in_output": True, "skip_special_tokens": False},
+        **{"truncate_prompt_tokens": 3, "return_token_ids": True},
+        **{"return_tokens_as_token_ids": True, "add_special_tokens": True},
+        **{"spaces_between_special_tokens": True, **NEUTRAL},
+    }
+    fields = CompletionRequest.model_fields.keys() - {"stream", "stream_options"}
+    assert fields | NEUTRAL.keys() == known.keys() | added.keys()
+    answer = client.completions.create(**known, extra_body=added)
+    raw = http.post("/v1/completions", json=known | added).json()
+    assert answer.model_dump()["choices"] == raw["choices"]
+    assert answer.usage and answer.usage.prompt_tokens == 2 + 3
+    assert answer.usage.completion_tokens >= 2 * 3 * 3  # all of best_of
+    for choice in raw["choices"]:
+        ids = choice["prompt_token_ids"] + choice["token_ids"]
+        assert choice["logprobs"]["tokens"] == [f"token_id:{id}" for id in ids]
+        assert len(choice["prompt_logprobs"]) == len(choice["prompt_token_ids"])
+    streamed: dict[int, str] = {}
+    unranked = known | {"best_of": 2, "stream_options": {"include_usage": True}, "stream": True}
+    for chunk in client.completions.create(**unranked, extra_body=added):
+        for part in chunk.choices:
+            streamed[part.index] = streamed.get(part.index, "") + part.text
+    plain = client.completions.create(**known | {"best_of": 2}, extra_body=added)
+    assert [streamed[choice.index] for choice in plain.choices] == [c.text for c in plain.choices]
+
+
+def test_tokenizer_at_the_root(http: httpx.Client) -> None:
+    info = http.get("/tokenizer_info").json()
+    [end] = http.post("/tokenize", json={"prompt": info["eos_token"]}).json()["tokens"]
+    assert end == 0
+    found = http.post("/tokenize", json={"prompt": PROMPT, "add_special_tokens": False}).json()
+    assert found["count"] == len(found["tokens"]) == 4
+    text = http.post("/detokenize", json={"tokens": found["tokens"]}).json()
+    assert text == {"prompt": PROMPT}
+    assert http.get("/tokenize").status_code == 405
+    assert http.post("/detokenize", json={"tokens": [10**6]}).status_code == 400
 
 
 def test_openai_client_reads_errors_and_models(client: openai.OpenAI) -> None:
@@ -234,6 +283,8 @@ def _random_body(index: int) -> dict:
         "max_tokens": rng.randint(1, 30),
         "temperature": rng.choice([0, 0.7, 1.3]),
         "top_p": rng.choice([1, 0.9]),
+        "frequency_penalty": rng.choice([0, 0, 0.5]),
+        "repetition_penalty": rng.choice([1, 1, 1.2]),
         "seed": index,
         "n": rng.choice([1, 1, 3]),
         "logprobs": rng.choice([None, 0, 3]),
