@@ -1,12 +1,13 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu lint bench bench-peers lock clean bento image image-check
+.PHONY: help serve test test-gpu fuzz lint bench bench-peers eval lock clean bento image image-check
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EVAL := .venv-eval
 KERNELS := pythia_bento.model.kernels.cpu.build
 PORT ?= 3000
 export BENTOML_DO_NOT_TRACK := True
@@ -27,11 +28,14 @@ help:  ## this list
 serve: $(READY)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other settings as in the README
 	exec $(BIN)/bentoml serve --port $(PORT)
 
-test: $(READY)  ## all tests that need no GPU, with coverage (ARGS=... goes to pytest)
+test: $(READY) $(EVAL)/.ready  ## all tests that need no GPU, with coverage (ARGS=... goes to pytest)
 	$(BIN)/pytest -m "not gpu" --cov --cov-report=term $(ARGS)
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)
+
+fuzz: $(READY)  ## 20,000 requests by schemathesis, right and wrong (ARGS="--examples N --seed N")
+	$(BIN)/python -m tests.fuzz.http $(ARGS)
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -46,11 +50,22 @@ bench-peers: $(READY)  ## install llama.cpp and CTranslate2, so that `make bench
 	CMAKE_ARGS="-DGGML_NATIVE=ON" .venv-peers/bin/pip install --no-deps --require-hashes \
 		--no-binary llama-cpp-python -r requirements/peers.txt
 
+eval: $(EVAL)/.ready  ## install lm-evaluation-harness beside ours; see docs/evaluate.md
+
+# Its own environment, because its pins differ from ours. What it does not pin (torch, transformers)
+# is looked for in $(VENV).
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+$(EVAL)/.ready: $(READY) requirements/eval.txt
+	$(BIN)/python -m venv --clear $(EVAL)
+	$(EVAL)/bin/pip install --no-deps --require-hashes -r requirements/eval.txt
+	$(BIN)/python -c '$(SITE)' >"$$($(EVAL)/bin/python -c '$(SITE)')/pythia_bento_venv.pth"
+	@touch $@
+
 lock: $(READY)  ## resolve requirements/*.txt anew
 	requirements/lock
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) .venv-peers build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(EVAL) .venv-peers build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis pythia_bento/model/kernels/cpu/lib
 
 $(READY): pyproject.toml requirements/test.txt requirements/compiler.txt

@@ -13,10 +13,11 @@ import bentoml
 from pydantic import WithJsonSchema
 
 from pythia_bento import packaging
-from pythia_bento.api import native, openai, tracing
+from pythia_bento.api import native, openai, pages, tokenizer_routes, tracing
+from pythia_bento.api.access import AccessControl
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
-from pythia_bento.api.middleware import RequestMiddleware
+from pythia_bento.api.middleware import AccessMiddleware, RequestMiddleware
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.progress import ProgressBars
@@ -28,11 +29,14 @@ Item = Annotated[Any, WithJsonSchema(ScoreItem.model_json_schema())]
 
 try:
     settings = load_settings(vars(bentoml.use_arguments()))
+    access = AccessControl.from_settings(settings)
     pinned_model = packaging.pinned_model(settings)
 except PythiaError as error:
     raise bentoml.exceptions.InvalidArgument(error.message) from None
 
 openai_app = openai.create_app()
+tokenizer_app = tokenizer_routes.create_app()
+pages_app = pages.create_app()
 tracing.install()
 
 # How long the engine's thread waits for the interpreter when it comes back from the device while
@@ -50,6 +54,8 @@ SWITCH_SECONDS = 0.0005
     envs=packaging.environment(settings),
 )
 @bentoml.asgi_app(openai_app, path="/v1")
+@bentoml.asgi_app(tokenizer_app, path="/")
+@bentoml.asgi_app(pages_app, path="/")  # before BentoML's own page at /
 class Pythia:
     """Serves one Pythia checkpoint in 8 bits."""
 
@@ -77,7 +83,8 @@ class Pythia:
                 self._runner = await asyncio.to_thread(PythiaRunner.load, settings, bars)
         except PythiaError as error:
             _give_up(error.message)
-        openai_app.state.runner = self._runner
+        for app in (openai_app, tokenizer_app, pages_app):
+            app.state.runner = self._runner
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
@@ -85,7 +92,8 @@ class Pythia:
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """End what is open and free the model."""
-        openai_app.state.runner = None
+        for app in (openai_app, tokenizer_app, pages_app):
+            app.state.runner = None
         if self._runner is not None:
             await asyncio.to_thread(self._runner.close)
 
@@ -121,6 +129,7 @@ class Pythia:
         return text + engine_metrics(self.runner.stats())
 
 
+Pythia.add_asgi_middleware(AccessMiddleware, access=access)
 Pythia.add_asgi_middleware(RequestMiddleware, max_body_bytes=settings.max_body_bytes)
 
 

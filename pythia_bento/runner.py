@@ -191,7 +191,16 @@ def _load(settings: Settings, on_progress: Progress) -> tuple[Engine | EnginePro
 
 def limits_of(engine: Engine | EngineProcess, settings: Settings) -> Limits:
     """What the model can do, and what the settings allow."""
-    return replace(engine.limits, max_n=settings.max_n, max_logprobs=settings.max_logprobs)
+    limits = engine.limits
+    return replace(
+        limits,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        max_n=settings.max_n,
+        max_sequences=settings.max_sequences,
+        # There are no more alternatives than rows of the head; ids without a token have one.
+        max_logprobs=min(settings.max_logprobs, limits.num_tokens),
+        max_stop=settings.max_stop,
+    )
 
 
 def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:

@@ -7,8 +7,9 @@ from typing import Any
 
 from pythia_bento.api.errors import error_body
 from pythia_bento.api.parsing import parse
+from pythia_bento.api.requests import best, make_request
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
-from pythia_bento.engine.params import Request, SequenceOutput, TokenLogprob
+from pythia_bento.engine.params import SequenceOutput, TokenLogprob
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import validate
 from pythia_bento.errors import PythiaError
@@ -17,15 +18,18 @@ from pythia_bento.runner import PythiaRunner, new_request_id, raise_error, score
 
 async def generate(runner: PythiaRunner, body: GenerateRequest) -> dict[str, Any]:
     """Continue one prompt ``n`` times; raises what ended a sequence."""
-    prompt = await runner.encode(body.prompt)
-    request = Request(new_request_id(), prompt, body.sampling_params(), body.n)
+    request = await make_request(runner, new_request_id(), body.prompt, body)
     [answers] = await runner.complete([request])
-    return {
+    chosen = best([raise_error(answer) for answer in answers], body)
+    response = {
         "model": runner.info.id,
         "fingerprint": runner.info.fingerprint,
-        "num_prompt_tokens": len(prompt),
-        "outputs": [_output(runner.tokenizer, raise_error(answer)) for answer in answers],
+        "num_prompt_tokens": len(request.prompt),
+        "outputs": [_output(runner.tokenizer, answer) for answer in chosen],
     }
+    if (scored := answers[0].prompt_logprobs) is not None:  # of all but the first token
+        response["prompt_tokens"] = [_token(runner.tokenizer, lp, len(lp.top)) for lp in scored]
+    return response
 
 
 async def score(runner: PythiaRunner, items: Sequence[Any]) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.tokenizer import check_unicode
 from pythia_bento.errors import ContextLengthExceeded, InvalidRequest
 
+MAX_TOP_K = 2**31 - 1  # the kernels' integers; from the vocabulary's size on it is off
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -22,12 +24,19 @@ class Limits:
     """The model's context: prompt and generated tokens."""
     cache_tokens: int
     """Tokens that the whole KV cache holds; the last generated token needs no place in it."""
+    max_prompt_tokens: int | None = None  # None: the context
     max_n: int = 128
+    max_sequences: int = 4096
     max_logprobs: int = 20
     max_stop: int = 16
     max_stop_chars: int = 256
     max_stop_token_ids: int = 64
     max_logit_bias: int = 1024
+
+    def room(self, max_tokens: int) -> int:
+        """Prompt tokens that fit beside ``max_tokens``; may be below 1."""
+        context = min(self.max_positions, self.cache_tokens + min(max_tokens, 1))
+        return context - max_tokens
 
 
 def validate(request: Request, limits: Limits) -> None:
@@ -35,10 +44,20 @@ def validate(request: Request, limits: Limits) -> None:
     params = request.params
     _integer("n", request.n, 1, limits.max_n)
     _check_lengths(request, limits)
-    _check_ids("prompt", request.prompt, limits)
+    check_ids("prompt", request.prompt, limits)
     _check_numbers(params, limits)
     _check_stops(params, limits)
     _check_bias(params, limits)
+
+
+def check_sequences(prompts: int, each: int, limits: Limits) -> None:
+    """Raise InvalidRequest when one request of a client asks for too many sequences."""
+    if prompts * each > limits.max_sequences:
+        raise InvalidRequest(
+            f"{prompts} prompts with {each} continuations each are {prompts * each} sequences, but "
+            f"the limit is {limits.max_sequences}",
+            param="prompt",
+        )
 
 
 def _check_lengths(request: Request, limits: Limits) -> None:
@@ -49,6 +68,11 @@ def _check_lengths(request: Request, limits: Limits) -> None:
     if prompt > context:
         raise ContextLengthExceeded(
             f"prompt has {prompt} tokens, but the model's context is {context} tokens",
+            param="prompt",
+        )
+    if limits.max_prompt_tokens is not None and prompt > limits.max_prompt_tokens:
+        raise ContextLengthExceeded(
+            f"prompt has {prompt} tokens, but the limit is {limits.max_prompt_tokens}",
             param="prompt",
         )
     _integer("max_tokens", wanted, 0)
@@ -68,7 +92,7 @@ def _check_lengths(request: Request, limits: Limits) -> None:
 
 def _check_numbers(params: SamplingParams, limits: Limits) -> None:
     _integer("min_tokens", params.min_tokens, 0, params.max_tokens)
-    _integer("top_k", params.top_k, 0)
+    _integer("top_k", params.top_k, 0, MAX_TOP_K)
     _integer("seed", params.seed, -(2**63), 2**64 - 1)
     for field in ("logprobs", "prompt_logprobs"):
         if (value := getattr(params, field)) is not None:
@@ -79,6 +103,9 @@ def _check_numbers(params: SamplingParams, limits: Limits) -> None:
         raise InvalidRequest("top_p must be above 0 and at most 1, not 0", param="top_p")
     _number("top_p", params.top_p, 0, 1)
     _number("min_p", params.min_p, 0, 1)
+    _number("presence_penalty", params.presence_penalty, -2, 2)
+    _number("frequency_penalty", params.frequency_penalty, -2, 2)
+    _number("repetition_penalty", params.repetition_penalty, 0.01, 100)
 
 
 def _check_stops(params: SamplingParams, limits: Limits) -> None:
@@ -90,20 +117,21 @@ def _check_stops(params: SamplingParams, limits: Limits) -> None:
             )
         check_unicode(string, "stop")
     _at_most("stop_token_ids", "ids", params.stop_token_ids, limits.max_stop_token_ids)
-    _check_ids("stop_token_ids", params.stop_token_ids, limits)
+    check_ids("stop_token_ids", params.stop_token_ids, limits)
 
 
 def _check_bias(params: SamplingParams, limits: Limits) -> None:
     ids = [id for id, _ in params.logit_bias]
     _at_most("logit_bias", "entries", ids, limits.max_logit_bias)
-    _check_ids("logit_bias", ids, limits)
+    check_ids("logit_bias", ids, limits)
     if len(set(ids)) < len(ids):
         raise InvalidRequest("logit_bias names a token id twice", param="logit_bias")
     for _, bias in params.logit_bias:
         _number("logit_bias", bias, -100, 100, subject="logit_bias values")
 
 
-def _check_ids(field: str, ids: Sequence[int], limits: Limits) -> None:
+def check_ids(field: str, ids: Sequence[int], limits: Limits) -> None:
+    """Raise InvalidRequest, naming ``field``, for the first that is no token's id."""
     for id in ids:
         # type() rather than isinstance: a bool is no token id.
         if type(id) is not int or not 0 <= id < limits.num_tokens:

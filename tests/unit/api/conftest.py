@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
 import pytest
+from _bentoml_impl.server.mount import PassiveMount
 from starlette.applications import Starlette
-from starlette.routing import Mount
 
-from pythia_bento.api.middleware import RequestMiddleware
-from pythia_bento.api.openai import create_app
+from pythia_bento.api import openai, tokenizer_routes
+from pythia_bento.api.access import AccessControl
+from pythia_bento.api.middleware import AccessMiddleware, RequestMiddleware
 from pythia_bento.runner import PythiaRunner
 from tests.unit.toy_runner import toy_runner
 
@@ -22,13 +23,13 @@ def runner() -> Iterator[PythiaRunner]:
 
 
 @pytest.fixture
-def app(runner: PythiaRunner) -> RequestMiddleware:
-    """The OpenAI routes as the service mounts them."""
+def app(runner: PythiaRunner) -> AccessMiddleware:
+    """The OpenAI routes and the tokenizer's, as the service mounts them."""
     return app_of(runner)
 
 
 @pytest.fixture
-async def client(app: RequestMiddleware) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: AccessMiddleware) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test/v1") as client:
         yield client
@@ -46,7 +47,8 @@ def complete(client: httpx.AsyncClient) -> Callable:
     return post
 
 
-def app_of(runner: PythiaRunner | None) -> RequestMiddleware:
-    inner = create_app()
-    inner.state.runner = runner
-    return RequestMiddleware(Starlette(routes=[Mount("/v1", inner)]), MAX_BODY)
+def app_of(runner: PythiaRunner | None, access: AccessControl | None = None) -> AccessMiddleware:
+    v1, root = openai.create_app(), tokenizer_routes.create_app()
+    v1.state.runner = root.state.runner = runner
+    whole = Starlette(routes=[PassiveMount("/v1", v1), PassiveMount("/", root)])
+    return AccessMiddleware(RequestMiddleware(whole, MAX_BODY), access or AccessControl(None))

@@ -18,12 +18,13 @@ LIMITS = Limits(num_tokens=268, max_positions=64, cache_tokens=48)
     [
         {},
         {"max_tokens": 0, "prompt_logprobs": 20},
-        {"temperature": 0, "seed": -(2**63)},
+        {"temperature": 0, "seed": -(2**63), "top_k": 2**31 - 1},
         {"temperature": 100.0, "top_p": 1, "min_p": 0, "seed": 2**64 - 1},
         {"max_tokens": 45, "min_tokens": 45},
         {"max_tokens": 46},
         {"stop": ("x" * 256,) * 16, "stop_token_ids": (267,) * 64},
         {"logit_bias": ((0, -100), (267, 100.0)), "logprobs": 0},
+        {"presence_penalty": -2, "frequency_penalty": 2.0, "repetition_penalty": 0.01},
     ],
 )
 def test_the_limits_themselves_are_allowed(params):
@@ -36,8 +37,8 @@ def test_the_limits_themselves_are_allowed(params):
         ("max_tokens", -1, "max_tokens must be an integer at least 0, not -1"),
         ("max_tokens", 1.5, "max_tokens must be an integer at least 0, not 1.5"),
         ("min_tokens", 17, "min_tokens must be an integer between 0 and 16, not 17"),
-        ("top_k", -1, "top_k must be an integer at least 0, not -1"),
-        ("top_k", True, "top_k must be an integer at least 0, not True"),
+        ("top_k", -1, "top_k must be an integer between 0 and 2147483647, not -1"),
+        ("top_k", True, "top_k must be an integer between 0 and 2147483647, not True"),
         ("seed", 2**64, f"seed must be an integer between {-(2**63)} and {2**64 - 1}, not {2**64}"),
         ("logprobs", 21, "logprobs must be an integer between 0 and 20, not 21"),
         ("prompt_logprobs", -1, "prompt_logprobs must be an integer between 0 and 20, not -1"),
@@ -48,6 +49,9 @@ def test_the_limits_themselves_are_allowed(params):
         ("top_p", 0, "top_p must be above 0 and at most 1, not 0"),
         ("top_p", 1.01, "top_p must be between 0 and 1, not 1.01"),
         ("min_p", math.nan, "min_p must be between 0 and 1, not nan"),
+        ("presence_penalty", 2.5, "presence_penalty must be between -2 and 2, not 2.5"),
+        ("frequency_penalty", math.nan, "frequency_penalty must be between -2 and 2, not nan"),
+        ("repetition_penalty", 0, "repetition_penalty must be between 0.01 and 100, not 0"),
         ("stop", ("a",) * 17, "stop has 17 strings, but the limit is 16"),
         ("stop", ("",), "stop must hold strings of 1 to 256 characters"),
         ("stop", ("x" * 257,), "stop must hold strings of 1 to 256 characters"),
@@ -123,3 +127,11 @@ def test_lengths(length, max_tokens, param, sentence):
         validate(request(prompt=(5,) * length, max_tokens=max_tokens), LIMITS)
     assert str(caught.value) == sentence
     assert (caught.value.param, caught.value.code) == (param, "context_length_exceeded")
+
+
+@pytest.mark.parametrize("max_tokens", [0, 1, 2, 20, 48])
+def test_room_is_the_longest_prompt_that_is_allowed(max_tokens):
+    room = LIMITS.room(max_tokens)
+    validate(request(prompt=(5,) * room, max_tokens=max_tokens, min_tokens=0), LIMITS)
+    with pytest.raises(ContextLengthExceeded):
+        validate(request(prompt=(5,) * (room + 1), max_tokens=max_tokens), LIMITS)
