@@ -35,7 +35,7 @@ AT_HOME = re.compile(
     r"torch|triton|cuda-.*|nvidia-(?!ml-py).*|numpy|setuptools|sympy|mpmath|networkx"
     r"|huggingface-hub|hf-xet|safetensors|tokenizers|transformers|uvloop"
 )
-EXTRA = ("httptools",)  # makes uvicorn faster; uvloop is there
+EXTRA = ("httptools", "pytest-asyncio")  # for uvicorn, and for this project's pytest settings
 MOST_BYTES = 45 << 20
 
 BITSANDBYTES = "bitsandbytes"

@@ -108,13 +108,11 @@ class EngineProcess:
 
     def close(self) -> None:
         """End the process."""
-        with contextlib.suppress(OSError):
-            self._pipe.send(None)
+        self._pipe.close()  # whatever it waits for now, reading or writing, ends
         self._process.join(CLOSE_SECONDS)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-        self._pipe.close()
         self._unfinished.clear()
 
     def _await_loaded(self, on_progress: Progress) -> Loaded:
@@ -145,7 +143,7 @@ class EngineProcess:
 
 
 def _main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> None:
-    """The process: orders in, outputs out, until told to end or nobody is there any more."""
+    """The process: orders in, outputs out, until nobody is there any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the serving process says when
     try:
         engine, info = load(settings, lambda *progress: pipe.send(progress))
@@ -167,8 +165,8 @@ def _main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) ->
 def _read(pipe: Connection, orders: Orders) -> None:
     """On a thread, so that neither side ever waits for the other to read before it reads."""
     with contextlib.suppress(EOFError, OSError):
-        while (order := pipe.recv()) is not None:
-            orders.put(order)
+        while True:
+            orders.put(pipe.recv())
     orders.put(None)
 
 
