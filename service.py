@@ -14,9 +14,10 @@ from pydantic import WithJsonSchema
 
 from pythia_bento import packaging
 from pythia_bento.api import native, openai
+from pythia_bento.api.access import AccessControl
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
-from pythia_bento.api.middleware import RequestMiddleware
+from pythia_bento.api.middleware import AccessMiddleware, RequestMiddleware
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.progress import ProgressBars
@@ -28,6 +29,7 @@ Item = Annotated[Any, WithJsonSchema(ScoreItem.model_json_schema())]
 
 try:
     settings = load_settings(vars(bentoml.use_arguments()))
+    access = AccessControl.from_settings(settings)
     pinned_model = packaging.pinned_model(settings)
 except PythiaError as error:
     raise bentoml.exceptions.InvalidArgument(error.message) from None
@@ -115,6 +117,7 @@ class Pythia:
         return text + engine_metrics(self.runner.stats())
 
 
+Pythia.add_asgi_middleware(AccessMiddleware, access=access)
 Pythia.add_asgi_middleware(RequestMiddleware, max_body_bytes=settings.max_body_bytes)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pythia_bento.errors import PythiaError
@@ -50,6 +50,15 @@ class Settings(BaseSettings):
     max_n: int = Field(128, ge=1)
     """Continuations of one prompt."""
 
+    api_keys: SecretStr | None = None
+    """``[name] key [suspended]``, separated by commas; a key is itself or ``sha256:<hex>``."""
+    api_keys_file: str | None = None
+    """A file of the same, one a line. Where neither is set no key is asked for."""
+    key_requests_per_minute: int | None = Field(None, ge=1)
+    """Of one API key, or of all callers together where there are none."""
+    key_concurrent_requests: int | None = Field(None, ge=1)
+    """The same for requests open at a time."""
+
     @model_validator(mode="after")
     def _every_sequence_gets_a_token(self) -> Settings:
         if self.max_tokens_per_step < self.max_batch_size:
@@ -62,6 +71,11 @@ class Settings(BaseSettings):
 
 def load_settings(arguments: Mapping[str, Any] | None = None) -> Settings:
     """Read environment and ``arguments``; raises SettingsError with one sentence."""
+    if arguments and arguments.get("api_keys") is not None:
+        raise SettingsError(
+            "api_keys is no argument, because arguments are shown to others and become part of a "
+            "Bento; set PYTHIA_API_KEYS or PYTHIA_API_KEYS_FILE"
+        )
     try:
         return Settings(**dict(arguments or {}))
     except ValidationError as error:

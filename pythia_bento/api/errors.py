@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 from starlette.responses import JSONResponse
 
-from pythia_bento.errors import Overloaded, PythiaError
+from pythia_bento.errors import Overloaded, PythiaError, Unauthenticated
 
 
 class OrjsonResponse(JSONResponse):
@@ -33,8 +34,13 @@ def error_body(error: PythiaError) -> dict[str, Any]:
 
 def error_response(error: PythiaError) -> JSONResponse:
     """The whole answer to a request that failed."""
-    headers = {"Retry-After": f"{error.retry_after:g}"} if isinstance(error, Overloaded) else None
-    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+    return JSONResponse(error_body(error), status_code=error.status, headers=_headers(error))
+
+
+def _headers(error: PythiaError) -> dict[str, str]:
+    if isinstance(error, Overloaded):
+        return {"Retry-After": str(math.ceil(error.retry_after))}  # whole seconds, says RFC 9110
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
 
 
 def status_body(status: int, message: str) -> dict[str, Any]:

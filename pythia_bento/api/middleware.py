@@ -1,18 +1,55 @@
-"""What every HTTP request passes: size limit, leaving clients, and errors in one shape."""
+"""What every HTTP request passes: API keys, size limit, leaving clients, errors in one shape."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import ExitStack
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pythia_bento.api.access import AccessControl
 from pythia_bento.api.errors import error_body, error_response, status_body
 from pythia_bento.api.parsing import invalid_request
 from pythia_bento.errors import PayloadTooLarge, PythiaError
+
+# Open to all: probes, metrics, descriptions and pages, which cost and reveal little. Whatever is
+# not named needs a key, paths that do not exist included.
+OPEN_PATHS = frozenset(
+    ("/", "/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json", "/playground")
+)
+OPEN_FOLDERS = ("/playground/", "/static_content/")
+
+
+class AccessMiddleware:
+    """Outermost: who may not ask is refused before anything of the body is read."""
+
+    def __init__(self, app: ASGIApp, access: AccessControl) -> None:
+        self.app = app
+        self.access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; the caller's place is held until the last byte of the answer."""
+        if scope["type"] != "http" or _is_open(scope):
+            return await self.app(scope, receive, send)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.access.enter(Headers(scope=scope).get("authorization")))
+            except PythiaError as error:
+                return await error_response(error)(scope, receive, send)
+            await self.app(scope, receive, send)
+
+
+def _is_open(scope: Scope) -> bool:
+    path: str = scope["path"]
+    if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
+        return True
+    # Browsers ask so before they send a key; what they may do is BentoML's setting `http.cors`.
+    headers = Headers(scope=scope)
+    return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
 
 
 class RequestMiddleware:

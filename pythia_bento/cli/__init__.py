@@ -15,6 +15,7 @@ import click
 from pythia_bento import __version__
 from pythia_bento.cli.checkpoints import checkpoints, lock, pull, quantize, verify
 from pythia_bento.cli.generate import generate
+from pythia_bento.cli.key import key
 from pythia_bento.cli.listing import list_models
 from pythia_bento.cli.score import score
 from pythia_bento.errors import PythiaError
@@ -35,7 +36,7 @@ def commands(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (list_models, generate, score, pull, lock, verify, checkpoints, quantize):
+for command in (list_models, generate, score, pull, lock, verify, checkpoints, quantize, key):
     commands.add_command(command)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from pythia_bento import __version__, catalog
+from pythia_bento.api.access import AccessControl
 from pythia_bento.cli import main
+from pythia_bento.settings import load_settings
 
 PROMPT = "Once upon a time"
 
@@ -201,3 +204,16 @@ def test_reader_that_leaves_early_is_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode in (0, 1)  # depends on the version of click
+
+
+def test_key_makes_an_entry_that_lets_its_key_in(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = cli.json("key", "alice")
+    monkeypatch.setenv("PYTHIA_API_KEYS", made["entry"])
+    with AccessControl.from_settings(load_settings()).enter(f"Bearer {made['key']}") as caller:
+        assert caller.name == "alice"
+    status, out, err = cli("key")
+    assert (status, err) == (0, "")
+    assert made["key"] not in out and len(re.findall(r"sha256:[0-9a-f]{64}$", out)) == 1
+    status, out, err = cli("key", "a b")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: the name of a key must be 1 to 64 letters")

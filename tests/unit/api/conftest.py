@@ -7,7 +7,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from pythia_bento.api.middleware import RequestMiddleware
+from pythia_bento.api.access import AccessControl
+from pythia_bento.api.middleware import AccessMiddleware, RequestMiddleware
 from pythia_bento.api.openai import create_app
 from pythia_bento.runner import PythiaRunner
 from tests.unit.toy_runner import toy_runner
@@ -22,13 +23,13 @@ def runner() -> Iterator[PythiaRunner]:
 
 
 @pytest.fixture
-def app(runner: PythiaRunner) -> RequestMiddleware:
+def app(runner: PythiaRunner) -> AccessMiddleware:
     """The OpenAI routes as the service mounts them."""
     return app_of(runner)
 
 
 @pytest.fixture
-async def client(app: RequestMiddleware) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: AccessMiddleware) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test/v1") as client:
         yield client
@@ -46,7 +47,8 @@ def complete(client: httpx.AsyncClient) -> Callable:
     return post
 
 
-def app_of(runner: PythiaRunner | None) -> RequestMiddleware:
+def app_of(runner: PythiaRunner | None, access: AccessControl | None = None) -> AccessMiddleware:
     inner = create_app()
     inner.state.runner = runner
-    return RequestMiddleware(Starlette(routes=[Mount("/v1", inner)]), MAX_BODY)
+    app = RequestMiddleware(Starlette(routes=[Mount("/v1", inner)]), MAX_BODY)
+    return AccessMiddleware(app, access or AccessControl(None))
