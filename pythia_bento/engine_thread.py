@@ -15,6 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -172,6 +173,8 @@ class EngineThread:
         self._open: dict[str, _Open] = {}
         self._in_flight = 0  # sequences
         self._end: EngineUnavailable | None = None
+        self.ended: Future[None] = Future()
+        """Done when the thread has ended everything, for whatever reason."""
         self._thread = threading.Thread(target=self._run, name="pythia-engine", daemon=True)
         self._thread.start()
 
@@ -234,6 +237,7 @@ class EngineThread:
             self._stop(EngineUnavailable(f"the engine died of {type(error).__name__}"))
         self._fail_all()
         self._engine.close()
+        self.ended.set_result(None)
 
     def _follow_orders(self) -> bool:
         """Wait for work and do what was ordered; false when it is time to end."""

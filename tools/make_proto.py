@@ -27,7 +27,10 @@ REPLACED = (
 )
 # bentoml's own module has the same symbols, and a pool holds them only once.
 OWN_POOL = (
-    ("from google.protobuf import descriptor_pool as", "from pythia_bento.api.grpc import pools as"),
+    (
+        "from google.protobuf import descriptor_pool as",
+        "from pythia_bento.api.grpc import pools as",
+    ),
     ("_descriptor_pool.Default()", "_descriptor_pool.BENTOML_V1"),
 )
 

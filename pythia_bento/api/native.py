@@ -15,25 +15,34 @@ from pythia_bento.errors import PythiaError
 from pythia_bento.runner import PythiaRunner, new_request_id, raise_error, score_request
 
 
-async def generate(runner: PythiaRunner, body: GenerateRequest) -> dict[str, Any]:
+async def generate(
+    runner: PythiaRunner, body: GenerateRequest, timeout: float | None = None
+) -> dict[str, Any]:
     """Continue one prompt ``n`` times; raises what ended a sequence."""
-    prompt = await runner.encode(body.prompt)
-    request = Request(new_request_id(), prompt, body.sampling_params(), body.n)
-    [answers] = await runner.complete([request])
+    request = await prepare(runner, body)
+    [answers] = await runner.complete([request], timeout)
     return {
         "model": runner.info.id,
         "fingerprint": runner.info.fingerprint,
-        "num_prompt_tokens": len(prompt),
+        "num_prompt_tokens": len(request.prompt),
         "outputs": [_output(runner.tokenizer, raise_error(answer)) for answer in answers],
     }
 
 
-async def score(runner: PythiaRunner, items: Sequence[Any]) -> list[dict[str, Any]]:
+async def prepare(runner: PythiaRunner, body: GenerateRequest) -> Request:
+    """The same for the engine."""
+    prompt = await runner.encode(body.prompt)
+    return Request(new_request_id(), prompt, body.sampling_params(), body.n)
+
+
+async def score(
+    runner: PythiaRunner, items: Sequence[Any], timeout: float | None = None
+) -> list[dict[str, Any]]:
     """One result for each item, in order; an item that fails has ``error`` instead."""
     prepared = [await _prepare(runner, item) for item in items]
     accepted = [item for item in prepared if isinstance(item, _Scoring)]
     try:
-        answers = iter(await runner.complete([item.request for item in accepted]))
+        answers = iter(await runner.complete([item.request for item in accepted], timeout))
     except PythiaError as error:  # refused as a whole: the server is full or stopping
         return [error_body(item if isinstance(item, PythiaError) else error) for item in prepared]
     return [
@@ -78,7 +87,7 @@ class _Scoring:
             "logprob": sum(token.logprob for token in scored),
             "num_tokens": len(scored),
             "is_greedy": all(token.logprob == token.top[0][1] for token in scored),
-            "tokens": [_token(self._tokenizer, token, self._num_top) for token in scored],
+            "tokens": [shown_token(self._tokenizer, token, self._num_top) for token in scored],
         }
 
 
@@ -90,11 +99,11 @@ def _output(tokenizer: Tokenizer, answer: SequenceOutput) -> dict[str, Any]:
         "stop_reason": answer.stop_reason,
     }
     if answer.logprobs is not None:
-        output["tokens"] = [_token(tokenizer, lp, len(lp.top)) for lp in answer.logprobs]
+        output["tokens"] = [shown_token(tokenizer, lp, len(lp.top)) for lp in answer.logprobs]
     return output
 
 
-def _token(tokenizer: Tokenizer, token: TokenLogprob, num_top: int) -> dict[str, Any]:
+def shown_token(tokenizer: Tokenizer, token: TokenLogprob, num_top: int) -> dict[str, Any]:
     """A token with its log-probability and ``num_top`` alternatives."""
     shown: dict[str, Any] = {
         "id": token.token_id,

@@ -35,7 +35,7 @@ def validate(request: Request, limits: Limits) -> None:
     params = request.params
     _integer("n", request.n, 1, limits.max_n)
     _check_lengths(request, limits)
-    _check_ids("prompt", request.prompt, limits)
+    check_ids("prompt", request.prompt, limits)
     _check_numbers(params, limits)
     _check_stops(params, limits)
     _check_bias(params, limits)
@@ -90,20 +90,21 @@ def _check_stops(params: SamplingParams, limits: Limits) -> None:
             )
         check_unicode(string, "stop")
     _at_most("stop_token_ids", "ids", params.stop_token_ids, limits.max_stop_token_ids)
-    _check_ids("stop_token_ids", params.stop_token_ids, limits)
+    check_ids("stop_token_ids", params.stop_token_ids, limits)
 
 
 def _check_bias(params: SamplingParams, limits: Limits) -> None:
     ids = [id for id, _ in params.logit_bias]
     _at_most("logit_bias", "entries", ids, limits.max_logit_bias)
-    _check_ids("logit_bias", ids, limits)
+    check_ids("logit_bias", ids, limits)
     if len(set(ids)) < len(ids):
         raise InvalidRequest("logit_bias names a token id twice", param="logit_bias")
     for _, bias in params.logit_bias:
         _number("logit_bias", bias, -100, 100, subject="logit_bias values")
 
 
-def _check_ids(field: str, ids: Sequence[int], limits: Limits) -> None:
+def check_ids(field: str, ids: Sequence[int], limits: Limits) -> None:
+    """Raise InvalidRequest for the first id that has no token."""
     for id in ids:
         # type() rather than isinstance: a bool is no token id.
         if type(id) is not int or not 0 <= id < limits.num_tokens:

@@ -1,0 +1,95 @@
+"""``pythia.v1.Pythia``: the methods, over a runner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from pythia_bento.api import native
+from pythia_bento.api.grpc import messages
+from pythia_bento.api.grpc.generated import pythia_pb2 as pb
+from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaServicer
+from pythia_bento.api.info import limits
+from pythia_bento.api.timings import Clock
+from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine_thread import Outputs
+from pythia_bento.runner import PythiaRunner, raise_error
+
+Context = ServicerContext[Any, Any]
+
+
+class PythiaService(PythiaServicer):
+    """Methods raise leaves of the exception tree; ``interceptors.Errors`` translates them."""
+
+    def __init__(self, runner: PythiaRunner) -> None:
+        self._runner = runner
+
+    async def Info(self, request: pb.InfoRequest, context: Context) -> pb.InfoResponse:
+        """See pythia.proto, here and below."""
+        return messages.info(self._runner, limits(self._runner))
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
+        """One message for each step.
+
+        Messages are written rather than yielded: a call that is cancelled while one is on its way
+        then ends in this coroutine, and so ends its sequences at once.
+        """
+        self._runner.check_model(request.model or None)
+        clock = Clock()
+        asked = await native.prepare(self._runner, messages.generate_body(request))
+        answer = _Answer(self._runner, asked, clock)
+        stream = self._runner.submit([asked], context.time_remaining())
+        try:
+            async for outputs in stream:
+                await context.write(answer.message(outputs))
+        finally:
+            stream.close()
+
+    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
+        """Goes to the engine at once: its scheduler is the batcher."""
+        self._runner.check_model(request.model or None)
+        items = [messages.score_body(item) for item in request.items]
+        results = await native.score(self._runner, items, context.time_remaining())
+        return messages.score_results(results)
+
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
+        """Nothing is added to the text."""
+        return pb.TokenizeResponse(ids=await self._runner.encode(request.text))
+
+    async def Detokenize(
+        self, request: pb.DetokenizeRequest, context: Context
+    ) -> pb.DetokenizeResponse:
+        """The inverse, for whole texts."""
+        return pb.DetokenizeResponse(text=await self._runner.decode(list(request.ids)))
+
+
+class _Answer:
+    """Turns the outputs of one request into messages."""
+
+    def __init__(self, runner: PythiaRunner, asked: Request, clock: Clock) -> None:
+        self._runner = runner
+        self._clock = clock
+        self._unfinished = asked.n
+        self._counts = {
+            "prompt_tokens": len(asked.prompt),
+            "cached_tokens": 0,
+            "completion_tokens": 0,
+        }
+
+    def message(self, outputs: Outputs) -> pb.GenerateResponse:
+        """Raises what ended a sequence."""
+        deltas = [self._delta(output) for output in outputs]
+        self._clock.saw(outputs)
+        if self._unfinished:
+            return pb.GenerateResponse(deltas=deltas)
+        summary = messages.summary(self._runner, self._counts, self._clock.timings())
+        return pb.GenerateResponse(deltas=deltas, summary=summary)
+
+    def _delta(self, output: SequenceOutput) -> pb.Delta:
+        raise_error(output)
+        self._unfinished -= output.finish_reason is not None
+        self._counts["completion_tokens"] += len(output.token_ids)
+        if output.index == 0:
+            self._counts["cached_tokens"] = output.num_cached_tokens
+        return messages.delta(output, self._runner.tokenizer)
