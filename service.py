@@ -97,7 +97,10 @@ class Pythia:
     async def generate(self, **fields: Any) -> dict[str, Any]:
         """Continue a prompt."""
         try:
-            return await native.generate(self.runner, GenerateRequest.model_construct(**fields))
+            body = GenerateRequest.model_construct(**fields)
+            if body.stream:
+                return await native.stream(self.runner, body)  # type: ignore[return-value]
+            return await native.generate(self.runner, body)
         except PythiaError as error:
             return error_response(error)  # type: ignore[return-value]
 

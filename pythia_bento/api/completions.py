@@ -6,9 +6,8 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-import orjson
-
 from pythia_bento.api.errors import error_body
+from pythia_bento.api.events import event
 from pythia_bento.api.logprobs import LogprobsBuilder, joined
 from pythia_bento.api.schemas import CompletionRequest
 from pythia_bento.engine.params import Request, SequenceOutput
@@ -59,7 +58,7 @@ class Completion:
                 if events := b"".join(self._events(outputs)):
                     yield events
         except PythiaError as error:
-            yield _event(error_body(error))
+            yield event(error_body(error))
             return
         yield self._last_events()
 
@@ -82,10 +81,10 @@ class Completion:
         for output in outputs:
             choice = self._choice(output)
             if choice["text"] or choice["finish_reason"] or choice["logprobs"]:
-                yield _event(self._envelope([choice]) | usage)
+                yield event(self._envelope([choice]) | usage)
 
     def _last_events(self) -> bytes:
-        usage = _event(self._envelope([]) | {"usage": self._usage()}) if self._wants_usage else b""
+        usage = event(self._envelope([]) | {"usage": self._usage()}) if self._wants_usage else b""
         return usage + b"data: [DONE]\n\n"
 
     @property
@@ -153,7 +152,3 @@ def _merged(deltas: list[dict[str, Any]]) -> dict[str, Any]:
         "text": "".join(delta["text"] for delta in deltas),
         "logprobs": joined(logprobs) if logprobs else None,
     }
-
-
-def _event(data: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(data) + b"\n\n"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from pythia_bento.api.answer import Answer, shown_output, shown_token
 from pythia_bento.api.errors import error_body
+from pythia_bento.api.events import EventStream, event
 from pythia_bento.api.parsing import parse
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
-from pythia_bento.engine.params import Request, SequenceOutput, TokenLogprob
+from pythia_bento.api.timings import Clock
+from pythia_bento.engine.params import Request, SequenceOutput
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import validate
+from pythia_bento.engine_thread import AsyncStream
 from pythia_bento.errors import PythiaError
 from pythia_bento.runner import PythiaRunner, new_request_id, raise_error, score_request
 
@@ -25,8 +29,24 @@ async def generate(
         "model": runner.info.id,
         "fingerprint": runner.info.fingerprint,
         "num_prompt_tokens": len(request.prompt),
-        "outputs": [_output(runner.tokenizer, raise_error(answer)) for answer in answers],
+        "outputs": [shown_output(runner.tokenizer, raise_error(answer)) for answer in answers],
     }
+
+
+async def stream(runner: PythiaRunner, body: GenerateRequest) -> EventStream:
+    """``generate`` as events: the parts of the answer, or an error as the last one."""
+    clock = Clock()
+    request = await prepare(runner, body)
+    outputs = runner.submit([request])
+    return EventStream(_events(outputs, Answer(runner, request, clock)), outputs)
+
+
+async def _events(stream: AsyncStream, answer: Answer) -> AsyncIterator[bytes]:
+    try:
+        async for outputs in stream:
+            yield event(answer.part(outputs))
+    except PythiaError as error:
+        yield event(error_body(error))
 
 
 async def prepare(runner: PythiaRunner, body: GenerateRequest) -> Request:
@@ -89,30 +109,3 @@ class _Scoring:
             "is_greedy": all(token.logprob == token.top[0][1] for token in scored),
             "tokens": [shown_token(self._tokenizer, token, self._num_top) for token in scored],
         }
-
-
-def _output(tokenizer: Tokenizer, answer: SequenceOutput) -> dict[str, Any]:
-    output: dict[str, Any] = {
-        "text": answer.text,
-        "token_ids": answer.token_ids,
-        "finish_reason": answer.finish_reason,
-        "stop_reason": answer.stop_reason,
-    }
-    if answer.logprobs is not None:
-        output["tokens"] = [shown_token(tokenizer, lp, len(lp.top)) for lp in answer.logprobs]
-    return output
-
-
-def shown_token(tokenizer: Tokenizer, token: TokenLogprob, num_top: int) -> dict[str, Any]:
-    """A token with its log-probability and ``num_top`` alternatives."""
-    shown: dict[str, Any] = {
-        "id": token.token_id,
-        "text": tokenizer.token_text(token.token_id),
-        "logprob": token.logprob,
-    }
-    if num_top:
-        shown["top"] = [
-            {"id": id, "text": tokenizer.token_text(id), "logprob": logprob}
-            for id, logprob in token.top[:num_top]
-        ]
-    return shown

@@ -7,15 +7,15 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from pythia_bento.api.completions import Completion
 from pythia_bento.api.errors import OrjsonResponse, error_response
+from pythia_bento.api.events import EventStream
+from pythia_bento.api.info import limits
 from pythia_bento.api.parsing import loads, parse
 from pythia_bento.api.schemas import CompletionRequest
-from pythia_bento.engine_thread import AsyncStream
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runner import PythiaRunner
 
@@ -45,7 +45,7 @@ async def completions(request: HttpRequest) -> Response:
     completion = await Completion.create(body, runner)
     stream = runner.submit(completion.requests)
     if body.stream:
-        return EventStream(completion, stream)
+        return EventStream(completion.events(stream), stream)
     try:
         outputs = [output async for outputs in stream for output in outputs]
         return OrjsonResponse(completion.plain(outputs))
@@ -65,22 +65,6 @@ async def model(request: HttpRequest) -> Response:
     return OrjsonResponse(_card(runner))
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events that end their requests when the client is gone, even at once."""
-
-    def __init__(self, completion: Completion, stream: AsyncStream) -> None:
-        super().__init__(completion.events(stream), media_type="text/event-stream")
-        self.headers["Cache-Control"] = "no-cache"
-        self._stream = stream
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all events."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._stream.close()
-
-
 def _runner(request: HttpRequest) -> PythiaRunner:
     runner = request.app.state.runner
     if not isinstance(runner, PythiaRunner):
@@ -98,6 +82,8 @@ def _card(runner: PythiaRunner) -> dict[str, Any]:
         "parent": None,
         "max_model_len": runner.limits.max_positions,
         "system_fingerprint": runner.info.fingerprint,
+        "aliases": runner.info.aliases,
+        "limits": limits(runner),
         "provenance": asdict(runner.info.provenance) if runner.info.provenance else None,
     }
 

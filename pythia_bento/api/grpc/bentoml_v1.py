@@ -47,6 +47,8 @@ class BentoService(BentoServiceServicer):
         answer: Any
         if request.api_name == "generate":
             fields = parse(GenerateRequest, body)
+            if fields.stream:
+                raise InvalidRequest("stream must be false: Call has one answer", param="stream")
             answer = await native.generate(self._runner, fields, timeout)
         else:
             answer = await native.score(self._runner, _items(body), timeout)

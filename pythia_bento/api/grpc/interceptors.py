@@ -1,4 +1,4 @@
-"""What every call passes on its way in: tracing, log and metrics, errors, API keys.
+"""What every call passes on its way in: tracing, log and metrics, errors, API keys, parsing.
 
 They hold for the services of this project. Health checks and reflection pass by: they are open to
 all and would fill the log.
@@ -44,11 +44,11 @@ class Call:
 
 
 class Interceptor(ServerInterceptor, ABC):
-    """Runs the methods of this project's services inside a context manager."""
+    """Changes how the methods of this project's services are run."""
 
     @abstractmethod
-    def around(self, call: Call) -> AbstractAsyncContextManager[None]:
-        """What happens before and after."""
+    def wrapped(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
+        """The handler for one call."""
 
     async def intercept_service(
         self,
@@ -61,8 +61,16 @@ class Interceptor(ServerInterceptor, ABC):
             return handler  # type: ignore[return-value]  # None: there is no such method
         return self.wrapped(handler, details)
 
+
+class Around(Interceptor):
+    """Runs methods inside a context manager."""
+
+    @abstractmethod
+    def around(self, call: Call) -> AbstractAsyncContextManager[None]:
+        """What happens before and after."""
+
     def wrapped(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
-        """The handler with ``around`` around it."""
+        """See Interceptor."""
         inner = _method(handler)
 
         async def method(request: Any, context: ServicerContext[Any, Any]) -> Any:
@@ -73,7 +81,7 @@ class Interceptor(ServerInterceptor, ABC):
         return _replaced(handler, method, handler.request_deserializer)
 
 
-class Tracing(Interceptor):
+class Tracing(Around):
     """A span for each call, child of the span that the client names (W3C traceparent)."""
 
     def __init__(self, tracer: Tracer) -> None:
@@ -99,7 +107,7 @@ class Tracing(Interceptor):
                 span.set_attribute("rpc.grpc.status_code", code.value[0])
 
 
-class Records(Interceptor):
+class Records(Around):
     """A line of log and the metrics of each call."""
 
     def __init__(self, metrics: GrpcMetrics) -> None:
@@ -125,22 +133,8 @@ class Records(Interceptor):
             )
 
 
-class Errors(Interceptor):
+class Errors(Around):
     """Translates the exception tree; what is not in it is logged and told without details."""
-
-    def wrapped(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
-        """Bytes that are no message are the client's mistake; grpc would take them for ours."""
-        inner, deserialize = _method(handler), handler.request_deserializer or bytes
-
-        async def method(data: bytes, context: ServicerContext[Any, Any]) -> Any:
-            try:
-                request = deserialize(data)
-            except Exception:  # protobuf's implementations raise each their own
-                name = details.method[1:]
-                raise InvalidRequest(f"the message is not a request of {name}") from None
-            return await inner(request, context)
-
-        return super().wrapped(_replaced(handler, method, None), details)
 
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
@@ -156,7 +150,7 @@ class Errors(Interceptor):
             await _abort(call, PythiaError("the server failed; its log says how"))
 
 
-class ApiKeys(Interceptor):
+class ApiKeys(Around):
     """Who may ask, by the metadata ``authorization: Bearer <key>``."""
 
     def __init__(self, access: AccessControl) -> None:
@@ -168,6 +162,24 @@ class ApiKeys(Interceptor):
         key = call.metadata.get("authorization")
         with self._access.enter(key if isinstance(key, str) else None):
             yield
+
+
+class Messages(Interceptor):
+    """Innermost: bytes that are no message are the caller's mistake; grpc would say UNKNOWN."""
+
+    def wrapped(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
+        """See Interceptor."""
+        inner, deserialize = _method(handler), handler.request_deserializer or bytes
+
+        async def method(data: bytes, context: ServicerContext[Any, Any]) -> Any:
+            try:
+                request = deserialize(data)
+            except Exception:  # protobuf's implementations raise each their own
+                name = details.method[1:]
+                raise InvalidRequest(f"the message is not a request of {name}") from None
+            return await inner(request, context)
+
+        return _replaced(handler, method, None)
 
 
 async def _abort(call: Call, error: PythiaError) -> None:

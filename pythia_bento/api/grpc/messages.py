@@ -9,13 +9,8 @@ from typing import Any
 from google.protobuf.message import Message
 
 from pythia_bento.api.grpc.generated import pythia_pb2 as pb
-from pythia_bento.api.native import shown_token
 from pythia_bento.api.parsing import parse
 from pythia_bento.api.schemas import GenerateRequest
-from pythia_bento.api.timings import Timings
-from pythia_bento.engine.params import SequenceOutput
-from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.errors import InvalidRequest
 from pythia_bento.runner import PythiaRunner
 
 FINISH_REASONS = {
@@ -44,28 +39,10 @@ def score_body(item: pb.ScoreItem) -> Any:
     return body
 
 
-def delta(output: SequenceOutput, tokenizer: Tokenizer) -> pb.Delta:
-    """What one step brought to one continuation."""
-    tokens = [pb.Token(**shown_token(tokenizer, lp, len(lp.top))) for lp in output.logprobs or ()]
-    made = pb.Delta(
-        index=output.index,
-        text=output.text,
-        token_ids=output.token_ids,
-        tokens=tokens,
-        finish_reason=FINISH_REASONS[output.finish_reason],
-    )
-    if isinstance(output.stop_reason, str):
-        made.stop_string = output.stop_reason
-    elif output.stop_reason is not None:
-        made.stop_token_id = output.stop_reason
-    return made
-
-
-def summary(runner: PythiaRunner, counts: Mapping[str, int], timings: Timings) -> pb.Summary:
-    """The end of an answer; ``counts`` are its tokens by field."""
-    info = runner.info
-    times = pb.Timings(**asdict(timings))
-    return pb.Summary(model=info.id, fingerprint=info.fingerprint, timings=times, **counts)
+def generate_part(part: Mapping[str, Any]) -> pb.GenerateResponse:
+    """A part of an answer."""
+    deltas = [_delta(**delta) for delta in part["deltas"]]
+    return pb.GenerateResponse(deltas=deltas, summary=part.get("summary"))
 
 
 def score_results(results: Iterable[Mapping[str, Any]]) -> pb.ScoreResponse:
@@ -88,18 +65,18 @@ def info(runner: PythiaRunner, limits: Mapping[str, Any]) -> pb.InfoResponse:
     return response
 
 
-def parsed(kind: type[Message], data: bytes) -> Message:
-    """A message from its bytes; raises InvalidRequest."""
-    try:
-        return kind.FromString(data)
-    except Exception:  # protobuf's implementations raise each their own
-        name = kind.DESCRIPTOR.full_name
-        raise InvalidRequest(f"the message is not a {name}") from None
-
-
 def _prompt(prompt: pb.Prompt) -> str | list[int]:
     # Where there is neither, the list is empty, which the schemas refuse.
     return prompt.text if prompt.HasField("text") else list(prompt.tokens.ids)
+
+
+def _delta(finish_reason: str | None, stop_reason: str | int | None, **rest: Any) -> pb.Delta:
+    delta = pb.Delta(finish_reason=FINISH_REASONS[finish_reason], **rest)
+    if isinstance(stop_reason, str):
+        delta.stop_string = stop_reason
+    elif stop_reason is not None:
+        delta.stop_token_id = stop_reason
+    return delta
 
 
 def _score_result(result: Mapping[str, Any]) -> pb.ScoreResult:

@@ -19,7 +19,14 @@ from pythia_bento.api.grpc.bentoml_v1 import BentoService
 from pythia_bento.api.grpc.generated import bentoml_v1_pb2, pythia_pb2
 from pythia_bento.api.grpc.generated.bentoml_v1_pb2_grpc import add_BentoServiceServicer_to_server
 from pythia_bento.api.grpc.generated.pythia_pb2_grpc import add_PythiaServicer_to_server
-from pythia_bento.api.grpc.interceptors import ApiKeys, Errors, Interceptor, Records, Tracing
+from pythia_bento.api.grpc.interceptors import (
+    ApiKeys,
+    Errors,
+    Interceptor,
+    Messages,
+    Records,
+    Tracing,
+)
 from pythia_bento.api.grpc.metrics import GrpcMetrics
 from pythia_bento.api.grpc.service import PythiaService
 from pythia_bento.runner import PythiaRunner
@@ -104,7 +111,7 @@ def _interceptors(
     tracer: trace.Tracer, metrics: GrpcMetrics, access: AccessControl
 ) -> Sequence[Interceptor]:
     """The first is outermost."""
-    return (Tracing(tracer), Records(metrics), Errors(), ApiKeys(access))
+    return (Tracing(tracer), Records(metrics), Errors(), ApiKeys(access), Messages())
 
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:

@@ -7,14 +7,13 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from pythia_bento.api import native
+from pythia_bento.api.answer import Answer
 from pythia_bento.api.grpc import messages
 from pythia_bento.api.grpc.generated import pythia_pb2 as pb
 from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaServicer
 from pythia_bento.api.info import limits
 from pythia_bento.api.timings import Clock
-from pythia_bento.engine.params import Request, SequenceOutput
-from pythia_bento.engine_thread import Outputs
-from pythia_bento.runner import PythiaRunner, raise_error
+from pythia_bento.runner import PythiaRunner
 
 Context = ServicerContext[Any, Any]
 
@@ -38,11 +37,11 @@ class PythiaService(PythiaServicer):
         self._runner.check_model(request.model or None)
         clock = Clock()
         asked = await native.prepare(self._runner, messages.generate_body(request))
-        answer = _Answer(self._runner, asked, clock)
+        answer = Answer(self._runner, asked, clock)
         stream = self._runner.submit([asked], context.time_remaining())
         try:
             async for outputs in stream:
-                await context.write(answer.message(outputs))
+                await context.write(messages.generate_part(answer.part(outputs)))
         finally:
             stream.close()
 
@@ -62,34 +61,3 @@ class PythiaService(PythiaServicer):
     ) -> pb.DetokenizeResponse:
         """The inverse, for whole texts."""
         return pb.DetokenizeResponse(text=await self._runner.decode(list(request.ids)))
-
-
-class _Answer:
-    """Turns the outputs of one request into messages."""
-
-    def __init__(self, runner: PythiaRunner, asked: Request, clock: Clock) -> None:
-        self._runner = runner
-        self._clock = clock
-        self._unfinished = asked.n
-        self._counts = {
-            "prompt_tokens": len(asked.prompt),
-            "cached_tokens": 0,
-            "completion_tokens": 0,
-        }
-
-    def message(self, outputs: Outputs) -> pb.GenerateResponse:
-        """Raises what ended a sequence."""
-        deltas = [self._delta(output) for output in outputs]
-        self._clock.saw(outputs)
-        if self._unfinished:
-            return pb.GenerateResponse(deltas=deltas)
-        summary = messages.summary(self._runner, self._counts, self._clock.timings())
-        return pb.GenerateResponse(deltas=deltas, summary=summary)
-
-    def _delta(self, output: SequenceOutput) -> pb.Delta:
-        raise_error(output)
-        self._unfinished -= output.finish_reason is not None
-        self._counts["completion_tokens"] += len(output.token_ids)
-        if output.index == 0:
-            self._counts["cached_tokens"] = output.num_cached_tokens
-        return messages.delta(output, self._runner.tokenizer)
