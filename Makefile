@@ -1,12 +1,13 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu lint proto bench bench-peers lock clean bento image image-check
+.PHONY: help serve test test-gpu lint proto bench bench-peers eval lock clean bento image image-check
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EVAL := .venv-eval
 KERNELS := pythia_bento.model.kernels.cpu.build
 PORT ?= 3000
 export BENTOML_DO_NOT_TRACK := True
@@ -51,11 +52,22 @@ bench-peers: $(READY)  ## install llama.cpp and CTranslate2, so that `make bench
 	CMAKE_ARGS="-DGGML_NATIVE=ON" .venv-peers/bin/pip install --no-deps --require-hashes \
 		--no-binary llama-cpp-python -r requirements/peers.txt
 
+eval: $(EVAL)/.ready  ## install lm-evaluation-harness beside ours, in $(EVAL); see docs/evaluate.md
+
+# Its own environment, because its pins differ from ours. What it does not pin (torch, transformers)
+# is looked for in $(VENV).
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+$(EVAL)/.ready: $(READY) requirements/eval.txt
+	$(BIN)/python -m venv --clear $(EVAL)
+	$(EVAL)/bin/pip install --no-deps --require-hashes -r requirements/eval.txt
+	$(BIN)/python -c '$(SITE)' >"$$($(EVAL)/bin/python -c '$(SITE)')/pythia_bento_venv.pth"
+	@touch $@
+
 lock: $(READY)  ## resolve requirements/*.txt anew
 	requirements/lock
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) .venv-peers .venv-proto build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(EVAL) .venv-peers .venv-proto build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis pythia_bento/model/kernels/cpu/lib
 
 $(READY): pyproject.toml requirements/test.txt requirements/compiler.txt

@@ -14,7 +14,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from pydantic import WithJsonSchema
 
 from pythia_bento import packaging
-from pythia_bento.api import native, openai
+from pythia_bento.api import native, openai, tokenizer_routes
 from pythia_bento.api.access import AccessControl
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
@@ -39,6 +39,7 @@ except PythiaError as error:
     raise bentoml.exceptions.InvalidArgument(error.message) from None
 
 openai_app = openai.create_app()
+tokenizer_app = tokenizer_routes.create_app()
 
 
 @bentoml.service(
@@ -51,6 +52,7 @@ openai_app = openai.create_app()
     envs=packaging.environment(settings),
 )
 @bentoml.asgi_app(openai_app, path="/v1")
+@bentoml.asgi_app(tokenizer_app, path="/")
 class Pythia:
     """Serves one Pythia checkpoint in 8 bits."""
 
@@ -79,7 +81,7 @@ class Pythia:
                 self._runner = await asyncio.to_thread(PythiaRunner.load, settings, bars)
         except PythiaError as error:
             _give_up(error.message)
-        openai_app.state.runner = self._runner
+        openai_app.state.runner = tokenizer_app.state.runner = self._runner
         await self._start_grpc(self._runner)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
@@ -87,7 +89,7 @@ class Pythia:
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """End what is open and free the model."""
-        openai_app.state.runner = None
+        openai_app.state.runner = tokenizer_app.state.runner = None
         if self._grpc is not None:
             await self._grpc.stop()
         if self._runner is not None:

@@ -64,7 +64,10 @@ class PythiaRunner:
         self.settings = settings
         self.tokenizer: Tokenizer = engine.tokenizer
         engine.limits = replace(
-            engine.limits, max_n=settings.max_n, max_logprobs=settings.max_logprobs
+            engine.limits,
+            max_n=settings.max_n,
+            # There are no more alternatives than rows of the head; ids without a token have one.
+            max_logprobs=min(settings.max_logprobs, engine.limits.num_tokens),
         )
         self.limits: Limits = engine.limits
         self._thread = EngineThread(engine, settings.max_batch_size + settings.max_queue)
@@ -131,9 +134,9 @@ class PythiaRunner:
             return tuple(self.tokenizer.encode(prompt))
         return tuple(await asyncio.to_thread(self.tokenizer.encode, prompt))
 
-    async def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; raises InvalidRequest on ids without a token."""
-        check_ids("ids", ids, self.limits)
+    async def decode(self, ids: Sequence[int], field: str) -> str:
+        """The text of token ids; raises InvalidRequest, naming ``field``, on ids without token."""
+        check_ids(field, ids, self.limits)
         if len(ids) < LONG_TEXT:
             return self.tokenizer.decode(ids)
         return await asyncio.to_thread(self.tokenizer.decode, ids)

@@ -4,51 +4,52 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pythia_bento.api.errors import error_body
 from pythia_bento.api.events import event
-from pythia_bento.api.logprobs import LogprobsBuilder, joined
-from pythia_bento.api.schemas import CompletionRequest
+from pythia_bento.api.logprobs import LogprobsBuilder, by_id, joined
+from pythia_bento.api.requests import best, make_request
+from pythia_bento.api.schemas import CompletionRequest, Ids, Prompt
 from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine_thread import Outputs
 from pythia_bento.errors import PythiaError
-from pythia_bento.runner import PythiaRunner, new_request_id, raise_error
+from pythia_bento.runner import PythiaRunner, collect, new_request_id, raise_error
 
 
 class Completion:
     """One request of a client: some prompts, each with ``n`` choices."""
 
     def __init__(
-        self, body: CompletionRequest, prompts: list[tuple[int, ...]], runner: PythiaRunner
+        self, body: CompletionRequest, id: str, requests: list[Request], runner: PythiaRunner
     ) -> None:
         self.body = body
-        self.id = f"cmpl-{new_request_id()}"
-        self.requests = [
-            Request(f"{self.id}-{index}", prompt, _params(body), body.n)
-            for index, prompt in enumerate(prompts)
-        ]
+        self.id = id
+        self.requests = requests
         self._created = int(time.time())
         self._runner = runner
-        self._choices = {
-            (request.request_id, index): _Choice(self, request, number * body.n + index)
-            for number, request in enumerate(self.requests)
-            for index in range(body.n)
-        }
+        self._numbers = {request.request_id: n for n, request in enumerate(requests)}
+        self._choices: dict[int, _Choice] = {}
         self._generated = 0
 
     @classmethod
     async def create(cls, body: CompletionRequest, runner: PythiaRunner) -> Completion:
-        """Tokenise the prompts."""
-        return cls(body, [await runner.encode(prompt) for prompt in body.prompt], runner)
+        """Tokenise the prompts; raises InvalidRequest."""
+        id = f"cmpl-{new_request_id()}"
+        requests = [
+            await make_request(runner, f"{id}-{number}", prompt, body)
+            for number, prompt in enumerate(body.prompt)
+        ]
+        return cls(body, id, requests, runner)
 
     def plain(self, outputs: Iterable[SequenceOutput]) -> dict[str, Any]:
-        """The whole answer; raises what ended a sequence."""
-        parts: dict[int, list[dict[str, Any]]] = {}
-        for output in outputs:
-            choice = self._choice(output)
-            parts.setdefault(choice["index"], []).append(choice)
-        choices = [_merged(parts[index]) for index in sorted(parts)]
+        """The whole answer; raises what ended a sequence. ``usage`` counts all of ``best_of``."""
+        choices = []
+        for answers in collect(self.requests, map(raise_error, outputs)):
+            self._generated += sum(len(answer.token_ids) for answer in answers)
+            for place, answer in enumerate(best(answers, self.body)):
+                choices.append(self._choice(answer, place).delta(answer))
         return self._envelope(choices) | {"usage": self._usage()}
 
     async def events(self, stream: AsyncIterator[Outputs]) -> AsyncIterator[bytes]:
@@ -62,35 +63,36 @@ class Completion:
             return
         yield self._last_events()
 
-    def prompt_text(self, number: int, ids: tuple[int, ...]) -> str:
-        """What ``echo`` shows: the client's own text where there is one."""
-        prompt = self.body.prompt[number]
-        return prompt if isinstance(prompt, str) else self._runner.tokenizer.decode(ids)
-
-    def logprobs_builder(self) -> LogprobsBuilder:
-        """One for each choice."""
-        return LogprobsBuilder(self._runner.tokenizer)
-
-    def _choice(self, output: SequenceOutput) -> dict[str, Any]:
-        raise_error(output)
-        self._generated += len(output.token_ids)
-        return self._choices[output.request_id, output.index].delta(output)
+    def _choice(self, output: SequenceOutput, place: int) -> _Choice:
+        """The choice at ``place`` among those of the output's prompt."""
+        number = self._numbers[output.request_id]
+        index = number * self.body.n + place
+        if index not in self._choices:
+            ids = self.requests[number].prompt
+            prompt = _Prompt(self.body.prompt[number], ids)
+            self._choices[index] = _Choice(self.body, prompt, index, self._runner.tokenizer)
+        return self._choices[index]
 
     def _events(self, outputs: Outputs) -> Iterable[bytes]:
-        usage = {"usage": None} if self._wants_usage else {}
         for output in outputs:
-            choice = self._choice(output)
-            if choice["text"] or choice["finish_reason"] or choice["logprobs"]:
-                yield event(self._envelope([choice]) | usage)
+            raise_error(output)
+            self._generated += len(output.token_ids)
+            delta = self._choice(output, output.index).delta(output)
+            # Text may be held back, and then there is nothing to say.
+            if delta["text"] or delta["finish_reason"] or delta["logprobs"] or "token_ids" in delta:
+                yield event(self._envelope([delta]) | self._event_usage())
+
+    def _event_usage(self) -> dict[str, Any]:
+        options = self.body.stream_options
+        if options is None or not options.include_usage:
+            return {}
+        return {"usage": self._usage() if options.continuous_usage_stats else None}
 
     def _last_events(self) -> bytes:
-        usage = event(self._envelope([]) | {"usage": self._usage()}) if self._wants_usage else b""
-        return usage + b"data: [DONE]\n\n"
-
-    @property
-    def _wants_usage(self) -> bool:
-        options = self.body.stream_options
-        return options is not None and options.include_usage
+        done = b"data: [DONE]\n\n"
+        if not self._event_usage():
+            return done
+        return event(self._envelope([]) | {"usage": self._usage()}) + done
 
     def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -111,44 +113,66 @@ class Completion:
         }
 
 
+class _Prompt(NamedTuple):
+    """A prompt as the client wrote it, and what the model was given."""
+
+    written: Prompt
+    ids: Ids
+
+    def text(self, body: CompletionRequest, tokenizer: Tokenizer) -> str:
+        """What ``echo`` shows: the client's own text where there is one, uncut."""
+        is_whole = isinstance(self.written, str) and body.truncate_prompt_tokens is None
+        return str(self.written) if is_whole else tokenizer.decode(self.ids)
+
+
 class _Choice:
     """Turns one sequence's outputs into deltas of one choice."""
 
-    def __init__(self, completion: Completion, request: Request, index: int) -> None:
-        self._completion = completion
-        self._request = request
+    def __init__(
+        self, body: CompletionRequest, prompt: _Prompt, index: int, tokenizer: Tokenizer
+    ) -> None:
+        self._body = body
+        self._prompt = prompt
         self._index = index
+        self._tokenizer = tokenizer
         self._is_first = True
-        self._logprobs = completion.logprobs_builder()
+        self._logprobs = LogprobsBuilder(
+            tokenizer,
+            skip_special_tokens=body.skip_special_tokens,
+            as_ids=body.return_tokens_as_token_ids,
+        )
 
     def delta(self, output: SequenceOutput) -> dict[str, Any]:
-        body = self._completion.body
-        text, logprobs = output.text, []
-        if self._is_first and body.echo:
-            prompt = self._request.prompt
-            text = self._completion.prompt_text(self._index // body.n, prompt) + text
-            if body.logprobs is not None:
-                logprobs.append(self._logprobs.echo(prompt, output.prompt_logprobs))
+        """What ``output`` adds."""
+        is_first, self._is_first = self._is_first, False
+        echo = self._echo(output) if is_first and self._body.echo else ("", [])
+        text, logprobs = echo[0] + output.text, echo[1]
         if output.logprobs:
             logprobs.append(self._logprobs.generated(output.logprobs))
-        self._is_first = False
         return {
             "index": self._index,
             "text": text,
             "logprobs": joined(logprobs) if logprobs else None,
             "finish_reason": output.finish_reason,
             "stop_reason": output.stop_reason,
+            **self._additions(output, is_first),
         }
 
+    def _echo(self, output: SequenceOutput) -> tuple[str, list[dict[str, Any]]]:
+        text, num_top = self._prompt.text(self._body, self._tokenizer), self._body.logprobs
+        if num_top is None:
+            return text, []
+        return text, [self._logprobs.echo(self._prompt.ids, output.prompt_logprobs, num_top)]
 
-def _params(body: CompletionRequest) -> Any:
-    return body.sampling_params(prompt_logprobs=body.logprobs if body.echo else None)
-
-
-def _merged(deltas: list[dict[str, Any]]) -> dict[str, Any]:
-    """All deltas of a choice as one."""
-    logprobs = [delta["logprobs"] for delta in deltas if delta["logprobs"]]
-    return deltas[-1] | {
-        "text": "".join(delta["text"] for delta in deltas),
-        "logprobs": joined(logprobs) if logprobs else None,
-    }
+    def _additions(self, output: SequenceOutput, is_first: bool) -> dict[str, Any]:
+        """vLLM's fields, where they were asked for; those of the prompt with the first delta."""
+        body = self._body
+        found: dict[str, Any] = {}
+        if body.return_token_ids:
+            found["token_ids"] = output.token_ids
+        if is_first and body.return_token_ids:
+            found["prompt_token_ids"] = self._prompt.ids
+        if is_first and body.prompt_logprobs is not None:
+            scored = output.prompt_logprobs or ()
+            found["prompt_logprobs"] = by_id(self._tokenizer, scored, body.prompt_logprobs)
+        return found

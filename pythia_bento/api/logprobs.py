@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from pythia_bento.engine.params import TokenLogprob
@@ -16,18 +17,26 @@ class LogprobsBuilder:
     """Builds ``tokens``, ``token_logprobs``, ``top_logprobs`` and ``text_offset`` bit by bit.
 
     Offsets count characters of the answer's ``text``; a token that ends or continues a character
-    begins where that character begins.
+    begins where that character begins. ``as_ids`` names tokens ``token_id:<id>``.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, as_ids: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
+        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self._as_ids = as_ids
         self._decoder = _Utf8Decoder("replace")
         self._offset = 0
 
-    def echo(self, prompt: tuple[int, ...], logprobs: list[TokenLogprob] | None) -> dict[str, Any]:
+    def echo(
+        self, prompt: tuple[int, ...], logprobs: list[TokenLogprob] | None, num_top: int
+    ) -> dict[str, Any]:
         """The prompt's tokens. The first one has no log-probability."""
         first = self._entry(prompt[0], None, is_prompt=True)
-        rest = [self._entry(lp.token_id, lp, is_prompt=True) for lp in logprobs or ()]
+        rest = [
+            self._entry(lp.token_id, limited(lp, num_top), is_prompt=True) for lp in logprobs or ()
+        ]
         return _columns([first, *rest])
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
@@ -36,10 +45,10 @@ class LogprobsBuilder:
 
     def _entry(self, id: int, logprob: TokenLogprob | None, is_prompt: bool) -> tuple[Any, ...]:
         start = self._offset
-        # An echoed prompt shows its special tokens, generated text does not.
-        if is_prompt or id not in self._tokenizer.special_ids:
+        # An echoed prompt shows its special tokens, generated text need not.
+        if is_prompt or id not in self._skipped:
             self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(id)))
-        shown = self._tokenizer.token_text(id)
+        shown = self._shown(id)
         if logprob is None:
             return shown, None, None, start
         return shown, logprob.logprob, self._top(shown, logprob), start
@@ -48,9 +57,41 @@ class LogprobsBuilder:
         """The best alternatives and always the token itself, by falling probability."""
         top: dict[str, float] = {}
         for id, value in logprob.top:
-            top.setdefault(self._tokenizer.token_text(id), value)
+            top.setdefault(self._shown(id), value)
         top.setdefault(shown, logprob.logprob)
         return top
+
+    def _shown(self, id: int) -> str:
+        return f"token_id:{id}" if self._as_ids else self._tokenizer.token_text(id)
+
+
+def by_id(
+    tokenizer: Tokenizer, logprobs: Iterable[TokenLogprob], num_top: int
+) -> list[dict[str, Any] | None]:
+    """A prompt's log-probabilities in vLLM's shape: null, then an object by token id each.
+
+    ``rank`` counts from 1 and is null for a token that is not among the ``num_top`` best.
+    """
+    shown: list[dict[str, Any] | None] = [None]
+    for logprob in logprobs:
+        ranks = {id: rank for rank, (id, _) in enumerate(logprob.top[:num_top], start=1)}
+        values = {logprob.token_id: logprob.logprob, **dict(logprob.top[:num_top])}
+        shown.append(
+            {
+                str(id): {
+                    "logprob": value,
+                    "rank": ranks.get(id),
+                    "decoded_token": tokenizer.token_text(id),
+                }
+                for id, value in values.items()
+            }
+        )
+    return shown
+
+
+def limited(logprob: TokenLogprob, num_top: int) -> TokenLogprob:
+    """The same with fewer alternatives."""
+    return replace(logprob, top=logprob.top[:num_top])
 
 
 def _columns(entries: list[tuple[Any, ...]]) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from pythia_bento.api.answer import Answer, shown_output, shown_token
+from pythia_bento.api.answer import Answer, shown_output, shown_token, shown_tokens
 from pythia_bento.api.errors import error_body
 from pythia_bento.api.events import EventStream, event
 from pythia_bento.api.parsing import parse
+from pythia_bento.api.requests import best, make_request
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
 from pythia_bento.api.timings import Clock
-from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.params import SequenceOutput
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import validate
 from pythia_bento.engine_thread import AsyncStream
@@ -23,36 +24,37 @@ async def generate(
     runner: PythiaRunner, body: GenerateRequest, timeout: float | None = None
 ) -> dict[str, Any]:
     """Continue one prompt ``n`` times; raises what ended a sequence."""
-    request = await prepare(runner, body)
+    request = await make_request(runner, new_request_id(), body.prompt, body)
     [answers] = await runner.complete([request], timeout)
-    return {
+    chosen = best([raise_error(answer) for answer in answers], body)
+    response = {
         "model": runner.info.id,
         "fingerprint": runner.info.fingerprint,
         "num_prompt_tokens": len(request.prompt),
-        "outputs": [shown_output(runner.tokenizer, raise_error(answer)) for answer in answers],
+        "outputs": [shown_output(runner.tokenizer, answer) for answer in chosen],
     }
+    if (scored := answers[0].prompt_logprobs) is not None:  # of all but the first token
+        response["prompt_tokens"] = [
+            shown_token(runner.tokenizer, lp, len(lp.top)) for lp in scored
+        ]
+    return response
 
 
 async def stream(runner: PythiaRunner, body: GenerateRequest) -> EventStream:
     """``generate`` as events: the parts of the answer, or an error as the last one."""
     clock = Clock()
-    request = await prepare(runner, body)
+    request = await make_request(runner, new_request_id(), body.prompt, body)
     outputs = runner.submit([request])
-    return EventStream(_events(outputs, Answer(runner, request, clock)), outputs)
+    return EventStream(_events(outputs, Answer(runner, request, body, clock)), outputs)
 
 
 async def _events(stream: AsyncStream, answer: Answer) -> AsyncIterator[bytes]:
     try:
         async for outputs in stream:
-            yield event(answer.part(outputs))
+            if part := answer.part(outputs):
+                yield event(part)
     except PythiaError as error:
         yield event(error_body(error))
-
-
-async def prepare(runner: PythiaRunner, body: GenerateRequest) -> Request:
-    """The same for the engine."""
-    prompt = await runner.encode(body.prompt)
-    return Request(new_request_id(), prompt, body.sampling_params(), body.n)
 
 
 async def score(

@@ -10,36 +10,30 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pythia_bento.api.app import make_app, runner_of
 from pythia_bento.api.completions import Completion
-from pythia_bento.api.errors import OrjsonResponse, error_response
+from pythia_bento.api.errors import OrjsonResponse
 from pythia_bento.api.events import EventStream
 from pythia_bento.api.info import limits
 from pythia_bento.api.parsing import loads, parse
 from pythia_bento.api.schemas import CompletionRequest
-from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runner import PythiaRunner
 
 
 def create_app() -> Starlette:
-    """The application; it answers once ``app.state.runner`` is a PythiaRunner.
-
-    It counts on ``RequestMiddleware`` around it, for the size limit and for clients that leave.
-    """
-    app = Starlette(
-        routes=[
+    """To be mounted under ``/v1``; see ``make_app``."""
+    return make_app(
+        [
             Route("/completions", completions, methods=["POST"]),
             Route("/models", models, methods=["GET"]),
             Route("/models/{id:path}", model, methods=["GET"]),
-        ],
-        exception_handlers={PythiaError: _pythia_error},
+        ]
     )
-    app.state.runner = None
-    return app
 
 
 async def completions(request: HttpRequest) -> Response:
     """POST ``/completions``."""
-    runner = _runner(request)
+    runner = runner_of(request)
     body = parse(CompletionRequest, loads(await request.body()))
     runner.check_model(body.model)
     completion = await Completion.create(body, runner)
@@ -55,21 +49,14 @@ async def completions(request: HttpRequest) -> Response:
 
 async def models(request: HttpRequest) -> Response:
     """GET ``/models``."""
-    return OrjsonResponse({"object": "list", "data": [_card(_runner(request))]})
+    return OrjsonResponse({"object": "list", "data": [_card(runner_of(request))]})
 
 
 async def model(request: HttpRequest) -> Response:
     """GET ``/models/{id}``."""
-    runner = _runner(request)
+    runner = runner_of(request)
     runner.check_model(request.path_params["id"])
     return OrjsonResponse(_card(runner))
-
-
-def _runner(request: HttpRequest) -> PythiaRunner:
-    runner = request.app.state.runner
-    if not isinstance(runner, PythiaRunner):
-        raise EngineUnavailable("the model is not loaded yet")
-    return runner
 
 
 def _card(runner: PythiaRunner) -> dict[str, Any]:
@@ -86,8 +73,3 @@ def _card(runner: PythiaRunner) -> dict[str, Any]:
         "limits": limits(runner),
         "provenance": asdict(runner.info.provenance) if runner.info.provenance else None,
     }
-
-
-async def _pythia_error(request: HttpRequest, error: Exception) -> Response:
-    assert isinstance(error, PythiaError)
-    return error_response(error)

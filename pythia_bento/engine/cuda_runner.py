@@ -88,4 +88,6 @@ def _is_plain(chunk: Chunk) -> bool:
     if sequence.params.logprobs is not None:
         return False
     row = sequence.sampling_row()
-    return not row.bias and row.top_k <= 0 and row.top_p >= 1 and row.min_p <= 0
+    if row.bias or row.penalties:
+        return False
+    return row.top_k <= 0 and row.top_p >= 1 and row.min_p <= 0

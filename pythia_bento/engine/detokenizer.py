@@ -17,12 +17,22 @@ class Detokenizer:
     Half characters wait for their other half, and text that may be the beginning of a stop string
     waits until it is not. Each stop string has a Knuth-Morris-Pratt matcher, so a token costs its
     own length times the number of stop strings. The first stop string to be complete wins, the
-    longest of several that end together. Special tokens have no text here.
+    longest of several that end together; ``include_stop`` leaves it in the text. Special tokens
+    have text unless they are skipped.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: Sequence[str] = (),
+        *,
+        skip_special_tokens: bool = True,
+        include_stop: bool = False,
+    ) -> None:
         self.stopped_by: str | None = None
         self._tokenizer = tokenizer
+        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self._include_stop = include_stop
         self._whole_texts = tokenizer.whole_texts  # the decoder is only for the others
         self._decoder = _Utf8Decoder("replace")
         self._is_partial = False  # whether the decoder waits for the rest of a character
@@ -47,8 +57,8 @@ class Detokenizer:
         return rest + held if self.stopped_by is None else rest
 
     def _decode(self, token_id: int) -> str:
-        is_special = token_id in self._tokenizer.special_ids
-        text = self._decoder.decode(b"" if is_special else self._tokenizer.token_bytes(token_id))
+        is_skipped = token_id in self._skipped
+        text = self._decoder.decode(b"" if is_skipped else self._tokenizer.token_bytes(token_id))
         self._is_partial = bool(self._decoder.getstate()[0])
         return text
 
@@ -58,7 +68,7 @@ class Detokenizer:
             for matcher in self._matchers:
                 if matcher.advance(buffer[end - 1]) and may_stop:
                     self.stopped_by, self._held = matcher.pattern, ""
-                    return buffer[: end - len(matcher.pattern)]
+                    return buffer[: end if self._include_stop else end - len(matcher.pattern)]
         certain = len(buffer) - max((matcher.matched for matcher in self._matchers), default=0)
         self._held = buffer[certain:]
         return buffer[:certain]

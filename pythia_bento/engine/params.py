@@ -20,6 +20,9 @@ class SamplingParams:
     top_k: int = 0  # 0 is off
     top_p: float = 1.0
     min_p: float = 0.0
+    presence_penalty: float = 0.0  # off the logit of every token that was generated
+    frequency_penalty: float = 0.0  # the same for every time it was
+    repetition_penalty: float = 1.0  # divides logits (multiplies those below 0), prompt included
     seed: int = 0  # sequence i of a request samples with seed (seed, i)
     logprobs: int | None = None  # None: none; k: chosen token plus the k best
     prompt_logprobs: int | None = None  # the same for every prompt token but the first
@@ -27,6 +30,8 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     logit_bias: tuple[tuple[int, float], ...] = ()
+    skip_special_tokens: bool = True  # whether the text leaves generated special tokens out
+    include_stop_str_in_output: bool = False  # whether the text has what stopped it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class SequenceOutput:
     request_id: str
     index: int  # which of the n continuations
     token_ids: list[int]
-    text: str  # text that became certain in this step (stop strings never appear in it)
+    text: str  # text that became certain in this step
     logprobs: list[TokenLogprob] | None = None  # one for each of token_ids
     prompt_logprobs: list[TokenLogprob] | None = None  # for prompt[1:], in the first delta only
     finish_reason: FinishReason | None = None

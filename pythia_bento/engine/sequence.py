@@ -9,6 +9,7 @@ import numpy as np
 from pythia_bento.engine.block_pool import ROOT_HASH, hash_block
 from pythia_bento.engine.detokenizer import Detokenizer
 from pythia_bento.engine.params import FinishReason, Request, TokenLogprob
+from pythia_bento.engine.penalties import TokenCounts
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.model.batch import SamplingRow
 
@@ -37,6 +38,7 @@ class Sequence:
 
     __slots__ = (
         "_bias",
+        "_counts",
         "_detokenizer",
         "_early_bias",
         "_names",
@@ -89,7 +91,13 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
         self._names: list[bytes] = []
-        self._detokenizer = Detokenizer(tokenizer, params.stop)
+        self._counts = TokenCounts.needed(params, request.prompt)
+        self._detokenizer = Detokenizer(
+            tokenizer,
+            params.stop,
+            skip_special_tokens=params.skip_special_tokens,
+            include_stop=params.include_stop_str_in_output,
+        )
         self._stops: dict[int, int | None] = {id: id for id in params.stop_token_ids}
         if not params.ignore_eos:
             self._stops[tokenizer.eos_id] = None
@@ -144,24 +152,35 @@ class Sequence:
         position = self.num_tokens
         is_early = position - self.num_prompt < p.min_tokens
         bias = self._early_bias if is_early else self._bias
-        return SamplingRow(position, p.temperature, p.top_k, p.top_p, p.min_p, self.seed, bias)
+        return SamplingRow(
+            *(position, p.temperature, p.top_k, p.top_p, p.min_p, self.seed, bias),
+            penalties=self._counts.penalties() if self._counts else None,
+        )
 
     def accept(self, token_id: int) -> str:
         """Append a sampled token; returns the text that became certain, may finish the sequence.
 
-        What stops a sequence (end of text, stop id, stop string) is not part of its text.
+        What stops a sequence (end of text, stop id, stop string) is not part of its text, unless
+        ``include_stop_str_in_output`` says so.
         """
         self.token_ids[self.num_tokens] = token_id
         self.num_tokens += 1
+        if self._counts:
+            self._counts.add(token_id)
         generated = self.num_tokens - self.num_prompt
         if token_id in self._stops:
-            return self.finish("stop", self._stops[token_id])
+            return self._stop_text(token_id) + self.finish("stop", self._stops[token_id])
         text = self._detokenizer.push(token_id, may_stop=generated >= self.params.min_tokens)
         if self._detokenizer.stopped_by is not None:
             self.finish_reason, self.stop_reason = "stop", self._detokenizer.stopped_by
         elif generated == self.params.max_tokens:
             text += self.finish("length")
         return text
+
+    def _stop_text(self, token_id: int) -> str:
+        if not self.params.include_stop_str_in_output:
+            return ""
+        return self._detokenizer.push(token_id, may_stop=False)
 
     def finish(self, reason: FinishReason, stop_reason: int | None = None) -> str:
         """End the sequence; returns the text that was held back."""

@@ -55,16 +55,22 @@ class Tokenizer:
         return data.decode("utf-8", errors="replace")
 
     def _whole_texts(self) -> dict[int, str]:
-        """Texts of the tokens that are whole characters; special tokens have none."""
-        texts = dict.fromkeys(self.special_ids, "")
+        """Texts of the tokens that are whole characters, special tokens left out."""
+        texts = {}
         for id, data in enumerate(self._bytes):
-            if id not in texts and (text := data.decode("utf-8", errors="ignore")).encode() == data:
+            is_whole = (text := data.decode("utf-8", errors="ignore")).encode() == data
+            if is_whole and id not in self.special_ids:
                 texts[id] = text
         return texts
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes a token stands for; none for an id without a token."""
         return self._bytes[id] if 0 <= id < len(self._bytes) else b""
+
+    def token_name(self, id: int) -> str | None:
+        """A token as the vocabulary spells it: a space is ``Ġ``, other bytes likewise."""
+        name: str | None = self._inner.id_to_token(id)
+        return name
 
     def token_text(self, id: int) -> str:
         r"""How to show one token: its text, ``bytes:\xe2\x80`` for part of a character.

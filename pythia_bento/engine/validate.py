@@ -29,6 +29,11 @@ class Limits:
     max_stop_token_ids: int = 64
     max_logit_bias: int = 1024
 
+    def room(self, max_tokens: int) -> int:
+        """Prompt tokens that fit beside ``max_tokens``; may be below 1."""
+        context = min(self.max_positions, self.cache_tokens + min(max_tokens, 1))
+        return context - max_tokens
+
 
 def validate(request: Request, limits: Limits) -> None:
     """Raise InvalidRequest, or ContextLengthExceeded, with ``param`` set to the field at fault."""
@@ -79,6 +84,9 @@ def _check_numbers(params: SamplingParams, limits: Limits) -> None:
         raise InvalidRequest("top_p must be above 0 and at most 1, not 0", param="top_p")
     _number("top_p", params.top_p, 0, 1)
     _number("min_p", params.min_p, 0, 1)
+    _number("presence_penalty", params.presence_penalty, -2, 2)
+    _number("frequency_penalty", params.frequency_penalty, -2, 2)
+    _number("repetition_penalty", params.repetition_penalty, 0.01, 100)
 
 
 def _check_stops(params: SamplingParams, limits: Limits) -> None:
@@ -104,7 +112,7 @@ def _check_bias(params: SamplingParams, limits: Limits) -> None:
 
 
 def check_ids(field: str, ids: Sequence[int], limits: Limits) -> None:
-    """Raise InvalidRequest for the first id that has no token."""
+    """Raise InvalidRequest, naming ``field``, for the first that is no token's id."""
     for id in ids:
         # type() rather than isinstance: a bool is no token id.
         if type(id) is not int or not 0 <= id < limits.num_tokens:

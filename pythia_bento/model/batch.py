@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor
 
 
@@ -23,6 +24,21 @@ class ForwardBatch:
     block_tables: Tensor  # int32 [S, W], padded with 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Penalties:
+    """What the tokens of a sequence so far do to their own logits; neutral values do nothing.
+
+    ``ids`` are distinct: every generated token, and those of the prompt where ``repetition`` is
+    not 1. Both arrays may be views that change with the next token.
+    """
+
+    repetition: float  # above 0; 1 is off
+    frequency: float  # for every time a token was generated
+    presence: float  # once for a token that was generated
+    ids: np.ndarray  # int32 [k]
+    counts: np.ndarray  # int32 [k], how often each was generated: 0 is in the prompt alone
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingRow:
     """How to choose the next token from one row of logits.
@@ -38,6 +54,7 @@ class SamplingRow:
     seed: int = 0  # 64 bits
     bias: tuple[tuple[int, float], ...] = field(default=())
     """(token id, addend) pairs on the raw logit; -inf bans the token."""
+    penalties: Penalties | None = None
 
 
 @dataclass(frozen=True, slots=True)

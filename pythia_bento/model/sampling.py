@@ -4,14 +4,18 @@ Only ids below ``num_tokens`` take part. All values are fp32 unless said otherwi
 
 1. A row with a non-finite logit, at any id, has no choice: -1.
 2. ``raw = logit + bias``; biases on ids from ``num_tokens`` on are ignored.
-3. Temperature 0: the largest ``raw``, the lowest id on a tie. Nothing below applies.
-4. ``z = raw / temperature``. Candidates are ranked by (z falling, id rising).
-5. top-k: with ``0 < top_k < num_tokens``, the first ``top_k`` candidates stay.
-6. ``weight = exp(z - max z)``. top-p: with ``top_p < 1``, the shortest prefix of the ranking stays
+3. Penalties, in vLLM's order, for the tokens that were seen. repetition, where a token is in the
+   prompt or was generated: ``raw / repetition`` if ``raw > 0``, else ``raw * repetition``. Then for
+   a token that was generated ``count`` times, ``raw - count * frequency``, then ``raw - presence``
+   (OpenAI's definitions). Every operation is rounded to fp32 by itself.
+4. Temperature 0: the largest ``raw``, the lowest id on a tie. Nothing below applies.
+5. ``z = raw / temperature``. Candidates are ranked by (z falling, id rising).
+6. top-k: with ``0 < top_k < num_tokens``, the first ``top_k`` candidates stay.
+7. ``weight = exp(z - max z)``. top-p: with ``top_p < 1``, the shortest prefix of the ranking stays
    whose sum of weights reaches ``top_p`` times the sum over all candidates that top-k left (sums in
    fp64); at least one candidate.
-7. min-p: candidates with ``weight < min_p`` leave. The best one has weight 1 and always stays.
-8. The candidate with the largest ``z + noise`` wins, the lowest id on a tie. The noise is Gumbel's,
+8. min-p: candidates with ``weight < min_p`` leave. The best one has weight 1 and always stays.
+9. The candidate with the largest ``z + noise`` wins, the lowest id on a tie. The noise is Gumbel's,
    so this draws from the softmax of ``z`` over the candidates (the Gumbel-max trick).
 
 The noise of a token is ``-ln(-ln u)`` with ``u = (word >> 9) * 2^-23 + 2^-24``: 23 bits, because
@@ -27,7 +31,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pythia_bento.model.batch import SamplingRow
+from pythia_bento.model.batch import Penalties, SamplingRow
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -68,7 +72,7 @@ def choose(logits: Tensor, row: SamplingRow, num_tokens: int) -> int:
     """The next token from one row (fp32 [V]); -1 where a logit is not finite."""
     if not bool(logits.isfinite().all()):
         return -1
-    raw = _biased(logits[:num_tokens], row.bias)
+    raw = penalised(_biased(logits[:num_tokens], row.bias), row.penalties)
     if row.temperature == 0:
         return _argmax(raw)
     z = raw / row.temperature
@@ -98,6 +102,20 @@ def _biased(logits: Tensor, bias: tuple[tuple[int, float], ...]) -> Tensor:
     ids = torch.tensor([token for token, _ in inside], device=logits.device)
     values = torch.tensor([value for _, value in inside], device=logits.device)
     return logits.index_add(0, ids, values.to(logits.dtype))
+
+
+def penalised(raw: Tensor, penalties: Penalties | None) -> Tensor:
+    """fp32 [n] after the penalties on ids below n; ``raw`` itself where there are none."""
+    if penalties is None or len(penalties.ids) == 0:
+        return raw
+    inside = penalties.ids < len(raw)
+    ids = torch.from_numpy(penalties.ids[inside]).to(raw.device).long()
+    counts = torch.from_numpy(penalties.counts[inside]).to(raw.device).float()
+    values = raw[ids]
+    values = torch.where(values > 0, values / penalties.repetition, values * penalties.repetition)
+    values -= counts * penalties.frequency
+    values = torch.where(counts > 0, values - penalties.presence, values)
+    return raw.index_copy(0, ids, values)
 
 
 def _argmax(values: Tensor) -> int:

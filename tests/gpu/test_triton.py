@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from pythia_bento.engine.engine import Engine, EngineConfig
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.model.batch import SamplingRow
+from pythia_bento.model.batch import Penalties, SamplingRow
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.sampling import choose
@@ -18,6 +19,13 @@ from tests.tokenizer_parts import raw_tokenizer
 
 HEADS = {32: 4, 64: 4, 80: 8, 128: 2, 256: 1}
 VOCAB = 300
+PENALTIES = Penalties(
+    repetition=1.3,
+    frequency=-0.7,
+    presence=1.1,
+    ids=np.array([3, 5, 11, 200, 295], np.int32),
+    counts=np.array([0, 1, 0, 4, 2], np.int32),
+)
 
 
 class RandomWeights:
@@ -136,6 +144,8 @@ def test_captured_decode_has_the_bits_of_scoring(head_dim: int) -> None:
                 ignore_eos=True,
                 logprobs=1 if i % 4 == 0 else None,
                 top_k=5 if i % 5 == 0 else 0,
+                frequency_penalty=0.8 if i % 6 == 1 else 0.0,
+                repetition_penalty=1.2 if i % 7 == 2 else 1.0,
             ),
         )
         for i in range(12)
@@ -171,6 +181,7 @@ def test_choices_are_those_of_the_definition() -> None:
             min_p=[0.0, 0.1][i // 4 % 2],
             seed=i * 2**40 - 9,
             bias=((3, 1.5),) if i % 3 else (),
+            penalties=PENALTIES if i % 5 == 0 else None,
         )
         for i in range(64)
     ]

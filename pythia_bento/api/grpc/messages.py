@@ -41,8 +41,7 @@ def score_body(item: pb.ScoreItem) -> Any:
 
 def generate_part(part: Mapping[str, Any]) -> pb.GenerateResponse:
     """A part of an answer."""
-    deltas = [_delta(**delta) for delta in part["deltas"]]
-    return pb.GenerateResponse(deltas=deltas, summary=part.get("summary"))
+    return pb.GenerateResponse(**{**part, "deltas": [_delta(**delta) for delta in part["deltas"]]})
 
 
 def score_results(results: Iterable[Mapping[str, Any]]) -> pb.ScoreResponse:

@@ -12,8 +12,9 @@ from pythia_bento.api.grpc import messages
 from pythia_bento.api.grpc.generated import pythia_pb2 as pb
 from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaServicer
 from pythia_bento.api.info import limits
+from pythia_bento.api.requests import make_request
 from pythia_bento.api.timings import Clock
-from pythia_bento.runner import PythiaRunner
+from pythia_bento.runner import PythiaRunner, new_request_id
 
 Context = ServicerContext[Any, Any]
 
@@ -36,12 +37,14 @@ class PythiaService(PythiaServicer):
         """
         self._runner.check_model(request.model or None)
         clock = Clock()
-        asked = await native.prepare(self._runner, messages.generate_body(request))
-        answer = Answer(self._runner, asked, clock)
+        body = messages.generate_body(request)
+        asked = await make_request(self._runner, new_request_id(), body.prompt, body)
+        answer = Answer(self._runner, asked, body, clock)
         stream = self._runner.submit([asked], context.time_remaining())
         try:
             async for outputs in stream:
-                await context.write(messages.generate_part(answer.part(outputs)))
+                if part := answer.part(outputs):
+                    await context.write(messages.generate_part(part))
         finally:
             stream.close()
 
@@ -60,4 +63,4 @@ class PythiaService(PythiaServicer):
         self, request: pb.DetokenizeRequest, context: Context
     ) -> pb.DetokenizeResponse:
         """The inverse, for whole texts."""
-        return pb.DetokenizeResponse(text=await self._runner.decode(list(request.ids)))
+        return pb.DetokenizeResponse(text=await self._runner.decode(list(request.ids), "ids"))

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
 import pytest
+from _bentoml_impl.server.mount import PassiveMount
 from starlette.applications import Starlette
-from starlette.routing import Mount
 
+from pythia_bento.api import openai, tokenizer_routes
 from pythia_bento.api.access import AccessControl
 from pythia_bento.api.middleware import AccessMiddleware, RequestMiddleware
-from pythia_bento.api.openai import create_app
 from pythia_bento.runner import PythiaRunner
 from tests.unit.toy_runner import toy_runner
 
@@ -24,7 +24,7 @@ def runner() -> Iterator[PythiaRunner]:
 
 @pytest.fixture
 def app(runner: PythiaRunner) -> AccessMiddleware:
-    """The OpenAI routes as the service mounts them."""
+    """The OpenAI routes and the tokenizer's, as the service mounts them."""
     return app_of(runner)
 
 
@@ -48,7 +48,7 @@ def complete(client: httpx.AsyncClient) -> Callable:
 
 
 def app_of(runner: PythiaRunner | None, access: AccessControl | None = None) -> AccessMiddleware:
-    inner = create_app()
-    inner.state.runner = runner
-    app = RequestMiddleware(Starlette(routes=[Mount("/v1", inner)]), MAX_BODY)
-    return AccessMiddleware(app, access or AccessControl(None))
+    v1, root = openai.create_app(), tokenizer_routes.create_app()
+    v1.state.runner = root.state.runner = runner
+    whole = Starlette(routes=[PassiveMount("/v1", v1), PassiveMount("/", root)])
+    return AccessMiddleware(RequestMiddleware(whole, MAX_BODY), access or AccessControl(None))

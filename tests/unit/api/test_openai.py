@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 
+from pythia_bento.api.schemas import NEUTRAL
 from pythia_bento.runner import PythiaRunner
 from tests.unit.api.conftest import app_of
 from tests.unit.toy_runner import INFO, POISON, settled, toy_runner
@@ -56,6 +57,8 @@ async def test_lists_of_prompts_answer_as_each_alone(complete, runner: PythiaRun
         {"logprobs": 0, "stop": ["e", "t"], "temperature": 1.0},
         {"prompt": ["the", "in"], "echo": True, "max_tokens": 0, "logprobs": 1},
         {"prompt": [[5, 6], [7, 8, 9]], "n": 2, "logprobs": 2},
+        {"stop": ["e", "t"], "include_stop_str_in_output": True, "skip_special_tokens": False},
+        {"truncate_prompt_tokens": 1, "echo": True, "frequency_penalty": 2, "logprobs": 1},
     ],
 )
 async def test_the_stream_says_the_same(client, complete, options: dict) -> None:
@@ -151,19 +154,20 @@ async def test_stops_and_bias(complete, runner: PythiaRunner) -> None:
     assert stopped["usage"]["completion_tokens"] == 3
 
 
-async def test_neutral_values_of_what_is_not_supported(complete) -> None:
-    await complete(
-        presence_penalty=0,
-        frequency_penalty=0.0,
-        repetition_penalty=1,
-        best_of=2,
-        n=2,
-        suffix=None,
-        stop=None,
-        seed=None,
-        logit_bias=None,
-        top_k=-1,
-    )
+async def test_neutral_values_change_nothing(complete) -> None:
+    plain = await complete(n=2, logprobs=1, max_tokens=6)
+    options = NEUTRAL | {
+        "presence_penalty": 0,
+        "frequency_penalty": 0.0,
+        "repetition_penalty": 1,
+        "best_of": 2,
+        "add_special_tokens": False,
+        "spaces_between_special_tokens": False,
+        "top_k": -1,
+        **dict.fromkeys(("stop", "seed", "logit_bias", "prompt_logprobs", "stream_options")),
+    }
+    neutral = await complete(n=2, logprobs=1, max_tokens=6, **options)
+    assert neutral["choices"] == plain["choices"]
 
 
 async def test_models(client) -> None:

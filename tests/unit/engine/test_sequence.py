@@ -76,6 +76,48 @@ def test_the_row_names_the_position_of_the_new_token():
     assert (row.temperature, row.top_k, row.top_p, row.min_p) == (0.5, 3, 0.8, 0.1)
 
 
+def test_penalties_follow_the_tokens():
+    s = sequence(prompt=(7, 5, 7), max_tokens=5, repetition_penalty=1.5, presence_penalty=0.5)
+    assert seen(s) == {7: 0, 5: 0}
+    for token in (A, 5, A):
+        s.accept(token)
+    assert seen(s) == {7: 0, 5: 1, A: 2}
+    penalties = s.sampling_row().penalties
+    assert (penalties.repetition, penalties.presence, penalties.frequency) == (1.5, 0.5, 0)
+    s.release()  # preempted: the tokens stay, and so do their counts
+    assert seen(s) == {7: 0, 5: 1, A: 2}
+
+
+def test_only_repetition_looks_at_the_prompt():
+    s = sequence(prompt=(7, 5, 7), frequency_penalty=1.0)
+    s.accept(A)
+    assert seen(s) == {A: 1}
+    assert sequence(presence_penalty=0, repetition_penalty=1).sampling_row().penalties is None
+
+
+def seen(s):
+    penalties = s.sampling_row().penalties
+    return dict(zip(penalties.ids.tolist(), penalties.counts.tolist(), strict=True))
+
+
+def test_what_stopped_it_may_stay_in_the_text():
+    s = sequence(max_tokens=4, stop=("ab",), include_stop_str_in_output=True)
+    assert (s.accept(A), s.accept(B)) == ("", "ab")
+    assert (s.finish_reason, s.stop_reason) == ("stop", "ab")
+    s = sequence(stop=("ac",), stop_token_ids=(B,), include_stop_str_in_output=True)
+    assert (s.accept(A), s.accept(B)) == ("", "ab")
+    assert (s.finish_reason, s.stop_reason) == ("stop", B)
+
+
+def test_special_tokens_have_text_unless_they_are_skipped():
+    eos = TOKENIZER.eos_id
+    for include, text in ((False, ""), (True, "<|endoftext|>")):
+        s = sequence(skip_special_tokens=False, include_stop_str_in_output=include)
+        assert (s.accept(1), s.accept(eos)) == ("<|padding|>", text)
+    s = sequence(include_stop_str_in_output=True)
+    assert (s.accept(1), s.accept(eos)) == ("", "")
+
+
 def test_prompt_rows_are_those_of_the_first_continuation_only():
     assert sequence(prompt_logprobs=0).prompt_rows == range(0, 2)
     assert not sequence(1, prompt_logprobs=0).prompt_rows

@@ -24,6 +24,7 @@ LIMITS = Limits(num_tokens=268, max_positions=64, cache_tokens=48)
         {"max_tokens": 46},
         {"stop": ("x" * 256,) * 16, "stop_token_ids": (267,) * 64},
         {"logit_bias": ((0, -100), (267, 100.0)), "logprobs": 0},
+        {"presence_penalty": -2, "frequency_penalty": 2.0, "repetition_penalty": 0.01},
     ],
 )
 def test_the_limits_themselves_are_allowed(params):
@@ -48,6 +49,9 @@ def test_the_limits_themselves_are_allowed(params):
         ("top_p", 0, "top_p must be above 0 and at most 1, not 0"),
         ("top_p", 1.01, "top_p must be between 0 and 1, not 1.01"),
         ("min_p", math.nan, "min_p must be between 0 and 1, not nan"),
+        ("presence_penalty", 2.5, "presence_penalty must be between -2 and 2, not 2.5"),
+        ("frequency_penalty", math.nan, "frequency_penalty must be between -2 and 2, not nan"),
+        ("repetition_penalty", 0, "repetition_penalty must be between 0.01 and 100, not 0"),
         ("stop", ("a",) * 17, "stop has 17 strings, but the limit is 16"),
         ("stop", ("",), "stop must hold strings of 1 to 256 characters"),
         ("stop", ("x" * 257,), "stop must hold strings of 1 to 256 characters"),
@@ -123,3 +127,11 @@ def test_lengths(length, max_tokens, param, sentence):
         validate(request(prompt=(5,) * length, max_tokens=max_tokens), LIMITS)
     assert str(caught.value) == sentence
     assert (caught.value.param, caught.value.code) == (param, "context_length_exceeded")
+
+
+@pytest.mark.parametrize("max_tokens", [0, 1, 2, 20, 48])
+def test_room_is_the_longest_prompt_that_is_allowed(max_tokens):
+    room = LIMITS.room(max_tokens)
+    validate(request(prompt=(5,) * room, max_tokens=max_tokens, min_tokens=0), LIMITS)
+    with pytest.raises(ContextLengthExceeded):
+        validate(request(prompt=(5,) * (room + 1), max_tokens=max_tokens), LIMITS)

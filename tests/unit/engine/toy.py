@@ -15,6 +15,7 @@ from torch import Tensor
 from pythia_bento.engine.engine import Engine, EngineConfig
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
+from pythia_bento.model.sampling import penalised
 from tests.tokenizer_parts import small_tokenizer
 
 torch.set_num_threads(1)  # tensors this small only lose by threads
@@ -64,6 +65,7 @@ class ToyModel:
             total = values + noise * row.temperature
             for id, addend in row.bias:
                 total[id] += addend
+            total = penalised(total, row.penalties)
             chosen.append(-1 if values.isnan().any() else int(total.argmax()))
         return torch.tensor(chosen, dtype=torch.int32)
 

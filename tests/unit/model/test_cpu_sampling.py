@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from pythia_bento.model import sampling
-from pythia_bento.model.batch import SamplingRow
+from pythia_bento.model.batch import Penalties, SamplingRow
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.cpu import build
 from pythia_bento.model.kernels.cpu.kernels import CpuKernels
 
 VOCAB, TOKENS = 1003, 990
+PENALTIES = Penalties(
+    repetition=1.3,
+    frequency=-0.7,
+    presence=1.1,
+    ids=np.array([3, 5, 101, 700, 998], np.int32),
+    counts=np.array([0, 1, 0, 4, 2], np.int32),
+)
 FILTERS = [
     {},
     {"top_k": 1},
@@ -28,6 +36,9 @@ FILTERS = [
     {"temperature": 0.0},
     {"temperature": 0.0, "bias": ((3, 50.0), (3, -50.0), (7, 100.0))},
     {"bias": ((5, -math.inf), (998, 1000.0), (11, 2.5))},
+    {"temperature": 0.0, "penalties": PENALTIES},
+    {"temperature": 0.0, "penalties": PENALTIES, "bias": ((3, 9.0), (700, 12.0), (5, -math.inf))},
+    {"penalties": PENALTIES, "top_p": 0.9, "bias": ((101, 4.0),)},
 ]
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pythia_bento.model.batch import SamplingRow
-from pythia_bento.model.sampling import candidates, choose, gumbel_noise, philox
+from pythia_bento.model.batch import Penalties, SamplingRow
+from pythia_bento.model.sampling import candidates, choose, gumbel_noise, penalised, philox
 
 ONES = 0xFFFFFFFF
 # Random123, tests/kat_vectors, philox4x32 with 10 rounds: counter, key, result.
@@ -102,6 +103,39 @@ def test_bias_comes_before_the_temperature_and_bans() -> None:
     assert choose(logits, greedy, 4) == 2
     banned = SamplingRow(0, top_k=2, top_p=0.9, bias=((1, -math.inf), (3, -math.inf)))
     assert choose(logits, banned, 4) in (0, 2)
+
+
+def penalties(repetition: float = 1, frequency: float = 0, presence: float = 0) -> Penalties:
+    """Token 0 is in the prompt alone, 1 was generated once, 2 three times, 9 has no logit."""
+    ids, counts = np.array([0, 1, 2, 9], np.int32), np.array([0, 1, 3, 1], np.int32)
+    return Penalties(repetition, frequency, presence, ids, counts)
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        (penalties(), [3.0, -3.0, 3.0, 3.0]),
+        (penalties(presence=0.5), [3.0, -3.5, 2.5, 3.0]),
+        (penalties(frequency=0.5), [3.0, -3.5, 1.5, 3.0]),
+        (penalties(frequency=-2, presence=-1), [3.0, 0.0, 10.0, 3.0]),
+        (penalties(repetition=2), [1.5, -6.0, 1.5, 3.0]),
+        (penalties(repetition=0.5), [6.0, -1.5, 6.0, 3.0]),
+        (penalties(2, 0.5, 0.25), [1.5, -6.75, -0.25, 3.0]),  # repetition first
+    ],
+    ids=str,
+)
+def test_penalties_are_those_of_openai_and_vllm(how: Penalties, expected: list[float]) -> None:
+    logits = torch.tensor([3.0, -3.0, 3.0, 3.0])
+    assert penalised(logits, how).tolist() == expected
+    assert logits.tolist() == [3.0, -3.0, 3.0, 3.0]  # not changed in place
+
+
+def test_penalties_come_after_the_bias_and_before_the_temperature() -> None:
+    logits = torch.tensor([1.0, 2.0, 4.0, 3.0])
+    row = SamplingRow(0, temperature=0, bias=((2, -3.0),), penalties=penalties(repetition=4))
+    assert choose(logits, row, 4) == 3  # 2 and 0: 1/4, 1: 2/4
+    banned = SamplingRow(0, bias=((3, -math.inf),), penalties=penalties(frequency=2), seed=2)
+    assert choose(logits, banned, 4) in (0, 1, 2)
 
 
 def test_ids_without_a_token_are_never_chosen() -> None:

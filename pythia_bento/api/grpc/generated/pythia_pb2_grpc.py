@@ -52,8 +52,8 @@ class PythiaServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Generate(self, request, context):
-        """Continues a prompt. One message for each step of the engine that brought something new; the
-        last message has `summary`. Cancelling the call, or its deadline, ends the request.
+        """Continues a prompt. One message for each step of the engine that brought something new, or, with
+        best_of above n, one message in all; the last one has `summary`. Cancelling the call, or its deadline, ends the request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

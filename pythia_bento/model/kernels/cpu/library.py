@@ -81,6 +81,8 @@ CHOICE = np.dtype(
         *(("temperature", "f4"), ("top_p", "f4"), ("min_p", "f4"), ("top_k", "i4")),
         *(("position", "i4"), ("seed", "u8"), ("biases", "i8")),
         *(("bias_ids", "u8"), ("bias_values", "u8")),
+        *(("repetition", "f4"), ("frequency", "f4"), ("presence", "f4")),
+        *(("seen", "i8"), ("seen_ids", "u8"), ("seen_counts", "u8")),
     ],
     align=True,
 )

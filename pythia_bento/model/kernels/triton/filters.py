@@ -1,4 +1,4 @@
-"""Biases and the filters top-k, top-p and min-p, as masks over rows of logits.
+"""Biases, penalties and the filters top-k, top-p and min-p, as masks over rows of logits.
 
 Sums of weights are integers (40 fractional bits), so no order of addition can change a choice.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,12 +18,12 @@ _ONE = float(1 << 40)
 
 def needed(rows: Sequence[SamplingRow]) -> bool:
     """Whether any row asks for more than temperature."""
-    return any(row.bias or _is_filtered(row) for row in rows)
+    return any(row.bias or row.penalties or _is_filtered(row) for row in rows)
 
 
 def masked(logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
-    """A copy of fp32 ``logits`` [R, V] with biases added and what the filters drop at -inf."""
-    logits = _biased(logits.clone(), rows, num_tokens)
+    """A copy of fp32 ``logits`` [R, V], biased and penalised; what filters drop is -inf."""
+    logits = _penalised(_biased(logits.clone(), rows, num_tokens), rows, num_tokens)
     picked = [i for i, row in enumerate(rows) if row.temperature > 0 and _is_filtered(row)]
     if picked:
         index = torch.tensor(picked, device=logits.device)
@@ -49,6 +50,33 @@ def _biased(logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Ten
         place = torch.tensor([row_ids, token_ids], device=logits.device)
         addends = torch.tensor(values, dtype=torch.float32, device=logits.device)
         logits[place[0], place[1]] += addends
+    return logits
+
+
+def _penalised(logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
+    """One column of the arrays below for each token that a row has seen."""
+    seen = [(i, row.penalties) for i, row in enumerate(rows) if row.penalties is not None]
+    if not seen:
+        return logits
+    lengths = [len(penalties.ids) for _, penalties in seen]
+    ids = np.concatenate([penalties.ids for _, penalties in seen])
+    inside = ids < num_tokens
+
+    def column(values: Sequence[float], dtype: type) -> Tensor:
+        spread: np.ndarray = np.repeat(np.array(values, dtype), lengths)[inside]
+        return torch.from_numpy(spread).to(logits.device)
+
+    at = torch.from_numpy(ids[inside]).to(logits.device).long()
+    row_ids = column([i for i, _ in seen], np.int64)
+    counts = np.concatenate([penalties.counts for _, penalties in seen])[inside]
+    count = torch.from_numpy(counts).to(logits.device).float()
+    repetition = column([penalties.repetition for _, penalties in seen], np.float32)
+    frequency = column([penalties.frequency for _, penalties in seen], np.float32)
+    presence = column([penalties.presence for _, penalties in seen], np.float32)
+    raw = logits[row_ids, at]
+    raw = torch.where(raw > 0, raw / repetition, raw * repetition)
+    raw = raw - count * frequency
+    logits[row_ids, at] = torch.where(count > 0, raw - presence, raw)
     return logits
 
 

@@ -1,8 +1,8 @@
 // Choosing a token and reporting log-probabilities, one row of logits at a time.
 //
-// The definition is pythia_bento/model/sampling.py's: bias, temperature, top-k, top-p, min-p, then
-// the largest of scaled logit + Gumbel noise, where the noise is a function of (seed, position,
-// token).
+// The definition is pythia_bento/model/sampling.py's: bias, penalties, temperature, top-k, top-p,
+// min-p, then the largest of scaled logit + Gumbel noise, where the noise is a function of (seed,
+// position, token).
 #pragma once
 
 #include <algorithm>
@@ -48,6 +48,10 @@ struct Choice {
   int64_t biases;
   const int32_t* bias_ids;
   const float* bias_values;
+  float repetition, frequency, presence;
+  int64_t seen;
+  const int32_t* seen_ids;
+  const int32_t* seen_counts;
 };
 
 inline bool finite(const float* x, int64_t n) {
@@ -151,13 +155,26 @@ inline int32_t noisiest(std::vector<float>& z, const Choice& c) {
   return argmax(z.data(), n);
 }
 
+// Bias and penalties; each operation is rounded by itself (no contraction).
+inline void adjust(std::vector<float>& raw, const Choice& c) {
+  const int64_t tokens = int64_t(raw.size());
+  for (int64_t i = 0; i < c.biases; i++)
+    if (c.bias_ids[i] < tokens) raw[c.bias_ids[i]] += c.bias_values[i];
+  for (int64_t i = 0; i < c.seen; i++) {
+    if (c.seen_ids[i] >= tokens) continue;
+    float& value = raw[c.seen_ids[i]];
+    value = value > 0 ? value / c.repetition : value * c.repetition;
+    value -= float(c.seen_counts[i]) * c.frequency;
+    if (c.seen_counts[i] > 0) value -= c.presence;
+  }
+}
+
 // The next token among ids below `tokens`; -1 where a logit is not finite.
 inline int32_t choose(const float* logits, int64_t vocab, int64_t tokens, const Choice& choice) {
   if (!finite(logits, vocab)) return -1;
-  if (choice.temperature == 0 && choice.biases == 0) return argmax(logits, tokens);
+  if (choice.temperature == 0 && choice.biases == 0 && choice.seen == 0) return argmax(logits, tokens);
   std::vector<float> z(logits, logits + tokens);
-  for (int64_t i = 0; i < choice.biases; i++)
-    if (choice.bias_ids[i] < tokens) z[choice.bias_ids[i]] += choice.bias_values[i];
+  adjust(z, choice);
   if (choice.temperature == 0) return argmax(z.data(), tokens);
   for (float& value : z) value /= choice.temperature;
   if (choice.top_k <= 0 && choice.top_p >= 1 && choice.min_p <= 0) return noisiest(z, choice);
