@@ -37,6 +37,7 @@ class Provenance:
     files: dict[str, str]  # name -> sha256
     weights_sha256: str  # over the names and hashes of ``files``
     quantization: str
+    dtype: str  # of the weights
     matmul: str
     backend: str
     batch_invariant: bool

@@ -34,9 +34,7 @@ async def generate(
         "outputs": [shown_output(runner.tokenizer, answer) for answer in chosen],
     }
     if (scored := answers[0].prompt_logprobs) is not None:  # of all but the first token
-        response["prompt_tokens"] = [
-            shown_token(runner.tokenizer, lp, len(lp.top)) for lp in scored
-        ]
+        response["prompt_tokens"] = shown_tokens(runner.tokenizer, scored)
     return response
 
 

@@ -42,6 +42,11 @@ class Call:
     metadata: dict[str, str | bytes]
     context: ServicerContext[Any, Any]
 
+    @property
+    def peer(self) -> str:
+        """Host and port of the caller."""
+        return str(self.context.peer()).partition(":")[2]
+
 
 class Interceptor(ServerInterceptor, ABC):
     """Changes how the methods of this project's services are run."""
@@ -129,7 +134,7 @@ class Records(Around):
             self._metrics.end(call.method, code.name, seconds)
             access_logger.info(
                 "%s (scheme=grpc,method=%s) (status=%s) %.3fms",
-                *(call.context.peer(), call.method, code.name, seconds * 1e3),
+                *(call.peer, call.method, code.name, seconds * 1e3),
             )
 
 
