@@ -5,6 +5,7 @@ Bodies are JSON, as on ``/generate`` and ``/score`` over HTTP.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,7 +74,7 @@ def _body(request: pb.Request) -> Mapping[str, Any]:
     content = request.WhichOneof("content")
     if content != "json":
         raise InvalidRequest(f"content must be json, not {content or 'missing'}", param="content")
-    body = _plain(json_format.MessageToDict(request.json), "the body")
+    body = _plain(request.json, "the body")
     if not isinstance(body, Mapping):
         raise InvalidRequest("the body must be a JSON object")
     return body
@@ -90,16 +91,26 @@ def _items(body: Mapping[str, Any]) -> list[Any]:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """Whole numbers as integers, which protobuf's JSON does not tell from others."""
-    if isinstance(value, Mapping):
-        return {key: _plain(part, key) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part, name) for part in value]
-    if isinstance(value, float) and value.is_integer():
-        if abs(value) >= MAX_EXACT:
-            raise InvalidRequest(
-                f"{name} holds {value:.0f}, but JSON within protobuf is exact only below 2^53",
-                param=name,
-            )
-        return int(value)
-    return value
+    """A google.protobuf.Value in Python's types; ``name`` is the field it belongs to."""
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return {key: _plain(part, key) for key, part in value.struct_value.fields.items()}
+    if kind == "list_value":
+        return [_plain(part, name) for part in value.list_value.values]
+    if kind == "number_value":
+        return _number(value.number_value, name)
+    return None if kind in (None, "null_value") else getattr(value, kind)
+
+
+def _number(value: float, name: str) -> int | float:
+    """Whole numbers are integers, which protobuf's JSON does not tell from others."""
+    if not math.isfinite(value):
+        raise InvalidRequest(f"{name} must be a finite number, not {value}", param=name)
+    if not value.is_integer():
+        return value
+    if abs(value) >= MAX_EXACT:
+        raise InvalidRequest(
+            f"{name} holds {value:.0f}, but JSON within protobuf is exact only below 2^53",
+            param=name,
+        )
+    return int(value)

@@ -64,6 +64,7 @@ class GrpcServer:
             interceptors=_interceptors(tracer, self._metrics, access), options=_options(settings)
         )
         self._health = health.aio.HealthServicer()
+        self._telling: asyncio.Task[None] | None = None  # that it is over
         self._add_services()
         self.port = _open(self._server, settings)
         """The port; of the system's choice where the setting was 0."""
@@ -100,9 +101,12 @@ class GrpcServer:
         """A dead engine makes the service unhealthy, for those who watch too."""
         loop = asyncio.get_running_loop()
 
+        def shut_down() -> None:
+            self._telling = loop.create_task(self._health.enter_graceful_shutdown())
+
         def ended(_: object) -> None:
             with suppress(RuntimeError):  # the loop has ended before
-                asyncio.run_coroutine_threadsafe(self._health.enter_graceful_shutdown(), loop)
+                loop.call_soon_threadsafe(shut_down)
 
         self._runner.ended.add_done_callback(ended)
 

@@ -10,25 +10,37 @@ import grpc
 import pytest
 
 from pythia_bento.api.access import AccessControl
+from pythia_bento.api.grpc.generated import pythia_pb2 as pb
 from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.api.grpc.server import GrpcServer
 from pythia_bento.runner import PythiaRunner
-from pythia_bento.settings import Settings
+from tests.grpc_parts import HOST, grpc_settings
 from tests.unit.toy_runner import toy_runner
-
-HOST = "127.0.0.1"
 
 
 @contextlib.asynccontextmanager
 async def serving(runner: PythiaRunner, **settings: Any) -> AsyncIterator[GrpcServer]:
     """A server on a port of the system's choice, stopped at the end."""
-    chosen = Settings(**{"grpc_host": HOST, "grpc_port": 0, "request_timeout": 10} | settings)
+    chosen = grpc_settings(**settings)
     server = GrpcServer(runner, chosen, AccessControl.from_settings(chosen))
     await server.start()
     try:
         yield server
     finally:
         await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def open_stub(port: int, **options: Any) -> AsyncIterator[PythiaStub]:
+    """A connection of one's own."""
+    async with grpc.aio.insecure_channel(f"{HOST}:{port}", **options) as channel:
+        yield PythiaStub(channel)
+
+
+def asked(prompt: str | list[int], **sampling: Any) -> pb.GenerateRequest:
+    """A request to generate."""
+    content = {"text": prompt} if isinstance(prompt, str) else {"tokens": {"ids": prompt}}
+    return pb.GenerateRequest(prompt=content, sampling=sampling)
 
 
 @pytest.fixture
