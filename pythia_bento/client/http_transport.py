@@ -149,12 +149,17 @@ def _answer(response: httpx2.Response) -> Any:
     """The body; raises what it tells of."""
     if response.is_success:
         return response.json()
+    raise _failure(_error(response), response.status_code, response.headers.get("retry-after"))
+
+
+def _error(response: httpx2.Response) -> dict[str, Any]:
+    """The error of the body, if it is one of the service's."""
     try:
         error = response.json()["error"]
+        return {name: error[name] for name in ("code", "message", "param")}
     except (ValueError, TypeError, KeyError):
         message = f"the server answered with status {response.status_code}"
-        error = {"code": None, "message": message, "param": None}
-    raise _failure(error, response.status_code, response.headers.get("retry-after"))
+        return {"code": None, "message": message, "param": None}
 
 
 def _failure(

@@ -69,9 +69,7 @@ def serve(home: Path, *arguments: str, cwd: Path = ROOT, **settings: object) -> 
     variables = environment(home, **settings)
     command = [BENTOML, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=variables, stdout=output, stderr=output
-        )
+        process = subprocess.Popen(command, cwd=cwd, env=variables, stdout=output, stderr=output)
     try:
         grpc_port = int(variables["PYTHIA_GRPC_PORT"])
         server = Server(f"http://127.0.0.1:{port}", grpc_port, process, log)
