@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -54,25 +54,34 @@ def main() -> None:
 @contextmanager
 def _server(model: str) -> Iterator[str]:
     """``bentoml serve`` on a free port, ready; ended on the way out."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     command = [
         *(sys.executable, "-m", "bentoml", "serve", "service:Pythia"),
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
-    environment = os.environ | {"PYTHIA_MODEL": model, "BENTOML_DO_NOT_TRACK": "True"}
+    environment = os.environ | {
+        **{"PYTHIA_MODEL": model, "BENTOML_DO_NOT_TRACK": "True", "PYTHIA_GRPC_PORT": "0"}
+    }
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, process)
+        wait_until_ready(url, process)
         yield url
     finally:
         process.terminate()
         process.wait()
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+def free_ports(count: int) -> list[int]:
+    """Different ports that nobody listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
         try:

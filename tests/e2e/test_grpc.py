@@ -71,7 +71,9 @@ def by_raw_http(server: Server) -> Answer:
 
 def by_bentoml(server: Server) -> Answer:
     with bentoml.SyncHTTPClient(server.url) as client:
-        return of_native(client.generate(prompt=PROMPT, **OPTIONS))
+        answer = of_native(client.generate(prompt=PROMPT, **OPTIONS))
+        client._temp_dir.cleanup()  # which it leaves to the garbage collector, with a warning
+    return answer
 
 
 def by_bentoml_stub(server: Server) -> Answer:
