@@ -1,6 +1,6 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu lint proto bench bench-peers eval lock clean bento image image-check
+.PHONY: help serve test test-gpu fuzz lint proto bench bench-peers eval lock clean bento image image-check
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -28,11 +28,14 @@ help:  ## this list
 serve: $(READY)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other settings as in the README
 	exec $(BIN)/bentoml serve --port $(PORT)
 
-test: $(READY)  ## all tests that need no GPU, with coverage (ARGS=... goes to pytest)
+test: $(READY) $(EVAL)/.ready  ## all tests that need no GPU, with coverage (ARGS=... goes to pytest)
 	$(BIN)/pytest -m "not gpu" --cov --cov-report=term $(ARGS)
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)
+
+fuzz: $(READY)  ## 20,000 requests by schemathesis, right and wrong (ARGS="--examples N --seed N")
+	$(BIN)/python -m tests.fuzz.http $(ARGS)
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -52,7 +55,7 @@ bench-peers: $(READY)  ## install llama.cpp and CTranslate2, so that `make bench
 	CMAKE_ARGS="-DGGML_NATIVE=ON" .venv-peers/bin/pip install --no-deps --require-hashes \
 		--no-binary llama-cpp-python -r requirements/peers.txt
 
-eval: $(EVAL)/.ready  ## install lm-evaluation-harness beside ours, in $(EVAL); see docs/evaluate.md
+eval: $(EVAL)/.ready  ## install lm-evaluation-harness beside ours; see docs/evaluate.md
 
 # Its own environment, because its pins differ from ours. What it does not pin (torch, transformers)
 # is looked for in $(VENV).

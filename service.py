@@ -14,7 +14,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from pydantic import WithJsonSchema
 
 from pythia_bento import packaging
-from pythia_bento.api import native, openai, tokenizer_routes
+from pythia_bento.api import native, openai, pages, tokenizer_routes
 from pythia_bento.api.access import AccessControl
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
@@ -40,6 +40,7 @@ except PythiaError as error:
 
 openai_app = openai.create_app()
 tokenizer_app = tokenizer_routes.create_app()
+pages_app = pages.create_app()
 
 
 @bentoml.service(
@@ -53,6 +54,7 @@ tokenizer_app = tokenizer_routes.create_app()
 )
 @bentoml.asgi_app(openai_app, path="/v1")
 @bentoml.asgi_app(tokenizer_app, path="/")
+@bentoml.asgi_app(pages_app, path="/")  # before BentoML's own page at /
 class Pythia:
     """Serves one Pythia checkpoint in 8 bits."""
 
@@ -81,7 +83,8 @@ class Pythia:
                 self._runner = await asyncio.to_thread(PythiaRunner.load, settings, bars)
         except PythiaError as error:
             _give_up(error.message)
-        openai_app.state.runner = tokenizer_app.state.runner = self._runner
+        for app in (openai_app, tokenizer_app, pages_app):
+            app.state.runner = self._runner
         await self._start_grpc(self._runner)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
@@ -89,7 +92,8 @@ class Pythia:
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """End what is open and free the model."""
-        openai_app.state.runner = tokenizer_app.state.runner = None
+        for app in (openai_app, tokenizer_app, pages_app):
+            app.state.runner = None
         if self._grpc is not None:
             await self._grpc.stop()
         if self._runner is not None:

@@ -75,7 +75,7 @@ class PayloadTooLarge(PythiaError):
 
 
 class Overloaded(PythiaError):
-    """The queue is full; the client may retry after ``retry_after`` seconds."""
+    """Too many requests, of all callers or of this one; retry after ``retry_after`` seconds."""
 
     status = 429
     grpc_code = "RESOURCE_EXHAUSTED"

@@ -66,9 +66,12 @@ class PythiaRunner:
         self.tokenizer: Tokenizer = engine.tokenizer
         engine.limits = replace(
             engine.limits,
+            max_prompt_tokens=settings.max_prompt_tokens,
             max_n=settings.max_n,
+            max_sequences=settings.max_sequences,
             # There are no more alternatives than rows of the head; ids without a token have one.
             max_logprobs=min(settings.max_logprobs, engine.limits.num_tokens),
+            max_stop=settings.max_stop,
         )
         self.limits: Limits = engine.limits
         self._thread = EngineThread(engine, settings.max_batch_size + settings.max_queue)

@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     """Alternatives a request may ask for with each token."""
     max_n: int = Field(128, ge=1)
     """Continuations of one prompt."""
+    max_sequences: int = Field(4096, ge=1)
+    """Sequences of one request: its prompts times ``n`` or ``best_of``."""
+    max_prompt_tokens: int | None = Field(None, ge=1)
+    """Tokens of one prompt; by default the model's context."""
+    max_stop: int = Field(16, ge=0, le=64)
+    """Stop strings of a request."""
 
     api_keys: SecretStr | None = None
     """``[name] key [suspended]``, separated by commas; a key is itself or ``sha256:<hex>``."""

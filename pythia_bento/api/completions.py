@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, NamedTuple
 
 from pythia_bento.api.errors import error_body
-from pythia_bento.api.events import event
+from pythia_bento.api.events import DONE, event
 from pythia_bento.api.logprobs import LogprobsBuilder, by_id, joined
 from pythia_bento.api.requests import best, make_request
 from pythia_bento.api.schemas import CompletionRequest, Ids, Prompt
 from pythia_bento.engine.params import Request, SequenceOutput
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.validate import check_sequences
 from pythia_bento.engine_thread import Outputs
 from pythia_bento.errors import PythiaError
 from pythia_bento.runner import PythiaRunner, collect, new_request_id, raise_error
@@ -36,6 +37,7 @@ class Completion:
     @classmethod
     async def create(cls, body: CompletionRequest, runner: PythiaRunner) -> Completion:
         """Tokenise the prompts; raises InvalidRequest."""
+        check_sequences(len(body.prompt), body.num_sequences, runner.limits)
         id = f"cmpl-{new_request_id()}"
         requests = [
             await make_request(runner, f"{id}-{number}", prompt, body)
@@ -89,10 +91,9 @@ class Completion:
         return {"usage": self._usage() if options.continuous_usage_stats else None}
 
     def _last_events(self) -> bytes:
-        done = b"data: [DONE]\n\n"
         if not self._event_usage():
-            return done
-        return event(self._envelope([]) | {"usage": self._usage()}) + done
+            return DONE
+        return event(self._envelope([]) | {"usage": self._usage()}) + DONE
 
     def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {

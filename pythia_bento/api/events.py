@@ -28,6 +28,9 @@ class EventStream(StreamingResponse):
             self._stream.close()
 
 
+DONE = b"data: [DONE]\n\n"  # after the last event of a stream that ended well
+
+
 def event(data: dict[str, Any]) -> bytes:
     """One event of JSON."""
     return b"data: " + orjson.dumps(data) + b"\n\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pythia_bento.api.answer import Answer, shown_output, shown_token, shown_tokens
 from pythia_bento.api.errors import error_body
-from pythia_bento.api.events import EventStream, event
+from pythia_bento.api.events import DONE, EventStream, event
 from pythia_bento.api.parsing import parse
 from pythia_bento.api.requests import best, make_request
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
@@ -50,7 +50,7 @@ async def _events(stream: AsyncStream, answer: Answer) -> AsyncIterator[bytes]:
     try:
         async for outputs in stream:
             if part := answer.part(outputs):
-                yield event(part)
+                yield event(part) + (DONE if "summary" in part else b"")
     except PythiaError as error:
         yield event(error_body(error))
 

@@ -70,6 +70,6 @@ def _card(runner: PythiaRunner) -> dict[str, Any]:
         "max_model_len": runner.limits.max_positions,
         "system_fingerprint": runner.info.fingerprint,
         "aliases": runner.info.aliases,
-        "limits": limits(runner),
+        "limits": asdict(limits(runner)),
         "provenance": asdict(runner.info.provenance) if runner.info.provenance else None,
     }

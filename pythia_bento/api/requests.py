@@ -19,6 +19,10 @@ async def make_request(
 
     The request has ``best_of`` continuations where that is asked for; ``best`` picks among them.
     """
+    if body.n < 1:  # the engine is asked for ``best_of``
+        raise InvalidRequest(
+            f"n must be an integer between 1 and {runner.limits.max_n}, not {body.n}", param="n"
+        )
     ids = truncated(await runner.encode(prompt), body, runner.limits)
     if body.num_sequences > max(body.n, runner.limits.max_n):
         raise InvalidRequest(

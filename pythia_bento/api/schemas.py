@@ -79,7 +79,7 @@ def _stop_ids(value: Any) -> Ids:
 def _bias(value: Any) -> tuple[tuple[int, float], ...]:
     try:
         return tuple((_id(key), _real(bias)) for key, bias in value.items())
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, OverflowError, TypeError, ValueError):
         raise ValueError("logit_bias must be an object of token ids and numbers") from None
 
 

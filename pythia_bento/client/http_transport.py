@@ -52,7 +52,7 @@ class HttpTransport:
                 response.read()
                 _answer(response)
             for line in response.iter_lines():
-                if line:
+                if _is_event(line):
                     yield _part(_event(line))
 
     def score(self, items: Sequence[ScoreItem], timeout: float) -> Scores:
@@ -94,7 +94,7 @@ class AsyncHttpTransport:
                     await response.aread()
                     _answer(response)
                 async for line in response.aiter_lines():
-                    if line:
+                    if _is_event(line):
                         yield _part(_event(line))
 
     async def score(self, items: Sequence[ScoreItem], timeout: float) -> Scores:
@@ -175,6 +175,10 @@ def _seconds(retry_after: str | None) -> float | None:
         return float(retry_after or "")
     except ValueError:
         return None
+
+
+def _is_event(line: str) -> bool:
+    return bool(line) and line != "data: [DONE]"
 
 
 def _event(line: str) -> dict[str, Any]:

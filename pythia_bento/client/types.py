@@ -122,8 +122,10 @@ class Limits:
 
     context_tokens: int
     vocabulary: int
-    cache_tokens: int
+    cache_tokens: int  # what the KV cache holds
+    max_prompt_tokens: int
     max_n: int
+    max_sequences: int  # of one request: prompts times n or best_of
     max_logprobs: int
     max_stop: int  # strings
     max_batch_size: int  # sequences

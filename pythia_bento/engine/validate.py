@@ -11,6 +11,8 @@ from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.tokenizer import check_unicode
 from pythia_bento.errors import ContextLengthExceeded, InvalidRequest
 
+MAX_TOP_K = 2**31 - 1  # the kernels' integers; from the vocabulary's size on it is off
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -22,7 +24,9 @@ class Limits:
     """The model's context: prompt and generated tokens."""
     cache_tokens: int
     """Tokens that the whole KV cache holds; the last generated token needs no place in it."""
+    max_prompt_tokens: int | None = None  # None: the context
     max_n: int = 128
+    max_sequences: int = 4096
     max_logprobs: int = 20
     max_stop: int = 16
     max_stop_chars: int = 256
@@ -46,6 +50,16 @@ def validate(request: Request, limits: Limits) -> None:
     _check_bias(params, limits)
 
 
+def check_sequences(prompts: int, each: int, limits: Limits) -> None:
+    """Raise InvalidRequest when one request of a client asks for too many sequences."""
+    if prompts * each > limits.max_sequences:
+        raise InvalidRequest(
+            f"{prompts} prompts with {each} continuations each are {prompts * each} sequences, but "
+            f"the limit is {limits.max_sequences}",
+            param="prompt",
+        )
+
+
 def _check_lengths(request: Request, limits: Limits) -> None:
     prompt, wanted = len(request.prompt), request.params.max_tokens
     context = limits.max_positions
@@ -54,6 +68,11 @@ def _check_lengths(request: Request, limits: Limits) -> None:
     if prompt > context:
         raise ContextLengthExceeded(
             f"prompt has {prompt} tokens, but the model's context is {context} tokens",
+            param="prompt",
+        )
+    if limits.max_prompt_tokens is not None and prompt > limits.max_prompt_tokens:
+        raise ContextLengthExceeded(
+            f"prompt has {prompt} tokens, but the limit is {limits.max_prompt_tokens}",
             param="prompt",
         )
     _integer("max_tokens", wanted, 0)
@@ -73,7 +92,7 @@ def _check_lengths(request: Request, limits: Limits) -> None:
 
 def _check_numbers(params: SamplingParams, limits: Limits) -> None:
     _integer("min_tokens", params.min_tokens, 0, params.max_tokens)
-    _integer("top_k", params.top_k, 0)
+    _integer("top_k", params.top_k, 0, MAX_TOP_K)
     _integer("seed", params.seed, -(2**63), 2**64 - 1)
     for field in ("logprobs", "prompt_logprobs"):
         if (value := getattr(params, field)) is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.serving import MAX_BODY, Server, serve
+from tests.fuzz.http import SETTINGS
 
 
 @pytest.fixture(scope="session")
@@ -21,11 +22,18 @@ def server(home: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def guarded(home: Path) -> Iterator[Server]:
+    """Another one, that asks for the key ``KEY`` and has small limits."""
+    with serve(home, **SETTINGS) as server:
+        yield server
+
+
 @pytest.fixture(autouse=True)
 def _healthy_afterwards(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever a test does to the server: it is ready, and all blocks are back."""
     yield
-    if "server" in request.fixturenames:
-        server: Server = request.getfixturevalue("server")
+    for name in {"server", "guarded"} & set(request.fixturenames):
+        server: Server = request.getfixturevalue(name)
         server.settled()
         assert server.process.poll() is None

@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from pythia_bento.api.schemas import NEUTRAL, CompletionRequest
 from pythia_bento.checkpoints.manifest import find_bundled
 from tests.e2e.serving import MAX_BODY, Server
 
@@ -60,6 +61,54 @@ def test_openai_client_reads_logprobs(client: openai.OpenAI) -> None:
         assert value == max(top.values())  # greedy, and the same float
 
 
+def test_openai_client_sends_every_field(client: openai.OpenAI, http: httpx.Client) -> None:
+    known = {
+        "model": "bundled",
+        "prompt": ["Once upon a time", "The wind"],
+        **{"n": 2, "best_of": 3, "max_tokens": 16, "temperature": 1.2, "top_p": 0.9, "seed": 11},
+        **{"presence_penalty": 0.3, "frequency_penalty": 0.2, "logit_bias": {"12": -5}},
+        **{"logprobs": 2, "echo": True, "stop": ["river", "\n"], "user": "u", "suffix": ""},
+    }
+    added = {
+        **{"min_tokens": 3, "top_k": 50, "min_p": 0.01, "repetition_penalty": 1.1},
+        **{"prompt_logprobs": 3, "stop_token_ids": [5], "ignore_eos": True},
+        **{"include_stop_str_in_output": True, "skip_special_tokens": False},
+        **{"truncate_prompt_tokens": 3, "return_token_ids": True},
+        **{"return_tokens_as_token_ids": True, "add_special_tokens": True},
+        **{"spaces_between_special_tokens": True, **NEUTRAL},
+    }
+    fields = CompletionRequest.model_fields.keys() - {"stream", "stream_options"}
+    assert fields | NEUTRAL.keys() == known.keys() | added.keys()
+    answer = client.completions.create(**known, extra_body=added)
+    raw = http.post("/v1/completions", json=known | added).json()
+    assert answer.model_dump()["choices"] == raw["choices"]
+    assert answer.usage and answer.usage.prompt_tokens == 2 + 3
+    assert answer.usage.completion_tokens >= 2 * 3 * 3  # all of best_of
+    for choice in raw["choices"]:
+        ids = choice["prompt_token_ids"] + choice["token_ids"]
+        assert choice["logprobs"]["tokens"] == [f"token_id:{id}" for id in ids]
+        assert len(choice["prompt_logprobs"]) == len(choice["prompt_token_ids"])
+    streamed: dict[int, str] = {}
+    unranked = known | {"best_of": 2, "stream_options": {"include_usage": True}, "stream": True}
+    for chunk in client.completions.create(**unranked, extra_body=added):
+        for part in chunk.choices:
+            streamed[part.index] = streamed.get(part.index, "") + part.text
+    plain = client.completions.create(**known | {"best_of": 2}, extra_body=added)
+    assert [streamed[choice.index] for choice in plain.choices] == [c.text for c in plain.choices]
+
+
+def test_tokenizer_at_the_root(http: httpx.Client) -> None:
+    info = http.get("/tokenizer_info").json()
+    [end] = http.post("/tokenize", json={"prompt": info["eos_token"]}).json()["tokens"]
+    assert end == 0
+    found = http.post("/tokenize", json={"prompt": PROMPT, "add_special_tokens": False}).json()
+    assert found["count"] == len(found["tokens"]) == 4
+    text = http.post("/detokenize", json={"tokens": found["tokens"]}).json()
+    assert text == {"prompt": PROMPT}
+    assert http.get("/tokenize").status_code == 405
+    assert http.post("/detokenize", json={"tokens": [10**6]}).status_code == 400
+
+
 def test_openai_client_reads_errors_and_models(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="nearest names are bundled"):
         client.completions.create(model="bundeld", prompt=PROMPT)
@@ -90,6 +139,7 @@ BAD = [
     ({"prompt": PROMPT, "max_tokens": -1}, 400, "max_tokens must be an integer at least 0"),
     ({"prompt": PROMPT, "temperature": -1}, 400, "temperature must be"),
     ({"prompt": [10**6]}, 400, "1000000"),
+    ({"prompt": PROMPT, "top_k": 10**20}, 400, "top_k must be an integer between 0 and 2147483647"),
 ]
 
 
@@ -104,6 +154,20 @@ def test_bad_input(http: httpx.Client, path: str, body: object, status: int, wor
     assert response.status_code == status, error
     assert words in error["message"]
     assert set(error) == {"message", "type", "param", "code"}
+    assert http.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/generate"])
+def test_the_outermost_values_are_served(http: httpx.Client, path: str) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 3, "logprobs": 20, "seed": 2**64 - 1}
+    for extremes in (
+        {"top_k": 2**31 - 1, "temperature": 100, "top_p": 1, "min_p": 1, "repetition_penalty": 100},
+        {"top_k": -1, "temperature": 1e-6, "top_p": 5e-324, "min_p": 5e-324},
+        {"seed": -(2**63), "repetition_penalty": 0.01, "presence_penalty": -2, "min_p": 0},
+        {"logit_bias": {str(id): -100 for id in range(1000)}, "frequency_penalty": 2},
+    ):
+        response = http.post(path, json=body | extremes)
+        assert response.status_code == 200, response.text
     assert http.get("/readyz").status_code == 200
 
 
@@ -219,6 +283,8 @@ def _random_body(index: int) -> dict:
         "max_tokens": rng.randint(1, 30),
         "temperature": rng.choice([0, 0.7, 1.3]),
         "top_p": rng.choice([1, 0.9]),
+        "frequency_penalty": rng.choice([0, 0, 0.5]),
+        "repetition_penalty": rng.choice([1, 1, 1.2]),
         "seed": index,
         "n": rng.choice([1, 1, 3]),
         "logprobs": rng.choice([None, 0, 3]),

@@ -63,6 +63,12 @@ def test_torch_and_its_libraries_are_left_to_the_machine() -> None:
     assert version and version[1] in overrides
 
 
+def test_the_harness_leaves_torch_and_transformers_to_our_environment() -> None:
+    names = {pin.name for pin in locked("eval.txt")}
+    assert "lm-eval" in names
+    assert not {"torch", "transformers", "triton"} & names
+
+
 @pytest.mark.parametrize("name", ["serve-cpu.txt", "serve-gpu.txt"])
 def test_images_install_every_dependency_as_tested(name: str) -> None:
     pins = {pin.name: pin for pin in locked(name)}
@@ -92,7 +98,8 @@ def test_no_index_and_no_path_is_named(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["test.txt", "compiler.txt", "peers.txt", "serve-cpu.txt", "serve-gpu.txt"]
+    "name",
+    ["test.txt", "compiler.txt", "peers.txt", "eval.txt", "serve-cpu.txt", "serve-gpu.txt"],
 )
 def test_every_pin_has_a_hash(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text()

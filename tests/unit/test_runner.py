@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from pythia_bento.engine.params import Request
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import (
     ContextLengthExceeded,
@@ -206,3 +207,17 @@ async def _reasons(stream) -> list[str | None]:
 
 def _tokens(answers) -> list[list[list[int]]]:
     return [[part.token_ids for part in answer] for answer in answers]
+
+
+@pytest.mark.parametrize(
+    ("setting", "request_", "words"),
+    [
+        ("max_n", ask(n=3), "n must be an integer between 1 and 2, not 3"),
+        ("max_logprobs", ask(logprobs=3), "logprobs must be an integer between 0 and 2, not 3"),
+        ("max_stop", ask(stop=("a", "b", "c")), "stop has 3 strings, but the limit is 2"),
+        ("max_prompt_tokens", ask((5, 6, 7)), "prompt has 3 tokens, but the limit is 2"),
+    ],
+)
+def test_limits_are_settings(setting: str, request_: Request, words: str) -> None:
+    with toy_runner(**{setting: 2}) as runner, pytest.raises(InvalidRequest, match=words):
+        runner.complete_sync([request_])

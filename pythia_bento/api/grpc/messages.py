@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from pythia_bento.api.grpc.generated import pythia_pb2 as pb
+from pythia_bento.api.info import limits
 from pythia_bento.api.parsing import parse
 from pythia_bento.api.schemas import GenerateRequest
 from pythia_bento.runner import PythiaRunner
@@ -49,13 +50,13 @@ def score_results(results: Iterable[Mapping[str, Any]]) -> pb.ScoreResponse:
     return pb.ScoreResponse(results=[_score_result(result) for result in results])
 
 
-def info(runner: PythiaRunner, limits: Mapping[str, Any]) -> pb.InfoResponse:
+def info(runner: PythiaRunner) -> pb.InfoResponse:
     """What is served."""
     response = pb.InfoResponse(
         model=runner.info.id,
         aliases=runner.info.aliases,
         fingerprint=runner.info.fingerprint,
-        limits=pb.Limits(**limits),
+        limits=pb.Limits(**asdict(limits(runner))),
     )
     if runner.info.provenance is not None:
         provenance = asdict(runner.info.provenance)

@@ -11,7 +11,6 @@ from pythia_bento.api.answer import Answer
 from pythia_bento.api.grpc import messages
 from pythia_bento.api.grpc.generated import pythia_pb2 as pb
 from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaServicer
-from pythia_bento.api.info import limits
 from pythia_bento.api.requests import make_request
 from pythia_bento.api.timings import Clock
 from pythia_bento.runner import PythiaRunner, new_request_id
@@ -27,7 +26,7 @@ class PythiaService(PythiaServicer):
 
     async def Info(self, request: pb.InfoRequest, context: Context) -> pb.InfoResponse:
         """See pythia.proto, here and below."""
-        return messages.info(self._runner, limits(self._runner))
+        return messages.info(self._runner)
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
         """One message for each step.

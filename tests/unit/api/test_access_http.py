@@ -44,9 +44,7 @@ async def test_a_known_key_enters(client: httpx.AsyncClient) -> None:
     assert (await client.get("/v1/models")).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/completions", "/v1/models", "/nowhere", "/v1//models", "/livez/"]
-)
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/models", "/none", "/v1//", "/livez/"])
 @pytest.mark.parametrize("key", ["", "unknown", ALICE + "x"])
 async def test_every_other_is_refused_alike(client: httpx.AsyncClient, path: str, key: str) -> None:
     response = await client.post(path, content=b"{" * MAX_BODY, headers=bearer(key))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import itertools
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,19 +17,13 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPTNeoXForCausalLM
 
 from pythia_bento.model.config import ModelConfig
+from tests.tools import tool
 
 ROOT = Path(__file__).resolve().parents[3]
 BUNDLED = ROOT / "pythia_bento" / "checkpoints" / "bundled"
 MANIFEST: dict[str, Any] = json.loads((BUNDLED / "manifest.json").read_text())
 STEPS: dict[str, Any] = MANIFEST["steps"]
 MAIN: str = MANIFEST["main"]
-
-
-def tool(name: str) -> ModuleType:
-    """A script of ``tools/``, imported as Python finds it when it is run from there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "tools"))
-        return importlib.import_module(name)
 
 
 def model_of(step: str) -> GPTNeoXForCausalLM:

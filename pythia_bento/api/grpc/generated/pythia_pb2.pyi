@@ -253,7 +253,7 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("context_tokens", "vocabulary", "cache_tokens", "max_n", "max_logprobs", "max_stop", "max_batch_size", "max_queue", "request_timeout", "max_body_bytes")
+    __slots__ = ("context_tokens", "vocabulary", "cache_tokens", "max_n", "max_logprobs", "max_stop", "max_batch_size", "max_queue", "request_timeout", "max_body_bytes", "max_prompt_tokens", "max_sequences")
     CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     CACHE_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -264,6 +264,8 @@ class Limits(_message.Message):
     MAX_QUEUE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     MAX_BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     context_tokens: int
     vocabulary: int
     cache_tokens: int
@@ -274,7 +276,9 @@ class Limits(_message.Message):
     max_queue: int
     request_timeout: float
     max_body_bytes: int
-    def __init__(self, context_tokens: _Optional[int] = ..., vocabulary: _Optional[int] = ..., cache_tokens: _Optional[int] = ..., max_n: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_stop: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., max_queue: _Optional[int] = ..., request_timeout: _Optional[float] = ..., max_body_bytes: _Optional[int] = ...) -> None: ...
+    max_prompt_tokens: int
+    max_sequences: int
+    def __init__(self, context_tokens: _Optional[int] = ..., vocabulary: _Optional[int] = ..., cache_tokens: _Optional[int] = ..., max_n: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_stop: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., max_queue: _Optional[int] = ..., request_timeout: _Optional[float] = ..., max_body_bytes: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., max_sequences: _Optional[int] = ...) -> None: ...
 
 class InfoResponse(_message.Message):
     __slots__ = ("model", "aliases", "fingerprint", "version", "commit", "files", "weights_sha256", "quantization", "dtype", "matmul", "backend", "batch_invariant", "same_weights", "limits")

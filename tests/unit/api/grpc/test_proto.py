@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_info_has_the_same_fields_everywhere() -> None:
 
 def test_limits_have_the_same_fields_everywhere() -> None:
     with toy_runner() as runner:
-        names = set(limits(runner))
+        names = set(asdict(limits(runner)))
     assert names == set(Limits.__slots__)
     assert names == {field.name for field in pythia_pb2.Limits.DESCRIPTOR.fields}
 

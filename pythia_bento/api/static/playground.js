@@ -1,0 +1,126 @@
+// The form, the state of a run, and what is said about the model.
+
+import { completion, servedModel } from "./api.js";
+import { TokenView } from "./tokens.js";
+
+const NUMBERS = ["max_tokens", "temperature", "top_p", "top_k", "seed", "logprobs"];
+const field = (id) => document.getElementById(id);
+const view = new TokenView(field("tokens"), field("tooltip"));
+let running; // AbortController of the run
+
+function request() {
+  const body = { prompt: field("prompt").value };
+  for (const name of NUMBERS) {
+    if (field(name).value !== "") body[name] = Number(field(name).value);
+  }
+  body.logprobs ??= 0; // without log-probabilities there is nothing to colour
+  if (field("stop").value) body.stop = [field("stop").value];
+  if (field("echo").checked) body.echo = true;
+  return body;
+}
+
+async function run(event) {
+  event?.preventDefault();
+  if (running) return;
+  running = new AbortController();
+  const body = request();
+  begin(body.echo ? [...body.prompt].length : 0);
+  const state = { tokens: 0, reason: "", started: performance.now() };
+  try {
+    for await (const part of completion(body, field("key").value, running.signal)) {
+      receive(part, state);
+    }
+    say(summary(state));
+  } catch (error) {
+    if (error.name === "AbortError") say(`${summary(state)}, stopped`);
+    else fail(error);
+  } finally {
+    view.finish();
+    running = undefined;
+    enable();
+  }
+}
+
+function receive({ choices, usage }, state) {
+  for (const choice of choices) {
+    view.append(choice);
+    state.tokens += choice.logprobs?.tokens.length ?? 0;
+    state.reason = choice.finish_reason ?? state.reason;
+  }
+  if (usage) state.tokens = usage.completion_tokens;
+  say(`${state.tokens} tokens …`);
+}
+
+function summary({ tokens, reason, started }) {
+  const seconds = (performance.now() - started) / 1000;
+  const ended = { stop: ", ended by itself or at the stop string", length: ", cut at max tokens" };
+  return `${tokens} tokens in ${seconds.toFixed(2)} s${ended[reason] ?? ""}`;
+}
+
+function begin(promptLength) {
+  field("error").hidden = true;
+  view.clear(promptLength);
+  say("waiting for the first token …");
+  enable();
+}
+
+function enable() {
+  field("run").disabled = Boolean(running);
+  field("stop-button").disabled = !running;
+  field("tokens").setAttribute("aria-busy", String(Boolean(running)));
+}
+
+function say(text) {
+  field("status").textContent = text;
+}
+
+function fail(error) {
+  say("");
+  field("error").textContent = error.message;
+  field("error").hidden = false;
+}
+
+async function showModel() {
+  try {
+    const model = await servedModel(field("key").value);
+    field("model").textContent = `${model.id}, context ${model.max_model_len} tokens`;
+    showProvenance(model);
+  } catch (error) {
+    field("model").textContent = `No model to show: ${error.message}.`;
+  }
+}
+
+function showProvenance({ system_fingerprint, provenance }) {
+  const { files, same_weights, ...rest } = provenance ?? {};
+  const named = Object.entries(rest).map(([name, value]) => [name.replaceAll("_", " "), value]);
+  const rows = [["fingerprint", system_fingerprint], ...named];
+  for (const branch of same_weights ?? []) rows.push(["same weights", branch]);
+  for (const [name, sha256] of Object.entries(files ?? {})) rows.push([name, sha256]);
+  const cells = rows.flatMap(([name, value]) => {
+    const term = document.createElement("dt");
+    const text = document.createElement("dd");
+    term.textContent = name;
+    text.textContent = String(value ?? "none");
+    return [term, text];
+  });
+  document.querySelector("#provenance dl").replaceChildren(...cells);
+}
+
+function showCurl() {
+  const url = new URL("v1/completions", document.baseURI);
+  const key = field("key").value ? " \\\n  -H \"Authorization: Bearer $KEY\"" : "";
+  const json = JSON.stringify(request()).replaceAll("'", "'\\''");
+  field("curl").textContent =
+    `curl ${url} -H 'Content-Type: application/json'${key} \\\n  -d '${json}'`;
+}
+
+field("form").addEventListener("submit", run);
+field("form").addEventListener("input", showCurl);
+field("key").addEventListener("change", showModel);
+field("stop-button").addEventListener("click", () => running?.abort());
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run(event);
+  if (event.key === "Escape") running?.abort();
+});
+showCurl();
+showModel();

@@ -1,0 +1,136 @@
+// The tokens of an answer as coloured spans, and the tooltip with a token's alternatives.
+
+const SURPRISING = -6; // natural log-probability at the far end of the scale: 1 in 400
+
+export class TokenView {
+  constructor(box, tooltip) {
+    this.box = box;
+    this.tooltip = tooltip;
+    box.addEventListener("pointerover", (event) => this.#show(event.target));
+    box.addEventListener("pointerleave", () => this.#hide());
+    box.addEventListener("focusin", (event) => this.#show(event.target));
+    box.addEventListener("focusout", () => this.#hide());
+    box.addEventListener("keydown", (event) => this.#move(event));
+    document.addEventListener("keydown", (event) => event.key === "Escape" && this.#hide());
+    this.clear(0);
+  }
+
+  // The first promptLength code points of the next text are the prompt.
+  clear(promptLength) {
+    this.box.replaceChildren();
+    this.text = []; // code points: the server counts offsets in them
+    this.tokens = [];
+    this.promptLength = promptLength;
+    this.#hide();
+  }
+
+  // One choice of one event. Text may come later than the tokens it is made of.
+  append({ text, logprobs }) {
+    const unfinished = this.tokens.findLastIndex((token) => token.offset < this.text.length);
+    this.text.push(...text);
+    for (const [index, name] of (logprobs?.tokens ?? []).entries()) {
+      this.#add({
+        name,
+        logprob: logprobs.token_logprobs[index],
+        top: logprobs.top_logprobs[index],
+        offset: logprobs.text_offset[index],
+      });
+    }
+    this.#spell(Math.max(unfinished, 0), false);
+  }
+
+  // All text is there: tokens without any of it are shown by name.
+  finish() {
+    this.#spell(0, true);
+  }
+
+  #add(token) {
+    const span = document.createElement("span");
+    span.className = "token";
+    span.tabIndex = -1;
+    span.role = "option";
+    span.classList.toggle("first", token.logprob === null);
+    span.classList.toggle("prompt", token.offset < this.promptLength);
+    span.style.setProperty("--surprise", Math.min((token.logprob ?? 0) / SURPRISING, 1).toFixed(3));
+    this.tokens.push({ ...token, span });
+    this.box.append(span);
+  }
+
+  #spell(from, complete) {
+    for (let index = from; index < this.tokens.length; index++) {
+      const { offset, span, name } = this.tokens[index];
+      const end = this.tokens[index + 1]?.offset ?? this.text.length;
+      const own = this.text.slice(offset, end).join("");
+      span.classList.toggle("unseen", complete && own === "");
+      span.classList.toggle("newline", own.startsWith("\n"));
+      span.textContent = complete && own === "" ? name : own;
+    }
+  }
+
+  #move(event) {
+    const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
+    if (!(event.key in steps) || this.tokens.length === 0) return;
+    event.preventDefault();
+    const now = this.tokens.findIndex((token) => token.span === document.activeElement);
+    const wanted = now < 0 ? 0 : now + steps[event.key];
+    this.tokens[Math.min(Math.max(wanted, 0), this.tokens.length - 1)].span.focus();
+  }
+
+  #show(target) {
+    const token = this.tokens.find(({ span }) => span === target);
+    if (!token) return this.#hide();
+    this.tooltip.replaceChildren(...describe(token));
+    this.tooltip.hidden = false;
+    this.shown = target;
+    target.setAttribute("aria-describedby", this.tooltip.id);
+    this.#place(target);
+  }
+
+  #hide() {
+    this.tooltip.hidden = true;
+    this.shown?.removeAttribute("aria-describedby");
+    this.shown = undefined;
+  }
+
+  // Below the token's first line, inside the card.
+  #place(target) {
+    const card = this.tooltip.offsetParent.getBoundingClientRect();
+    const rect = target.getClientRects()[0] ?? target.getBoundingClientRect();
+    const room = card.width - this.tooltip.offsetWidth - 8;
+    this.tooltip.style.left = `${Math.max(Math.min(rect.left - card.left, room), 8)}px`;
+    this.tooltip.style.top = `${rect.bottom - card.top + 6}px`;
+  }
+}
+
+function describe({ name, logprob, top }) {
+  const title = element("strong", visible(name));
+  if (logprob === null) return [title, element("div", "the first token: nothing comes before it")];
+  const line = element("div", `probability ${percent(logprob)}, log-probability ${logprob.toFixed(4)}`);
+  const rows = Object.entries(top).sort(([, a], [, b]) => b - a);
+  const table = element("table");
+  for (const [other, value] of rows) {
+    const row = table.insertRow();
+    row.className = other === name ? "chosen" : "";
+    row.insertCell().textContent = visible(other);
+    row.insertCell().textContent = percent(value);
+    const bar = element("i");
+    bar.style.setProperty("--share", Math.exp(value).toFixed(4));
+    row.insertCell().append(bar);
+  }
+  return [title, line, table];
+}
+
+function element(tag, text = "") {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  return made;
+}
+
+function percent(logprob) {
+  const share = 100 * Math.exp(logprob);
+  return share >= 0.01 ? `${share.toFixed(2)} %` : "under 0.01 %";
+}
+
+function visible(text) {
+  return text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
+}

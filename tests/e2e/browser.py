@@ -1,0 +1,82 @@
+"""A real headless Chromium, driven through the system's chromedriver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+WAIT_SECONDS = 30
+
+
+class Browser:
+    """One window."""
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
+
+    def open(self, url: str) -> None:
+        self.driver.get(url)
+
+    def __call__(self, selector: str) -> WebElement:
+        """The first element."""
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def type(self, selector: str, text: object) -> None:
+        """In place of what stands there."""
+        self(selector).clear()
+        self(selector).send_keys(str(text))
+
+    def run(self, script: str, *arguments: object) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        """Until it is true; what it gave."""
+        return WebDriverWait(self.driver, WAIT_SECONDS, 0.05).until(lambda _: condition())
+
+    def console(self) -> list[str]:
+        """Errors since the last call; what the page was not allowed to do is among them."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def hosts(self) -> set[str]:
+        """Where the page loaded anything from."""
+        entries = "performance.getEntriesByType('resource').map(entry => entry.name)"
+        return {name.split("/")[2] for name in self.run(f"return {entries}")}
+
+
+@contextlib.contextmanager
+def chromium(width: int = 1200, height: int = 900) -> Iterator[Browser]:
+    """Start one; raises AssertionError where it is not installed."""
+    options = ChromeOptions()
+    options.binary_location = _command("chromium")
+    options.add_argument("--headless=new")
+    options.add_argument(f"--window-size={width},{height}")
+    options.add_argument("--disable-dev-shm-usage")  # containers have little of it
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")  # Chromium's sandbox refuses root
+    options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
+    driver = Chrome(options, Service(_command("chromedriver")))
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()
+
+
+def _command(name: str) -> str:
+    path = shutil.which(name)
+    assert path, (
+        f"the playground's tests need {name}; on Debian and Ubuntu: "
+        "apt-get install chromium chromium-driver"
+    )
+    return path

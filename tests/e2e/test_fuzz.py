@@ -1,0 +1,12 @@
+"""Some hundreds of schemathesis' cases; ``make fuzz`` runs many thousands."""
+
+from __future__ import annotations
+
+from tests.e2e.serving import Server
+from tests.fuzz.http import fuzz
+
+
+def test_schemathesis_finds_nothing(guarded: Server) -> None:
+    result = fuzz(guarded, examples=25, seed=1)
+    assert result.passed, result.report
+    assert result.cases > 500, result.report

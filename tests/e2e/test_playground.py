@@ -1,0 +1,239 @@
+"""The playground as people use it: a real browser, a real server."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from selenium.webdriver import ActionChains, Keys
+
+from tests.e2e.browser import Browser, chromium
+from tests.e2e.serving import Server
+from tests.fuzz.http import KEY
+
+PROMPT = "Once upon a time"
+FIELDS = {"max_tokens": 40, "temperature": 0.9, "top_p": 0.95, "top_k": 50, "seed": 3}
+
+# Counts of tokens on the page, one for each time it was changed, until the answer is complete.
+_WATCH = """
+window.counts = [];
+const box = document.getElementById("tokens");
+new MutationObserver(() => counts.push(box.childElementCount)).observe(box, {childList: true});
+"""
+_STOP_AT_FIRST = """
+const box = document.getElementById("tokens"), stop = document.getElementById("stop-button");
+new MutationObserver(() => box.childElementCount && stop.click()).observe(box, {childList: true});
+"""
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(window: Browser, server: Server) -> Iterator[Browser]:
+    """The playground, fresh, of a server without keys. Nothing was refused to it in the end."""
+    window.open(f"{server.url}/playground")
+    window.wait(lambda: "context 512 tokens" in window("#model").text)
+    window.console()
+    yield window
+    assert window.hosts() == {server.url.removeprefix("http://")}
+
+
+def fill(page: Browser, **fields: object) -> None:
+    for name, value in fields.items():
+        page.type(f"#{name}", value)
+
+
+def generate(page: Browser) -> None:
+    page("#run").click()
+    page.wait(lambda: "tokens in" in page("#status").text or page("#error").is_displayed())
+
+
+def test_a_prompt_is_continued_token_by_token(page: Browser, server: Server) -> None:
+    fill(page, prompt=PROMPT, logprobs=4, **FIELDS)
+    page.run(_WATCH)
+    generate(page)
+    expected = ask(server, {"prompt": PROMPT, "logprobs": 4, **FIELDS})
+    assert page.run("return document.getElementById('tokens').textContent") == expected["text"]
+    tokens = page.all(".token")
+    assert len(tokens) == len(expected["logprobs"]["tokens"]) > 10
+    counts = page.run("return counts")
+    assert len(set(counts)) > 5 and counts == sorted(counts)
+    assert page("#status").text.startswith(f"{len(tokens)} tokens in ")
+    assert page.console() == []
+
+
+def test_a_token_tells_its_alternatives_to_the_pointer(page: Browser, server: Server) -> None:
+    fill(page, prompt=PROMPT, logprobs=4, **FIELDS)
+    generate(page)
+    logprobs = ask(server, {"prompt": PROMPT, "logprobs": 4, **FIELDS})["logprobs"]
+    assert not page("#tooltip").is_displayed()
+    for index in (0, 7):
+        ActionChains(page.driver).move_to_element(page.all(".token")[index]).perform()
+        page.wait(page("#tooltip").is_displayed)
+        assert alternatives(page) == expected_alternatives(logprobs["top_logprobs"][index])
+        value = logprobs["token_logprobs"][index]
+        assert f"log-probability {value:.4f}" in page("#tooltip").text
+        assert page("#tooltip tr.chosen td").text == shown(logprobs["tokens"][index])
+    ActionChains(page.driver).move_to_element(page("h1")).perform()
+    page.wait(lambda: not page("#tooltip").is_displayed())
+
+
+def test_a_token_tells_its_alternatives_to_the_keyboard(page: Browser, server: Server) -> None:
+    fill(page, prompt=PROMPT, logprobs=2, **FIELDS)
+    page("#prompt").send_keys(Keys.CONTROL, Keys.ENTER)
+    page.wait(lambda: "tokens in" in page("#status").text)
+    page("#tokens").send_keys(Keys.ARROW_RIGHT)
+    page.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    focused = page.driver.switch_to.active_element
+    assert focused == page.all(".token")[1]
+    top = ask(server, {"prompt": PROMPT, "logprobs": 2, **FIELDS})["logprobs"]["top_logprobs"][1]
+    assert alternatives(page) == expected_alternatives(top)
+    assert focused.get_attribute("aria-describedby") == "tooltip"
+    focused.send_keys(Keys.ESCAPE)
+    assert not page("#tooltip").is_displayed()
+
+
+def test_colour_follows_the_log_probability(page: Browser, server: Server) -> None:
+    fill(page, prompt=PROMPT, logprobs=0, **FIELDS)
+    generate(page)
+    values = ask(server, {"prompt": PROMPT, "logprobs": 0, **FIELDS})["logprobs"]["token_logprobs"]
+    colours = [token.value_of_css_property("background-color") for token in page.all(".token")]
+    by_value = dict(sorted(zip(values, colours, strict=True)))
+    certain = [colour for value, colour in by_value.items() if value > -1e-4]
+    assert certain and len(set(certain)) == 1
+    assert by_value[min(values)] != certain[0]
+
+
+def test_the_prompt_is_scored_and_bytes_become_characters(page: Browser, server: Server) -> None:
+    prompt = "Once, a café 🙂 in"
+    fill(page, prompt=PROMPT, **{**FIELDS, "max_tokens": 3})
+    page.run("document.getElementById('prompt').value = arguments[0]", prompt)
+    page("#echo").click()
+    generate(page)
+    body = {"prompt": prompt, "echo": True, "logprobs": 5, **FIELDS, "max_tokens": 3}
+    expected = ask(server, body)
+    tokens = page.all(".token")
+    assert len(tokens) == len(expected["logprobs"]["tokens"])
+    text = page.run("return [...arguments[0]].map(token => token.textContent)", tokens)
+    # Characters of several tokens stand once; the tokens without a character show their names.
+    seen = [
+        part for part, token in zip(text, tokens, strict=True) if "unseen" not in classes(token)
+    ]
+    assert "".join(seen) == expected["text"]
+    assert any("unseen" in classes(token) for token in tokens)
+    assert "first" in classes(tokens[0])
+    assert ["prompt" in classes(token) for token in tokens] == [
+        offset < len(prompt) for offset in expected["logprobs"]["text_offset"]
+    ]
+
+
+def test_stop_ends_the_answer(page: Browser) -> None:
+    fill(page, prompt=PROMPT, max_tokens=500, temperature=20)
+    page.run(_STOP_AT_FIRST)
+    generate(page)
+    assert page("#status").text.endswith("stopped")
+    assert 0 < len(page.all(".token")) < 400
+    assert not page("#stop-button").is_enabled() and page("#run").is_enabled()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("max_tokens", 9999, "the model's context is 512 tokens"),
+        ("prompt", "", "prompt is empty"),
+        ("logprobs", 99, "logprobs must be an integer between 0 and 20"),
+    ],
+)
+def test_errors_are_sentences(page: Browser, field: str, value: object, words: str) -> None:
+    page.run("document.getElementById('form').noValidate = true")
+    fill(page, prompt=PROMPT)
+    fill(page, **{field: value})
+    generate(page)
+    assert words in page("#error").text
+    fill(page, prompt=PROMPT, max_tokens=3, logprobs=1)
+    generate(page)
+    assert not page("#error").is_displayed()
+
+
+def test_provenance_is_what_models_says(page: Browser, server: Server) -> None:
+    [model] = httpx.get(f"{server.url}/v1/models").json()["data"]
+    page("#provenance summary").click()
+    text = page("#provenance").text
+    assert page("#model").text == f"{model['id']}, context 512 tokens"
+    for value in (model["system_fingerprint"], model["provenance"]["commit"]):
+        assert value in text
+    for name, sha256 in model["provenance"]["files"].items():
+        assert name in text and sha256 in text
+
+
+def test_a_server_with_keys_asks_for_one(window: Browser, guarded: Server) -> None:
+    window.open(f"{guarded.url}/playground")
+    window.wait(lambda: "an API key is required" in window("#model").text)
+    fill(window, prompt=PROMPT, max_tokens=5)
+    generate(window)
+    assert "an API key is required" in window("#error").text
+    window.type("#key", KEY + Keys.TAB)
+    window.wait(lambda: "context 512 tokens" in window("#model").text)
+    generate(window)
+    assert window("#status").text.startswith("5 tokens in ")
+    assert not window("#error").is_displayed()
+    assert KEY not in window("#curl").get_attribute("textContent")
+    stored = "return [document.cookie, localStorage.length, sessionStorage.length]"
+    assert window.run(stored) == ["", 0, 0]
+
+
+def test_the_page_of_the_api_lists_its_operations(window: Browser, server: Server) -> None:
+    window.console()
+    window.open(f"{server.url}/")
+    window.wait(lambda: len(window.all(".opblock")) > 3)
+    listed = {element.text for element in window.all(".opblock-summary-path")}
+    assert {"/v1/completions", "/tokenize", "/generate", "/score", "/metrics"} <= listed
+    assert window.hosts() == {server.url.removeprefix("http://")}
+    assert window.console() == []
+
+
+@pytest.mark.parametrize("path", ["/", "/playground"])
+def test_pages_allow_no_other_host(server: Server, path: str) -> None:
+    headers = httpx.get(server.url + path).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+    assert not {"http:", "https:", "*", "'unsafe-eval'"} & set(policy.replace(";", "").split())
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def ask(server: Server, body: dict[str, Any]) -> dict[str, Any]:
+    """The one choice."""
+    response = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)
+    assert response.status_code == 200, response.text
+    [choice] = response.json()["choices"]
+    return choice
+
+
+def alternatives(page: Browser) -> list[tuple[str, str]]:
+    script = """return [...document.querySelectorAll("#tooltip tr")]
+        .map(row => [row.cells[0].textContent, row.cells[1].textContent])"""
+    return [(token, share) for token, share in page.run(script)]
+
+
+def expected_alternatives(top: dict[str, float]) -> list[tuple[str, str]]:
+    return [(shown(token), percent(value)) for token, value in top.items()]
+
+
+def shown(token: str) -> str:
+    return token.replace(" ", "␣").replace("\n", "⏎")
+
+
+def percent(logprob: float) -> str:
+    share = 100 * math.exp(logprob)
+    return f"{share:.2f} %" if share >= 0.01 else "under 0.01 %"
+
+
+def classes(element: Any) -> list[str]:
+    return element.get_attribute("class").split()
