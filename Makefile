@@ -45,7 +45,7 @@ lint: $(READY)  ## ruff and mypy
 proto:  ## make the gRPC code from the .proto files, with the generator that is pinned for it
 	[ -x .venv-proto/bin/python ] || $(PYTHON) -m venv .venv-proto
 	.venv-proto/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/proto.txt
-	.venv-proto/bin/python tools/make_proto.py
+	.venv-proto/bin/python tools/make_proto.py $(ARGS)
 
 bench: $(READY)  ## speed beside other engines on this machine (ARGS=... goes to the benchmark)
 	$(BIN)/python -m bench.cpu $(ARGS)

@@ -39,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python tools/make_proto.py", description=__doc__)
     parser.add_argument("output", type=Path, nargs="?", default=GENERATED)
     output = parser.parse_args().output
+    output.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
         protoc(*(f"--{kind}_out={made}" for kind in ("python", "pyi", "grpc_python")))
