@@ -1,8 +1,8 @@
 """What a transport adds to the engine's own time: ``python -m bench.overhead``.
 
 Starts the service as a user would (``bentoml serve``), and asks it and an engine in this process
-the same small questions, one at a time and by turns. A transport's overhead is its median less
-the engine's.
+the same small questions, one at a time and by turns of some. A transport's overhead is its median
+less the engine's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pythia_bento.settings import Settings
 ENGINE, GRPC, HTTP = "engine", "grpc", "http"
 GOAL_MS = 1.0  # gRPC over the engine's own time, unary
 PROMPT_TOKENS = 8
-ROUNDS, WARM_UP = 400, 40
+ROUNDS, TURN = 400, 20
 
 Question = Callable[[list[int]], Awaitable[None]]
 
@@ -148,17 +148,27 @@ def _tasks(
 async def _by_turns(
     questions: dict[str, Question], rounds: int, vocabulary: int
 ) -> dict[str, list[float]]:
-    """Seconds of each answer; prompts differ, so that no cache helps, and are the same for all."""
+    """Seconds of each answer; prompts differ, so that no cache helps, and are the same for all.
+
+    A turn is some questions long: the engine's threads go on looking for work for a moment, and
+    should not do so while the server's engine answers.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in questions}
     numbers = random.Random(0)
-    for number in range(WARM_UP + rounds):
-        ids = [numbers.randrange(vocabulary) for _ in range(PROMPT_TOKENS)]
+    for turn in range(1 + -(-rounds // TURN)):
+        prompts = [
+            [numbers.randrange(vocabulary) for _ in range(PROMPT_TOKENS)] for _ in range(TURN)
+        ]
         for name, question in questions.items():
-            start = time.perf_counter()
-            await question(ids)
-            if number >= WARM_UP:
-                seconds[name].append(time.perf_counter() - start)
+            found = [await _seconds(question, ids) for ids in prompts]
+            seconds[name] += found if turn else []  # the first turn warms up
     return seconds
+
+
+async def _seconds(question: Question, ids: list[int]) -> float:
+    start = time.perf_counter()
+    await question(ids)
+    return time.perf_counter() - start
 
 
 def _overhead(task: str, transport: str, seconds: dict[str, list[float]]) -> Overhead:

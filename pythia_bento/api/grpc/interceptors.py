@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("bentoml.access")  # one switch with BentoML's log of HTTP
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Method: TypeAlias = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
+Behavior: TypeAlias = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,11 @@ class Call:
     """One call of a method."""
 
     method: str  # "/package.Service/Method"
-    metadata: dict[str, str | bytes]
     context: ServicerContext[Any, Any]
+
+    def metadata(self) -> dict[str, str | bytes]:
+        """What the caller sent beside the message."""
+        return dict(self.context.invocation_metadata() or ())
 
     @property
     def peer(self) -> str:
@@ -51,9 +54,12 @@ class Call:
 class Interceptor(ServerInterceptor, ABC):
     """Changes how the methods of this project's services are run."""
 
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}  # by method: nothing in them is of one call
+
     @abstractmethod
-    def wrapped(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
-        """The handler for one call."""
+    def wrapped(self, handler: Handler, method: str) -> Handler:
+        """The handler to use in place of ``handler``."""
 
     async def intercept_service(
         self,
@@ -61,10 +67,13 @@ class Interceptor(ServerInterceptor, ABC):
         details: grpc.HandlerCallDetails,
     ) -> Handler:
         """Called by grpc for each call."""
+        if known := self._handlers.get(details.method):
+            return known
         handler = await continuation(details)
         if handler is None or not details.method.startswith(OURS):
             return handler  # type: ignore[return-value]  # None: there is no such method
-        return self.wrapped(handler, details)
+        self._handlers[details.method] = wrapped = self.wrapped(handler, details.method)
+        return wrapped
 
 
 class Around(Interceptor):
@@ -74,22 +83,22 @@ class Around(Interceptor):
     def around(self, call: Call) -> AbstractAsyncContextManager[None]:
         """What happens before and after."""
 
-    def wrapped(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
+    def wrapped(self, handler: Handler, method: str) -> Handler:
         """See Interceptor."""
-        inner = _method(handler)
+        inner = _behavior(handler)
 
-        async def method(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            metadata = dict(details.invocation_metadata or ())
-            async with self.around(Call(details.method, metadata, context)):
+        async def behavior(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            async with self.around(Call(method, context)):
                 return await inner(request, context)
 
-        return _replaced(handler, method, handler.request_deserializer)
+        return _replaced(handler, behavior, handler.request_deserializer)
 
 
 class Tracing(Around):
     """A span for each call, child of the span that the client names (W3C traceparent)."""
 
     def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
         self._tracer = tracer
 
     @asynccontextmanager
@@ -98,7 +107,7 @@ class Tracing(Around):
         service, _, method = call.method[1:].partition("/")
         with self._tracer.start_as_current_span(
             call.method[1:],
-            context=propagate.extract(call.metadata),
+            context=propagate.extract(call.metadata()),
             kind=SpanKind.SERVER,
             attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
         ) as span:
@@ -116,6 +125,7 @@ class Records(Around):
     """A line of log and the metrics of each call, when its answer is on its way."""
 
     def __init__(self, metrics: GrpcMetrics) -> None:
+        super().__init__()
         self._metrics = metrics
 
     @asynccontextmanager
@@ -157,12 +167,13 @@ class ApiKeys(Around):
     """Who may ask, by the metadata ``authorization: Bearer <key>``."""
 
     def __init__(self, access: AccessControl) -> None:
+        super().__init__()
         self._access = access
 
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
         """See Interceptor."""
-        key = call.metadata.get("authorization")
+        key = call.metadata().get("authorization")
         with self._access.enter(key if isinstance(key, str) else None):
             yield
 
@@ -170,19 +181,19 @@ class ApiKeys(Around):
 class Messages(Interceptor):
     """Innermost: bytes that are no message are the caller's mistake; grpc would say UNKNOWN."""
 
-    def wrapped(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
+    def wrapped(self, handler: Handler, method: str) -> Handler:
         """See Interceptor."""
-        inner, deserialize = _method(handler), handler.request_deserializer or bytes
+        inner, deserialize = _behavior(handler), handler.request_deserializer or bytes
 
-        async def method(data: bytes, context: ServicerContext[Any, Any]) -> Any:
+        async def behavior(data: bytes, context: ServicerContext[Any, Any]) -> Any:
             try:
                 request = deserialize(data)
             except Exception:  # protobuf's implementations raise each their own
-                name = details.method[1:]
-                raise InvalidRequest(f"the message is not a request of {name}") from None
+                message = f"the message is not a request of {method[1:]}"
+                raise InvalidRequest(message) from None
             return await inner(request, context)
 
-        return _replaced(handler, method, None)
+        return _replaced(handler, behavior, None)
 
 
 def _log(call: Call, code: grpc.StatusCode, seconds: float) -> None:
@@ -206,15 +217,15 @@ def _code(error: BaseException, call: Call) -> grpc.StatusCode:
     return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
 
 
-def _method(handler: Handler) -> Method:
-    return cast(Method, handler.unary_stream or handler.unary_unary)
+def _behavior(handler: Handler) -> Behavior:
+    return cast(Behavior, handler.unary_stream or handler.unary_unary)
 
 
-def _replaced(handler: Handler, method: Method, deserializer: Any) -> Handler:
-    """The same handler with another method; ours take one request each."""
+def _replaced(handler: Handler, behavior: Behavior, deserializer: Any) -> Handler:
+    """The same handler with another behavior; our methods take one request each."""
     kind: Any = (
         grpc.unary_stream_rpc_method_handler
         if handler.response_streaming
         else grpc.unary_unary_rpc_method_handler
     )
-    return cast(Handler, kind(method, deserializer, handler.response_serializer))
+    return cast(Handler, kind(behavior, deserializer, handler.response_serializer))
