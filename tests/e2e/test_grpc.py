@@ -14,15 +14,19 @@ import grpc
 import httpx
 import openai
 import pytest
+import torch
 from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bench import overhead
 from pythia_bento import __version__
 from pythia_bento.api.grpc.generated import pythia_pb2 as pb
 from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.checkpoints.manifest import find_bundled
 from pythia_bento.client import AsyncClient, Client, Generation, Score, ScoreItem
 from pythia_bento.errors import InvalidRequest
+from pythia_bento.runner import PythiaRunner
+from pythia_bento.settings import Settings
 from tests.bentoml_stub import bentoml_stub
 from tests.e2e.serving import BENTOML, ROOT, START_SECONDS, Server, environment, free_port, serve
 
@@ -186,6 +190,20 @@ def test_cancel_and_deadline_free_the_sequences_at_the_next_step(server: Server)
         assert f'pythia_grpc_calls_total{{code="{code}",method="/pythia.v1.Pythia/Generate"}}' in (
             page
         )
+
+
+async def test_overhead_is_measured(server: Server) -> None:
+    torch.set_num_threads(1)
+    with PythiaRunner.load(Settings(device="cpu")) as runner:
+        target = f"127.0.0.1:{server.grpc_port}"
+        results = await overhead.measure(server.url, target, runner, rounds=2)
+    found = {(result.task, result.transport): result for result in results}
+    assert len(found) == 6
+    for (_, transport), result in found.items():
+        assert result.p50_ms > 0
+        assert transport != overhead.ENGINE or result.over_engine_ms == 0
+    assert len(overhead.table(results).splitlines()) == 7
+    assert len(overhead.goals(results).splitlines()) == 3
 
 
 def test_health(server: Server) -> None:
