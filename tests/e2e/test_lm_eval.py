@@ -90,6 +90,11 @@ def test_every_figure_is_that_of_the_hf_backend(
             assert mine == other
 
 
+def test_the_batch_size_does_not_change_a_bit(runs: dict[str, Any]) -> None:
+    one, other = (runs[f"server-{size}"] for size in BATCH_SIZES)
+    assert one["answers"] == other["answers"]
+
+
 def test_what_is_compared_is_not_trivial(runs: dict[str, Any]) -> None:
     flags = [answer for answer in flat(runs["hf"], "bundled_words") if isinstance(answer, bool)]
     assert (len(flags), set(flags)) == (DOCS, {True, False})
