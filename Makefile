@@ -1,6 +1,6 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu fuzz lint bench bench-peers eval lock clean bento image image-check
+.PHONY: help serve test test-gpu fuzz lint proto bench bench-peers eval lock clean bento image image-check
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -42,6 +42,11 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+proto:  ## make the gRPC code from the .proto files, with the generator that is pinned for it
+	[ -x .venv-proto/bin/python ] || $(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/proto.txt
+	.venv-proto/bin/python tools/make_proto.py $(ARGS)
+
 bench: $(READY)  ## speed beside other engines on this machine (ARGS=... goes to the benchmark)
 	$(BIN)/python -m bench.cpu $(ARGS)
 
@@ -65,7 +70,7 @@ lock: $(READY)  ## resolve requirements/*.txt anew
 	requirements/lock
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(EVAL) .venv-peers build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(EVAL) .venv-peers .venv-proto build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis pythia_bento/model/kernels/cpu/lib
 
 $(READY): pyproject.toml requirements/test.txt requirements/compiler.txt

@@ -7,9 +7,10 @@ import gc
 import os
 import signal
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
 from pydantic import WithJsonSchema
 
 from pythia_bento import packaging
@@ -23,6 +24,9 @@ from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.progress import ProgressBars
 from pythia_bento.runner import PythiaRunner
 from pythia_bento.settings import load_settings, wants_gpu
+
+if TYPE_CHECKING:
+    from pythia_bento.api.grpc.server import GrpcServer
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
 Item = Annotated[Any, WithJsonSchema(ScoreItem.model_json_schema())]
@@ -63,6 +67,7 @@ class Pythia:
 
     def __init__(self) -> None:
         self._runner: PythiaRunner | None = None
+        self._grpc: GrpcServer | None = None
 
     @bentoml.on_deployment
     @staticmethod
@@ -85,6 +90,7 @@ class Pythia:
             _give_up(error.message)
         for app in (openai_app, tokenizer_app, pages_app):
             app.state.runner = self._runner
+        await self._start_grpc(self._runner)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
@@ -94,6 +100,8 @@ class Pythia:
         """End what is open and free the model."""
         for app in (openai_app, tokenizer_app, pages_app):
             app.state.runner = None
+        if self._grpc is not None:
+            await self._grpc.stop()
         if self._runner is not None:
             await asyncio.to_thread(self._runner.close)
 
@@ -101,7 +109,10 @@ class Pythia:
     async def generate(self, **fields: Any) -> dict[str, Any]:
         """Continue a prompt."""
         try:
-            return await native.generate(self.runner, GenerateRequest.model_construct(**fields))
+            body = GenerateRequest.model_construct(**fields)
+            if body.stream:
+                return await native.stream(self.runner, body)  # type: ignore[return-value]
+            return await native.generate(self.runner, body)
         except PythiaError as error:
             return error_response(error)  # type: ignore[return-value]
 
@@ -126,7 +137,22 @@ class Pythia:
         return self._runner is None or self._runner.is_ready
 
     async def __metrics__(self, text: str) -> str:
-        return text + engine_metrics(self.runner.stats())
+        calls = self._grpc.metrics() if self._grpc else ""
+        return text + engine_metrics(self.runner.stats()) + calls
+
+    async def _start_grpc(self, runner: PythiaRunner) -> None:
+        if settings.grpc_port == 0:
+            return
+        # Imported here: only the process that serves needs it.
+        from pythia_bento.api.grpc.server import GrpcServer
+
+        try:
+            self._grpc = GrpcServer(
+                runner, settings, access, BentoMLContainer.tracer_provider.get()
+            )
+            await self._grpc.start()
+        except PythiaError as error:
+            _give_up(error.message)
 
 
 Pythia.add_asgi_middleware(AccessMiddleware, access=access)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +25,16 @@ class Server:
     """A service that is ready."""
 
     port: int
+    grpc_port: int
     process: subprocess.Popen[bytes]
 
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def grpc_target(self) -> str:
+        return f"{HOST}:{self.grpc_port}"
 
     def cpu_seconds(self) -> float:
         """Processor time of all its processes so far."""
@@ -41,23 +46,31 @@ class Server:
 @contextmanager
 def serve(settings: Mapping[str, str], target: str = "service:Pythia") -> Iterator[Server]:
     """``bentoml serve``; ``settings`` are environment variables."""
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port = free.getsockname()[1]
+    port, grpc_port = _free_ports(2)
     command = [
         *(sys.executable, "-m", "bentoml", "serve", target),
         *("--host", HOST, "--port", str(port)),
     ]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=_environment(settings), stdout=subprocess.DEVNULL
+    environment = _environment(
+        {"PYTHIA_GRPC_HOST": HOST, "PYTHIA_GRPC_PORT": str(grpc_port), **settings}
     )
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     try:
-        server = Server(port, process)
+        server = Server(port, grpc_port, process)
         _wait_until_ready(server)
         yield server
     finally:
         process.terminate()
         process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Different ports that nobody listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def _environment(settings: Mapping[str, str]) -> dict[str, str]:

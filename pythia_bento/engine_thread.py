@@ -15,6 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -186,6 +187,8 @@ class EngineThread:
         self._open: dict[str, _Open] = {}
         self._in_flight = 0  # sequences
         self._end: EngineUnavailable | None = None
+        self.ended: Future[None] = Future()
+        """Done when the thread has ended everything, for whatever reason."""
         self._thread = threading.Thread(target=self._run, name="pythia-engine", daemon=True)
         self._thread.start()
 
@@ -249,6 +252,7 @@ class EngineThread:
             self._stop(error if isinstance(error, EngineUnavailable) else died)
         self._fail_all()
         self._engine.close()
+        self.ended.set_result(None)
 
     def _follow_orders(self) -> bool:
         """Wait for work and do what was ordered; false when it is time to end."""

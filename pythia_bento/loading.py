@@ -133,6 +133,7 @@ def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> Model
         files=checkpoint.files,
         weights_sha256=weights,
         quantization=checkpoint.quantization,
+        dtype="int8",
         matmul=backend.matmul,
         backend=backend.name,
         batch_invariant=backend.batch_invariant,

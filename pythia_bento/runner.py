@@ -6,10 +6,12 @@ import asyncio
 import difflib
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
+from pythia_bento.engine.validate import check_ids
 from pythia_bento.engine_thread import AsyncStream, EngineThread, SyncStream
 from pythia_bento.errors import EngineUnavailable, ModelNotFound
 from pythia_bento.settings import Settings
@@ -36,6 +38,7 @@ class Provenance:
     files: dict[str, str]  # name -> sha256
     weights_sha256: str  # over the names and hashes of ``files``
     quantization: str
+    dtype: str  # of the weights
     matmul: str
     backend: str
     batch_invariant: bool
@@ -87,6 +90,11 @@ class PythiaRunner:
         """Whether requests are taken: loaded, the engine's thread alive, not closing."""
         return self._thread.is_alive
 
+    @property
+    def ended(self) -> Future[None]:
+        """Done when no request is taken any more and all are answered."""
+        return self._thread.ended
+
     def stats(self) -> EngineStats:
         """Gauges and counters of the engine."""
         return self._thread.stats()
@@ -120,12 +128,20 @@ class PythiaRunner:
             return tuple(self.tokenizer.encode(prompt))
         return tuple(await asyncio.to_thread(self.tokenizer.encode, prompt))
 
-    def submit(self, requests: Sequence[Request]) -> AsyncStream:
+    async def decode(self, ids: Sequence[int], field: str) -> str:
+        """The text of token ids; raises InvalidRequest, naming ``field``, on ids without token."""
+        check_ids(field, ids, self.limits)
+        if len(ids) < LONG_TEXT:
+            return self.tokenizer.decode(ids)
+        return await asyncio.to_thread(self.tokenizer.decode, ids)
+
+    def submit(self, requests: Sequence[Request], timeout: float | None = None) -> AsyncStream:
         """Queue requests, all or none; read the stream in this event loop and close it.
 
+        ``timeout`` in seconds holds where it is shorter than the setting's.
         Raises InvalidRequest, ContextLengthExceeded, Overloaded or EngineUnavailable.
         """
-        return self._submit(requests, AsyncStream)
+        return self._submit(requests, AsyncStream, timeout)
 
     def submit_sync(self, requests: Sequence[Request]) -> SyncStream:
         """``submit`` for code without an event loop."""
@@ -144,9 +160,11 @@ class PythiaRunner:
         finally:
             stream.close()
 
-    async def complete(self, requests: Sequence[Request]) -> list[list[Answer]]:
+    async def complete(
+        self, requests: Sequence[Request], timeout: float | None = None
+    ) -> list[list[Answer]]:
         """The ``n`` answers of each request; errors are answers with ``error`` set."""
-        stream = self.submit(requests)
+        stream = self.submit(requests, timeout)
         try:
             return collect(requests, [o async for outputs in stream for o in outputs])
         finally:
@@ -170,8 +188,12 @@ class PythiaRunner:
         answers = self.complete_sync([score_request(prompt, top) for prompt in prompts])
         return [answer for (answer,) in answers]
 
-    def _submit(self, requests: Sequence[Request], kind: type[_Stream]) -> _Stream:
-        stream = kind(requests, self.settings.request_timeout, self._thread.abort)
+    def _submit(
+        self, requests: Sequence[Request], kind: type[_Stream], timeout: float | None = None
+    ) -> _Stream:
+        longest = self.settings.request_timeout
+        seconds = longest if timeout is None else max(min(timeout, longest), 0)
+        stream = kind(requests, seconds, self._thread.abort)
         self._thread.submit(requests, stream)
         stream.start()
         return stream

@@ -68,6 +68,23 @@ class Settings(BaseSettings):
     key_concurrent_requests: int | None = Field(None, ge=1)
     """The same for requests open at a time."""
 
+    grpc_port: int = Field(3001, ge=0, le=65535)
+    """0 is no gRPC."""
+    grpc_host: str = "0.0.0.0"
+    grpc_tls_cert: str | None = None
+    """PEM file of the certificate chain; with the key, gRPC takes TLS only."""
+    grpc_tls_key: str | None = None
+    grpc_tls_client_ca: str | None = None
+    """PEM file; clients must then show a certificate that one of these has signed."""
+
+    @model_validator(mode="after")
+    def _tls_is_complete(self) -> Settings:
+        if (self.grpc_tls_cert is None) != (self.grpc_tls_key is None):
+            raise ValueError("grpc_tls_cert and grpc_tls_key must be set together")
+        if self.grpc_tls_client_ca is not None and self.grpc_tls_cert is None:
+            raise ValueError("grpc_tls_client_ca needs grpc_tls_cert and grpc_tls_key")
+        return self
+
     @model_validator(mode="after")
     def _every_sequence_gets_a_token(self) -> Settings:
         if self.max_tokens_per_step < self.max_batch_size:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from pythia_bento.api.errors import error_body
+from pythia_bento.api.events import DONE, event
 from pythia_bento.api.logprobs import LogprobsBuilder, by_id, joined
 from pythia_bento.api.requests import best, make_request
 from pythia_bento.api.schemas import CompletionRequest, Ids, Prompt
@@ -64,7 +65,7 @@ class Completion:
                 if events := b"".join(self._events(outputs)):
                     yield events
         except PythiaError as error:
-            yield _event(error_body(error))
+            yield event(error_body(error))
             return
         yield self._last_events()
 
@@ -98,10 +99,9 @@ class Completion:
         return {"usage": self._usage() if options.continuous_usage_stats else None}
 
     def _last_events(self) -> bytes:
-        done = b"data: [DONE]\n\n"
         if not self._event_usage():
-            return done
-        return _event(self._envelope([]) | {"usage": self._usage()}) + done
+            return DONE
+        return event(self._envelope([]) | {"usage": self._usage()}) + DONE
 
     def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -185,7 +185,3 @@ class _Choice:
             scored = output.prompt_logprobs or ()
             found["prompt_logprobs"] = by_id(self._tokenizer, scored, body.prompt_logprobs)
         return found
-
-
-def _event(data: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(data) + b"\n\n"

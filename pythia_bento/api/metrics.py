@@ -48,4 +48,9 @@ def engine_metrics(stats: EngineStats) -> str:
         CounterMetricFamily(f"pythia_{name}", text, value=getattr(stats, field))
         for name, (field, text) in COUNTERS.items()
     ]
+    return rendered(families)
+
+
+def rendered(families: list[Metric]) -> str:
+    """As lines of a metrics page."""
     return generate_latest(_Families(families)).decode()

@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from pythia_bento.api.answer import Answer, shown_output, shown_token, shown_tokens
 from pythia_bento.api.errors import error_body
+from pythia_bento.api.events import DONE, EventStream, event
 from pythia_bento.api.parsing import parse
 from pythia_bento.api.requests import best, make_request
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
-from pythia_bento.engine.params import SequenceOutput, TokenLogprob
+from pythia_bento.api.timings import Clock
+from pythia_bento.engine.params import SequenceOutput
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import validate
+from pythia_bento.engine_thread import AsyncStream
 from pythia_bento.errors import PythiaError
 from pythia_bento.runner import PythiaRunner, new_request_id, raise_error, score_request
 
 
-async def generate(runner: PythiaRunner, body: GenerateRequest) -> dict[str, Any]:
+async def generate(
+    runner: PythiaRunner, body: GenerateRequest, timeout: float | None = None
+) -> dict[str, Any]:
     """Continue one prompt ``n`` times; raises what ended a sequence."""
     request = await make_request(runner, new_request_id(), body.prompt, body)
-    [answers] = await runner.complete([request])
+    [answers] = await runner.complete([request], timeout)
     chosen = best([raise_error(answer) for answer in answers], body)
     response = {
         "model": runner.info.id,
         "fingerprint": runner.info.fingerprint,
         "num_prompt_tokens": len(request.prompt),
-        "outputs": [_output(runner.tokenizer, answer) for answer in chosen],
+        "outputs": [shown_output(runner.tokenizer, answer) for answer in chosen],
     }
     if (scored := answers[0].prompt_logprobs) is not None:  # of all but the first token
-        response["prompt_tokens"] = [_token(runner.tokenizer, lp, len(lp.top)) for lp in scored]
+        response["prompt_tokens"] = shown_tokens(runner.tokenizer, scored)
     return response
 
 
-async def score(runner: PythiaRunner, items: Sequence[Any]) -> list[dict[str, Any]]:
+async def stream(runner: PythiaRunner, body: GenerateRequest) -> EventStream:
+    """``generate`` as events: the parts of the answer, or an error as the last one."""
+    clock = Clock()
+    request = await make_request(runner, new_request_id(), body.prompt, body)
+    outputs = runner.submit([request])
+    return EventStream(_events(outputs, Answer(runner, request, body, clock)), outputs)
+
+
+async def _events(stream: AsyncStream, answer: Answer) -> AsyncIterator[bytes]:
+    try:
+        async for outputs in stream:
+            if part := answer.part(outputs):
+                yield event(part) + (DONE if "summary" in part else b"")
+    except PythiaError as error:
+        yield event(error_body(error))
+
+
+async def score(
+    runner: PythiaRunner, items: Sequence[Any], timeout: float | None = None
+) -> list[dict[str, Any]]:
     """One result for each item, in order; an item that fails has ``error`` instead."""
     prepared = [await _prepare(runner, item) for item in items]
     accepted = [item for item in prepared if isinstance(item, _Scoring)]
     try:
-        answers = iter(await runner.complete([item.request for item in accepted]))
+        answers = iter(await runner.complete([item.request for item in accepted], timeout))
     except PythiaError as error:  # refused as a whole: the server is full or stopping
         return [error_body(item if isinstance(item, PythiaError) else error) for item in prepared]
     return [
@@ -82,32 +107,5 @@ class _Scoring:
             "logprob": sum(token.logprob for token in scored),
             "num_tokens": len(scored),
             "is_greedy": all(token.logprob == token.top[0][1] for token in scored),
-            "tokens": [_token(self._tokenizer, token, self._num_top) for token in scored],
+            "tokens": [shown_token(self._tokenizer, token, self._num_top) for token in scored],
         }
-
-
-def _output(tokenizer: Tokenizer, answer: SequenceOutput) -> dict[str, Any]:
-    output: dict[str, Any] = {
-        "text": answer.text,
-        "token_ids": answer.token_ids,
-        "finish_reason": answer.finish_reason,
-        "stop_reason": answer.stop_reason,
-    }
-    if answer.logprobs is not None:
-        output["tokens"] = [_token(tokenizer, lp, len(lp.top)) for lp in answer.logprobs]
-    return output
-
-
-def _token(tokenizer: Tokenizer, token: TokenLogprob, num_top: int) -> dict[str, Any]:
-    """A token with its log-probability and ``num_top`` alternatives."""
-    shown: dict[str, Any] = {
-        "id": token.token_id,
-        "text": tokenizer.token_text(token.token_id),
-        "logprob": token.logprob,
-    }
-    if num_top:
-        shown["top"] = [
-            {"id": id, "text": tokenizer.token_text(id), "logprob": logprob}
-            for id, logprob in token.top[:num_top]
-        ]
-    return shown

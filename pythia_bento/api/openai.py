@@ -7,16 +7,16 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from pythia_bento.api.app import make_app, runner_of
 from pythia_bento.api.completions import Completion
 from pythia_bento.api.errors import OrjsonResponse
+from pythia_bento.api.events import EventStream
+from pythia_bento.api.info import limits
 from pythia_bento.api.parsing import loads, parse
 from pythia_bento.api.schemas import CompletionRequest
-from pythia_bento.engine_thread import AsyncStream
 from pythia_bento.runner import PythiaRunner
 
 
@@ -39,7 +39,7 @@ async def completions(request: HttpRequest) -> Response:
     completion = await Completion.create(body, runner)
     stream = runner.submit(completion.requests)
     if body.stream:
-        return EventStream(completion, stream)
+        return EventStream(completion.events(stream), stream)
     try:
         return OrjsonResponse(completion.plain(await stream.all()))
     finally:
@@ -58,22 +58,6 @@ async def model(request: HttpRequest) -> Response:
     return OrjsonResponse(_card(runner))
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events that end their requests when the client is gone, even at once."""
-
-    def __init__(self, completion: Completion, stream: AsyncStream) -> None:
-        super().__init__(completion.events(stream), media_type="text/event-stream")
-        self.headers["Cache-Control"] = "no-cache"
-        self._stream = stream
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all events. ``RequestMiddleware`` watches whether the client is there."""
-        try:
-            await self.stream_response(send)
-        finally:
-            self._stream.close()
-
-
 def _card(runner: PythiaRunner) -> dict[str, Any]:
     return {
         "id": runner.info.id,
@@ -84,5 +68,7 @@ def _card(runner: PythiaRunner) -> dict[str, Any]:
         "parent": None,
         "max_model_len": runner.limits.max_positions,
         "system_fingerprint": runner.info.fingerprint,
+        "aliases": runner.info.aliases,
+        "limits": asdict(limits(runner)),
         "provenance": asdict(runner.info.provenance) if runner.info.provenance else None,
     }

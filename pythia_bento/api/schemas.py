@@ -286,6 +286,8 @@ class GenerateRequest(Sampling):
     """``/generate``: one prompt."""
 
     prompt: OnePrompt
+    stream: StrictBool = False
+    """Whether the answer comes in parts, as server-sent events."""
 
 
 class ScoreItem(Body):

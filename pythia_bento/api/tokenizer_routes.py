@@ -18,7 +18,6 @@ from pythia_bento.api.app import make_app, runner_of
 from pythia_bento.api.errors import OrjsonResponse
 from pythia_bento.api.parsing import loads, parse
 from pythia_bento.api.schemas import IDS_SCHEMA, Body, is_ids, schema
-from pythia_bento.engine.validate import check_ids
 
 
 def _tokens(value: Any) -> tuple[int, ...]:
@@ -78,8 +77,7 @@ async def detokenize(request: HttpRequest) -> Response:
     runner = runner_of(request)
     body = parse(DetokenizeRequest, loads(await request.body()))
     runner.check_model(body.model)
-    check_ids("tokens", body.tokens, runner.limits)
-    return OrjsonResponse({"prompt": runner.tokenizer.decode(body.tokens)})
+    return OrjsonResponse({"prompt": await runner.decode(body.tokens, "tokens")})
 
 
 async def tokenizer_info(request: HttpRequest) -> Response:

@@ -258,6 +258,7 @@ def _output(sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutpu
         sequence.finish_reason,
         sequence.stop_reason,
         sequence.num_cached_tokens,
+        started=sequence.started,
     )
 
 

@@ -67,6 +67,8 @@ class SequenceOutput:
     stop_reason: str | int | None = None  # the stop string or id; None for end-of-text
     num_cached_tokens: int = 0  # prompt tokens taken from the prefix cache
     error: PythiaError | None = None  # with finish_reason "error"
+    # time.monotonic() when its first step began; when that was is no part of the answer
+    started: float = field(default=0.0, compare=False)
 
     def extend(self, delta: SequenceOutput) -> None:
         """Append the next delta of the same sequence: all deltas together are the plain answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import insort
 from dataclasses import dataclass
 
@@ -151,6 +152,7 @@ class Scheduler:
             self.num_prefix_queries += sequence.max_cached_tokens
             self.num_prefix_hits += sequence.num_computed
             sequence.num_cached_tokens = sequence.num_computed
+            sequence.started = time.monotonic()
         sequence.num_admissions += 1
         sequence.status = "running"
         insort(self.running, sequence, key=_age)

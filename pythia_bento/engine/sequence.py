@@ -59,6 +59,7 @@ class Sequence:
         "prompt_logprobs",
         "request",
         "seed",
+        "started",
         "status",
         "stop_reason",
         "token_ids",
@@ -79,6 +80,7 @@ class Sequence:
         self.num_computed = 0  # have their K and V in the cache
         self.num_cached_tokens = 0  # of the prompt, found in the prefix cache
         self.num_admissions = 0  # more than one after a preemption
+        self.started = 0.0  # time.monotonic() at the first one
         self.num_published = 0  # full blocks offered to the prefix cache
         self.token_ids = np.zeros(self.num_prompt + params.max_tokens, dtype=np.int32)
         self.token_ids[: self.num_prompt] = request.prompt

@@ -27,6 +27,7 @@ class Server:
     """A server that is ready."""
 
     url: str
+    grpc_port: int
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -46,7 +47,7 @@ class Server:
 
 
 def environment(home: Path, **settings: object) -> dict[str, str]:
-    """A home of its own, one thread a pool, no usage report, and ``PYTHIA_`` settings."""
+    """A home and a gRPC port of its own, one thread a pool, no usage report, and settings."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHIA_")}
     return {
         **kept,
@@ -54,6 +55,8 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
         "BENTOML_DO_NOT_TRACK": "True",
         "OMP_NUM_THREADS": "1",
         "PYTHIA_DEVICE": "cpu",
+        "PYTHIA_GRPC_HOST": "127.0.0.1",
+        "PYTHIA_GRPC_PORT": str(free_port()),
         **{f"PYTHIA_{key.upper()}": str(value) for key, value in settings.items()},
     }
 
@@ -63,13 +66,13 @@ def serve(home: Path, *arguments: str, cwd: Path = ROOT, **settings: object) -> 
     """Start ``bentoml serve <arguments>`` and wait until it is ready."""
     port = free_port()
     log = home / f"serve-{port}.log"
+    variables = environment(home, **settings)
     command = [BENTOML, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=environment(home, **settings), stdout=output, stderr=output
-        )
+        process = subprocess.Popen(command, cwd=cwd, env=variables, stdout=output, stderr=output)
     try:
-        server = Server(f"http://127.0.0.1:{port}", process, log)
+        grpc_port = int(variables["PYTHIA_GRPC_PORT"])
+        server = Server(f"http://127.0.0.1:{port}", grpc_port, process, log)
         _wait_until_ready(server)
         yield server
     finally:

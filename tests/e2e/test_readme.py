@@ -1,4 +1,4 @@
-"""The README, executed: its commands against a real server, its tables against the code.
+"""The README and docs/grpc.md, executed: commands against a real server, tables against the code.
 
 ``bash`` and ``python`` blocks run; a ``text`` or ``json`` block after one is its output. ``sh``
 blocks set things up, which `.ci/run` does: here their make targets must exist.
@@ -33,15 +33,28 @@ class Block(NamedTuple):
     code: str
 
 
-BLOCKS = [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)]
+def blocks_of(text: str) -> list[Block]:
+    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.M | re.S)]
+
+
+def runnable(name: str, blocks: list[Block]) -> dict[str, tuple[Block, Block | None]]:
+    """Those that are run, each with its output if that follows."""
+    return {
+        f"{name}-{block.language}-{index}": (
+            block,
+            following if following.language in OUTPUTS else None,
+        )
+        for index, (block, following) in enumerate(
+            zip(blocks, [*blocks[1:], Block("", "")], strict=True)
+        )
+        if block.language in ("bash", "python")
+    }
+
+
 OUTPUTS = ("text", "json")
-RUNNABLE = {
-    f"{block.language}-{index}": (block, following if following.language in OUTPUTS else None)
-    for index, (block, following) in enumerate(
-        zip(BLOCKS, [*BLOCKS[1:], Block("", "")], strict=True)
-    )
-    if block.language in ("bash", "python")
-}
+GRPC = (ROOT / "docs" / "grpc.md").read_text()
+BLOCKS = [*blocks_of(README), *blocks_of(GRPC)]
+RUNNABLE = runnable("readme", blocks_of(README)) | runnable("grpc", blocks_of(GRPC))
 
 
 def test_every_block_has_a_known_kind() -> None:
@@ -68,6 +81,7 @@ def run(block: Block, server: Server) -> str:
     """What a block prints, with this server and environment in place of the README's."""
     host = server.url.removeprefix("http://")
     code = block.code.replace("localhost:3000", host).replace(".venv/bin", str(BINARIES))
+    code = code.replace("localhost:3001", f"127.0.0.1:{server.grpc_port}")
     shell = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
     done = subprocess.run(
         [*shell[block.language], code],

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from pythia_bento.client.types import Limits, Summary
 from pythia_bento.runner import Provenance
 
 
@@ -104,6 +105,9 @@ class Model(_Answer):
     parent: None
     max_model_len: int
     system_fingerprint: str
+    aliases: list[str]
+    """Other names of it."""
+    limits: Limits
     provenance: Provenance | None
 
 
@@ -146,6 +150,25 @@ class Generated(_Answer):
     num_prompt_tokens: int
     outputs: list[Output]
     prompt_tokens: list[Token] = []
+
+
+class Delta(_Answer):
+    """What was added to one continuation."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: Literal["stop", "length"] | None
+    stop_reason: str | int | None
+    tokens: list[Token] = []
+
+
+class GeneratedPart(_Answer):
+    """The data of one event of a stream; the last one before the end has ``summary``."""
+
+    deltas: list[Delta]
+    prompt_tokens: list[Token] = []
+    summary: Summary | None = None
 
 
 class Scored(_Answer):

@@ -147,11 +147,12 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/generate",
         id="generate",
         summary="Continue one prompt; token ids and text in the answer.",
-        answers=(answers.Generated,),
+        answers=(answers.Generated, Events((answers.GeneratedPart, answers.Error))),
         errors=(*BODY, *ENGINE, *UNAVAILABLE),
         body=GenerateRequest,
         examples={
             "Continue a text": {"prompt": "Once upon a time", "max_tokens": 12, "logprobs": 2},
+            "Streamed": {"prompt": "Once upon a time", "max_tokens": 8, "stream": True},
             "The best of three": {"prompt": [5, 6, 7], "n": 1, "best_of": 3, "max_tokens": 4},
         },
     ),

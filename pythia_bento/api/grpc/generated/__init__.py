@@ -1,0 +1,1 @@
+"""Made by `make proto` from the .proto files; not to be edited."""

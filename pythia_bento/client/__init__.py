@@ -1,0 +1,40 @@
+"""A typed client: sync and async, over HTTP or gRPC, with the same results and the same errors.
+
+Needs neither torch nor bentoml. Errors are the leaves of ``pythia_bento.errors``.
+"""
+
+from pythia_bento.client.client import AsyncClient, Client
+from pythia_bento.client.options import SamplingOptions, Tls
+from pythia_bento.client.types import (
+    Delta,
+    Generation,
+    Info,
+    Limits,
+    Output,
+    Part,
+    Score,
+    ScoreItem,
+    Summary,
+    Timings,
+    Token,
+    TopToken,
+)
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Delta",
+    "Generation",
+    "Info",
+    "Limits",
+    "Output",
+    "Part",
+    "SamplingOptions",
+    "Score",
+    "ScoreItem",
+    "Summary",
+    "Timings",
+    "Tls",
+    "Token",
+    "TopToken",
+]

@@ -1,0 +1,78 @@
+"""What a caller may choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+
+class SamplingOptions(TypedDict, total=False):
+    """How to continue a prompt; what is left out has the server's default, 0 for the seed."""
+
+    max_tokens: int | None
+    min_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    repetition_penalty: float | None
+    n: int | None
+    best_of: int | None
+    seed: int | None
+    logprobs: int | None
+    prompt_logprobs: int | None
+    stop: str | Sequence[str] | None
+    stop_token_ids: Sequence[int] | None
+    include_stop_str_in_output: bool | None
+    ignore_eos: bool | None
+    logit_bias: Mapping[int, float] | None
+    skip_special_tokens: bool | None
+    truncate_prompt_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files for encrypted connections; what is None is the system's or not used."""
+
+    ca: Path | str | None = None  # who may have signed the server's certificate
+    cert: Path | str | None = None  # of this client, for servers that ask
+    key: Path | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where to, and as whom."""
+
+    scheme: str  # http, https, grpc or grpcs
+    address: str  # host:port, for HTTP with a path perhaps
+    api_key: str | None
+    tls: Tls
+
+    @classmethod
+    def parse(cls, url: str, **rest: Any) -> Connection:
+        """Raises ValueError on a URL of another kind."""
+        scheme, separator, address = url.partition("://")
+        if not separator or not address or scheme not in ("http", "https", "grpc", "grpcs"):
+            raise ValueError(f"url must begin with http, https, grpc or grpcs and ://, not {url!r}")
+        return cls(scheme, address.rstrip("/"), **rest)
+
+    @property
+    def is_grpc(self) -> bool:
+        """Whether the transport is gRPC."""
+        return self.scheme.startswith("grpc")
+
+    def headers(self) -> dict[str, str]:
+        """With the key, if there is one."""
+        return {} if self.api_key is None else {"authorization": f"Bearer {self.api_key}"}
+
+
+def checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is None; raises TypeError for what no server knows."""
+    unknown = sorted(options.keys() - SamplingOptions.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"{unknown[0]} is not an option; see SamplingOptions")
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,177 @@
+"""The client over gRPC against a real server; over HTTP and against each other: tests/e2e."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from pythia_bento.client import AsyncClient, Client, Part, Score, ScoreItem
+from pythia_bento.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    NonFiniteLogits,
+    Overloaded,
+    PayloadTooLarge,
+    PythiaError,
+    Unauthenticated,
+)
+from pythia_bento.runner import PythiaRunner
+from tests.e2e.serving import free_port
+from tests.grpc_parts import HOST, background_server
+from tests.unit.engine.toy import POISON
+from tests.unit.toy_runner import INFO, settled, toy_runner
+
+KEY = "a-long-enough-key-for-alice-0123456789"
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[PythiaRunner]:
+    with toy_runner(step_seconds=0.001) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def url(runner: PythiaRunner) -> Iterator[str]:
+    with background_server(runner, max_body_bytes=100_000) as port:
+        yield f"grpc://{HOST}:{port}"
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture
+async def aclient(url: str) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(url, timeout=10) as client:
+        yield client
+
+
+async def test_both_clients_say_the_same(client: Client, aclient: AsyncClient) -> None:
+    options: dict[str, Any] = {"max_tokens": 9, "n": 2, "seed": 2**64 - 1, "logprobs": 2}
+    generation = client.generate("the end", **options)
+    assert generation.outputs == (await aclient.generate("the end", **options)).outputs
+    assert generation.outputs == client.generate("the end", **options | {"seed": -1}).outputs
+    assert generation.text == generation.outputs[0].text
+    assert all(len(output.tokens) == len(output.token_ids) == 9 for output in generation.outputs)
+    items = [ScoreItem("the end", logprobs=1), ScoreItem([5, 6], " all"), ScoreItem("")]
+    scores = client.score(items)
+    again = await aclient.score(items)
+    assert scores[:2] == again[:2]
+    assert isinstance(scores[0], Score) and scores[0].num_tokens == len(scores[0].tokens)
+    assert isinstance(scores[2], InvalidRequest) and isinstance(again[2], InvalidRequest)
+    ids = client.tokenize("the end")
+    assert ids == await aclient.tokenize("the end")
+    assert client.detokenize(ids) == await aclient.detokenize(ids) == "the end"
+    assert client.info() == await aclient.info()
+    assert client.info().model == INFO.id
+
+
+async def test_streams(client: Client, aclient: AsyncClient) -> None:
+    options: dict[str, Any] = {"max_tokens": 20, "ignore_eos": True}
+    parts = list(client.stream([5, 6, 7], **options))
+    assert [part.summary is None for part in parts] == [True] * (len(parts) - 1) + [False]
+    again: list[Part] = [part async for part in aclient.stream([5, 6, 7], **options)]
+    assert [d.token_ids for part in parts for d in part.deltas] != []
+    assert sum((d.token_ids for part in parts for d in part.deltas), ()) == sum(
+        (d.token_ids for part in again for d in part.deltas), ()
+    )
+
+
+async def test_closing_a_stream_ends_the_request(
+    client: Client, aclient: AsyncClient, runner: PythiaRunner
+) -> None:
+    before = runner.stats().generation_tokens
+    stream = client.stream("a", max_tokens=55, ignore_eos=True)
+    next(stream)
+    stream.close()
+    settled(runner)
+    async with aclosing(aclient.stream("a", max_tokens=55, ignore_eos=True)) as parts:
+        await anext(parts)
+    settled(runner)
+    assert runner.stats().generation_tokens - before < 2 * 55
+
+
+BAD: list[tuple[dict[str, Any], type[PythiaError], str | None, str]] = [
+    ({"prompt": ""}, InvalidRequest, "prompt", "prompt is empty"),
+    ({"prompt": [-1]}, InvalidRequest, "prompt", "prompt cannot be sent"),
+    ({"prompt": "\ud800"}, InvalidRequest, "prompt", "prompt cannot be sent"),
+    ({"max_tokens": 2**40}, InvalidRequest, "max_tokens", "max_tokens cannot be sent"),
+    ({"max_tokens": "5"}, InvalidRequest, "max_tokens", "max_tokens cannot be sent"),
+    ({"max_tokens": 99}, ContextLengthExceeded, "max_tokens", "context is 64"),
+    ({"temperature": -1}, InvalidRequest, "temperature", "temperature must be"),
+    ({"prompt": [POISON]}, NonFiniteLogits, None, "not finite"),
+    ({"max_tokens": 55, "timeout": 0.02, "ignore_eos": True}, DeadlineExceeded, None, ""),
+    ({"prompt": "a" * 100_001}, PayloadTooLarge, None, "100000"),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "param", "words"), BAD)
+async def test_leaves_of_the_tree_come_back(
+    client: Client,
+    aclient: AsyncClient,
+    options: dict[str, Any],
+    kind: type[PythiaError],
+    param: str | None,
+    words: str,
+) -> None:
+    options = {"prompt": "a", "max_tokens": 5} | options
+    with pytest.raises(kind) as caught:
+        client.generate(**options)
+    assert (type(caught.value), caught.value.param) == (kind, param)
+    assert words in caught.value.message
+    with pytest.raises(kind) as again:
+        await aclient.generate(**options)
+    assert (type(again.value), again.value.param) == (kind, param)
+
+
+def test_unknown_options_are_mistakes(client: Client) -> None:
+    with pytest.raises(TypeError, match="temprature is not an option"):
+        client.generate("a", temprature=1)  # type: ignore[call-arg]
+
+
+def test_nobody_there() -> None:
+    for scheme in ("grpc", "http"):
+        with (
+            Client(f"{scheme}://{HOST}:{free_port()}", timeout=5) as client,
+            pytest.raises(EngineUnavailable),
+        ):
+            client.tokenize("a")
+
+
+@pytest.mark.parametrize("url", ["localhost:3001", "ftp://a", "grpc://", ""])
+def test_urls_of_another_kind(url: str) -> None:
+    with pytest.raises(ValueError, match="must begin with http, https, grpc or grpcs"):
+        Client(url)
+
+
+def test_keys_and_when_to_come_again(runner: PythiaRunner) -> None:
+    limits = {"api_keys": f"alice {KEY}", "key_requests_per_minute": 1}
+    with background_server(runner, **limits) as port:
+        url = f"grpc://{HOST}:{port}"
+        with Client(url) as client, pytest.raises(Unauthenticated):
+            client.tokenize("a")
+        with Client(url, api_key=KEY) as client:
+            assert client.tokenize("a")
+            with pytest.raises(Overloaded) as caught:
+                client.tokenize("a")
+            assert caught.value.retry_after > 1
+
+
+def test_neither_torch_nor_bentoml_is_needed() -> None:
+    code = (
+        "import sys; from pythia_bento.client import Client; "
+        "assert not {'grpc', 'httpx2'} & sys.modules.keys(); "
+        "Client('grpc://localhost:1').close(); Client('http://localhost:1').close(); "
+        "assert {'grpc', 'httpx2'} <= sys.modules.keys(); "
+        "assert not {'torch', 'bentoml', 'pydantic', 'numpy'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
