@@ -244,9 +244,10 @@ class CompletionRequest(Sampling):
         """Drop what changes nothing; raises InvalidRequest, which pydantic lets through."""
         if not isinstance(data, Mapping):
             return data
-        for field in NEUTRAL.keys() & data.keys():
-            if data[field] is not None and not _is_same(data[field], NEUTRAL[field]):
-                raise InvalidRequest(_unsupported(field), param=field)
+        for field, neutral in NEUTRAL.items():
+            value = data.get(field)
+            if value is not None and not _is_same(value, neutral):
+                raise InvalidRequest(_unsupported(field, neutral), param=field)
         return {field: value for field, value in data.items() if field not in NEUTRAL}
 
     @field_validator("stream")
@@ -276,8 +277,7 @@ def _is_same(value: Any, neutral: Any) -> bool:
     return bool(value == neutral) and isinstance(value, bool) == isinstance(neutral, bool)
 
 
-def _unsupported(field: str) -> str:
-    neutral = NEUTRAL[field]
+def _unsupported(field: str, neutral: Any) -> str:
     instead = "" if neutral is None else f" or send {json.dumps(neutral)}"
     return f"{field} is not supported; leave it out{instead}"
 
