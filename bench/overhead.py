@@ -24,6 +24,7 @@ import grpc
 import httpx
 
 from bench import machine
+from bench.server import serve
 from pythia_bento.api.grpc.generated import pythia_pb2 as pb
 from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.engine.params import Request, SamplingParams
