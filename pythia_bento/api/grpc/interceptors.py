@@ -132,6 +132,7 @@ class Records(Around):
     async def around(self, call: Call) -> AsyncIterator[None]:
         """See Around."""
         started = time.perf_counter()
+        peer = call.peer  # of a call that has ended, reading it would end the process
         self._metrics.begin(call.method)
         code = grpc.StatusCode.OK
         try:
@@ -143,7 +144,7 @@ class Records(Around):
             seconds = time.perf_counter() - started
             self._metrics.end(call.method, code.name, seconds)
             # Writing it takes longer than all else here, and the answer is not sent yet.
-            asyncio.get_running_loop().call_soon(_log, call, code, seconds)
+            asyncio.get_running_loop().call_soon(_log, peer, call.method, code, seconds)
 
 
 class Errors(Around):
@@ -196,10 +197,9 @@ class Messages(Interceptor):
         return _replaced(handler, behavior, None)
 
 
-def _log(call: Call, code: grpc.StatusCode, seconds: float) -> None:
+def _log(peer: str, method: str, code: grpc.StatusCode, seconds: float) -> None:
     access_logger.info(
-        "%s (scheme=grpc,method=%s) (status=%s) %.3fms",
-        *(call.peer, call.method, code.name, seconds * 1e3),
+        "%s (scheme=grpc,method=%s) (status=%s) %.3fms", peer, method, code.name, seconds * 1e3
     )
 
 
