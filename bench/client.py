@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import re
 import subprocess
@@ -190,7 +191,15 @@ def main() -> None:
         sys.stdin.readline()
 
     job = Job(**json.loads(sys.stdin.readline()))
-    print(json.dumps([asdict(timing) for timing in run_loop(run(job, started))]))
+    _write(json.dumps([asdict(timing) for timing in run_loop(run(job, started))]))
+
+
+def _write(text: str) -> None:
+    """All of it: with PYTHONUNBUFFERED a print ends with what a pipe takes at once."""
+    os.set_blocking(sys.stdout.fileno(), True)
+    left = memoryview(text.encode())
+    while left:
+        left = left[os.write(sys.stdout.fileno(), left) :]
 
 
 if __name__ == "__main__":

@@ -89,6 +89,14 @@ async def test_clients_run_in_processes_of_their_own() -> None:
     assert all(timing.tokens == 4 for timing in timings)
 
 
+async def test_an_answer_larger_than_a_pipe_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    async with server() as (port, _):
+        timings = await asyncio.to_thread(run_all, [job("http", port, rounds=500)])
+    assert len(timings) >= 500
+    assert sum(len(repr(timing)) for timing in timings) > 65536
+
+
 async def test_a_failing_process_is_an_error() -> None:
     async with server(short=1) as (port, _):
         with pytest.raises(RuntimeError, match="a client failed"):
