@@ -57,9 +57,14 @@ def table(name: str, results: Path) -> str:
         )
     records = [json.loads(path.read_text()) for path in paths]
     sources = "".join(map(_source, records, paths))
-    caveats = [record["caveat"] for record in records if "caveat" in record]
-    caveat = "".join(f"\n{about_caveat.format(caveat)}\n" for caveat in caveats[:1])
-    return make([row for record in records for row in record["results"]]) + f"\n{sources}{caveat}"
+    # What the first file's caveat becomes is the table's; further files speak for themselves.
+    forms = [about_caveat, *[CAVEAT] * (len(stems) - 1)]
+    caveats = "".join(
+        f"\n{form.format(record['caveat'])}\n"
+        for form, record in zip(forms, records, strict=False)
+        if "caveat" in record
+    )
+    return make([row for record in records for row in record["results"]]) + f"\n{sources}{caveats}"
 
 
 def _source(record: dict[str, Any], path: Path) -> str:
