@@ -5,6 +5,8 @@ load through HTTP: 64 clients, each asking for greedy answers one after another,
 and with. Clients run in processes of their own. pythia-1b and the like are random checkpoints,
 written once to the temporary directory; ``--model`` may also be whatever PYTHIA_MODEL may be.
 
+At the end, what HTTP and gRPC add to a single small question (``bench.overhead``).
+
 On a processor: ``python -m bench.serve --device cpu --model bundled --rounds 1``. What the serving
 path alone can do, over a device that computes nothing: ``python -m bench.serve --instant``, where
 BENCH_STEP_US=1280 stands for 50,000 tokens/s of 64 sequences.
@@ -25,7 +27,7 @@ from typing import Any
 
 import torch
 
-from bench import gpu
+from bench import gpu, overhead
 from bench.client import TRANSPORTS, Job, run_all
 from bench.closed_loop import Load
 from bench.random_model import SIZES, write_int8
@@ -49,13 +51,18 @@ def main() -> None:
     target = INSTANT if options.instant else "service:Pythia"
     checkpoint = load_checkpoint(settings["PYTHIA_MODEL"])
     vocabulary = Tokenizer.from_file(checkpoint.tokenizer_path).num_tokens - 1
+    shape = {"clients": load.clients, "prompt": load.prompt, "new": load.new}
     with serve(settings, target) as server:
         for transport in options.transports.split(","):
             rows.append(_through(transport, server, options, load, vocabulary))
             compare(rows)
             _show(rows[-1])
-            shape = {"clients": load.clients, "prompt": load.prompt, "new": load.new}
             gpu.write(options.out, rows, **shape)
+    if options.overhead_rounds:  # of a model so small that the transports are what takes the time
+        single = overhead.run("bundled", options.overhead_rounds)
+        print(overhead.table(single))
+        print(overhead.goals(single))
+        gpu.write(options.out, rows, **shape, overhead=[asdict(result) for result in single])
 
 
 def _options() -> argparse.Namespace:
@@ -72,6 +79,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument("--processes", type=int, default=4, help="that the clients share")
     parser.add_argument("--transports", default=",".join(TARGETS), help=", ".join(TRANSPORTS))
+    parser.add_argument(
+        "--overhead-rounds", type=int, default=overhead.ROUNDS, help="of bench.overhead; 0: none"
+    )
     parser.add_argument("--instant", action="store_true", help="a device that computes nothing")
     parser.add_argument("--out", default="bench/results/h200-serve.json")
     options = parser.parse_args()

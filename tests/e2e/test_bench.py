@@ -25,7 +25,10 @@ def bench(module: str, home: Path, *arguments: str) -> tuple[list[dict], str]:
     return record["results"], done.stdout
 
 
-LOAD = ("--clients", "4", "--rounds", "2", "--prompt", "8", "--new", "12", "--processes", "2")
+LOAD = (
+    *("--clients", "4", "--rounds", "2", "--prompt", "8", "--new", "12", "--processes", "2"),
+    *("--overhead-rounds", "3"),
+)
 
 
 def test_the_service_beside_its_engine(tmp_path: Path) -> None:
@@ -36,6 +39,7 @@ def test_the_service_beside_its_engine(tmp_path: Path) -> None:
     assert rows[2]["gap_ms"] and rows[2]["first_token_ms"] and not rows[1]["gap_ms"]
     assert all(row["server_cpu_us_per_token"] > 0 for row in rows[1:])
     assert "of the engine" in printed
+    assert "grpc" in printed  # what a transport adds
 
 
 @pytest.mark.slow
