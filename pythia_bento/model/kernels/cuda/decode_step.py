@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.cuda.program import Kernel
+from pythia_bento.model.kernels.cuda.source import BATCHES, ROWS, SOURCE, constants_for, fits
 from pythia_bento.model.kernels.triton.kernels import TritonKernels, TritonKVCache
 from pythia_bento.model.kernels.triton.launch import AttentionScratch
-from pythia_bento.model.kernels.triton.packing import CHUNKS, TritonHead, TritonLayer
+from pythia_bento.model.kernels.triton.packing import TritonHead, TritonLayer
 
-BATCHES = (1, 2, 4, 8)
 THREADS = 9 * 32
-ROWS = 16  # of weights that a warp multiplies at a time
-MOST_NORM_VALUES = 64 * 256  # hidden states that the registers of a block hold
-
-
-def fits(config: ModelConfig, batch: int) -> bool:
-    """Whether the kernel can compute ``batch`` sequences of a model."""
-    hidden, head = config.hidden_size, config.head_dim
-    is_stored_so = hidden % 128 == 0 and config.intermediate_size == CHUNKS * hidden
-    return is_stored_so and head % 16 == 0 and head <= 256 and hidden * batch <= MOST_NORM_VALUES
 
 
 class _Layer(ctypes.Structure):
@@ -104,21 +93,8 @@ class DecodeStep:
         self._kernels[len(x)].launch(self._blocks, THREADS, step)
 
     def _compile(self, batch: int) -> Kernel:
-        config, tile = self._config, self._launcher.block_size
-        constants = {
-            "H": config.hidden_size,
-            "HEADS": config.num_heads,
-            "HEAD": config.head_dim,
-            "ROTARY": config.rotary_dims,
-            "TILE": tile,
-            "TABLE": -(-config.max_positions // tile),
-            "BATCH": batch,
-            "LAYERS": config.num_layers,
-            "BLOCKS": self._blocks,
-            "SHARED": self._shared,
-        }
-        source = Path(__file__).with_name("decode_step.cu")
-        return Kernel(source, "decode_step", constants, self._shared)
+        constants = constants_for(self._config, batch, self._blocks, self._shared)
+        return Kernel(SOURCE, "decode_step", constants, self._shared)
 
     def _layer(self, cache: TritonKVCache, index: int, layer: TritonLayer) -> _Layer:
         tensors = [

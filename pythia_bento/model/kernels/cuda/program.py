@@ -24,7 +24,7 @@ class Kernel:
         self, source: Path, name: str, constants: Mapping[str, int], shared_bytes: int
     ) -> None:
         """Compile with ``constants`` as macros; raises RuntimeError with the compiler's words."""
-        binary = _compiled(source, constants, _architecture())
+        binary = compiled(source, constants, _architecture())
         self._module = _check(driver.cuModuleLoadData(binary))
         self._function = _check(driver.cuModuleGetFunction(self._module, name.encode()))
         self._shared_bytes = shared_bytes
@@ -49,8 +49,8 @@ def _architecture() -> str:
     return f"sm_{major}{minor}" + ("a" if major == 9 else "")
 
 
-def _compiled(source: Path, constants: Mapping[str, int], architecture: str) -> bytes:
-    """Machine code, from the user's cache directory where it was compiled before."""
+def compiled(source: Path, constants: Mapping[str, int], architecture: str) -> bytes:
+    """Machine code, from the user's cache directory where it was compiled before. Needs no GPU."""
     options = [f"--gpu-architecture={architecture}", "--std=c++17"]
     options += [f"-D{name}={value}" for name, value in sorted(constants.items())]
     headers = sorted(source.parent.glob("*.cuh"))
