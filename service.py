@@ -138,7 +138,7 @@ class Pythia:
 
     async def __metrics__(self, text: str) -> str:
         calls = self._grpc.metrics() if self._grpc else ""
-        return text + engine_metrics(self.runner.stats()) + calls
+        return text + engine_metrics(self.runner) + calls
 
     async def _start_grpc(self, runner: PythiaRunner) -> None:
         if settings.grpc_port == 0:

@@ -11,7 +11,6 @@ from pythia_bento.api.events import DONE, EventStream, event
 from pythia_bento.api.parsing import parse
 from pythia_bento.api.requests import best, make_request
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
-from pythia_bento.api.timings import Clock
 from pythia_bento.engine.params import SequenceOutput
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import validate
@@ -40,10 +39,9 @@ async def generate(
 
 async def stream(runner: PythiaRunner, body: GenerateRequest) -> EventStream:
     """``generate`` as events: the parts of the answer, or an error as the last one."""
-    clock = Clock()
     request = await make_request(runner, new_request_id(), body.prompt, body)
     outputs = runner.submit([request])
-    return EventStream(_events(outputs, Answer(runner, request, body, clock)), outputs)
+    return EventStream(_events(outputs, Answer(runner, request, body)), outputs)
 
 
 async def _events(stream: AsyncStream, answer: Answer) -> AsyncIterator[bytes]:
