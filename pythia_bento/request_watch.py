@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pythia_bento.calls import current_call
 from pythia_bento.engine.params import FinishReason, Request, SequenceOutput, Timings
 from pythia_bento.histogram import Histogram
 
@@ -80,11 +79,11 @@ class RequestWatch:
 
     def arrived(self, requests: Sequence[Request]) -> None:
         """Requests were taken."""
-        now, call = time.monotonic(), current_call()
+        now = time.monotonic()
         for request in requests:
             self._open[request.request_id] = watched = Watched(request, now)
-            if call is not None:
-                call.watched.append(watched)
+            if request.call is not None:
+                request.call.watched.append(watched)
 
     def saw(self, outputs: Sequence[SequenceOutput]) -> None:
         """A step brought these; the last of a request gets its ``timings``."""

@@ -11,6 +11,7 @@ from pythia_bento.api.events import DONE, EventStream, event
 from pythia_bento.api.parsing import parse
 from pythia_bento.api.requests import best, make_request
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
+from pythia_bento.calls import Call, current_call, working_for
 from pythia_bento.engine.params import SequenceOutput
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import validate
@@ -71,10 +72,28 @@ async def score(
 
 async def _prepare(runner: PythiaRunner, item: Any) -> _Scoring | PythiaError:
     """Whatever is wrong with an item stays with the item."""
+    call = current_call()
+    if isinstance(item, AttributedItem):
+        item, call = item.item, item.call
     try:
-        return await _Scoring.create(runner, parse(ScoreItem, item, "an item"))
+        with working_for(call):
+            return await _Scoring.create(runner, parse(ScoreItem, item, "an item"))
     except PythiaError as error:
         return error
+
+
+class AttributedItem:
+    """An item of a batch that has items of several calls, with its own.
+
+    No dataclass: pydantic would make a dict of it on its way from BentoML to here.
+    """
+
+    __slots__ = ("call", "item")
+
+    def __init__(self, item: Any) -> None:
+        """Made while the call is current."""
+        self.item = item
+        self.call: Call | None = current_call()
 
 
 class _Scoring:
