@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
 Item = Annotated[
-    Any, AfterValidator(native.AttributedItem), WithJsonSchema(ScoreItem.model_json_schema())
+    Any, AfterValidator(native.attributed), WithJsonSchema(ScoreItem.model_json_schema())
 ]
 
 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pythia_bento.api.answer import Answer, shown_output, shown_token, shown_tokens
@@ -82,18 +83,17 @@ async def _prepare(runner: PythiaRunner, item: Any) -> _Scoring | PythiaError:
         return error
 
 
+@dataclass(frozen=True, slots=True)
 class AttributedItem:
-    """An item of a batch that has items of several calls, with its own.
+    """An item of a batch that has items of several calls, with its own."""
 
-    No dataclass: pydantic would make a dict of it on its way from BentoML to here.
-    """
+    item: Any
+    call: Call | None
 
-    __slots__ = ("call", "item")
 
-    def __init__(self, item: Any) -> None:
-        """Made while the call is current."""
-        self.item = item
-        self.call: Call | None = current_call()
+def attributed(item: Any) -> AttributedItem:
+    """With the current call. BentoML validates its bodies twice, hence what is done stays."""
+    return item if isinstance(item, AttributedItem) else AttributedItem(item, current_call())
 
 
 class _Scoring:

@@ -52,13 +52,12 @@ class Calls:
         async def naming(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["x-request-id"] = call.request_id
+            elif not message.get("more_body", False):
+                trace_call(self._tracer, call)  # the span ends when this has been sent
             await send(message)
 
         with working_for(call):
-            try:
-                await self.app(scope, receive, naming)
-            finally:
-                trace_call(self._tracer, call)
+            await self.app(scope, receive, naming)
 
 
 def trace_call(tracer: Tracer, call: Call) -> None:
