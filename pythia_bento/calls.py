@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -66,5 +66,5 @@ def working_for(call: Call | None) -> Iterator[None]:
 def new_call(request_id: str | None) -> Call:
     """With the client's own id where it may be written into logs, else with a new one."""
     if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-        request_id = uuid.uuid4().hex
+        request_id = secrets.token_hex(16)
     return Call(request_id)

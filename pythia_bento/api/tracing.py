@@ -13,7 +13,6 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.instrumentation import asgi
 from opentelemetry.trace import Span, Tracer
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pythia_bento.calls import Call, new_call, working_for
@@ -21,6 +20,7 @@ from pythia_bento.request_watch import Watched
 
 # Prompts of a call whose spans are made: an exporter drops what comes too fast.
 MAX_TRACED = 32
+REQUEST_ID = b"x-request-id"
 
 
 class RequestSpans(asgi.OpenTelemetryMiddleware):
@@ -47,11 +47,13 @@ class Calls:
         """Serve one request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        call = new_call(Headers(scope=scope).get("x-request-id"))
+        sent: bytes | None = dict(scope["headers"]).get(REQUEST_ID)
+        call = new_call(None if sent is None else sent.decode("latin-1"))
+        named = (REQUEST_ID, call.request_id.encode())
 
         async def naming(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = call.request_id
+                message = {**message, "headers": [*message["headers"], named]}
             elif not message.get("more_body", False):
                 trace_call(self._tracer, call)  # the span ends when this has been sent
             await send(message)
