@@ -12,12 +12,14 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pythia_bento.engine.engine import Engine, EngineStats
+from pythia_bento import logs
+from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.stats import NUM_NUMBERS, EngineStats
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
 from pythia_bento.engine_thread import failure
@@ -32,7 +34,7 @@ CLOSE_SECONDS = 10.0
 
 Load = Callable[[Settings, Progress], tuple[Engine, ModelInfo]]
 Orders = queue.SimpleQueue["Request | str | None"]  # a new one, an id to abort, the end
-Numbers = Any  # multiprocessing's array of 64-bit integers, one for each field of EngineStats
+Numbers = Any  # multiprocessing's array of NUM_NUMBERS 64-bit integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class EngineProcess:
         """
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         # Without a lock: a snapshot may be torn, as it may be within a process.
-        self._stats: Numbers = context.RawArray("q", len(fields(EngineStats)))
+        self._stats: Numbers = context.RawArray("q", NUM_NUMBERS)
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=_main,
@@ -82,7 +84,7 @@ class EngineProcess:
     def add_request(self, request: Request) -> None:
         """Hand a request over; an error comes back as the output of its sequences."""
         self._unfinished[request.request_id] = set(range(request.n))
-        self._send(request)
+        self._send(replace(request, call=None))  # which is of no use there
 
     def abort(self, request_id: str) -> None:
         """End a request before the next step."""
@@ -104,7 +106,7 @@ class EngineProcess:
 
     def stats(self) -> EngineStats:
         """Counters as of the last step."""
-        return EngineStats(*self._stats)
+        return EngineStats.of(self._stats[:])
 
     def close(self) -> None:
         """End the process."""
@@ -144,6 +146,7 @@ class EngineProcess:
 
 def _main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> None:
     """The process: orders in, outputs out, until nobody is there any more."""
+    logs.install(settings.log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the serving process says when
     try:
         engine, info = load(settings, lambda *progress: pipe.send(progress))
@@ -158,7 +161,7 @@ def _main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) ->
         while _follow(orders, engine, pipe):
             if outputs := engine.step():
                 pipe.send(outputs)
-            numbers[:] = astuple(engine.stats())
+            numbers[:] = engine.stats().numbers()
     engine.close()
 
 

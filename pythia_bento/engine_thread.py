@@ -29,9 +29,11 @@ from pythia_bento.errors import (
     Overloaded,
     PythiaError,
 )
+from pythia_bento.request_watch import RequestWatch
 
 if TYPE_CHECKING:  # neither this module nor what imports it needs torch
-    from pythia_bento.engine.engine import Engine, EngineStats
+    from pythia_bento.engine.engine import Engine
+    from pythia_bento.engine.stats import EngineStats
     from pythia_bento.engine_process import EngineProcess
 
 logger = logging.getLogger(__name__)
@@ -186,6 +188,7 @@ class EngineThread:
         self._orders: list[Callable[[], None]] = []  # done by the thread before its next step
         self._open: dict[str, _Open] = {}
         self._in_flight = 0  # sequences
+        self.watch = RequestWatch()
         self._end: EngineUnavailable | None = None
         self.ended: Future[None] = Future()
         """Done when the thread has ended everything, for whatever reason."""
@@ -212,6 +215,7 @@ class EngineThread:
             if self._end is not None:
                 raise self._end
             self._admit(sum(request.n for request in requests))
+            self.watch.arrived(requests)
             for request in requests:
                 self._open[request.request_id] = _Open(stream, set(range(request.n)))
                 self._orders.append(partial(self._add, request))
@@ -273,6 +277,7 @@ class EngineThread:
 
     def _remove(self, request_id: str) -> None:
         self._engine.abort(request_id)
+        self.watch.aborted(request_id)
         with self._wake:
             if entry := self._open.pop(request_id, None):
                 self._in_flight -= len(entry.unfinished)
@@ -291,6 +296,7 @@ class EngineThread:
 
     def _deliver(self, outputs: Outputs) -> None:
         """Bring each output to its stream, with one call for each event loop."""
+        self.watch.saw(outputs)
         by_stream: dict[Stream, Outputs] = defaultdict(list)
         with self._wake:
             for output in outputs:

@@ -14,10 +14,12 @@ from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
 from pythia_bento.engine.validate import check_ids
 from pythia_bento.engine_thread import AsyncStream, EngineThread, SyncStream
 from pythia_bento.errors import EngineUnavailable, ModelNotFound
+from pythia_bento.request_watch import RequestWatch
 from pythia_bento.settings import Settings
 
 if TYPE_CHECKING:
-    from pythia_bento.engine.engine import Engine, EngineStats
+    from pythia_bento.engine.engine import Engine
+    from pythia_bento.engine.stats import EngineStats
     from pythia_bento.engine.tokenizer import Tokenizer
     from pythia_bento.engine.validate import Limits
     from pythia_bento.engine_process import EngineProcess
@@ -94,6 +96,11 @@ class PythiaRunner:
     def ended(self) -> Future[None]:
         """Done when no request is taken any more and all are answered."""
         return self._thread.ended
+
+    @property
+    def watch(self) -> RequestWatch:
+        """What became of requests, and when."""
+        return self._thread.watch
 
     def stats(self) -> EngineStats:
         """Gauges and counters of the engine."""

@@ -8,8 +8,7 @@ from typing import Any
 
 from pythia_bento.api.requests import best
 from pythia_bento.api.schemas import Sampling
-from pythia_bento.api.timings import Clock
-from pythia_bento.engine.params import Request, SequenceOutput, TokenLogprob
+from pythia_bento.engine.params import Request, SequenceOutput, Timings, TokenLogprob
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine_thread import Outputs
 from pythia_bento.runner import PythiaRunner, collect, raise_error
@@ -18,11 +17,11 @@ from pythia_bento.runner import PythiaRunner, collect, raise_error
 class Answer:
     """Turns the outputs of one request into parts, in the names that all transports use."""
 
-    def __init__(self, runner: PythiaRunner, asked: Request, body: Sampling, clock: Clock) -> None:
+    def __init__(self, runner: PythiaRunner, asked: Request, body: Sampling) -> None:
         self._runner = runner
         self._asked = asked
         self._body = body
-        self._clock = clock
+        self._timings: Timings | None = None
         self._unfinished = asked.n
         self._held: Outputs | None = [] if asked.n > body.n else None  # which are best?
         self._cached_tokens = 0
@@ -36,7 +35,6 @@ class Answer:
         """
         for output in outputs:
             self._count(raise_error(output))
-        self._clock.saw(outputs)
         if self._held is not None:
             self._held += outputs
             if self._unfinished:
@@ -47,6 +45,7 @@ class Answer:
     def _count(self, output: SequenceOutput) -> None:
         self._unfinished -= output.finish_reason is not None
         self._completion_tokens += len(output.token_ids)
+        self._timings = output.timings or self._timings
         if output.index == 0:
             self._cached_tokens = output.num_cached_tokens
 
@@ -68,13 +67,14 @@ class Answer:
         return part if self._unfinished else part | {"summary": self._summary()}
 
     def _summary(self) -> dict[str, Any]:
+        assert self._timings is not None  # they come with the last output
         return {
             "model": self._runner.info.id,
             "fingerprint": self._runner.info.fingerprint,
             "num_prompt_tokens": len(self._asked.prompt),
             "num_cached_tokens": self._cached_tokens,
             "num_completion_tokens": self._completion_tokens,
-            "timings": asdict(self._clock.timings()),
+            "timings": asdict(self._timings),
         }
 
 

@@ -10,6 +10,7 @@ from pythia_bento.engine.model_runner import ChunkResult, ModelRunner
 from pythia_bento.engine.params import Request, SequenceOutput, TokenLogprob
 from pythia_bento.engine.scheduler import Chunk, Scheduler
 from pythia_bento.engine.sequence import Sequence
+from pythia_bento.engine.stats import EngineStats, StepSizes
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits, validate
 from pythia_bento.errors import CheckpointError, EngineUnavailable, InvalidRequest, NonFiniteLogits
@@ -33,24 +34,6 @@ class EngineConfig:
                 f"max_tokens_per_step ({self.max_tokens_per_step}) must be at least "
                 f"max_batch_size ({self.max_batch_size}): every sequence needs a token a step"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """Gauges and counters since the start; tokens unless named otherwise."""
-
-    running: int  # sequences
-    waiting: int  # sequences
-    blocks_used: int
-    blocks_total: int
-    blocks_cached: int  # readable through the prefix cache, used or not
-    steps: int
-    prompt_tokens: int  # of admitted requests
-    generation_tokens: int
-    prefix_queries: int
-    prefix_hits: int
-    preemptions: int  # sequences
-    non_finite: int  # sequences
 
 
 class Engine:
@@ -79,7 +62,8 @@ class Engine:
             lookahead=runner.lookahead,
         )
         self._requests: dict[str, list[Sequence]] = {}  # those with an unfinished sequence
-        self._num_requests = self._steps = self._non_finite = 0
+        self._num_requests = self._non_finite = 0
+        self._step_sizes = StepSizes()
         self._prompt_tokens = self._generation_tokens = 0
 
     def add_request(self, request: Request) -> None:
@@ -114,7 +98,7 @@ class Engine:
         if not chunks:
             return []
         results = runner.execute(chunks)
-        self._steps += 1
+        self._step_sizes.add(len(chunks))
         outputs = map(self._apply, chunks, results)
         return [output for output in outputs if output is not None]
 
@@ -152,13 +136,15 @@ class Engine:
             blocks_used=pool.num_blocks - pool.num_free,
             blocks_total=pool.num_blocks,
             blocks_cached=pool.num_cached,
-            steps=self._steps,
+            steps=self._step_sizes.steps,
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,
             prefix_queries=scheduler.num_prefix_queries,
             prefix_hits=scheduler.num_prefix_hits,
             preemptions=scheduler.num_preemptions,
             non_finite=self._non_finite,
+            step_sequences=self._step_sizes.sequences,
+            batch_sizes=self._step_sizes.counts,
         )
 
     def check(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pythia_bento.calls import Call, current_call
 from pythia_bento.errors import PythiaError
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -42,6 +43,8 @@ class Request:
     prompt: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
     n: int = 1
+    # who asked, for log and trace
+    call: Call | None = field(default_factory=current_call, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,16 @@ class TokenLogprob:
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds of a request; queue + prefill + decode = total."""
+
+    queue: float  # from arrival to the first step
+    prefill: float  # from there to the first token
+    decode: float  # from there to the last one
+    total: float
 
 
 @dataclass(slots=True)
@@ -69,6 +82,8 @@ class SequenceOutput:
     error: PythiaError | None = None  # with finish_reason "error"
     # time.monotonic() when its first step began; when that was is no part of the answer
     started: float = field(default=0.0, compare=False)
+    # with the last output of a request, once it has passed the engine's thread
+    timings: Timings | None = field(default=None, compare=False)
 
     def extend(self, delta: SequenceOutput) -> None:
         """Append the next delta of the same sequence: all deltas together are the plain answer."""

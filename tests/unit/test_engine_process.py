@@ -16,6 +16,8 @@ from pythia_bento.settings import Settings
 from tests.unit.engine.toy import toy_engine
 from tests.unit.toy_runner import INFO, POISON, ask, settled
 
+PARTS = ("queue", "prefill", "decode")
+
 # Named functions of a module: the process imports them.
 
 
@@ -56,10 +58,20 @@ async def test_answers_are_those_of_an_engine_in_this_process() -> None:
         assert runner.info == INFO
         settled(runner)
         stats = runner.stats()
+        watch = runner.watch
     assert together == expected
     assert seen == [("loading toy", 1, 2), ("loading toy", 2, 2)]
     assert stats.generation_tokens == sum(2 * (5 + i) for i in range(6))
     assert stats.blocks_total == 64
+    assert sum(stats.batch_sizes) == stats.steps > 0
+    assert watch.ended["length"] == 12
+    counts = {name: sum(found.counts) for name, found in watch.histograms.items()}
+    assert counts.pop("inter_token_latency_seconds") == stats.generation_tokens - 12
+    assert set(counts.values()) == {6}
+    parts = [watch.histograms[f"request_{part}_time_seconds"] for part in PARTS]
+    total = watch.histograms["e2e_request_latency_seconds"].sum
+    assert all(part.sum > 0 for part in parts)  # the clock is one for both processes
+    assert sum(part.sum for part in parts) == pytest.approx(total)
 
 
 async def test_leaving_frees_the_blocks() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, defaultdict
-from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from pythia_bento.api.metrics import rendered
+from pythia_bento.histogram import Histogram, cumulative
 
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 LABELS = ("method",)
 
 
@@ -20,8 +18,7 @@ class GrpcMetrics:
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
         self._ended: Counter[tuple[str, str]] = Counter()
-        self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._buckets: dict[str, list[int]] = {}
+        self._seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
 
     def begin(self, method: str) -> None:
         """A call came in."""
@@ -31,9 +28,7 @@ class GrpcMetrics:
         """It ended."""
         self._open[method] -= 1
         self._ended[method, code] += 1
-        self._seconds[method] += seconds
-        buckets = self._buckets.setdefault(method, [0] * (len(BUCKETS) + 1))
-        buckets[bisect_left(BUCKETS, seconds)] += 1
+        self._seconds[method].observe(seconds)
 
     def text(self) -> str:
         """Families named ``pythia_grpc_...``."""
@@ -48,8 +43,7 @@ class GrpcMetrics:
         seconds = HistogramMetricFamily(
             "pythia_grpc_call_seconds", "Seconds from a call's arrival to its end.", labels=LABELS
         )
-        for method, counts in self._buckets.items():
-            bounds = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"]
-            buckets = list(zip(bounds, accumulate(counts), strict=True))
-            seconds.add_metric([method], buckets, self._seconds[method])
+        for method, found in self._seconds.items():
+            buckets = cumulative(found.bounds, found.counts)
+            seconds.add_metric([method], buckets, found.sum)
         return rendered([open, ended, seconds])

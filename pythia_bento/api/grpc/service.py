@@ -12,7 +12,6 @@ from pythia_bento.api.grpc import messages
 from pythia_bento.api.grpc.generated import pythia_pb2 as pb
 from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaServicer
 from pythia_bento.api.requests import make_request
-from pythia_bento.api.timings import Clock
 from pythia_bento.runner import PythiaRunner, new_request_id
 
 Context = ServicerContext[Any, Any]
@@ -35,10 +34,9 @@ class PythiaService(PythiaServicer):
         then ends in this coroutine, and so ends its sequences at once.
         """
         self._runner.check_model(request.model or None)
-        clock = Clock()
         body = messages.generate_body(request)
         asked = await make_request(self._runner, new_request_id(), body.prompt, body)
-        answer = Answer(self._runner, asked, body, clock)
+        answer = Answer(self._runner, asked, body)
         stream = self._runner.submit([asked], context.time_remaining())
         try:
             async for outputs in stream:
