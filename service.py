@@ -22,7 +22,7 @@ from pythia_bento.api.middleware import AccessMiddleware, RequestMiddleware
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.progress import ProgressBars
-from pythia_bento.runner import PythiaRunner
+from pythia_bento.runner import PythiaRunner, as_caller
 from pythia_bento.settings import load_settings, wants_gpu
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ class Pythia:
     @bentoml.api(batchable=True, max_batch_size=1024, max_latency_ms=10**9)
     async def score(self, items: list[Item]) -> list[dict[str, Any]]:
         """Log-probabilities of texts; an item that fails has ``error`` in its place."""
-        return await native.score(self.runner, items)
+        with as_caller("/score"):  # whose items they are is not known any more
+            return await native.score(self.runner, items)
 
     @property
     def runner(self) -> PythiaRunner:

@@ -93,6 +93,14 @@ class NonFiniteLogits(PythiaError):
     code = "non_finite_logits"
 
 
+class OutOfMemory(PythiaError):
+    """The device has no memory for this request, even alone in its step."""
+
+    status = 503
+    grpc_code = "UNAVAILABLE"
+    code = "out_of_memory"
+
+
 class CheckpointError(PythiaError):
     """A checkpoint is missing, damaged, or of a kind that cannot be served."""
 

@@ -45,6 +45,8 @@ class Settings(BaseSettings):
 
     max_queue: int = Field(1024, ge=0)
     """Sequences that may wait beyond those in a step; more are refused with status 429."""
+    max_queue_tokens: int = Field(2**20, ge=0)
+    """The same for tokens, of prompts and to generate, beyond those that the KV cache holds."""
     request_timeout: float = Field(600.0, gt=0, allow_inf_nan=False)
     """Seconds from arrival to the last token."""
     max_body_bytes: int = Field(8 * 2**20, ge=1)

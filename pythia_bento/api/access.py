@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pythia_bento.errors import Overloaded, PermissionDenied, Unauthenticated
 from pythia_bento.keys import ApiKey, digest, read_keys
+from pythia_bento.runner import as_caller
 from pythia_bento.settings import Settings
 
 BUSY_SECONDS = 1.0  # when to come again while too many requests are open: nobody knows
@@ -57,7 +58,7 @@ class AccessControl:
         Raises Unauthenticated, PermissionDenied or Overloaded.
         """
         caller = self._identify(authorization)
-        with self._quotas[caller.name].place():
+        with self._quotas[caller.name].place(), as_caller(caller.name):
             yield caller
 
     def _identify(self, authorization: str | None) -> Caller:

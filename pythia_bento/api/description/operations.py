@@ -26,7 +26,7 @@ ENGINE: Errors = (
     errors.NonFiniteLogits,
     errors.DeadlineExceeded,
 )
-UNAVAILABLE: Errors = (errors.PythiaError, errors.EngineUnavailable)
+UNAVAILABLE: Errors = (errors.PythiaError, errors.EngineUnavailable, errors.OutOfMemory)
 
 
 class ScoreRequest(BaseModel):
