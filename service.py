@@ -16,6 +16,8 @@ from pydantic import WithJsonSchema
 from pythia_bento import packaging
 from pythia_bento.api import native, openai, pages, tokenizer_routes, tracing
 from pythia_bento.api.access import AccessControl
+from pythia_bento.api.connections import limit_silence
+from pythia_bento.api.drain import Drain
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
 from pythia_bento.api.middleware import AccessMiddleware, RequestMiddleware
@@ -68,6 +70,7 @@ class Pythia:
     def __init__(self) -> None:
         self._runner: PythiaRunner | None = None
         self._grpc: GrpcServer | None = None
+        self._drain = Drain(access.door, settings.drain_seconds)
 
     @bentoml.on_deployment
     @staticmethod
@@ -91,6 +94,8 @@ class Pythia:
         for app in (openai_app, tokenizer_app, pages_app):
             app.state.runner = self._runner
         await self._start_grpc(self._runner)
+        self._drain.install(self._is_draining)
+        limit_silence(settings.client_timeout)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
@@ -132,7 +137,8 @@ class Pythia:
         return self._runner
 
     async def __is_ready__(self) -> bool:
-        return self._runner is not None and self._runner.is_ready
+        is_ready = self._runner is not None and self._runner.is_ready
+        return is_ready and not self._drain.has_begun
 
     async def __is_alive__(self) -> bool:
         return self._runner is None or self._runner.is_ready
@@ -140,6 +146,10 @@ class Pythia:
     async def __metrics__(self, text: str) -> str:
         calls = self._grpc.metrics() if self._grpc else ""
         return text + engine_metrics(self.runner.stats()) + calls
+
+    def _is_draining(self) -> None:
+        if self._grpc is not None:
+            self._grpc.say_not_serving()
 
     async def _start_grpc(self, runner: PythiaRunner) -> None:
         if settings.grpc_port == 0:
@@ -157,7 +167,11 @@ class Pythia:
 
 
 Pythia.add_asgi_middleware(AccessMiddleware, access=access)
-Pythia.add_asgi_middleware(RequestMiddleware, max_body_bytes=settings.max_body_bytes)
+Pythia.add_asgi_middleware(
+    RequestMiddleware,
+    max_body_bytes=settings.max_body_bytes,
+    client_timeout=settings.client_timeout,
+)
 
 
 def _give_up(message: str) -> None:

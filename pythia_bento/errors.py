@@ -65,6 +65,15 @@ class ModelNotFound(PythiaError):
     code = "model_not_found"
 
 
+class RequestTimeout(PythiaError):
+    """The client took too long to send its request."""
+
+    status = 408
+    grpc_code = "DEADLINE_EXCEEDED"
+    type = "timeout_error"
+    code = "request_timeout"
+
+
 class PayloadTooLarge(PythiaError):
     """The request body is over the size limit."""
 

@@ -20,7 +20,7 @@ from pythia_bento.errors import PythiaError
 Errors = tuple[type[PythiaError], ...]
 
 ACCESS: Errors = (errors.Unauthenticated, errors.PermissionDenied, errors.Overloaded)
-BODY: Errors = (errors.InvalidRequest, errors.PayloadTooLarge)
+BODY: Errors = (errors.InvalidRequest, errors.RequestTimeout, errors.PayloadTooLarge)
 ENGINE: Errors = (
     errors.ContextLengthExceeded,
     errors.NonFiniteLogits,
