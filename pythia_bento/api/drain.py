@@ -14,6 +14,8 @@ from pythia_bento.api.door import Door
 
 logger = logging.getLogger(__name__)
 
+LAST_SECONDS = 5
+
 
 class Drain:
     """Stands between SIGTERM and the web server's own handler of it.
@@ -40,6 +42,9 @@ class Drain:
         self._loop = asyncio.get_running_loop()
         self._on_begin = on_begin
         self._end = lambda: handler(signal.SIGTERM, None)
+        # By then nothing is open, yet uvicorn would wait for a lost connection without a limit.
+        if config := getattr(getattr(handler, "__self__", None), "config", None):
+            config.timeout_graceful_shutdown = LAST_SECONDS
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, _: int, __: FrameType | None) -> None:
