@@ -139,6 +139,33 @@ async def test_sigterm_under_load_finishes_what_is_open(
         assert await asyncio.to_thread(server.process.wait, 30) == 0
 
 
+async def test_the_clock_may_jump(home: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "slow").write_text("0.01")
+    with faulty(
+        home, place, monkeypatch, request_timeout=60, key_requests_per_minute=600
+    ) as server:
+        expected = texts(await all_of(server, 4))
+        for day in ("86400", "-86400"):
+            load = asyncio.create_task(all_of(server, 4))
+            await asyncio.to_thread(until, lambda: server.metric("num_requests_running") > 0)
+            (place / "clock").write_text(day)
+            answers = await load
+            assert texts(answers) == expected
+            [after] = await all_of(server, 1)
+            assert abs(after.json()["created"] - time.time() - float(day)) < 3600
+            assert probes(server) == {"livez": 200, "readyz": 200}
+        server.settled()
+
+
+async def test_a_full_disk_under_the_log(home: Path) -> None:
+    with serve(home, log=Path("/dev/full")) as server:
+        assert len(texts(await all_of(server, 8))) == 8
+        bad = httpx.post(f"{server.url}/v1/completions", json={"prompt": 7})
+        assert bad.status_code == 400
+        assert probes(server) == {"livez": 200, "readyz": 200}
+        server.settled()
+
+
 async def test_sigkill_of_the_worker_is_followed_by_a_new_one(
     home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ class Proxy:
     def __init__(self) -> None:
         self.backends: list[Server] = []
         self._ready: list[Server] = []
-        self._turn = 0
+        self._turn = self._open = 0
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -32,6 +32,8 @@ class Proxy:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        while self._open:
+            await asyncio.sleep(0.05)
         self._checks.cancel()
         self._server.close()
 
@@ -47,11 +49,17 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._turn += 1
+        self._open += 1
         backend = self._ready[self._turn % len(self._ready)]
         ours = await asyncio.open_connection("127.0.0.1", httpx.URL(backend.url).port)
-        await asyncio.gather(_copy(reader, ours[1]), _copy(ours[0], writer))
+        asked = asyncio.create_task(_copy(reader, ours[1]))
+        await _copy(ours[0], writer)
+        asked.cancel()
         for side in (writer, ours[1]):
             side.close()
+            with contextlib.suppress(ConnectionError):
+                await side.wait_closed()
+        self._open -= 1
 
 
 async def _is_ready(client: httpx.AsyncClient, server: Server) -> bool:
@@ -65,7 +73,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
-        writer.write_eof()
 
 
 class Load:

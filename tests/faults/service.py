@@ -2,8 +2,8 @@
 
 The kernel backend is the one that would be used, behind a wrapper that looks for files in the
 directory FAULTS names before every forward pass: ``oom`` is one pass without memory, for as many
-sequences as the file says or more; ``die`` is an error that no engine survives; ``slow`` holds the
-seconds that a pass takes longer.
+tokens as the file says or more; ``die`` is an error that no engine survives; ``slow`` holds the
+seconds that a pass takes longer. ``clock`` holds seconds by which the system's clock is wrong.
 """
 
 from __future__ import annotations
@@ -41,6 +41,13 @@ class FaultyKernels:
         return result
 
 
+def _wrong_time() -> float:
+    clock = PLACE / "clock"
+    return _time() + (float(clock.read_text()) if clock.exists() else 0.0)
+
+
+_time = time.time
+time.time = _wrong_time
 _create = kernels.create
 kernels.create = lambda *arguments: FaultyKernels(_create(*arguments))  # type: ignore[assignment]
 
