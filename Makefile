@@ -1,6 +1,6 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu fuzz lint proto bench bench-peers eval lock clean bento image image-check
+.PHONY: help serve test test-gpu fuzz lint proto soak bench bench-peers eval lock clean bento image image-check
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -46,6 +46,9 @@ proto:  ## make the gRPC code from the .proto files, with the generator that is 
 	[ -x .venv-proto/bin/python ] || $(PYTHON) -m venv .venv-proto
 	.venv-proto/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/proto.txt
 	.venv-proto/bin/python tools/make_proto.py $(ARGS)
+
+soak: $(READY)  ## two minutes of mixed load with cancelled requests (ARGS="--minutes N")
+	$(BIN)/python -m bench.soak $(ARGS)
 
 bench: $(READY)  ## speed beside other engines on this machine (ARGS=... goes to the benchmark)
 	$(BIN)/python -m bench.cpu $(ARGS)

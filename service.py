@@ -24,13 +24,15 @@ from pythia_bento.api import (
     traffic,
 )
 from pythia_bento.api.access import AccessControl
+from pythia_bento.api.connections import limit_silence
+from pythia_bento.api.drain import Drain
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
 from pythia_bento.api.middleware import AccessMiddleware, RequestMiddleware
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.progress import ProgressBars
-from pythia_bento.runner import PythiaRunner
+from pythia_bento.runner import PythiaRunner, as_caller
 from pythia_bento.settings import load_settings, wants_gpu
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class Pythia:
     def __init__(self) -> None:
         self._runner: PythiaRunner | None = None
         self._grpc: GrpcServer | None = None
+        self._drain = Drain(access.door, settings.drain_seconds)
 
     @bentoml.on_deployment
     @staticmethod
@@ -103,6 +106,8 @@ class Pythia:
         for app in (openai_app, tokenizer_app, pages_app):
             app.state.runner = self._runner
         await self._start_grpc(self._runner)
+        self._drain.install(self._is_draining)
+        limit_silence(settings.client_timeout)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
@@ -133,7 +138,8 @@ class Pythia:
     @bentoml.api(batchable=True, max_batch_size=1024, max_latency_ms=10**9)
     async def score(self, items: list[Item]) -> list[dict[str, Any]]:
         """Log-probabilities of texts; an item that fails has ``error`` in its place."""
-        return await native.score(self.runner, items)
+        with as_caller("/score"):  # whose items they are is not known any more
+            return await native.score(self.runner, items)
 
     @property
     def runner(self) -> PythiaRunner:
@@ -143,7 +149,8 @@ class Pythia:
         return self._runner
 
     async def __is_ready__(self) -> bool:
-        return self._runner is not None and self._runner.is_ready
+        is_ready = self._runner is not None and self._runner.is_ready
+        return is_ready and not self._drain.has_begun
 
     async def __is_alive__(self) -> bool:
         return self._runner is None or self._runner.is_ready
@@ -151,6 +158,10 @@ class Pythia:
     async def __metrics__(self, text: str) -> str:
         calls = self._grpc.metrics() if self._grpc else ""
         return text + engine_metrics(self.runner) + calls
+
+    def _is_draining(self) -> None:
+        if self._grpc is not None:
+            self._grpc.say_not_serving()
 
     async def _start_grpc(self, runner: PythiaRunner) -> None:
         if settings.grpc_port == 0:
@@ -168,7 +179,11 @@ class Pythia:
 
 
 Pythia.add_asgi_middleware(AccessMiddleware, access=access)
-Pythia.add_asgi_middleware(RequestMiddleware, max_body_bytes=settings.max_body_bytes)
+Pythia.add_asgi_middleware(
+    RequestMiddleware,
+    max_body_bytes=settings.max_body_bytes,
+    client_timeout=settings.client_timeout,
+)
 
 
 def _give_up(message: str) -> None:

@@ -23,12 +23,8 @@ from typing import TYPE_CHECKING
 
 from pythia_bento.engine.params import Request, SequenceOutput
 from pythia_bento.engine.validate import validate
-from pythia_bento.errors import (
-    DeadlineExceeded,
-    EngineUnavailable,
-    Overloaded,
-    PythiaError,
-)
+from pythia_bento.errors import DeadlineExceeded, EngineUnavailable, PythiaError
+from pythia_bento.gate import Gate, Load, load_of, share_of
 from pythia_bento.request_watch import RequestWatch
 
 if TYPE_CHECKING:  # neither this module nor what imports it needs torch
@@ -180,14 +176,13 @@ class SyncStream(Stream):
 class EngineThread:
     """Owns an engine; all its methods may be called from any thread."""
 
-    def __init__(self, engine: Engine | EngineProcess, max_in_flight: int) -> None:
-        """Start the thread; ``max_in_flight`` sequences may be computed or wait at a time."""
+    def __init__(self, engine: Engine | EngineProcess, most: Load) -> None:
+        """Start the thread; ``most`` may be computed or wait at a time."""
         self._engine = engine
-        self._max_in_flight = max_in_flight
+        self._gate = Gate(most)  # guarded by _wake too
         self._wake = threading.Condition()  # guards everything below
         self._orders: list[Callable[[], None]] = []  # done by the thread before its next step
         self._open: dict[str, _Open] = {}
-        self._in_flight = 0  # sequences
         self.watch = RequestWatch()
         self._end: EngineUnavailable | None = None
         self.ended: Future[None] = Future()
@@ -214,10 +209,12 @@ class EngineThread:
         with self._wake:
             if self._end is not None:
                 raise self._end
-            self._admit(sum(request.n for request in requests))
+            self._gate.enter(load_of(requests))
             self.watch.arrived(requests)
             for request in requests:
-                self._open[request.request_id] = _Open(stream, set(range(request.n)))
+                self._open[request.request_id] = _Open(
+                    stream, set(range(request.n)), share_of(request)
+                )
                 self._orders.append(partial(self._add, request))
             self._wake.notify()
 
@@ -231,15 +228,6 @@ class EngineThread:
         """End everything and wait for the thread; open streams get EngineUnavailable."""
         self._stop(EngineUnavailable("the server is shutting down"))
         self._thread.join()
-
-    def _admit(self, count: int) -> None:
-        # An idle engine takes a request of any size, or a large one could never be served.
-        if self._in_flight and self._in_flight + count > self._max_in_flight:
-            raise Overloaded(
-                f"the server has {self._in_flight} sequences to work on, and {count} more would "
-                f"pass its limit of {self._max_in_flight}; try again later"
-            )
-        self._in_flight += count
 
     def _stop(self, error: EngineUnavailable) -> None:
         with self._wake:
@@ -280,7 +268,7 @@ class EngineThread:
         self.watch.aborted(request_id)
         with self._wake:
             if entry := self._open.pop(request_id, None):
-                self._in_flight -= len(entry.unfinished)
+                self._gate.leave(entry.share * len(entry.unfinished))
 
     def _fail_all(self) -> None:
         """Only once ``_end`` is set: from then on nothing is added."""
@@ -317,7 +305,7 @@ class EngineThread:
 
     def _finished(self, output: SequenceOutput, entry: _Open) -> None:
         entry.unfinished.discard(output.index)
-        self._in_flight -= 1
+        self._gate.leave(entry.share)
         if not entry.unfinished:
             del self._open[output.request_id]
 
@@ -328,6 +316,7 @@ class _Open:
 
     stream: Stream
     unfinished: set[int]  # indexes of continuations
+    share: Load  # of one continuation
 
 
 def failure(request_id: str, index: int, error: PythiaError) -> SequenceOutput:

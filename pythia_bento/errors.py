@@ -65,6 +65,15 @@ class ModelNotFound(PythiaError):
     code = "model_not_found"
 
 
+class RequestTimeout(PythiaError):
+    """The client took too long to send its request."""
+
+    status = 408
+    grpc_code = "DEADLINE_EXCEEDED"
+    type = "timeout_error"
+    code = "request_timeout"
+
+
 class PayloadTooLarge(PythiaError):
     """The request body is over the size limit."""
 
@@ -91,6 +100,14 @@ class NonFiniteLogits(PythiaError):
     """The model produced NaN or infinity for this request; no other request is affected."""
 
     code = "non_finite_logits"
+
+
+class OutOfMemory(PythiaError):
+    """The device has no memory for this request, even alone in its step."""
+
+    status = 503
+    grpc_code = "UNAVAILABLE"
+    code = "out_of_memory"
 
 
 class CheckpointError(PythiaError):

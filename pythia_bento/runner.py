@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +17,7 @@ from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
 from pythia_bento.engine.validate import check_ids
 from pythia_bento.engine_thread import AsyncStream, EngineThread, SyncStream
 from pythia_bento.errors import EngineUnavailable, ModelNotFound
+from pythia_bento.gate import Load
 from pythia_bento.request_watch import RequestWatch
 from pythia_bento.settings import Settings
 
@@ -27,6 +31,19 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]  # what, done, total
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)
 Answer = SequenceOutput  # all deltas of one continuation, joined
+
+_CALLER: ContextVar[str] = ContextVar("caller", default="anyone")
+
+
+@contextmanager
+def as_caller(name: str) -> Iterator[None]:
+    """Submit requests in the name of a caller: callers take turns when the engine is full."""
+    token = _CALLER.set(name)
+    try:
+        yield
+    finally:
+        _CALLER.reset(token)
+
 
 # Texts from here on are tokenised off the event loop: this many characters take about 1 ms.
 LONG_TEXT = 4096
@@ -69,7 +86,13 @@ class PythiaRunner:
         self.tokenizer: Tokenizer = engine.tokenizer
         engine.limits = limits_of(engine, settings)
         self.limits: Limits = engine.limits
-        self._thread = EngineThread(engine, settings.max_batch_size + settings.max_queue)
+        self._thread = EngineThread(
+            engine,
+            Load(
+                settings.max_batch_size + settings.max_queue,
+                self.limits.cache_tokens + settings.max_queue_tokens,
+            ),
+        )
 
     @classmethod
     def load(cls, settings: Settings, on_progress: Progress | None = None) -> PythiaRunner:
@@ -200,6 +223,8 @@ class PythiaRunner:
     ) -> _Stream:
         longest = self.settings.request_timeout
         seconds = longest if timeout is None else max(min(timeout, longest), 0)
+        caller, deadline = _CALLER.get(), time.monotonic() + seconds
+        requests = [replace(request, caller=caller, deadline=deadline) for request in requests]
         stream = kind(requests, seconds, self._thread.abort)
         self._thread.submit(requests, stream)
         stream.start()

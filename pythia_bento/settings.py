@@ -45,8 +45,14 @@ class Settings(BaseSettings):
 
     max_queue: int = Field(1024, ge=0)
     """Sequences that may wait beyond those in a step; more are refused with status 429."""
+    max_queue_tokens: int = Field(2**20, ge=0)
+    """The same for tokens, of prompts and to generate, beyond those that the KV cache holds."""
     request_timeout: float = Field(600.0, gt=0, allow_inf_nan=False)
     """Seconds from arrival to the last token."""
+    client_timeout: float = Field(60.0, ge=1, allow_inf_nan=False)
+    """Seconds that a client may take to send a body, or to read what was sent to it."""
+    drain_seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Seconds after SIGTERM in which the server says that it is not ready and still serves."""
     max_body_bytes: int = Field(8 * 2**20, ge=1)
     max_logprobs: int = Field(20, ge=0, le=1000)
     """Alternatives a request may ask for with each token."""

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pythia_bento.api.door import Door
 from pythia_bento.calls import current_call
 from pythia_bento.errors import Overloaded, PermissionDenied, Unauthenticated
 from pythia_bento.keys import ApiKey, digest, read_keys
+from pythia_bento.runner import as_caller
 from pythia_bento.settings import Settings
 
 BUSY_SECONDS = 1.0  # when to come again while too many requests are open: nobody knows
@@ -43,6 +45,7 @@ class AccessControl:
         requests_per_minute: int | None = None,
         concurrent_requests: int | None = None,
     ) -> None:
+        self.door = Door()
         self._keys = keys
         names = ["anyone"] if keys is None else [key.name for key in keys]
         self._quotas = {name: _Quota(requests_per_minute, concurrent_requests) for name in names}
@@ -61,10 +64,10 @@ class AccessControl:
         """Hold a place among the caller's concurrent requests until the context ends.
 
         ``authorization`` is the value of the header or metadata of that name, ``Bearer <key>``.
-        Raises Unauthenticated, PermissionDenied or Overloaded.
+        Raises Unauthenticated, PermissionDenied, Overloaded or EngineUnavailable.
         """
         caller = self._identify(authorization)
-        with self._quotas[caller.name].place():
+        with self.door.passage(), self._quotas[caller.name].place(), as_caller(caller.name):
             yield caller
 
     def _identify(self, authorization: str | None) -> Caller:

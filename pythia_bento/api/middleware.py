@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pythia_bento.api.access import AccessControl, note_caller
 from pythia_bento.api.errors import error_body, error_response, status_body
 from pythia_bento.api.parsing import invalid_request
-from pythia_bento.errors import PayloadTooLarge, PythiaError
+from pythia_bento.errors import PayloadTooLarge, PythiaError, RequestTimeout
 
 # Open to all: probes, metrics, descriptions and pages, which cost and reveal little. Whatever is
 # not named needs a key, paths that do not exist included.
@@ -61,9 +61,10 @@ class RequestMiddleware:
     application's task is cancelled, and with it whatever it asked of the engine.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, client_timeout: float) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.client_timeout = client_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -73,7 +74,7 @@ class RequestMiddleware:
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return await self.app(scope, receive, shaped)
         try:
-            body = await self._read(scope, receive)
+            body = await self._read_in_time(scope, receive)
         except PythiaError as error:
             return await error_response(error)(scope, receive, send)
         if body is not None:
@@ -82,6 +83,14 @@ class RequestMiddleware:
             # The client is gone. Middleware above waits for an answer all the same, BentoML's
             # for as long as its time-out; 499 is nginx's word for this in logs and metrics.
             await Response(status_code=499)(scope, receive, send)
+
+    async def _read_in_time(self, scope: Scope, receive: Receive) -> bytes | None:
+        try:
+            return await asyncio.wait_for(self._read(scope, receive), self.client_timeout)
+        except asyncio.TimeoutError:
+            raise RequestTimeout(
+                f"the body did not arrive within {self.client_timeout:g} seconds"
+            ) from None
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client left. Raises PayloadTooLarge."""

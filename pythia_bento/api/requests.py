@@ -30,7 +30,7 @@ async def make_request(
             f"not {body.num_sequences}",
             param="best_of",
         )
-    return Request(request_id, ids, body.sampling_params(), body.num_sequences)
+    return Request(request_id, ids, body.sampling_params(), body.num_sequences, body.priority)
 
 
 def truncated(ids: Ids, body: Sampling, limits: Limits) -> Ids:

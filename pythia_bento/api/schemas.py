@@ -154,6 +154,7 @@ class Sampling(Body):
     ignore_eos: StrictBool = False
     logit_bias: Bias = ()
     skip_special_tokens: StrictBool = True
+    priority: StrictInt = 0
     truncate_prompt_tokens: StrictInt | None = None
     """Keep this many of the prompt's last tokens; -1 is all that fit beside ``max_tokens``."""
 
@@ -209,7 +210,6 @@ NEUTRAL: dict[str, Any] = {
     "suffix": "",
     "use_beam_search": False,
     "length_penalty": 1,
-    "priority": 0,
     "response_format": {"type": "text"},
     **dict.fromkeys(
         (

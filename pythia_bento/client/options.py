@@ -32,6 +32,7 @@ class SamplingOptions(TypedDict, total=False):
     logit_bias: Mapping[int, float] | None
     skip_special_tokens: bool | None
     truncate_prompt_tokens: int | None
+    priority: int | None
 
 
 @dataclass(frozen=True, slots=True)

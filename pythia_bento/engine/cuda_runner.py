@@ -58,6 +58,12 @@ class CudaModelRunner(ModelRunner):
             for chunk, token in zip(chunks, tokens, strict=False)
         ]
 
+    def recover(self) -> None:
+        """See ``ModelRunner.recover``."""
+        self._lookahead.forget()
+        self._ready = None
+        super().recover()
+
     def _choose_from(self, logits: Tensor, chunks: Sequence[Chunk]) -> list[ChunkResult]:
         """Sample eagerly from the logits of each chunk's last token."""
         results = [ChunkResult([], []) for _ in chunks]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from pythia_bento.engine.block_pool import BlockPool
+from pythia_bento.engine.memory import execute_what_fits
 from pythia_bento.engine.model_runner import ChunkResult, ModelRunner
 from pythia_bento.engine.params import Request, SequenceOutput, TokenLogprob
 from pythia_bento.engine.scheduler import Chunk, Scheduler
@@ -13,7 +15,15 @@ from pythia_bento.engine.sequence import Sequence
 from pythia_bento.engine.stats import EngineStats, StepSizes
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits, validate
-from pythia_bento.errors import CheckpointError, EngineUnavailable, InvalidRequest, NonFiniteLogits
+from pythia_bento.errors import (
+    CheckpointError,
+    DeadlineExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    NonFiniteLogits,
+    OutOfMemory,
+    PythiaError,
+)
 from pythia_bento.model.gpt_neox import GPTNeoX
 
 
@@ -94,13 +104,16 @@ class Engine:
     def step(self) -> list[SequenceOutput]:
         """Compute the next tokens of as many sequences as fit; what became known about each."""
         runner = self._alive()
-        chunks = self._scheduler.schedule()
+        chunks: Seq[Chunk] = self._scheduler.schedule()
+        ended = self._end_late()
         if not chunks:
-            return []
-        results = runner.execute(chunks)
+            return ended
+        chunks, results = execute_what_fits(runner, chunks)
+        if not results:
+            return ended + self._end_without_memory(chunks)
         self._step_sizes.add(len(chunks))
         outputs = map(self._apply, chunks, results)
-        return [output for output in outputs if output is not None]
+        return ended + [output for output in outputs if output is not None]
 
     def generate(self, requests: Iterable[Request]) -> list[list[SequenceOutput]]:
         """Run requests to their end; for each its ``n`` answers in order."""
@@ -201,6 +214,29 @@ class Engine:
         )
         return output
 
+    def _end_late(self) -> list[SequenceOutput]:
+        """End what could not begin in time."""
+        late, self._scheduler.late = self._scheduler.late, []
+        error = DeadlineExceeded("the request's deadline passed while it waited for its turn")
+        return [output for sequence in late for output in self._end(sequence, error)]
+
+    def _end_without_memory(self, chunks: Iterable[Chunk]) -> list[SequenceOutput]:
+        error = OutOfMemory("the device has no memory to go on with this request; try again later")
+        return [output for chunk in chunks for output in self._end(chunk.sequence, error)]
+
+    def _end(self, sequence: Sequence, error: PythiaError) -> list[SequenceOutput]:
+        """End a sequence, and those that waited for it to compute their prompt."""
+        request = sequence.request
+        others = [s for s in self._requests[request.request_id] if s.status == "new"]
+        self._pool.forget(sequence.blocks)
+        outputs = []
+        for ended in (sequence, *others):
+            output = _output(ended, ChunkResult([], []), ended.finish("error"))
+            output.prompt_logprobs, output.error = None, error
+            outputs.append(output)
+            self._remove(ended)
+        return outputs
+
     def _report(self, sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
         """The delta of this step; with the first, the other continuations follow."""
         output = _output(sequence, result, text)
@@ -217,8 +253,8 @@ class Engine:
 
     def _remove(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
-        siblings = self._requests[sequence.request.request_id]
-        if all(sibling.status == "finished" for sibling in siblings):
+        siblings = self._requests.get(sequence.request.request_id, ())
+        if siblings and all(sibling.status == "finished" for sibling in siblings):
             del self._requests[sequence.request.request_id]
 
 

@@ -55,6 +55,11 @@ class ModelRunner:
         self._choose_tokens(chunks, starts, hidden, results)
         return results
 
+    def recover(self) -> None:
+        """``execute`` ran out of memory: give back what is kept for later, and trust nothing."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def prepare(self, chunks: Sequence[Chunk]) -> tuple[ForwardBatch, list[int]]:
         """Lay the tokens of all chunks end to end; also the S + 1 row boundaries on the host."""
         counts = np.array([chunk.count for chunk in chunks], dtype=np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,6 +44,9 @@ class Request:
     prompt: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
     n: int = 1
+    priority: int = 0  # lower goes first among the requests of one caller
+    caller: str = "anyone"  # callers take turns
+    deadline: float = math.inf  # of time.monotonic(): not begun any more from then on
     # who asked, for log and trace
     call: Call | None = field(default_factory=current_call, compare=False, repr=False)
 

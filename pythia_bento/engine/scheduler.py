@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.sequence import Sequence
+from pythia_bento.engine.waiting import WaitingList
 
 
 @dataclass(slots=True)
@@ -26,7 +27,7 @@ class Chunk:
 
 
 class Scheduler:
-    """Continuous batching, first come first served, under a budget of sequences and tokens.
+    """Continuous batching under a budget of sequences and tokens; ``WaitingList`` says who is next.
 
     Every running sequence that decodes gets its token first, so a long prompt never stalls the
     others; prompts share what is left of the budget, in pieces. When the blocks run out, the
@@ -47,16 +48,17 @@ class Scheduler:
         self.max_seqs = max_seqs
         self.max_tokens = max_tokens
         self.lookahead = lookahead  # tokens a decoding sequence should have room for
-        self.waiting: list[Sequence] = []  # both by age, oldest first
-        self.running: list[Sequence] = []
+        self.waiting = WaitingList()
+        self.running: list[Sequence] = []  # by age, oldest first
+        self.late: list[Sequence] = []  # their deadline passed before they began; to be ended
         self.num_preemptions = 0
         self.num_prefix_queries = 0  # prompt tokens looked up
         self.num_prefix_hits = 0  # prompt tokens found
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence by its age."""
+        """Queue a sequence."""
         sequence.status = "waiting"
-        insort(self.waiting, sequence, key=_age)
+        self.waiting.add(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence out, finished or not, and give its blocks back."""
@@ -65,10 +67,12 @@ class Scheduler:
             self.pool.deallocate(sequence.release())
         elif sequence.status == "waiting":
             self.waiting.remove(sequence)
+        if sequence.num_admissions and sequence.status != "finished":
+            self.waiting.refund(sequence)
         sequence.status = "finished"
 
     def schedule(self) -> list[Chunk]:
-        """The next step. Empty only when no sequence is waiting or running."""
+        """The next step. Empty only when no sequence is waiting or running, or all were late."""
         chunks = self._decodes()
         budget = self.max_tokens - len(chunks)
         for sequence in self.running:
@@ -124,10 +128,9 @@ class Scheduler:
         return Chunk(sequence, start, min(budget, sequence.num_tokens - start))
 
     def _admit(self) -> Sequence | None:
-        """Move the oldest waiting sequence to the running ones if it fits."""
-        if not self.waiting or len(self.running) >= self.max_seqs:
+        """Move the next waiting sequence to the running ones if it fits."""
+        if len(self.running) >= self.max_seqs or (sequence := self._next()) is None:
             return None
-        sequence = self.waiting[0]
         cached = self._cached_blocks(sequence)
         missing = -(-sequence.num_tokens // self.block_size) - len(cached)
         # Each running sequence will soon want its next block: admitting into those would only
@@ -135,7 +138,15 @@ class Scheduler:
         wanted = missing + self.pool.num_idle(cached) + len(self.running)
         if wanted > self.pool.num_free:
             return None
-        self._start(self.waiting.pop(0), cached, missing)
+        self.waiting.admit(sequence)
+        self._start(sequence, cached, missing)
+        return sequence
+
+    def _next(self) -> Sequence | None:
+        """Whose turn it is, among those that can still be in time."""
+        while (sequence := self.waiting.first()) and sequence.request.deadline <= time.monotonic():
+            self.remove(sequence)
+            self.late.append(sequence)
         return sequence
 
     def _cached_blocks(self, sequence: Sequence) -> list[int]:

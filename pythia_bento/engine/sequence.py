@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Literal
 
 import numpy as np
@@ -43,6 +44,7 @@ class Sequence:
         "_early_bias",
         "_names",
         "_stops",
+        "arrived",
         "block_size",
         "block_table",
         "blocks",
@@ -73,6 +75,7 @@ class Sequence:
         self.params = params
         self.index = index
         self.order = (order, index)  # who came first
+        self.arrived = time.monotonic()
         self.status: Status = "new"
         self.seed = sequence_seed(params.seed, index)
         self.num_prompt = len(request.prompt)

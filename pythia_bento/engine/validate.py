@@ -11,6 +11,7 @@ from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.tokenizer import check_unicode
 from pythia_bento.errors import ContextLengthExceeded, InvalidRequest
 
+MAX_PRIORITY = 20  # either way; bounds how long the last of a queue waits for its turn
 MAX_TOP_K = 2**31 - 1  # the kernels' integers; from the vocabulary's size on it is off
 
 
@@ -43,6 +44,7 @@ def validate(request: Request, limits: Limits) -> None:
     """Raise InvalidRequest, or ContextLengthExceeded, with ``param`` set to the field at fault."""
     params = request.params
     _integer("n", request.n, 1, limits.max_n)
+    _integer("priority", request.priority, -MAX_PRIORITY, MAX_PRIORITY)
     _check_lengths(request, limits)
     check_ids("prompt", request.prompt, limits)
     _check_numbers(params, limits)

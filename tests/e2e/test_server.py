@@ -73,7 +73,7 @@ def test_openai_client_sends_every_field(client: openai.OpenAI, http: httpx.Clie
         **{"min_tokens": 3, "top_k": 50, "min_p": 0.01, "repetition_penalty": 1.1},
         **{"prompt_logprobs": 3, "stop_token_ids": [5], "ignore_eos": True},
         **{"include_stop_str_in_output": True, "skip_special_tokens": False},
-        **{"truncate_prompt_tokens": 3, "return_token_ids": True},
+        **{"truncate_prompt_tokens": 3, "priority": -3, "return_token_ids": True},
         **{"return_tokens_as_token_ids": True, "add_special_tokens": True},
         **{"spaces_between_special_tokens": True, **NEUTRAL},
     }

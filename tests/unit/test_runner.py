@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +18,7 @@ from pythia_bento.errors import (
     NonFiniteLogits,
     Overloaded,
 )
-from pythia_bento.runner import PythiaRunner, raise_error
+from pythia_bento.runner import PythiaRunner, as_caller, raise_error
 from pythia_bento.settings import Settings
 from tests.unit.engine.toy import toy_engine
 from tests.unit.toy_runner import INFO, POISON, ask, settled, toy_runner
@@ -245,3 +247,53 @@ def _tokens(answers) -> list[list[list[int]]]:
 def test_limits_are_settings(setting: str, request_: Request, words: str) -> None:
     with toy_runner(**{setting: 2}) as runner, pytest.raises(InvalidRequest, match=words):
         runner.complete_sync([request_])
+
+
+async def test_a_request_whose_deadline_passes_in_the_queue_is_never_computed() -> None:
+    with toy_runner(max_batch_size=1, step_seconds=0.01) as runner:
+        before = runner.stats()
+        long = asyncio.create_task(runner.complete([ask((1,), max_tokens=60)]))
+        await asyncio.sleep(0)
+        stream = runner.submit([ask((9,) * 20, n=2)], timeout=0)
+        outputs = [output async for outputs in stream for output in outputs]
+        assert [type(output.error) for output in outputs] == [DeadlineExceeded] * 2
+        await long
+        settled(runner)
+        assert runner.stats().prefix_queries == before.prefix_queries  # nobody asked for blocks
+
+
+def test_the_engine_itself_looks_at_deadlines() -> None:
+    engine = toy_engine(max_batch_size=1)
+    late = replace(ask((2, 3), n=2), deadline=time.monotonic())
+    answers = engine.generate([ask((5,), max_tokens=3), late, ask((6,), max_tokens=3)])
+    assert [a.finish_reason for answer in answers for a in answer] == [
+        *("length", "error", "error", "length")
+    ]
+    assert isinstance(answers[1][0].error, DeadlineExceeded)
+    assert "while it waited" in answers[1][1].error.message
+    assert engine.stats().prompt_tokens == 4  # taken in, but only two were looked at
+    assert engine.stats().blocks_used == 0
+
+
+async def test_tokens_are_bounded_too() -> None:
+    with toy_runner(max_queue_tokens=100, step_seconds=0.005) as runner:  # and 256 in the cache
+        first = asyncio.create_task(runner.complete([ask((1,) * 40, n=10, max_tokens=20)]))
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded, match=r"tokens to work on, and 21 more .* limit of 356"):
+            runner.submit([ask((1,), max_tokens=20)])
+        first.cancel()
+
+
+async def test_a_caller_with_a_long_queue_does_not_delay_another() -> None:
+    with toy_runner(max_batch_size=2, step_seconds=0.002) as runner:
+        ended: list[str] = []
+
+        async def run(name: str, request: Request) -> None:
+            with as_caller(name):
+                await runner.complete([request])
+            ended.append(name)
+
+        many = [asyncio.create_task(run("a", ask((i + 1,), max_tokens=4))) for i in range(60)]
+        await asyncio.sleep(0.01)
+        await asyncio.gather(run("b", ask((99,), max_tokens=4)), *many)
+        assert ended.index("b") < 15

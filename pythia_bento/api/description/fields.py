@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pythia_bento.api.schemas import MAX_PROMPTS, NEUTRAL
-from pythia_bento.engine.validate import MAX_TOP_K, Limits
+from pythia_bento.engine.validate import MAX_PRIORITY, MAX_TOP_K, Limits
 from pythia_bento.runner import PythiaRunner
 
 Schema = dict[str, Any]
@@ -37,6 +37,7 @@ MEANINGS: dict[str, str] = {
     "logit_bias": "Added to the logits, by token id.",
     "skip_special_tokens": "Whether to leave special tokens out of the text.",
     "truncate_prompt_tokens": "Keep this many last tokens of a prompt; -1: all that fit.",
+    "priority": "Lower goes first among the waiting requests of one API key.",
     "echo": "Whether the text begins with the prompt.",
     "stream": "Whether to answer with server-sent events.",
     "stream_options": "Only where stream is true.",
@@ -102,6 +103,7 @@ def _numbers(limits: Limits) -> dict[str, Schema]:
         "logprobs": _between(0, limits.max_logprobs),
         "prompt_logprobs": _between(0, limits.max_logprobs),
         "truncate_prompt_tokens": kept,
+        "priority": _between(-MAX_PRIORITY, MAX_PRIORITY),
     }
 
 

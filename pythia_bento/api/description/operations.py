@@ -20,13 +20,13 @@ from pythia_bento.errors import PythiaError
 Errors = tuple[type[PythiaError], ...]
 
 ACCESS: Errors = (errors.Unauthenticated, errors.PermissionDenied, errors.Overloaded)
-BODY: Errors = (errors.InvalidRequest, errors.PayloadTooLarge)
+BODY: Errors = (errors.InvalidRequest, errors.RequestTimeout, errors.PayloadTooLarge)
 ENGINE: Errors = (
     errors.ContextLengthExceeded,
     errors.NonFiniteLogits,
     errors.DeadlineExceeded,
 )
-UNAVAILABLE: Errors = (errors.PythiaError, errors.EngineUnavailable)
+UNAVAILABLE: Errors = (errors.PythiaError, errors.EngineUnavailable, errors.OutOfMemory)
 
 
 class ScoreRequest(BaseModel):

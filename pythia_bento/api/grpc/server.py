@@ -81,6 +81,11 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.request_timeout)
 
+    def say_not_serving(self) -> None:
+        """Calls are answered still; for those who ask or watch its health it is over."""
+        loop = asyncio.get_running_loop()
+        self._telling = loop.create_task(self._health.enter_graceful_shutdown())
+
     def metrics(self) -> str:
         """Lines for the metrics page."""
         return self._metrics.text()
@@ -101,12 +106,9 @@ class GrpcServer:
         """A dead engine makes the service unhealthy, for those who watch too."""
         loop = asyncio.get_running_loop()
 
-        def shut_down() -> None:
-            self._telling = loop.create_task(self._health.enter_graceful_shutdown())
-
         def ended(_: object) -> None:
             with suppress(RuntimeError):  # the loop has ended before
-                loop.call_soon_threadsafe(shut_down)
+                loop.call_soon_threadsafe(self.say_not_serving)
 
         self._runner.ended.add_done_callback(ended)
 

@@ -1,0 +1,52 @@
+"""Clients that are gone without a word, or that do not read: the system closes their connections.
+
+Both look alike from here: what was sent is not taken. uvicorn has no limit for it, but accepted
+connections inherit the options of the socket that listens, which the supervisor has opened.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+
+PROBES = 3
+
+
+def limit_silence(seconds: float) -> None:
+    """Let connections end when the other side took nothing, or said nothing, for so long.
+
+    A client that is there answers the system's probes whatever it does itself; one that does not
+    read has a full window, and the limit holds for that too. Only Linux has these options.
+    """
+    for listener in _listeners():
+        with listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in (
+                ("TCP_USER_TIMEOUT", round(seconds * 1000)),
+                ("TCP_KEEPIDLE", max(1, round(seconds / 2))),
+                ("TCP_KEEPINTVL", max(1, round(seconds / 2 / PROBES))),
+                ("TCP_KEEPCNT", PROBES),
+            ):
+                with suppress(AttributeError, OSError):
+                    listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _listeners() -> Iterator[socket.socket]:
+    """This process's listening TCP sockets, by descriptors of their own."""
+    for name in _descriptors():
+        with suppress(OSError):
+            found = socket.socket(fileno=os.dup(int(name)))
+            is_tcp = found.family in (socket.AF_INET, socket.AF_INET6)
+            if is_tcp and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                yield found
+            else:
+                found.close()
+
+
+def _descriptors() -> list[str]:
+    try:
+        return os.listdir("/proc/self/fd")
+    except OSError:
+        return []

@@ -1,0 +1,118 @@
+"""A rolling restart under load: two servers behind a small proxy, and not one failed request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections import Counter
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.serving import Server, serve
+
+REQUESTS = 2000
+CLIENTS = 12
+SETTINGS = {"drain_seconds": 2}
+
+
+class Proxy:
+    """Hands connections to the servers that are ready, in turn: what a Kubernetes Service does."""
+
+    def __init__(self) -> None:
+        self.backends: list[Server] = []
+        self._ready: list[Server] = []
+        self._turn = self._open = 0
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._checks = asyncio.create_task(self._check())
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        while self._open:
+            await asyncio.sleep(0.05)
+        self._checks.cancel()
+        self._server.close()
+
+    async def ready(self, count: int) -> None:
+        while len(self._ready) != count:
+            await asyncio.sleep(0.05)
+
+    async def _check(self) -> None:
+        async with httpx.AsyncClient(timeout=1) as client:
+            while True:
+                self._ready = [b for b in self.backends if await _is_ready(client, b)]
+                await asyncio.sleep(0.1)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._turn += 1
+        self._open += 1
+        backend = self._ready[self._turn % len(self._ready)]
+        ours = await asyncio.open_connection("127.0.0.1", httpx.URL(backend.url).port)
+        asked = asyncio.create_task(_copy(reader, ours[1]))
+        await _copy(ours[0], writer)
+        asked.cancel()
+        for side in (writer, ours[1]):
+            side.close()
+            with contextlib.suppress(ConnectionError):
+                await side.wait_closed()
+        self._open -= 1
+
+
+async def _is_ready(client: httpx.AsyncClient, server: Server) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return (await client.get(f"{server.url}/readyz")).status_code == 200
+    return False
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+
+class Load:
+    """Clients that ask one thing after another, each by a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.answers: Counter[str] = Counter()
+        self.is_over = False
+
+    async def client(self, number: int) -> None:
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=self._url, timeout=60, limits=limits) as client:
+            while not (self.is_over and self.answers.total() >= REQUESTS):
+                body = {"prompt": f"{number}", "max_tokens": 4, "stream": number % 3 == 0}
+                try:
+                    answer = await client.post(
+                        "/v1/completions", json=body, headers={"connection": "close"}
+                    )
+                    whole = not body["stream"] or answer.text.endswith("data: [DONE]\n\n")
+                    self.answers[f"{answer.status_code} {whole}"] += 1
+                except httpx.HTTPError as error:
+                    self.answers[repr(error)] += 1
+
+
+async def test_no_request_fails(home: Path) -> None:
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as last:
+        async with Proxy() as proxy:
+            proxy.backends = [first.enter_context(serve(home, **SETTINGS)) for _ in range(2)]
+            await proxy.ready(2)
+            load = Load(proxy.url)
+            clients = [asyncio.create_task(load.client(i)) for i in range(CLIENTS)]
+            for old in tuple(proxy.backends):
+                old.process.send_signal(signal.SIGTERM)
+                assert await asyncio.to_thread(old.process.wait, 60) == 0
+                start = asyncio.to_thread(last.enter_context, serve(home, **SETTINGS))
+                new = await start
+                proxy.backends = [new if b is old else b for b in proxy.backends]
+                await proxy.ready(2)
+            load.is_over = True
+            await asyncio.gather(*clients)
+    assert load.answers.keys() == {"200 True"}, load.answers
+    assert load.answers.total() >= REQUESTS

@@ -1,0 +1,56 @@
+"""The real service over kernels that fail on demand: ``bentoml serve tests.faults.service:Pythia``.
+
+The kernel backend is the one that would be used, behind a wrapper that looks for files in the
+directory FAULTS names before every forward pass: ``oom`` is one pass without memory, for as many
+tokens as the file says or more; ``die`` is an error that no engine survives; ``slow`` holds the
+seconds that a pass takes longer. ``clock`` holds seconds by which the system's clock is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pythia_bento.model import kernels
+
+PLACE = Path(os.environ["FAULTS"])
+
+
+class FaultyKernels:
+    """Hands everything on to ``inner``."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def embed(self, *arguments: Any) -> Any:
+        """The first call of a pass."""
+        result = self._inner.embed(*arguments)
+        if (PLACE / "die").exists():
+            raise ZeroDivisionError("injected")
+        if (slow := PLACE / "slow").exists():
+            time.sleep(float(slow.read_text()))
+        if (oom := PLACE / "oom").exists() and len(result) >= int(oom.read_text()):
+            raise torch.OutOfMemoryError("injected: out of memory")
+        return result
+
+
+def _wrong_time() -> float:
+    clock = PLACE / "clock"
+    return _time() + (float(clock.read_text()) if clock.exists() else 0.0)
+
+
+_time = time.time
+time.time = _wrong_time
+_create = kernels.create
+kernels.create = lambda *arguments: FaultyKernels(_create(*arguments))  # type: ignore[assignment]
+
+from service import Pythia  # noqa: E402
+
+__all__ = ["Pythia"]
