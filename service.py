@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
-from pydantic import WithJsonSchema
+from pydantic import AfterValidator, WithJsonSchema
 
-from pythia_bento import packaging
-from pythia_bento.api import native, openai, pages, tokenizer_routes, tracing
+from pythia_bento import logs, packaging
+from pythia_bento.api import (
+    access_log,
+    native,
+    openai,
+    pages,
+    tokenizer_routes,
+    tracing,
+    traffic,
+)
 from pythia_bento.api.access import AccessControl
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.metrics import engine_metrics
@@ -29,7 +37,9 @@ if TYPE_CHECKING:
     from pythia_bento.api.grpc.server import GrpcServer
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
-Item = Annotated[Any, WithJsonSchema(ScoreItem.model_json_schema())]
+Item = Annotated[
+    Any, AfterValidator(native.attributed), WithJsonSchema(ScoreItem.model_json_schema())
+]
 
 try:
     settings = load_settings(vars(bentoml.use_arguments()))
@@ -41,7 +51,9 @@ except PythiaError as error:
 openai_app = openai.create_app()
 tokenizer_app = tokenizer_routes.create_app()
 pages_app = pages.create_app()
-tracing.install()
+for bentoml_part in (tracing, access_log, traffic):
+    bentoml_part.install()
+logs.install(settings.log_format)
 
 # How long the engine's thread waits for the interpreter when it comes back from the device while
 # requests are served. Python's default of 5 ms is half the time of what it queued there.

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pythia_bento.request_watch import Watched
+
+# What a client may choose: it is written into logs and sent back as a header.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 @dataclass(slots=True)
@@ -15,7 +23,26 @@ class Call:
     """One call of a client and the engine's requests that it led to."""
 
     request_id: str
+    began: float = field(default_factory=time.monotonic)
+    caller: str | None = None  # name of the API key
     watched: list[Watched] = field(default_factory=list)
+
+    def log_fields(self) -> dict[str, Any]:
+        """What the engine did for it; empty where it was not asked."""
+        watched = self.watched
+        if not watched:
+            return {}
+        reasons = {reason for one in watched for reason in one.reasons}
+        if not all(one.has_ended for one in watched):
+            reasons.add("abort")  # the client left; the engine hears of it presently
+        first = min((one.first for one in watched if one.first), default=0.0)
+        return {
+            "requests": len(watched),
+            "prompt_tokens": sum(len(one.request.prompt) for one in watched),
+            "cached_tokens": sum(one.num_cached_tokens for one in watched),
+            "generated_tokens": sum(one.num_generated for one in watched),
+            "finish_reasons": sorted(reasons),
+        } | ({"first_output_ms": round((first - self.began) * 1e3, 3)} if first else {})
 
 
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
@@ -24,3 +51,20 @@ _current: ContextVar[Call | None] = ContextVar("call", default=None)
 def current_call() -> Call | None:
     """The call that this code works for; None outside of calls."""
     return _current.get()
+
+
+@contextmanager
+def working_for(call: Call | None) -> Iterator[None]:
+    """``current_call`` inside."""
+    token = _current.set(call)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def new_call(request_id: str | None) -> Call:
+    """With the client's own id where it may be written into logs, else with a new one."""
+    if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+        request_id = uuid.uuid4().hex
+    return Call(request_id)

@@ -12,10 +12,11 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
+from pythia_bento import logs
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.params import Request, SequenceOutput
 from pythia_bento.engine.stats import NUM_NUMBERS, EngineStats
@@ -83,7 +84,7 @@ class EngineProcess:
     def add_request(self, request: Request) -> None:
         """Hand a request over; an error comes back as the output of its sequences."""
         self._unfinished[request.request_id] = set(range(request.n))
-        self._send(request)
+        self._send(replace(request, call=None))  # which is of no use there
 
     def abort(self, request_id: str) -> None:
         """End a request before the next step."""
@@ -145,6 +146,7 @@ class EngineProcess:
 
 def _main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> None:
     """The process: orders in, outputs out, until nobody is there any more."""
+    logs.install(settings.log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the serving process says when
     try:
         engine, info = load(settings, lambda *progress: pipe.send(progress))

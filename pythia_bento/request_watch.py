@@ -7,11 +7,9 @@ clock (``time.monotonic``) is one for all processes of a machine.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pythia_bento.calls import current_call
 from pythia_bento.engine.params import FinishReason, Request, SequenceOutput, Timings
 from pythia_bento.histogram import Histogram
 
@@ -26,12 +24,16 @@ class Watched:
     arrived: float
     started: float = 0.0  # first step
     first: float = 0.0  # first output: a token, or the score of the prompt
-    last: float = 0.0  # latest output
     num_cached_tokens: int = 0
     num_generated: int = 0
     reasons: list[FinishReason] = field(default_factory=list)  # of the sequences that ended
-    lasts: dict[int, float] = field(default_factory=dict)  # by sequence
+    lasts: dict[int, float] = field(default_factory=dict)  # latest output, by sequence
     steps: _Steps | None = None  # that had an output, up to the first one; at the end, after it
+
+    @property
+    def last(self) -> float:
+        """Latest output."""
+        return max(self.lasts.values(), default=0.0)
 
     @property
     def has_ended(self) -> bool:
@@ -80,41 +82,56 @@ class RequestWatch:
 
     def arrived(self, requests: Sequence[Request]) -> None:
         """Requests were taken."""
-        now, call = time.monotonic(), current_call()
+        now = time.monotonic()
         for request in requests:
             self._open[request.request_id] = watched = Watched(request, now)
-            if call is not None:
-                call.watched.append(watched)
+            if request.call is not None:
+                request.call.watched.append(watched)
 
     def saw(self, outputs: Sequence[SequenceOutput]) -> None:
         """A step brought these; the last of a request gets its ``timings``."""
         now = time.monotonic()
         self._steps += 1
         self._sequences += len(outputs)
-        gaps: defaultdict[tuple[float, int], int] = defaultdict(int)  # most are alike in a step
+        since, count, times = 0.0, 0, 0  # a run of outputs alike, as most of a step are
         for output in outputs:
             if (watched := self._open.get(output.request_id)) is None:
                 continue
-            if output.token_ids or output.error is None:
-                count, index = len(output.token_ids), output.index
-                if index in watched.lasts:
-                    gaps[watched.lasts[index], count] += count
-                elif not watched.lasts:
-                    self._first(watched, output, now)
-                watched.lasts[index] = watched.last = now
-                watched.num_generated += count
+            tokens = len(output.token_ids)
+            last = watched.lasts.get(output.index)
+            if last is None or tokens == 0:
+                self._saw_other(watched, output, now)
+            else:
+                if last != since or tokens != count:
+                    self._saw_tokens(now - since, count, times)
+                    since, count, times = last, tokens, 0
+                times += 1
+                watched.lasts[output.index] = now
+                watched.num_generated += tokens
             if output.finish_reason is not None:
                 self._end_sequence(watched, output.finish_reason)
                 output.timings = watched.timings() if watched.has_ended else None
-        for (last, count), times in gaps.items():
-            if count:
-                self._between.observe((now - last) / count, times)
+        self._saw_tokens(now - since, count, times)
 
     def aborted(self, request_id: str) -> None:
         """What was unfinished of a request is taken out."""
         if (watched := self._open.get(request_id)) is not None:
             for _ in range(watched.request.n - len(watched.reasons)):
                 self._end_sequence(watched, "abort")
+
+    def _saw_tokens(self, seconds: float, count: int, times: int) -> None:
+        """``times`` sequences got ``count`` tokens each, ``seconds`` after those before."""
+        if times:
+            self._between.observe(seconds / count, count * times)
+
+    def _saw_other(self, watched: Watched, output: SequenceOutput, now: float) -> None:
+        """A sequence's first output, or one without tokens."""
+        if output.error is not None and not output.token_ids:
+            return
+        if not watched.lasts:
+            self._first(watched, output, now)
+        watched.lasts[output.index] = now
+        watched.num_generated += len(output.token_ids)
 
     def _first(self, watched: Watched, output: SequenceOutput, now: float) -> None:
         watched.started, watched.first = output.started, now

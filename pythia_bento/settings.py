@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     key_concurrent_requests: int | None = Field(None, ge=1)
     """The same for requests open at a time."""
 
+    log_format: Literal["text", "json"] = "text"
+    """``json`` is one object a line, for machines."""
+
     grpc_port: int = Field(3001, ge=0, le=65535)
     """0 is no gRPC."""
     grpc_host: str = "0.0.0.0"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pythia_bento.calls import current_call
 from pythia_bento.errors import Overloaded, PermissionDenied, Unauthenticated
 from pythia_bento.keys import ApiKey, digest, read_keys
 from pythia_bento.settings import Settings
@@ -22,6 +23,12 @@ class Caller:
     """Who asks: the name of an API key, or ``anyone``."""
 
     name: str
+
+
+def note_caller(caller: Caller) -> None:
+    """For the log line and the trace of the current call."""
+    if (call := current_call()) is not None:
+        call.caller = caller.name
 
 
 class AccessControl:

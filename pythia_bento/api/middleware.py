@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pythia_bento.api.access import AccessControl
+from pythia_bento.api.access import AccessControl, note_caller
 from pythia_bento.api.errors import error_body, error_response, status_body
 from pythia_bento.api.parsing import invalid_request
 from pythia_bento.errors import PayloadTooLarge, PythiaError
@@ -37,7 +37,8 @@ class AccessMiddleware:
             return await self.app(scope, receive, send)
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.access.enter(Headers(scope=scope).get("authorization")))
+                key = Headers(scope=scope).get("authorization")
+                note_caller(stack.enter_context(self.access.enter(key)))
             except PythiaError as error:
                 return await error_response(error)(scope, receive, send)
             await self.app(scope, receive, send)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pythia_bento.api.answer import Answer, shown_output, shown_token, shown_tokens
@@ -11,6 +12,7 @@ from pythia_bento.api.events import DONE, EventStream, event
 from pythia_bento.api.parsing import parse
 from pythia_bento.api.requests import best, make_request
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
+from pythia_bento.calls import Call, current_call, working_for
 from pythia_bento.engine.params import SequenceOutput
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import validate
@@ -71,10 +73,27 @@ async def score(
 
 async def _prepare(runner: PythiaRunner, item: Any) -> _Scoring | PythiaError:
     """Whatever is wrong with an item stays with the item."""
+    call = current_call()
+    if isinstance(item, AttributedItem):
+        item, call = item.item, item.call
     try:
-        return await _Scoring.create(runner, parse(ScoreItem, item, "an item"))
+        with working_for(call):
+            return await _Scoring.create(runner, parse(ScoreItem, item, "an item"))
     except PythiaError as error:
         return error
+
+
+@dataclass(frozen=True, slots=True)
+class AttributedItem:
+    """An item of a batch that has items of several calls, with its own."""
+
+    item: Any
+    call: Call | None
+
+
+def attributed(item: Any) -> AttributedItem:
+    """With the current call. BentoML validates its bodies twice, hence what is done stays."""
+    return item if isinstance(item, AttributedItem) else AttributedItem(item, current_call())
 
 
 class _Scoring:

@@ -1,10 +1,26 @@
-"""One OpenTelemetry span a request, for BentoML's middleware around everything."""
+"""OpenTelemetry spans: one for each request, and below it what the engine did and when.
+
+The engine's spans are made when the answer is on its way, of times that were taken anyhow: a token
+costs nothing, and neither does a request that is not sampled.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Any
 
+from opentelemetry import trace
 from opentelemetry.instrumentation import asgi
+from opentelemetry.trace import Span, Tracer
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pythia_bento.calls import Call, new_call, working_for
+from pythia_bento.request_watch import Watched
+
+# Prompts of a call whose spans are made: an exporter drops what comes too fast.
+MAX_TRACED = 32
 
 
 class RequestSpans(asgi.OpenTelemetryMiddleware):
@@ -15,7 +31,90 @@ class RequestSpans(asgi.OpenTelemetryMiddleware):
     """
 
     def __init__(self, app: Any, **options: Any) -> None:
-        super().__init__(app, **{"exclude_spans": ["receive", "send"], **options})
+        tracer = trace.get_tracer(__name__, tracer_provider=options.get("tracer_provider"))
+        inner = Calls(app, tracer)
+        super().__init__(inner, **{"exclude_spans": ["receive", "send"], **options})
+
+
+class Calls:
+    """Knows a request as a ``Call`` while it is answered; names it in the answer."""
+
+    def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
+        self.app = app
+        self._tracer = tracer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        call = new_call(Headers(scope=scope).get("x-request-id"))
+
+        async def naming(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = call.request_id
+            elif not message.get("more_body", False):
+                trace_call(self._tracer, call)  # the span ends when this has been sent
+            await send(message)
+
+        with working_for(call):
+            await self.app(scope, receive, naming)
+
+
+def trace_call(tracer: Tracer, call: Call) -> None:
+    """Complete the current span, that of the call, with what the engine did for it."""
+    span = trace.get_current_span()
+    if not span.get_span_context().trace_flags.sampled:
+        return
+    span.set_attribute("pythia.request_id", call.request_id)
+    if call.caller is not None:
+        span.set_attribute("pythia.caller", call.caller)
+    for name, value in call.log_fields().items():
+        span.set_attribute(f"pythia.{name}", value)
+    now = time.monotonic()
+    offset = time.time() - now
+    for watched in call.watched[:MAX_TRACED]:
+        _trace_request(tracer, span, watched, offset, now)
+
+
+def _trace_request(
+    tracer: Tracer, parent: Span, watched: Watched, offset: float, now: float
+) -> None:
+    end = watched.last if watched.has_ended and watched.last else now
+    context = trace.set_span_in_context(parent)
+    for name, start, stop, attributes in _phases(watched, end):
+        span = tracer.start_span(
+            f"pythia.{name}", context, attributes=attributes, start_time=_nanoseconds(start, offset)
+        )
+        span.end(_nanoseconds(stop, offset))
+
+
+def _phases(watched: Watched, end: float) -> Iterator[tuple[str, float, float, dict[str, Any]]]:
+    """Name, start, end and attributes of each phase that was begun."""
+    common = {"pythia.engine_request_id": watched.request.request_id}
+    queued = watched.started or end
+    yield "queue", watched.arrived, queued, common
+    if not watched.first:
+        return
+    prompt = {
+        "pythia.prompt_tokens": len(watched.request.prompt),
+        "pythia.cached_tokens": watched.num_cached_tokens,
+    }
+    yield "prefill", watched.started, watched.first, common | prompt
+    steps = watched.steps if watched.has_ended else None
+    reasons = {str(reason) for reason in watched.reasons} or {"abort"}
+    decode: dict[str, Any] = {
+        "pythia.generated_tokens": watched.num_generated,
+        "pythia.sequences": watched.request.n,
+        "pythia.finish_reasons": sorted(reasons),
+    }
+    if steps is not None and steps.steps:
+        decode["pythia.steps"] = steps.steps
+        decode["pythia.mean_batch_size"] = round(steps.sequences / steps.steps, 2)
+    yield "decode", watched.first, end, common | decode
+
+
+def _nanoseconds(monotonic: float, offset: float) -> int:
+    return round((monotonic + offset) * 1e9)
 
 
 def install() -> None:

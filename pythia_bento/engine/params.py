@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pythia_bento.calls import Call, current_call
 from pythia_bento.errors import PythiaError
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -42,6 +43,8 @@ class Request:
     prompt: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
     n: int = 1
+    # who asked, for log and trace
+    call: Call | None = field(default_factory=current_call, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class EngineStats:
     def of(cls, numbers: Sequence[int]) -> EngineStats:
         """The inverse of ``numbers``."""
         single = len(fields(cls)) - 1
-        return cls(*numbers[:single], tuple(numbers[single:]))  # type: ignore[arg-type]
+        return cls(*numbers[:single], tuple(numbers[single:]))  # type: ignore[call-arg, arg-type]
 
 
 NUM_NUMBERS = len(fields(EngineStats)) + len(BATCH_SIZES)

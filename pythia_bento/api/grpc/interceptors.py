@@ -20,15 +20,19 @@ from grpc.aio import AbortError, ServerInterceptor, ServicerContext
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, Tracer
 
-from pythia_bento.api.access import AccessControl
+from pythia_bento.api.access import AccessControl, note_caller
+from pythia_bento.api.access_log import log_call
 from pythia_bento.api.grpc.errors import grpc_status
 from pythia_bento.api.grpc.metrics import GrpcMetrics
+from pythia_bento.api.tracing import trace_call
+from pythia_bento.calls import Call as Known
+from pythia_bento.calls import current_call, new_call, working_for
 from pythia_bento.errors import InvalidRequest, PythiaError
 
+REQUEST_ID = "x-request-id"
 OURS = ("/pythia.v1.Pythia/", "/bentoml.grpc.v1.BentoService/")
 
 logger = logging.getLogger(__name__)
-access_logger = logging.getLogger("bentoml.access")  # one switch with BentoML's log of HTTP
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behavior: TypeAlias = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
@@ -122,11 +126,12 @@ class Tracing(Around):
 
 
 class Records(Around):
-    """A line of log and the metrics of each call, when its answer is on its way."""
+    """Knows a call while it is answered: its log line, metrics, and the engine's spans."""
 
-    def __init__(self, metrics: GrpcMetrics) -> None:
+    def __init__(self, metrics: GrpcMetrics, tracer: Tracer) -> None:
         super().__init__()
         self._metrics = metrics
+        self._tracer = tracer
 
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
@@ -134,16 +139,21 @@ class Records(Around):
         started = time.perf_counter()
         self._metrics.begin(call.method)
         code = grpc.StatusCode.OK
+        request_id = call.metadata().get(REQUEST_ID)
+        known = new_call(request_id if isinstance(request_id, str) else None)
+        call.context.set_trailing_metadata(((REQUEST_ID, known.request_id),))
         try:
-            yield
+            with working_for(known):
+                yield
         except BaseException as error:
             code = _code(error, call)
             raise
         finally:
+            trace_call(self._tracer, known)
             seconds = time.perf_counter() - started
             self._metrics.end(call.method, code.name, seconds)
             # Writing it takes longer than all else here, and the answer is not sent yet.
-            asyncio.get_running_loop().call_soon(_log, call, code, seconds)
+            asyncio.get_running_loop().call_soon(_log, known, call, code)
 
 
 class Errors(Around):
@@ -174,7 +184,8 @@ class ApiKeys(Around):
     async def around(self, call: Call) -> AsyncIterator[None]:
         """See Interceptor."""
         key = call.metadata().get("authorization")
-        with self._access.enter(key if isinstance(key, str) else None):
+        with self._access.enter(key if isinstance(key, str) else None) as caller:
+            note_caller(caller)
             yield
 
 
@@ -196,16 +207,15 @@ class Messages(Interceptor):
         return _replaced(handler, behavior, None)
 
 
-def _log(call: Call, code: grpc.StatusCode, seconds: float) -> None:
-    access_logger.info(
-        "%s (scheme=grpc,method=%s) (status=%s) %.3fms",
-        *(call.peer, call.method, code.name, seconds * 1e3),
-    )
+def _log(known: Known, call: Call, code: grpc.StatusCode) -> None:
+    log_call(known, call.peer, "", call.method, code.name, "grpc")
 
 
 async def _abort(call: Call, error: PythiaError) -> None:
     status = grpc_status(error)
-    await call.context.abort(status.code, status.details, status.trailing_metadata)
+    known = current_call()
+    named = ((REQUEST_ID, known.request_id),) if known else ()
+    await call.context.abort(status.code, status.details, (*status.trailing_metadata, *named))
 
 
 def _code(error: BaseException, call: Call) -> grpc.StatusCode:

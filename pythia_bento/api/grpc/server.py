@@ -115,7 +115,7 @@ def _interceptors(
     tracer: trace.Tracer, metrics: GrpcMetrics, access: AccessControl
 ) -> Sequence[Interceptor]:
     """The first is outermost."""
-    return (Tracing(tracer), Records(metrics), Errors(), ApiKeys(access), Messages())
+    return (Tracing(tracer), Records(metrics, tracer), Errors(), ApiKeys(access), Messages())
 
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:

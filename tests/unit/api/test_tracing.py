@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import logging
+import re
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from bentoml._internal.utils.telemetry import ParentBasedTraceIdRatio
 from opentelemetry.instrumentation import asgi
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from pythia_bento.api import tracing
+from pythia_bento.api.access_log import AccessLog
+from pythia_bento.runner import PythiaRunner
+from tests.unit.api.conftest import app_of
 
 EVENTS = 5
 
@@ -48,3 +56,91 @@ async def test_a_stream_is_one_span(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[0].attributes is not None
     assert found[0].attributes["http.status_code"] == 200
     assert len(await spans(plain)) > EVENTS  # what it would be without
+
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "observability.md").read_text()
+
+
+class Traced:
+    """The OpenAI routes as BentoML would wrap them, and the spans of one call."""
+
+    def __init__(self, runner: PythiaRunner, **options: Any) -> None:
+        self._exporter, provider = InMemorySpanExporter(), TracerProvider(**options)
+        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        app = AccessLog(app_of(runner), skip_paths=["/livez"])
+        self.app = tracing.RequestSpans(app, tracer_provider=provider)
+
+    async def post(self, path: str = "/v1/completions", id: str | None = None, **body: Any) -> Any:
+        headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"} | ({"X-Request-Id": id} if id else {})
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.post(path, json={"ignore_eos": True} | body, headers=headers)
+
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        return self._exporter.get_finished_spans()
+
+
+def documented(heading: str) -> set[str]:
+    """First column of a table."""
+    table = DOCUMENT[DOCUMENT.index(f"| {heading} |") :].partition("\n\n")[0]
+    return set(re.findall(r"^\| `(\S+)` \|", table, re.MULTILINE))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_the_engine_did_is_below_the_request(runner: PythiaRunner, stream: bool) -> None:
+    traced = Traced(runner)
+    response = await traced.post(prompt="the end", n=2, max_tokens=4, stream=stream, id="me")
+    assert (response.status_code, response.headers["x-request-id"]) == (200, "me")
+    *phases, call = traced.spans()
+    assert [span.name for span in phases] == ["pythia.queue", "pythia.prefill", "pythia.decode"]
+    assert format(call.context.trace_id, "032x") == TRACE
+    assert call.parent and format(call.parent.span_id, "016x") == PARENT
+    assert {span.parent and span.parent.span_id for span in phases} == {call.context.span_id}
+    queue, prefill, decode = phases
+    times = [call.start_time, queue.start_time, queue.end_time, prefill.end_time, decode.end_time]
+    assert all(times)
+    assert queue.end_time == prefill.start_time and prefill.end_time == decode.start_time
+    rising = [time or 0 for time in times]
+    assert rising[1:] == sorted(rising[1:])
+    assert call.attributes and decode.attributes and prefill.attributes and queue.attributes
+    assert call.attributes["pythia.generated_tokens"] == 8
+    assert call.attributes["pythia.finish_reasons"] == ("length",)
+    assert prefill.attributes["pythia.prompt_tokens"] == call.attributes["pythia.prompt_tokens"]
+    assert decode.attributes["pythia.sequences"] == 2
+    assert decode.attributes["pythia.steps"] == 4
+    assert decode.attributes["pythia.mean_batch_size"] == 1.75
+    used = {name for span in traced.spans() for name in span.attributes or ()}
+    ours = {name for name in used if name.startswith("pythia.")}
+    assert ours == documented("Attribute")
+    assert {span.name for span in phases} == documented("Span")
+
+
+async def test_a_call_that_is_not_sampled_has_no_spans(runner: PythiaRunner) -> None:
+    traced = Traced(runner, sampler=ParentBasedTraceIdRatio(0.0))
+    await traced.post(prompt="the end", max_tokens=2)
+    assert len(traced.spans()) == 4
+    transport = httpx.ASGITransport(traced.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        response = await client.post("/v1/completions", json={"prompt": "the end"})
+    assert response.status_code == 200
+    assert len(traced.spans()) == 4
+
+
+async def test_many_prompts_have_some_spans(runner: PythiaRunner) -> None:
+    traced = Traced(runner)
+    await traced.post(prompt=["a"] * (tracing.MAX_TRACED + 5), max_tokens=1)
+    assert len(traced.spans()) == 3 * tracing.MAX_TRACED + 1
+
+
+async def test_a_refusal_is_a_call_too(runner: PythiaRunner, caplog: Any) -> None:
+    caplog.set_level(logging.INFO, "bentoml.access")
+    traced = Traced(runner)
+    response = await traced.post(prompt="", max_tokens=-1)
+    assert response.status_code == 400
+    [call] = traced.spans()
+    assert call.attributes
+    assert call.attributes["pythia.request_id"] == response.headers["x-request-id"]
+    [record] = caplog.records
+    assert record.fields["request_id"] == response.headers["x-request-id"]
+    assert record.fields["status"] == 400 and "requests" not in record.fields

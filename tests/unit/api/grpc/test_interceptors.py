@@ -32,13 +32,46 @@ BEARER = (("authorization", f"Bearer {KEY}"),)
 
 async def test_a_line_of_log_for_each_call(stub: PythiaStub, caplog: Any) -> None:
     caplog.set_level(logging.INFO, "bentoml.access")
-    await stub.Info(pb.InfoRequest())
+    await stub.Info(pb.InfoRequest(), metadata=(("x-request-id", "me"),))
     with pytest.raises(grpc.aio.AioRpcError):
         await stub.Generate(asked("")).read()
-    first, second = [record.getMessage() for record in caplog.records]
-    assert first.startswith(HOST)
-    assert "(scheme=grpc,method=/pythia.v1.Pythia/Info) (status=OK)" in first
-    assert "method=/pythia.v1.Pythia/Generate) (status=INVALID_ARGUMENT)" in second
+    await _to_the_end(stub.Generate(asked("the end", max_tokens=3, ignore_eos=True)))
+    first, second, third = [record.fields for record in caplog.records]
+    assert first.pop("client").startswith(f"{HOST}:") and first.pop("duration_ms") > 0
+    assert first == {
+        "message": "call",
+        "transport": "grpc",
+        "path": INFO,
+        "status": "OK",
+        "caller": "anyone",
+        "request_id": "me",
+    }
+    assert (second["path"], second["status"]) == (GENERATE, "INVALID_ARGUMENT")
+    assert (third["status"], third["generated_tokens"]) == ("OK", 3)
+
+
+async def test_a_call_is_told_its_id(stub: PythiaStub) -> None:
+    metadata = (("x-request-id", "me"),)
+    call = stub.Info(pb.InfoRequest(), metadata=metadata)
+    await call
+    assert (await call.trailing_metadata())["x-request-id"] == "me"
+    refused = stub.Generate(asked(""), metadata=metadata)
+    assert await _code(refused.read()) == "INVALID_ARGUMENT"
+    trailing = await refused.trailing_metadata()
+    assert trailing["x-request-id"] == "me" and "grpc-status-details-bin" in trailing
+    other = stub.Info(pb.InfoRequest(), metadata=(("x-request-id", "not an id"),))
+    await other
+    assert len((await other.trailing_metadata())["x-request-id"]) == 32
+
+
+async def test_methods_that_do_not_exist_have_no_metrics(runner: PythiaRunner) -> None:
+    async with (
+        serving(runner) as server,
+        grpc.aio.insecure_channel(f"{HOST}:{server.port}") as channel,
+    ):
+        for name in ("/pythia.v1.Pythia/Nothing", "/nothing.Here/A", "/nothing.Here/B"):
+            assert await _code(channel.unary_unary(name)(b"")) == "UNIMPLEMENTED"
+        assert "othing" not in server.metrics()
 
 
 async def test_metrics_by_method_and_code() -> None:
@@ -77,9 +110,14 @@ async def test_spans_are_children_of_the_callers(runner: PythiaRunner) -> None:
         await stub.Info(pb.InfoRequest(), metadata=metadata)
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.Generate(asked("")).read()
+        call = stub.Generate(asked("the end", max_tokens=3, ignore_eos=True), metadata=metadata)
+        await _to_the_end(call)
     await server.stop()
     provider.shutdown()
-    first, second = spans.get_finished_spans()
+    first, second, *phases, third = spans.get_finished_spans()
+    assert [span.name for span in phases] == ["pythia.queue", "pythia.prefill", "pythia.decode"]
+    assert {span.parent.span_id for span in phases if span.parent} == {third.context.span_id}
+    assert format(third.context.trace_id, "032x") == TRACE
     assert (first.name, first.kind.name) == ("pythia.v1.Pythia/Info", "SERVER")
     assert first.parent and format(first.parent.span_id, "016x") == PARENT
     assert first.context and format(first.context.trace_id, "032x") == TRACE
