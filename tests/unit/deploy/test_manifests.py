@@ -52,7 +52,8 @@ def test_environment_of_the_container_names_no_unknown_setting() -> None:
 def test_grace_is_longer_than_the_longest_request_after_pre_stop() -> None:
     command, seconds = container()["lifecycle"]["preStop"]["exec"]["command"]
     assert command == "sleep"
-    longest = float(settings()["PYTHIA_REQUEST_TIMEOUT"]) + int(seconds)
+    drain = float(settings().get("PYTHIA_DRAIN_SECONDS", 0))
+    longest = float(settings()["PYTHIA_REQUEST_TIMEOUT"]) + int(seconds) + drain
     assert pod()["terminationGracePeriodSeconds"] > longest
 
 
