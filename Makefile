@@ -1,6 +1,6 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu fuzz lint proto bench bench-peers eval lock clean bento image image-check k8s-check
+.PHONY: help serve test test-gpu fuzz lint proto bench bench-peers eval lock clean bento image image-check k8s-check sbom
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -121,3 +121,11 @@ $(K8S)/.ready: $(READY) requirements/k8s.txt
 # It takes the image that `make image-check ARGS=<folder>` left in the folder, or makes one.
 k8s-check: $(READY) $(K8S)/.ready  ## build and check deploy/k8s, and run its pod with podman (as root)
 	deploy/k8s/check $(ARGS)
+
+# What runs containers: the image is listed from inside, without a network.
+RUNS = $(if $(filter podman,$(BACKEND)),podman,docker)
+SBOM ?= build/pythia-sbom.cdx.json
+sbom: $(K8S)/.ready  ## a bill of materials of IMAGE=... (CycloneDX) in SBOM=file
+	@mkdir -p "$(dir $(SBOM))"
+	$(RUNS) run --rm -i --network none --entrypoint /app/.venv/bin/python $(IMAGE) - \
+		<tools/image_inventory.py | $(K8S)/bin/python tools/sbom.py $(IMAGE) >"$(SBOM)"
