@@ -1,6 +1,7 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu fuzz lint proto soak bench bench-peers eval lock clean bento image image-check
+.PHONY: help serve test test-gpu fuzz lint proto soak bench bench-peers eval lock clean bento image \
+	image-check k8s-check sbom
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -8,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EVAL := .venv-eval
+K8S := .venv-k8s
 KERNELS := pythia_bento.model.kernels.cpu.build
 PORT ?= 3000
 export BENTOML_DO_NOT_TRACK := True
@@ -73,7 +75,7 @@ lock: $(READY)  ## resolve requirements/*.txt anew
 	requirements/lock
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(EVAL) .venv-peers .venv-proto build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(EVAL) .venv-peers .venv-proto $(K8S) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis pythia_bento/model/kernels/cpu/lib
 
 $(READY): pyproject.toml requirements/test.txt requirements/compiler.txt
@@ -114,3 +116,20 @@ image: $(READY)  ## a container image of it (IMAGE=name, BACKEND=docker|podman|.
 
 image-check: $(READY)  ## build the image and run it with podman, without any registry (as root)
 	deploy/image/check $(ARGS)
+
+$(K8S)/.ready: $(READY) requirements/k8s.txt
+	$(BIN)/python -m venv --clear $(K8S)
+	$(K8S)/bin/pip install --no-deps --require-hashes -r requirements/k8s.txt
+	@touch $@
+
+# It takes the image that `make image-check ARGS=<folder>` left in the folder, or makes one.
+k8s-check: $(READY) $(K8S)/.ready  ## build and check deploy/k8s, and run its pod with podman (as root)
+	deploy/k8s/check $(ARGS)
+
+# What runs containers: the image is listed from inside, without a network.
+RUNS = $(if $(filter podman,$(BACKEND)),podman,docker)
+SBOM ?= build/pythia-sbom.cdx.json
+sbom: $(K8S)/.ready  ## a bill of materials of IMAGE=... (CycloneDX) in SBOM=file
+	@mkdir -p "$(dir $(SBOM))"
+	$(RUNS) run --rm -i --network none --entrypoint /app/.venv/bin/python $(IMAGE) - \
+		<tools/image_inventory.py | $(K8S)/bin/python tools/sbom.py $(IMAGE) >"$(SBOM)"
