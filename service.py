@@ -27,6 +27,7 @@ from pythia_bento.api.access import AccessControl
 from pythia_bento.api.connections import limit_silence
 from pythia_bento.api.drain import Drain
 from pythia_bento.api.errors import error_response
+from pythia_bento.api.heads import limit_heads
 from pythia_bento.api.metrics import engine_metrics
 from pythia_bento.api.middleware import AccessMiddleware, RequestMiddleware
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
@@ -53,6 +54,7 @@ except PythiaError as error:
 openai_app = openai.create_app()
 tokenizer_app = tokenizer_routes.create_app()
 pages_app = pages.create_app()
+limit_heads()
 for bentoml_part in (tracing, access_log, traffic):
     bentoml_part.install()
 logs.install(settings.log_format)
