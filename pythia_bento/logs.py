@@ -42,6 +42,8 @@ def install(format: LogFormat) -> None:
     logging.getLogger("bentoml._internal.server.http_app").addFilter(_may_be_logged)
     if format == "text":
         return
+    if not logging.getLogger().handlers:  # in the engine's process
+        logging.getLogger().addHandler(logging.StreamHandler())
     formatter = JsonFormatter()
     for name in ("", "bentoml", "uvicorn.error", "circus"):
         for handler in logging.getLogger(name).handlers:

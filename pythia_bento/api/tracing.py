@@ -51,15 +51,23 @@ class Calls:
         call = new_call(None if sent is None else sent.decode("latin-1"))
         named = (REQUEST_ID, call.request_id.encode())
 
+        is_traced = False
+
         async def naming(message: Message) -> None:
+            nonlocal is_traced
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], named]}
             elif not message.get("more_body", False):
-                trace_call(self._tracer, call)  # the span ends when this has been sent
+                is_traced = True  # now: the span ends when this has been sent
+                trace_call(self._tracer, call)
             await send(message)
 
         with working_for(call):
-            await self.app(scope, receive, naming)
+            try:
+                await self.app(scope, receive, naming)
+            finally:
+                if not is_traced:  # the client left
+                    trace_call(self._tracer, call)
 
 
 def trace_call(tracer: Tracer, call: Call) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import re
 from pathlib import Path
@@ -125,6 +127,30 @@ async def test_a_call_that_is_not_sampled_has_no_spans(runner: PythiaRunner) -> 
         response = await client.post("/v1/completions", json={"prompt": "the end"})
     assert response.status_code == 200
     assert len(traced.spans()) == 4
+
+
+async def test_a_call_whose_client_left(runner: PythiaRunner) -> None:
+    """The stream ends without its last message."""
+
+    async def leaving(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            raise ConnectionResetError
+
+    body = {"prompt": "the end", "max_tokens": 40, "ignore_eos": True, "stream": True}
+    sent = [{"type": "http.request", "body": json.dumps(body).encode()}]
+
+    async def receive() -> Any:
+        return sent.pop() if sent else await asyncio.Event().wait()
+
+    traced = Traced(runner)
+    headers = [(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())]
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers}
+    with pytest.raises(ConnectionResetError):
+        await traced.app({**scope, "query_string": b"", "scheme": "http"}, receive, leaving)
+    names = [span.name for span in traced.spans()]
+    assert names[:1] == ["pythia.queue"] and names[-1] == "POST /v1/completions"
+    call = traced.spans()[-1]
+    assert call.attributes and call.attributes["pythia.finish_reasons"] == ("abort",)
 
 
 async def test_many_prompts_have_some_spans(runner: PythiaRunner) -> None:
