@@ -139,6 +139,15 @@ async def test_sigterm_under_load_finishes_what_is_open(
         assert await asyncio.to_thread(server.process.wait, 30) == 0
 
 
+async def test_sigterm_spares_an_engine_in_a_process_of_its_own(home: Path) -> None:
+    with serve(home, engine_process=True) as server:
+        load = asyncio.create_task(all_of(server, 8, max_tokens=450))
+        await asyncio.to_thread(until, lambda: server.metric("num_requests_running") > 0)
+        server.process.send_signal(signal.SIGTERM)  # its supervisor sends it to all processes
+        assert len(texts(await load)) == 8
+        assert await asyncio.to_thread(server.process.wait, 30) == 0
+
+
 async def test_the_clock_may_jump(home: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "slow").write_text("0.01")
     with faulty(
