@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import signal
 import socket
 import time
@@ -166,13 +167,19 @@ async def test_the_clock_may_jump(home: Path, place: Path, monkeypatch: pytest.M
         server.settled()
 
 
-async def test_a_full_disk_under_the_log(home: Path) -> None:
-    with serve(home, log=Path("/dev/full")) as server:
-        assert len(texts(await all_of(server, 8))) == 8
+async def test_no_room_for_the_log(home: Path) -> None:
+    with serve(home) as server:
+        main = psutil.Process(server.process.pid)
+        expected = texts(await all_of(server, 8))
+        for process in (main, *main.children(recursive=True)):
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        before = server.log.stat().st_size
+        assert texts(await all_of(server, 8)) == expected
         bad = httpx.post(f"{server.url}/v1/completions", json={"prompt": 7})
         assert bad.status_code == 400
         assert probes(server) == {"livez": 200, "readyz": 200}
         server.settled()
+        assert server.log.stat().st_size == before
 
 
 async def test_sigkill_of_the_worker_is_followed_by_a_new_one(
