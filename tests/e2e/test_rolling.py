@@ -50,7 +50,15 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._turn += 1
         self._open += 1
-        backend = self._ready[self._turn % len(self._ready)]
+        try:
+            await self._connect(self._ready[self._turn % len(self._ready)], reader, writer)
+        finally:
+            writer.close()
+            self._open -= 1
+
+    async def _connect(
+        self, backend: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         ours = await asyncio.open_connection("127.0.0.1", httpx.URL(backend.url).port)
         asked = asyncio.create_task(_copy(reader, ours[1]))
         await _copy(ours[0], writer)
@@ -59,7 +67,6 @@ class Proxy:
             side.close()
             with contextlib.suppress(ConnectionError):
                 await side.wait_closed()
-        self._open -= 1
 
 
 async def _is_ready(client: httpx.AsyncClient, server: Server) -> bool:
