@@ -51,7 +51,7 @@ class Sample:
     """The server at one moment."""
 
     at: float  # time.monotonic()
-    rss_mb: float  # of all its processes, each page once where the system can tell
+    rss_mb: float  # of all its processes; what they share is counted for each
     handles: int
     running: int
     waiting: int

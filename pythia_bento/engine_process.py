@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.util
 import queue
 import signal
 import threading
@@ -58,6 +59,8 @@ class EngineProcess:
         # Without a lock: a snapshot may be torn, as it may be within a process.
         self._stats: Numbers = context.RawArray("q", NUM_NUMBERS)
         self._pipe, theirs = context.Pipe()
+        # At exit multiprocessing waits for the process, which waits for the pipe's end.
+        multiprocessing.util.Finalize(self, self._pipe.close, exitpriority=10)
         self._process = context.Process(
             target=_main,
             args=(theirs, self._stats, settings, load or load_engine),
@@ -147,7 +150,8 @@ class EngineProcess:
 def _main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> None:
     """The process: orders in, outputs out, until nobody is there any more."""
     logs.install(settings.log_format)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the serving process says when
+    for number in (signal.SIGINT, signal.SIGTERM):  # which supervisors send to all processes
+        signal.signal(number, signal.SIG_IGN)  # the serving process says when
     try:
         engine, info = load(settings, lambda *progress: pipe.send(progress))
     except PythiaError as error:

@@ -66,12 +66,11 @@ def serve(
     home: Path,
     *arguments: str,
     cwd: Path = ROOT,
-    log: Path | None = None,
     **settings: object,
 ) -> Iterator[Server]:
     """Start ``bentoml serve <arguments>`` and wait until it is ready."""
     port = free_port()
-    log = log or home / f"serve-{port}.log"
+    log = home / f"serve-{port}.log"
     variables = environment(home, **settings)
     command = [BENTOML, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
@@ -103,4 +102,4 @@ def _wait_until_ready(server: Server) -> None:
             if httpx.get(f"{server.url}/readyz", timeout=2).status_code == 200:
                 return
         time.sleep(0.1)
-    raise AssertionError(server.log.read_text() if server.log.is_file() else server.log)
+    raise AssertionError(server.log.read_text())

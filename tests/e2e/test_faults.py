@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import signal
 import socket
 import time
@@ -40,6 +41,13 @@ def worker(server: Server) -> psutil.Process:
     """The process that holds the model."""
     children = psutil.Process(server.process.pid).children(recursive=True)
     return max(children, key=lambda process: process.memory_info().rss)
+
+
+def connections(server: Server) -> int:
+    """That clients have open over HTTP."""
+    port = httpx.URL(server.url).port
+    found = worker(server).net_connections("tcp")
+    return sum(c.status == psutil.CONN_ESTABLISHED and c.laddr.port == port for c in found)
 
 
 def probes(server: Server) -> dict[str, int]:
@@ -139,6 +147,15 @@ async def test_sigterm_under_load_finishes_what_is_open(
         assert await asyncio.to_thread(server.process.wait, 30) == 0
 
 
+async def test_sigterm_spares_an_engine_in_a_process_of_its_own(home: Path) -> None:
+    with serve(home, engine_process=True) as server:
+        load = asyncio.create_task(all_of(server, 8, max_tokens=450))
+        await asyncio.to_thread(until, lambda: server.metric("num_requests_running") > 0)
+        server.process.send_signal(signal.SIGTERM)  # its supervisor sends it to all processes
+        assert len(texts(await load)) == 8
+        assert await asyncio.to_thread(server.process.wait, 30) == 0
+
+
 async def test_the_clock_may_jump(home: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "slow").write_text("0.01")
     with faulty(
@@ -157,13 +174,19 @@ async def test_the_clock_may_jump(home: Path, place: Path, monkeypatch: pytest.M
         server.settled()
 
 
-async def test_a_full_disk_under_the_log(home: Path) -> None:
-    with serve(home, log=Path("/dev/full")) as server:
-        assert len(texts(await all_of(server, 8))) == 8
+async def test_no_room_for_the_log(home: Path) -> None:
+    with serve(home) as server:
+        main = psutil.Process(server.process.pid)
+        expected = texts(await all_of(server, 8))
+        for process in (main, *main.children(recursive=True)):
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        before = server.log.stat().st_size
+        assert texts(await all_of(server, 8)) == expected
         bad = httpx.post(f"{server.url}/v1/completions", json={"prompt": 7})
         assert bad.status_code == 400
         assert probes(server) == {"livez": 200, "readyz": 200}
         server.settled()
+        assert server.log.stat().st_size == before
 
 
 async def test_sigkill_of_the_worker_is_followed_by_a_new_one(
@@ -202,13 +225,13 @@ def impatient(home: Path) -> Iterator[Server]:
 
 async def test_slow_readers_are_cut_off_and_disturb_nobody(impatient: Server) -> None:
     expected = texts(await all_of(impatient, 4))
-    before = worker(impatient).num_fds()
+    await asyncio.to_thread(until, lambda: connections(impatient) == 0)
     much = {"max_tokens": 500, "n": 20, "logprobs": 20}
     clients = [stalled(impatient, **much) for _ in range(3)]
     try:
-        await asyncio.to_thread(until, lambda: worker(impatient).num_fds() >= before + 3)
+        await asyncio.to_thread(until, lambda: connections(impatient) >= 3)
         assert texts(await all_of(impatient, 4)) == expected
-        await asyncio.to_thread(until, lambda: worker(impatient).num_fds() <= before)
+        await asyncio.to_thread(until, lambda: connections(impatient) == 0)
         impatient.settled()
         for client in clients:
             client.setblocking(False)

@@ -23,7 +23,8 @@ class Proxy:
     def __init__(self) -> None:
         self.backends: list[Server] = []
         self._ready: list[Server] = []
-        self._turn = self._open = 0
+        self._turn = 0
+        self._tasks: set[asyncio.Task[None] | None] = set()  # the loop itself forgets them
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -32,10 +33,10 @@ class Proxy:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        while self._open:
-            await asyncio.sleep(0.05)
         self._checks.cancel()
         self._server.close()
+        while self._tasks:
+            await asyncio.sleep(0.05)
 
     async def ready(self, count: int) -> None:
         while len(self._ready) != count:
@@ -49,8 +50,17 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._turn += 1
-        self._open += 1
-        backend = self._ready[self._turn % len(self._ready)]
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        try:
+            await self._connect(self._ready[self._turn % len(self._ready)], reader, writer)
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+
+    async def _connect(
+        self, backend: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         ours = await asyncio.open_connection("127.0.0.1", httpx.URL(backend.url).port)
         asked = asyncio.create_task(_copy(reader, ours[1]))
         await _copy(ours[0], writer)
@@ -59,7 +69,6 @@ class Proxy:
             side.close()
             with contextlib.suppress(ConnectionError):
                 await side.wait_closed()
-        self._open -= 1
 
 
 async def _is_ready(client: httpx.AsyncClient, server: Server) -> bool:
