@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import os
-import signal
-import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import bentoml
-from bentoml._internal.configuration.containers import BentoMLContainer
 from pydantic import AfterValidator, WithJsonSchema
 
 from pythia_bento import logs, packaging
@@ -24,20 +18,14 @@ from pythia_bento.api import (
     traffic,
 )
 from pythia_bento.api.access import AccessControl
-from pythia_bento.api.connections import limit_silence
-from pythia_bento.api.drain import Drain
 from pythia_bento.api.errors import error_response
 from pythia_bento.api.heads import limit_heads
-from pythia_bento.api.metrics import engine_metrics
 from pythia_bento.api.middleware import AccessMiddleware, RequestMiddleware
 from pythia_bento.api.schemas import GenerateRequest, ScoreItem
-from pythia_bento.errors import EngineUnavailable, PythiaError
-from pythia_bento.progress import ProgressBars
-from pythia_bento.runner import PythiaRunner, as_caller
+from pythia_bento.api.worker import Worker
+from pythia_bento.errors import PythiaError
+from pythia_bento.runner import as_caller
 from pythia_bento.settings import load_settings, wants_gpu
-
-if TYPE_CHECKING:
-    from pythia_bento.api.grpc.server import GrpcServer
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
 Item = Annotated[
@@ -54,14 +42,11 @@ except PythiaError as error:
 openai_app = openai.create_app()
 tokenizer_app = tokenizer_routes.create_app()
 pages_app = pages.create_app()
+apps = (openai_app, tokenizer_app, pages_app)
 limit_heads()
 for bentoml_part in (tracing, access_log, traffic):
     bentoml_part.install()
 logs.install(settings.log_format)
-
-# How long the engine's thread waits for the interpreter when it comes back from the device while
-# requests are served. Python's default of 5 ms is half the time of what it queued there.
-SWITCH_SECONDS = 0.0005
 
 
 @bentoml.service(
@@ -82,9 +67,7 @@ class Pythia:
     model = pinned_model  # BentoML puts it into the Bento
 
     def __init__(self) -> None:
-        self._runner: PythiaRunner | None = None
-        self._grpc: GrpcServer | None = None
-        self._drain = Drain(access.door, settings.drain_seconds)
+        self._worker = Worker(settings, access, apps)
 
     @bentoml.on_deployment
     @staticmethod
@@ -100,29 +83,12 @@ class Pythia:
     @bentoml.on_startup
     async def start(self) -> None:
         """Load the model; the worker is not ready before."""
-        try:
-            with ProgressBars() as bars:
-                self._runner = await asyncio.to_thread(PythiaRunner.load, settings, bars)
-        except PythiaError as error:
-            _give_up(error.message)
-        for app in (openai_app, tokenizer_app, pages_app):
-            app.state.runner = self._runner
-        await self._start_grpc(self._runner)
-        self._drain.install(self._is_draining)
-        limit_silence(settings.client_timeout)
-        sys.setswitchinterval(SWITCH_SECONDS)
-        gc.collect()
-        gc.freeze()  # what lives now lives on: later collections need not look at it
+        await self._worker.start()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """End what is open and free the model."""
-        for app in (openai_app, tokenizer_app, pages_app):
-            app.state.runner = None
-        if self._grpc is not None:
-            await self._grpc.stop()
-        if self._runner is not None:
-            await asyncio.to_thread(self._runner.close)
+        await self._worker.stop()
 
     @bentoml.api(input_spec=GenerateRequest)
     async def generate(self, **fields: Any) -> dict[str, Any]:
@@ -130,8 +96,8 @@ class Pythia:
         try:
             body = GenerateRequest.model_construct(**fields)
             if body.stream:
-                return await native.stream(self.runner, body)  # type: ignore[return-value]
-            return await native.generate(self.runner, body)
+                return await native.stream(self._worker.runner, body)  # type: ignore[return-value]
+            return await native.generate(self._worker.runner, body)
         except PythiaError as error:
             return error_response(error)  # type: ignore[return-value]
 
@@ -141,43 +107,16 @@ class Pythia:
     async def score(self, items: list[Item]) -> list[dict[str, Any]]:
         """Log-probabilities of texts; an item that fails has ``error`` in its place."""
         with as_caller("/score"):  # whose items they are is not known any more
-            return await native.score(self.runner, items)
-
-    @property
-    def runner(self) -> PythiaRunner:
-        """Raises EngineUnavailable before and after its time."""
-        if self._runner is None:
-            raise EngineUnavailable("the model is not loaded")
-        return self._runner
+            return await native.score(self._worker.runner, items)
 
     async def __is_ready__(self) -> bool:
-        is_ready = self._runner is not None and self._runner.is_ready
-        return is_ready and not self._drain.has_begun
+        return self._worker.is_ready
 
     async def __is_alive__(self) -> bool:
-        return self._runner is None or self._runner.is_ready
+        return self._worker.is_alive
 
     async def __metrics__(self, text: str) -> str:
-        calls = self._grpc.metrics() if self._grpc else ""
-        return text + engine_metrics(self.runner) + calls
-
-    def _is_draining(self) -> None:
-        if self._grpc is not None:
-            self._grpc.say_not_serving()
-
-    async def _start_grpc(self, runner: PythiaRunner) -> None:
-        if settings.grpc_port == 0:
-            return
-        # Imported here: only the process that serves needs it.
-        from pythia_bento.api.grpc.server import GrpcServer
-
-        try:
-            self._grpc = GrpcServer(
-                runner, settings, access, BentoMLContainer.tracer_provider.get()
-            )
-            await self._grpc.start()
-        except PythiaError as error:
-            _give_up(error.message)
+        return text + self._worker.metrics()
 
 
 Pythia.add_asgi_middleware(AccessMiddleware, access=access)
@@ -186,12 +125,3 @@ Pythia.add_asgi_middleware(
     max_body_bytes=settings.max_body_bytes,
     client_timeout=settings.client_timeout,
 )
-
-
-def _give_up(message: str) -> None:
-    """Say why. Under ``bentoml serve`` end the supervisor too: it would start us for ever."""
-    print(f"pythia-bento: {message}", file=sys.stderr, flush=True)
-    if bentoml.server_context.worker_index:
-        os.kill(os.getppid(), signal.SIGTERM)
-        os._exit(1)
-    raise SystemExit(1)
