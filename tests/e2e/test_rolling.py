@@ -34,6 +34,8 @@ class Proxy:
 
     async def __aexit__(self, *exception: object) -> None:
         self._checks.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._checks  # which closes its connections
         self._server.close()
         while self._tasks:
             await asyncio.sleep(0.05)
