@@ -217,8 +217,8 @@ def test_health(server: Server) -> None:
 def test_the_log_has_calls_with_their_trace(server: Server, clients: dict[str, Client]) -> None:
     clients["grpc"].tokenize("a")
     lines = server.log.read_text().splitlines()
-    [*_, line] = [line for line in lines if "method=/pythia.v1.Pythia/Tokenize" in line]
-    assert re.search(r"\(status=OK\) [\d.]+ms \(trace=[0-9a-f]{32},", line)
+    [*_, line] = [line for line in lines if "path=/pythia.v1.Pythia/Tokenize" in line]
+    assert re.search(r" status=OK duration_ms=[\d.]+ .* \(trace=[0-9a-f]{32},", line)
 
 
 def test_a_port_in_use_ends_the_start_with_one_sentence(server: Server, home: Path) -> None:
