@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from pythia_bento import engine_process
 from pythia_bento.engine import engine
-from pythia_bento.engine.lookahead import LOOKAHEAD, Flight, Lookahead
-from pythia_bento.engine.model_runner import ChunkResult, ModelRunner
+from pythia_bento.engine.lookahead import LOOKAHEAD, Flight, Inputs, Lookahead, Row
+from pythia_bento.engine.model_runner import ChunkResult, ModelRunner, Results
 from pythia_bento.engine.scheduler import Chunk
 from pythia_bento.engine.sequence import Sequence as Sequence_
 from pythia_bento.model.gpt_neox import GPTNeoX
@@ -33,9 +33,8 @@ class Clock:
         self._block_size = block_size
         self._free_at = 0.0
 
-    def start(self, chunks: Sequence[Chunk], steps: int) -> Flight:
-        rows = [(chunk.sequence, chunk.start) for chunk in chunks]
-        room = [len(chunk.sequence.blocks) * self._block_size for chunk in chunks]
+    def start(self, rows: list[Row], steps: int, inputs: Inputs | None = None) -> Flight:
+        room = [len(sequence.blocks) * self._block_size for sequence, _ in rows]
         return self._fly(rows, room, steps)
 
     def extend(self, flight: Flight, steps: int) -> Flight:
@@ -54,14 +53,14 @@ class Clock:
         """Any token, the same for the same request."""
         return (sequence.seed + sequence.order[0] * 31 + position * 7) % self._num_tokens
 
-    def _fly(self, rows: list[tuple[Sequence_, int]], room: list[int], steps: int) -> Flight:
+    def _fly(self, rows: list[Row], room: list[int], steps: int) -> Flight:
         until = self.busy(steps * STEP)
 
         def tokens() -> list[list[int]]:
             self.wait(until)
             return [[self.token(s, start + i) for i in range(steps)] for s, start in rows]
 
-        return Flight(rows, room, steps, tokens)
+        return Flight(rows, room, steps, tokens, None)
 
 
 class InstantRunner(ModelRunner):
@@ -74,22 +73,28 @@ class InstantRunner(ModelRunner):
         self._clock = Clock(num_tokens, self._block_size)
         self._lookahead = Lookahead(self._clock, self._block_size)
 
-    def execute(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
-        """Decode steps ahead of the host; a pass with prompts is waited for."""
-        if all(chunk.count == 1 and chunk.samples for chunk in chunks):
+    def execute(self, chunks: Sequence[Chunk]) -> Results:
+        """Steps ahead of the host, behind decode steps and behind passes with prompts."""
+        are_decodes = all(chunk.count == 1 and chunk.samples for chunk in chunks)
+        if are_decodes or self._lookahead.is_under_way(chunks):
             return self._lookahead.decode(chunks)
-        self._lookahead.forget()
         clock = self._clock
-        clock.wait(clock.busy(sum(chunk.count for chunk in chunks) * PROMPT_TOKEN))
+        until = clock.busy(sum(chunk.count for chunk in chunks) * PROMPT_TOKEN)
+        self._lookahead.begin(chunks, None)
+        clock.wait(until)
         return [
             ChunkResult([clock.token(c.sequence, c.start + c.count)] if c.samples else [], [])
             for c in chunks
         ]
 
 
-engine._make_runner = lambda model, config, num_tokens: InstantRunner(  # type: ignore[assignment]
-    model, config.num_blocks, num_tokens
-)
+def make_runner(
+    model: GPTNeoX, config: engine.EngineConfig, num_tokens: int, on_progress: object
+) -> InstantRunner:
+    return InstantRunner(model, config.num_blocks, num_tokens)
+
+
+engine._make_runner = make_runner
 
 
 def load(settings: Settings, on_progress: Progress) -> tuple[engine.Engine, ModelInfo]:

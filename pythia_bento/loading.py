@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,8 +49,9 @@ def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, Mode
         logger.warning("the weights of %s are also those of %s", settings.model, others)
     tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
     backend = _kernels(settings, checkpoint.config, device)
-    what = f"loading {checkpoint.model_id}"
-    model = GPTNeoX(checkpoint.source, backend, lambda done, total: on_progress(what, done, total))
+    model = GPTNeoX(
+        checkpoint.source, backend, partial(on_progress, f"loading {checkpoint.model_id}")
+    )
     if backend.name == "cpu":
         torch.set_num_threads(1)  # it has threads of its own, and they need the cores
     config = EngineConfig(
@@ -57,7 +59,9 @@ def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, Mode
         max_batch_size=settings.max_batch_size,
         max_tokens_per_step=settings.max_tokens_per_step,
     )
-    return Engine(model, tokenizer, config), _info(settings, checkpoint, backend)
+    preparing = partial(on_progress, f"preparing {checkpoint.model_id}")
+    engine = Engine(model, tokenizer, config, preparing)
+    return engine, _info(settings, checkpoint, backend)
 
 
 def model_names(checkpoint: Checkpoint, asked: str) -> list[str]:

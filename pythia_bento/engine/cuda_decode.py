@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_bento.engine.lookahead import Flight
-from pythia_bento.engine.scheduler import Chunk
-from pythia_bento.engine.sequence import Sequence as Sequence_
+from pythia_bento.engine.cuda_staging import Staging
+from pythia_bento.engine.lookahead import Flight, Inputs, Row
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.triton.kernels import TritonKernels, TritonKVCache
 from pythia_bento.model.kernels.triton.launch import AttentionScratch
@@ -71,11 +70,10 @@ class CapturedDecode:
         """Most rows of a step."""
         return max(self._graphs)
 
-    def start(self, chunks: Sequence[Chunk], steps: int) -> Flight:
-        """Queue ``steps`` decode steps of the chunks' sequences, one row each."""
-        self.buffers.upload(chunks, self._bucket(len(chunks)))
-        rows = [(chunk.sequence, chunk.start) for chunk in chunks]
-        room = [len(chunk.sequence.blocks) * self._kernels.block_size for chunk in chunks]
+    def start(self, rows: list[Row], steps: int, inputs: Inputs | None = None) -> Flight:
+        """Queue ``steps`` decode steps of rows that are described anew."""
+        self.buffers.upload(rows, self._bucket(len(rows)), inputs)
+        room = [len(sequence.blocks) * self._kernels.block_size for sequence, _ in rows]
         return self._fly(rows, room, steps)
 
     def extend(self, flight: Flight, steps: int) -> Flight:
@@ -83,7 +81,7 @@ class CapturedDecode:
         rows = [(sequence, start + flight.steps) for sequence, start in flight.rows]
         return self._fly(rows, flight.room, steps)
 
-    def _fly(self, rows: list[tuple[Sequence_, int]], room: list[int], steps: int) -> Flight:
+    def _fly(self, rows: list[Row], room: list[int], steps: int) -> Flight:
         assert 2 * steps <= RING
         bucket = self._bucket(len(rows))
         for _ in range(steps // BURST):
@@ -92,7 +90,8 @@ class CapturedDecode:
             self._graphs[bucket].replay()
         first = np.array([start + 1 for _, start in rows])
         landing = self.buffers.download(len(rows))
-        return Flight(rows, room, steps, lambda: landing.tokens(first, steps))
+        wait = partial(landing.tokens, first, steps)
+        return Flight(rows, room, steps, wait, self.buffers.token_ids)
 
     def _bucket(self, rows: int) -> int:
         return min(bucket for bucket in self._graphs if bucket >= rows)
@@ -196,17 +195,12 @@ class Landing:
 
 
 class Buffers:
-    """Device memory of the steps, and one block of integers that the host fills for each visit.
-
-    The block holds, for every row: input token, context length, temperature, seed (two words) and
-    block table.
-    """
+    """Device memory of the steps, and what the host says of every row when it describes them."""
 
     def __init__(self, model: GPTNeoX, rows: int) -> None:
         kernels, config = model.kernels, model.config
         assert isinstance(kernels, TritonKernels)
         device, hidden = kernels.device, config.hidden_size
-        self._rows = rows
         self._width = -(-config.max_positions // kernels.block_size)
         half = partial(torch.zeros, dtype=torch.float16, device=device)
         self._tensors: dict[str, Tensor] = {
@@ -223,15 +217,15 @@ class Buffers:
             (b for b in range(1, rows + 1) if splits(b * config.num_heads, 1 << 20) > 1), default=1
         )
         self.scratch = AttentionScratch(config, shared, device)
-        size = rows * (5 + self._width)
-        self._staged = torch.zeros(size, dtype=torch.int32, pin_memory=True)
-        self._block = torch.zeros(size, dtype=torch.int32, device=device)
-        # Seeds first: they are read as 64 bits.
-        self.seeds = self._block[: 2 * rows].view(torch.int64)
-        self.token_ids = self._block[2 * rows : 3 * rows]
-        self.context_lens = self._block[3 * rows : 4 * rows]
-        self.temperatures = self._block[4 * rows : 5 * rows].view(torch.float32)
-        self.tables = self._block[5 * rows :].view(rows, self._width)
+        each = ("seeds", "inputs", "entries", "context_lens", "temperatures")
+        sizes = dict.fromkeys(each, rows) | {"tables": rows * self._width}
+        self._staging = Staging(sizes, device)
+        staged = self._staging.device
+        self.seeds, self.temperatures = staged["seeds"], staged["temperatures"]
+        self.context_lens = staged["context_lens"]
+        self.tables = staged["tables"].view(rows, self._width)
+        self.token_ids = torch.zeros(rows, dtype=torch.int32, device=device)
+        self._taken = torch.zeros(rows, dtype=torch.int32, device=device)
         self.ring = torch.zeros(rows, RING, dtype=torch.int32, device=device)
         self._landings = [Landing(rows), Landing(rows)]  # one flight is read, one is under way
 
@@ -246,25 +240,37 @@ class Buffers:
 
     def clear(self) -> None:
         """No row in use."""
-        self._block.zero_()
+        self._staging.clear()
+        self.token_ids.zero_()
 
-    def upload(self, chunks: Sequence[Chunk], bucket: int) -> None:
-        """Describe the rows; those without a chunk get an empty context."""
-        rows, staged = self._rows, self._staged.numpy()
-        staged[3 * rows : 3 * rows + bucket] = 0
-        tables = staged[5 * rows :].reshape(rows, self._width)
-        seeds = staged[: 2 * rows].view(np.uint64)
-        temperatures = staged[4 * rows : 5 * rows].view(np.float32)
-        for row, chunk in enumerate(chunks):
-            sequence, params = chunk.sequence, chunk.sequence.params
-            staged[2 * rows + row] = sequence.token_ids[chunk.start]
-            staged[3 * rows + row] = chunk.start + 1
-            temperatures[row] = params.temperature
-            seeds[row] = sequence.seed & (1 << 64) - 1
+    def upload(self, rows: list[Row], bucket: int, inputs: Inputs | None = None) -> None:
+        """Describe the rows; those that are left over get an empty context."""
+        count, host = len(rows), self._staging.host()
+        tables = host["tables"].reshape(-1, self._width)
+        for row, (sequence, _) in enumerate(rows):
             held = len(sequence.blocks)
             tables[row, :held] = sequence.block_table[:held]
-        used = 5 * rows + bucket * self._width
-        self._block[:used].copy_(self._staged[:used], non_blocking=True)
+        host["context_lens"][:count] = [start + 1 for _, start in rows]
+        host["context_lens"][count:bucket] = 0
+        host["temperatures"][:count] = [s.params.temperature for s, _ in rows]
+        host["seeds"][:count] = [s.seed & (1 << 64) - 1 for s, _ in rows]
+        if inputs:
+            host["entries"][:count] = inputs.entries
+        else:
+            host["inputs"][:count] = [sequence.token_ids[start] for sequence, start in rows]
+        self._staging.send("tables", bucket * self._width)
+        self._take(inputs, count)
+
+    def _take(self, inputs: Inputs | None, count: int) -> None:
+        """Bring the inputs to their rows, from the host's or from where the device left them."""
+        staged = self._staging.device
+        if inputs is None:
+            self.token_ids[:count].copy_(staged["inputs"][:count])
+            return
+        taken = self._taken[:count]
+        torch.index_select(inputs.tokens, 0, staged["entries"][:count], out=taken)
+        # A row that failed has -1, which is no row of the embedding; the host ends it.
+        torch.clamp(taken, min=0, out=self.token_ids[:count])
 
     def download(self, rows: int) -> Landing:
         """Queue the copy of the tokens to the host."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
@@ -49,8 +49,18 @@ class EngineConfig:
 class Engine:
     """Continuous batching over one model. For one thread; see ``PythiaRunner`` for more."""
 
-    def __init__(self, model: GPTNeoX, tokenizer: Tokenizer, config: EngineConfig) -> None:
-        """Allocate the KV cache; raises CheckpointError when model and tokenizer do not match."""
+    def __init__(
+        self,
+        model: GPTNeoX,
+        tokenizer: Tokenizer,
+        config: EngineConfig,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Allocate the KV cache and prepare the device.
+
+        ``on_progress(done, total)`` is called while graphs are captured. Raises CheckpointError
+        when model and tokenizer do not match.
+        """
         if tokenizer.num_tokens > model.config.vocab_size:
             raise CheckpointError(
                 f"the tokenizer has {tokenizer.num_tokens} tokens, "
@@ -65,7 +75,7 @@ class Engine:
             cache_tokens=config.num_blocks * self.block_size,
         )
         self._pool = BlockPool(config.num_blocks)
-        runner = _make_runner(model, config, tokenizer.num_tokens)
+        runner = _make_runner(model, config, tokenizer.num_tokens, on_progress)
         self._runner: ModelRunner | None = runner
         self._scheduler = Scheduler(
             *(self._pool, self.block_size, config.max_batch_size, config.max_tokens_per_step),
@@ -111,7 +121,7 @@ class Engine:
         chunks, results = execute_what_fits(runner, chunks)
         if not results:
             return ended + self._end_without_memory(chunks)
-        self._step_sizes.add(len(chunks))
+        self._step_sizes.add(sum(result is not None for result in results))
         outputs = map(self._apply, chunks, results)
         return ended + [output for output in outputs if output is not None]
 
@@ -175,9 +185,11 @@ class Engine:
             raise EngineUnavailable("the engine is closed")
         return self._runner
 
-    def _apply(self, chunk: Chunk, result: ChunkResult) -> SequenceOutput | None:
+    def _apply(self, chunk: Chunk, result: ChunkResult | None) -> SequenceOutput | None:
         """Bring a result into the sequence's state; None while its prompt is not done."""
         sequence = chunk.sequence
+        if result is None:
+            return None
         if not result.is_finite:
             return self._fail(sequence)
         sequence.prompt_logprobs += result.prompt_logprobs
@@ -258,14 +270,20 @@ class Engine:
             del self._requests[sequence.request.request_id]
 
 
-def _make_runner(model: GPTNeoX, config: EngineConfig, num_tokens: int) -> ModelRunner:
+def _make_runner(
+    model: GPTNeoX,
+    config: EngineConfig,
+    num_tokens: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> ModelRunner:
     """Captured graphs where the kernels can be captured."""
     if model.kernels.name != "triton":
         return ModelRunner(model, config.num_blocks, num_tokens)
     # Imported late: triton is installed with the GPU's packages only.
     from pythia_bento.engine.cuda_runner import CudaModelRunner
 
-    return CudaModelRunner(model, config.num_blocks, num_tokens, config.max_batch_size)
+    sizes = config.max_batch_size, config.max_tokens_per_step
+    return CudaModelRunner(model, config.num_blocks, num_tokens, *sizes, on_progress)
 
 
 def _output(sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pythia_bento.engine.model_runner import ChunkResult, ModelRunner
+from pythia_bento.engine.model_runner import ModelRunner, Results
 from pythia_bento.engine.scheduler import Chunk
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
 def execute_what_fits(
     runner: ModelRunner, chunks: Sequence[Chunk]
-) -> tuple[Sequence[Chunk], list[ChunkResult]]:
+) -> tuple[Sequence[Chunk], Results]:
     """Compute ``chunks``, or those of the oldest sequences; no results when not even a token fits.
 
     A step that failed is safe to repeat: it wrote to the blocks of its own sequences what the
@@ -41,7 +41,7 @@ def execute_what_fits(
         chunks = _half(chunks)
 
 
-def _attempt(runner: ModelRunner, chunks: Sequence[Chunk]) -> list[ChunkResult] | str:
+def _attempt(runner: ModelRunner, chunks: Sequence[Chunk]) -> Results | str:
     """The results, or what the allocator said."""
     try:
         return runner.execute(chunks)

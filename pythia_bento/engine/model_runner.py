@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pythia_bento.engine.layout import lay_out, write_tables
 from pythia_bento.engine.params import TokenLogprob
 from pythia_bento.engine.scheduler import Chunk
 from pythia_bento.model.batch import ForwardBatch
@@ -33,6 +34,9 @@ class ChunkResult:
     is_finite: bool = True
 
 
+Results = list[ChunkResult | None]
+
+
 class ModelRunner:
     """Owns the model and the KV cache on one device."""
 
@@ -46,14 +50,14 @@ class ModelRunner:
         self._cache = model.kernels.allocate_cache(num_blocks)
 
     @torch.inference_mode()
-    def execute(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
-        """Compute the chunks; one result for each."""
+    def execute(self, chunks: Sequence[Chunk]) -> Results:
+        """Compute the chunks; one result for each, None for those that are to come again."""
         batch, starts = self.prepare(chunks)
         hidden = self._model.forward(batch, self._cache)
         results = [ChunkResult([], []) for _ in chunks]
         self._score_prompts(chunks, starts, hidden, results)
         self._choose_tokens(chunks, starts, hidden, results)
-        return results
+        return list(results)
 
     def recover(self) -> None:
         """``execute`` ran out of memory: give back what is kept for later, and trust nothing."""
@@ -62,31 +66,12 @@ class ModelRunner:
 
     def prepare(self, chunks: Sequence[Chunk]) -> tuple[ForwardBatch, list[int]]:
         """Lay the tokens of all chunks end to end; also the S + 1 row boundaries on the host."""
-        counts = np.array([chunk.count for chunk in chunks], dtype=np.int32)
-        first = np.array([chunk.start for chunk in chunks], dtype=np.int32)
-        starts = np.zeros(len(chunks) + 1, dtype=np.int32)
-        counts.cumsum(out=starts[1:])
-        owner = np.arange(len(chunks)).repeat(counts)
-        positions = np.arange(starts[-1], dtype=np.int32) + (first - starts[:-1])[owner]
-        tables = self._block_tables(chunks)
-        block, offset = np.divmod(positions, self._block_size)
-        batch = ForwardBatch(
-            token_ids=self._upload(_token_ids(chunks)),
-            positions=self._upload(positions),
-            slots=self._upload(tables[owner, block] * self._block_size + offset),
-            query_starts=self._upload(starts),
-            context_lens=self._upload(first + counts),
-            block_tables=self._upload(tables),
-        )
-        return batch, starts.tolist()
-
-    def _block_tables(self, chunks: Sequence[Chunk]) -> np.ndarray:
         width = max(len(chunk.sequence.blocks) for chunk in chunks)
         tables = np.zeros((len(chunks), width), dtype=np.int32)
-        for row, chunk in enumerate(chunks):
-            held = len(chunk.sequence.blocks)
-            tables[row, :held] = chunk.sequence.block_table[:held]
-        return tables
+        write_tables(chunks, tables)
+        layout = lay_out(chunks, tables, self._block_size)
+        batch = ForwardBatch(*map(self._upload, (*layout, tables)))
+        return batch, layout.query_starts.tolist()
 
     def _choose_tokens(
         self,
@@ -177,12 +162,6 @@ class ModelRunner:
 
     def _upload(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
-
-
-def _token_ids(chunks: Sequence[Chunk]) -> np.ndarray:
-    return np.concatenate(
-        [chunk.sequence.token_ids[chunk.start : chunk.start + chunk.count] for chunk in chunks]
-    )
 
 
 def _prompt_rows(index: int, chunk: Chunk, first_row: int) -> list[tuple[int, int, int, int]]:

@@ -80,7 +80,7 @@ def test_busy_share_counts_overlaps_once() -> None:
 
 
 def test_watched_calls_are_in_the_trace() -> None:
-    flight = Flight([], [], 1, lambda: [[7]])
+    flight = Flight([], [], 1, lambda: [[7]], None)
     lookahead = SimpleNamespace(
         _device=SimpleNamespace(start=lambda chunks, steps: flight, extend=lambda flight, n: flight)
     )

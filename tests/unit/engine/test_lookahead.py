@@ -16,7 +16,7 @@ from pythia_bento.engine.engine import Engine, EngineConfig
 from pythia_bento.engine.lookahead import LOOKAHEAD, Flight, Lookahead
 from pythia_bento.engine.model_runner import ModelRunner
 from pythia_bento.model.batch import ForwardBatch
-from tests.unit.engine.toy import TOKENIZER, ToyModel, request, toy_engine
+from tests.unit.engine.toy import POISON, TOKENIZER, ToyModel, request, toy_engine
 
 
 class ToyDevice:
@@ -24,16 +24,20 @@ class ToyDevice:
 
     def __init__(self, runner: ToyRunner) -> None:
         self.runner = runner
-        self.flights = self.extensions = 0
+        self.flights = self.following = self.extensions = self.steps = 0
 
-    def start(self, chunks, steps):
+    def start(self, rows, steps, inputs=None):
         self.flights += 1
+        self.following += inputs is not None
         size = self.runner._block_size
-        self.inputs = [int(chunk.sequence.token_ids[chunk.start]) for chunk in chunks]
-        self.tables = [chunk.sequence.block_table[: len(chunk.sequence.blocks)] for chunk in chunks]
+        if inputs:
+            self.inputs = [max(inputs.tokens[entry], 0) for entry in inputs.entries]
+        else:
+            self.inputs = [int(sequence.token_ids[start]) for sequence, start in rows]
+        self.tables = [sequence.block_table[: len(sequence.blocks)] for sequence, _ in rows]
         self.tables = [table.tolist() for table in self.tables]
         room = [len(table) * size for table in self.tables]
-        return self.fly([(chunk.sequence, chunk.start) for chunk in chunks], room, steps)
+        return self.fly(list(rows), room, steps)
 
     def extend(self, flight, steps):
         self.extensions += 1
@@ -41,8 +45,9 @@ class ToyDevice:
         return self.fly(rows, flight.room, steps)
 
     def fly(self, rows, room, steps):
+        self.steps += steps
         tokens = [[self.step(row, *rows[row], i) for i in range(steps)] for row in range(len(rows))]
-        return Flight(rows, room, steps, lambda: tokens)
+        return Flight(rows, room, steps, lambda: tokens, self.inputs)
 
     def step(self, row, sequence, start, ahead):
         runner, position, size = self.runner, start + ahead, self.runner._block_size
@@ -79,16 +84,22 @@ class ToyRunner(ModelRunner):
         self.ahead = Lookahead(self.device, self._block_size)
 
     def execute(self, chunks):
-        if all(c.count == 1 and c.samples and c.sequence.params.logprobs is None for c in chunks):
+        are_plain = all(c.sequence.params.logprobs is None for c in chunks)
+        are_decodes = are_plain and all(c.count == 1 and c.samples for c in chunks)
+        if are_decodes or self.ahead.is_under_way(chunks):
             return self.ahead.decode(chunks)
-        return super().execute(chunks)
+        self.ahead.forget()
+        results = super().execute(chunks)
+        if are_plain:
+            self.ahead.begin(chunks, [token for r in results for token in r.token_ids or [0]])
+        return results
 
 
 @pytest.fixture
 def engine_ahead(monkeypatch):
     def make(num_blocks, block_size=4, **sizes):
         monkeypatch.setattr(
-            engine_module, "_make_runner", lambda m, c, n: ToyRunner(m, c.num_blocks, n)
+            engine_module, "_make_runner", lambda m, c, n, _: ToyRunner(m, c.num_blocks, n)
         )
         engine = Engine(ToyModel(block_size), TOKENIZER, EngineConfig(num_blocks, **sizes))
         monkeypatch.undo()
@@ -134,3 +145,43 @@ def test_steps_are_queued_ahead_and_few_visits_describe_rows(engine_ahead):
     engine.generate([request(max_tokens=48, temperature=0.0, ignore_eos=True)])
     device = engine._runner.device
     assert device.extensions > device.flights
+
+
+def test_an_arrival_waits_for_the_steps_under_way_and_wastes_none(engine_ahead):
+    engine = engine_ahead(400, block_size=16, max_batch_size=8)
+    engine.add_request(request("first", max_tokens=48, temperature=0.0, ignore_eos=True))
+    for _ in range(3):
+        engine.step()
+    flown = engine._runner.device.steps
+    engine.add_request(request("second", (8, 9), max_tokens=4, temperature=0.0, ignore_eos=True))
+    known = engine._scheduler.running[0].num_generated
+    [output] = engine.step()
+    assert output.request_id == "first"
+    assert known + len(output.token_ids) == 1 + flown  # the prompt's token, and all steps so far
+    assert engine._runner.device.steps == flown
+    assert {output.request_id for output in engine.step()} == {"first", "second"}
+
+
+def test_steps_follow_a_prompt_and_the_end_of_a_neighbour(engine_ahead):
+    engine = engine_ahead(400, block_size=16)
+    device = engine._runner.device
+    asked = [
+        request("short", max_tokens=6, temperature=0.0, ignore_eos=True),
+        request("long", (9, 8), max_tokens=20, temperature=0.0, ignore_eos=True),
+    ]
+    engine.generate(asked)
+    # Behind the prompts, and without the short one behind its last step: never from the host.
+    assert device.flights == device.following == 2
+    assert device.steps == 19  # none for nothing
+
+
+def test_a_failed_row_ends_alone(engine_ahead):
+    engine = engine_ahead(400, block_size=16)
+    asked = [
+        request("bad", (POISON,), max_tokens=20, ignore_eos=True),
+        request("good", max_tokens=20, ignore_eos=True),
+    ]
+    [[bad], [good]] = engine.generate(asked)
+    assert bad.finish_reason == "error"
+    [[alone]] = toy_engine(256).generate([request("good", max_tokens=20, ignore_eos=True)])
+    assert good.token_ids == alone.token_ids

@@ -83,14 +83,15 @@ __device__ __forceinline__ void multiply(float (&c)[4], const Ring& ring, u32 n,
 #pragma unroll 1
     for (int part = 0; part < SLOTS_A_UNIT; ++part, n += width) {
         ring.wait_full(n);
-        const char* w = ring.at(n) + 32 * g + 8 * t;
+        const char* w = ring.at(n) + 128 * g + 8 * t;
 #pragma unroll 4
         for (int k = 0; k < SLOT_K; k += 128) {
             uint2 upper[4], lower[4], xs[8];
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                upper[j] = *(const uint2*)(w + ROWS * (k + 32 * j));
-                lower[j] = *(const uint2*)(w + ROWS * (k + 32 * j) + 8 * 32);
+                const char* segment = w + ROWS * k + 32 * (j ^ g % 4);
+                upper[j] = *(const uint2*)segment;
+                lower[j] = *(const uint2*)(segment + 8 * 128);
             }
 #pragma unroll
             for (int j = 0; j < 8; ++j) xs[j] = *(const uint2*)(x + 2 * k + 32 * j);

@@ -20,7 +20,7 @@ constexpr int BLOCKS_Q = (BLOCKS * TILES_Q + (TILES_Q + TILES_UP) / 2) / (TILES_
 constexpr int BLOCKS_A_PIECE = BLOCKS / PIECES;
 
 struct Layer {
-    const u16 *w_in, *dense, *down;  // int16 pairs in blocks of ROWS x 16, see packing.py
+    const u16 *w_in, *dense, *down;  // int16 pairs in blocks of ROWS x 64, see packing.py
     const float *in_scale, *in_bias, *dense_scale, *down_scale, *out_bias;
     const float* norms;  // [2, 2, H]
     u16 *keys, *values;  // fp16 [blocks, HEADS, TILE, HEAD]

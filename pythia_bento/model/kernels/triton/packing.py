@@ -17,6 +17,7 @@ from torch import Tensor
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 
 AT_ONCE = 128  # inputs that the kernels take at a time
+SEGMENT = 16  # pairs that stay together in storage
 CHUNKS = 4  # pieces of K of the MLP's second product; part of the bits
 _LARGEST = 2.0**14  # leaves room for a rotation, and for rounding
 
@@ -55,14 +56,23 @@ def depth_at_once(depth: int) -> int:
 def paired(weight: Tensor) -> Tensor:
     """int8 [R, K] as int16 of the same bytes: the two halves of every ``depth_at_once``, + 128.
 
-    The pairs [R, K / 2] are stored in blocks of 16 x 16, so that some inputs of 16 rows are one
-    piece of memory; the result is shaped like the pairs all the same.
+    The pairs [R, K / 2] are stored in blocks of 16 rows and half ``depth_at_once`` pairs: inputs
+    of 16 rows are then one piece of memory, and those of one row a line of it. In row r of a block
+    the segments of 16 pairs change places, segment s is at s ^ (r % segments): the same segment of
+    neighbouring rows is in different banks of shared memory. The result is shaped like the pairs
+    all the same.
     """
     rows, depth = weight.shape
     at_once = depth_at_once(depth)
     halves = (weight.to(torch.int16) + 128).view(rows, depth // at_once, 2, at_once // 2)
-    pairs = (halves[:, :, 0] | (halves[:, :, 1] << 8)).view(rows // 16, 16, depth // 32, 16)
-    return pairs.transpose(1, 2).reshape(rows, depth // 2)
+    segments = at_once // 2 // SEGMENT
+    pairs = (halves[:, :, 0] | (halves[:, :, 1] << 8)).view(
+        rows // 16, 16, depth // at_once, segments, SEGMENT
+    )
+    places = torch.arange(segments, device=weight.device)
+    source = places ^ (torch.arange(16, device=weight.device) % segments)[:, None]
+    swapped = pairs.gather(3, source[None, :, None, :, None].expand_as(pairs))
+    return swapped.transpose(1, 2).reshape(rows, depth // 2)
 
 
 def pack_layer(layer: LayerWeights, device: torch.device) -> TritonLayer:

@@ -25,7 +25,7 @@ def widen_weights(
     rows = tl.program_id(0).to(tl.int64) * ROWS_AT_ONCE + tl.arange(0, ROWS_AT_ONCE)
     cols = tl.arange(0, HALF)
     block = tl.program_id(1)
-    pairs = tl.load(w_ptr + pair_offsets(rows, block * HALF + cols, DEPTH))
+    pairs = tl.load(w_ptr + pair_offsets(rows, block * HALF + cols, DEPTH, HALF))
     out = out_ptr + rows[:, None] * DEPTH + block * BK + cols[None, :]
     tl.store(out, ((pairs & 0xFF) - 128).to(tl.float16))
     tl.store(out + HALF, (((pairs >> 8) & 0xFF) - 128).to(tl.float16))

@@ -24,10 +24,12 @@ def gelu(x):
 
 
 @triton.jit
-def pair_offsets(rows, cols, depth):
+def pair_offsets(rows, cols, depth, WIDTH: tl.constexpr):
     """Where the pairs of weights at ``rows`` and ``cols`` are: [R, C], see ``packing.paired``."""
-    row_part = (rows // 16).to(tl.int64) * (8 * depth) + rows % 16 * 16
-    return row_part[:, None] + (cols // 16 * 256 + cols % 16)[None, :]
+    row_part = (rows // 16).to(tl.int64) * (8 * depth) + rows % 16 * WIDTH
+    col_part = cols // WIDTH * (16 * WIDTH) + cols % 16
+    segment = (cols % WIDTH // 16)[None, :] ^ (rows % (WIDTH // 16))[:, None]
+    return row_part[:, None] + (segment * 16 + col_part[None, :])
 
 
 @triton.jit
@@ -48,7 +50,7 @@ def accumulate(
     """fp32 [BM, BN]: weights of ``rows`` times ``tokens``."""
     HALF: tl.constexpr = BK // 2
     ks = tl.arange(0, HALF)
-    w_ptrs = w_ptr + pair_offsets(rows, ks, w_depth)
+    w_ptrs = w_ptr + pair_offsets(rows, ks, w_depth, HALF)
     x_ptrs = x_ptr + tokens.to(tl.int64)[None, :] * x_stride + ks[:, None]
     is_token = tokens[None, :] < num_tokens
     acc = tl.zeros([BM, BN], tl.float32)

@@ -1,0 +1,81 @@
+"""How the chunks of a step lie in the inputs of a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pythia_bento.engine.scheduler import Chunk
+
+Array = np.ndarray
+
+
+class Layout(NamedTuple):
+    """The chunks' tokens end to end, int32; see ``ForwardBatch``."""
+
+    token_ids: Array  # [T]
+    positions: Array  # [T]
+    slots: Array  # [T]
+    query_starts: Array  # [S + 1]
+    context_lens: Array  # [S]
+
+
+def write_tables(chunks: Sequence[Chunk], tables: Array) -> None:
+    """Put each chunk's blocks into its row of ``tables`` [S or more, W]."""
+    for row, chunk in enumerate(chunks):
+        held = len(chunk.sequence.blocks)
+        tables[row, :held] = chunk.sequence.block_table[:held]
+
+
+def lay_out(chunks: Sequence[Chunk], tables: Array, block_size: int) -> Layout:
+    """Where every token goes, given what ``write_tables`` wrote."""
+    counts = np.array([chunk.count for chunk in chunks], np.int32)
+    first = np.array([chunk.start for chunk in chunks], np.int32)
+    starts = np.zeros(len(chunks) + 1, np.int32)
+    counts.cumsum(out=starts[1:])
+    owner = np.arange(len(chunks)).repeat(counts)
+    positions = np.arange(starts[-1], dtype=np.int32) + (first - starts[:-1])[owner]
+    blocks, offsets = np.divmod(positions, block_size)
+    slots = tables[owner, blocks] * block_size + offsets
+    return Layout(_token_ids(chunks), positions, slots, starts, first + counts)
+
+
+def fill(
+    parts: Mapping[str, Array],
+    chunks: Sequence[Chunk],
+    block_size: int,
+    sequences: int,
+    tokens: int,
+) -> None:
+    """Write the inputs of a pass of a fixed number of ``sequences`` and ``tokens``.
+
+    ``parts`` has an array for each field of a layout, for ``last_rows``, ``temperatures`` (fp32),
+    ``seeds`` (64 bits) and ``tables``. What the chunks leave over is padding: sequences without
+    context, and tokens that are written nowhere.
+    """
+    tables = parts["tables"].reshape(len(parts["context_lens"]), -1)
+    write_tables(chunks, tables)
+    layout, count = lay_out(chunks, tables, block_size), len(chunks)
+    total = len(layout.token_ids)
+    for name in ("token_ids", "positions", "slots"):
+        parts[name][:total] = getattr(layout, name)
+        parts[name][total:tokens] = -1 if name == "slots" else 0
+    parts["query_starts"][: count + 1] = layout.query_starts
+    parts["query_starts"][count + 1 : sequences + 1] = total
+    sampling = [(chunk.sequence.params.temperature, chunk.sequence.seed) for chunk in chunks]
+    for name, values in (
+        ("context_lens", layout.context_lens),
+        ("last_rows", layout.query_starts[1:] - 1),
+        ("temperatures", [temperature for temperature, _ in sampling]),
+        ("seeds", [seed & (1 << 64) - 1 for _, seed in sampling]),
+    ):
+        parts[name][:count] = values
+        parts[name][count:sequences] = 0
+
+
+def _token_ids(chunks: Sequence[Chunk]) -> Array:
+    return np.concatenate(
+        [chunk.sequence.token_ids[chunk.start : chunk.start + chunk.count] for chunk in chunks]
+    )
