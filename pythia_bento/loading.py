@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 
 from pythia_bento import __version__
+from pythia_bento.catalog import int8_bytes
 from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.memory import is_out_of_memory
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.model import kernels
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
-from pythia_bento.model.kernels.base import Kernels
+from pythia_bento.model.kernels.base import Kernels, pass_bytes
 from pythia_bento.runner import ModelInfo, Progress, Provenance
 from pythia_bento.settings import Settings, SettingsError
 
@@ -49,9 +51,25 @@ def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, Mode
         logger.warning("the weights of %s are also those of %s", settings.model, others)
     tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
     backend = _kernels(settings, checkpoint.config, device)
-    model = GPTNeoX(
-        checkpoint.source, backend, partial(on_progress, f"loading {checkpoint.model_id}")
-    )
+    try:
+        engine = _build(settings, checkpoint, backend, tokenizer, on_progress)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SettingsError(_too_large(checkpoint, backend)) from None
+    return engine, _info(settings, checkpoint, backend)
+
+
+def _build(
+    settings: Settings,
+    checkpoint: Checkpoint,
+    backend: Kernels,
+    tokenizer: Tokenizer,
+    on_progress: Progress,
+) -> Engine:
+    """Everything that takes much memory."""
+    loading = partial(on_progress, f"loading {checkpoint.model_id}")
+    model = GPTNeoX(checkpoint.source, backend, loading)
     if backend.name == "cpu":
         torch.set_num_threads(1)  # it has threads of its own, and they need the cores
     config = EngineConfig(
@@ -60,8 +78,16 @@ def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, Mode
         max_tokens_per_step=settings.max_tokens_per_step,
     )
     preparing = partial(on_progress, f"preparing {checkpoint.model_id}")
-    engine = Engine(model, tokenizer, config, preparing)
-    return engine, _info(settings, checkpoint, backend)
+    return Engine(model, tokenizer, config, preparing)
+
+
+def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
+    weights, free = int8_bytes(checkpoint.config) / 1e9, _free_bytes(backend.device) / 1e9
+    return (
+        f"{checkpoint.model_id} does not fit on the device: its weights take {weights:.1f} GB, and "
+        f"{free:.1f} GB are free after the attempt; a smaller model, or lower settings kv_cache_gb "
+        "(PYTHIA_KV_CACHE_GB), max_batch_size and max_tokens_per_step, need less"
+    )
 
 
 def model_names(checkpoint: Checkpoint, asked: str) -> list[str]:
@@ -104,7 +130,10 @@ def _num_blocks(settings: Settings, backend: Kernels, config: ModelConfig) -> in
     if settings.kv_cache_gb is not None:
         return max(1, int(settings.kv_cache_gb * 10**9) // block_bytes)
     full = settings.max_batch_size * -(-config.max_positions // backend.block_size)
-    spare = int(_free_bytes(backend.device) * CACHE_SHARE[backend.device.type])
+    free = _free_bytes(backend.device)
+    if backend.device.type == "cuda":
+        free -= pass_bytes(config, settings.max_batch_size, settings.max_tokens_per_step)
+    spare = int(free * CACHE_SHARE[backend.device.type])
     return max(1, min(full, spare // block_bytes))
 
 

@@ -4,8 +4,8 @@
     python tools/sizing.py cpu
 
 Calculated, not measured: weights in 8 bits, keys and values in fp16 (GPU) or fp32 (CPU), and the
-share of memory that the service gives to them (``loading.CACHE_SHARE``). What PyTorch, CUDA and
-the interpreter take is put at RESERVED.
+share of memory that the service gives to them (``loading.CACHE_SHARE``). The largest pass has its
+room (``base.pass_bytes``); what PyTorch, CUDA and the interpreter take is put at RESERVED.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import sys
 from pythia_bento.catalog import NAMES, SIZES, int8_bytes
 from pythia_bento.loading import CACHE_SHARE
 from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.kernels.base import pass_bytes
+from pythia_bento.settings import Settings
 
 GB = 10**9
 KV_BYTES = {"gpu": 2, "cpu": 4}  # of a number
 MEMORY_GB = {"gpu": (16, 24, 48, 80, 141), "cpu": (2, 4, 8, 16, 32, 64)}
 CONTEXTS = (512, 2048)
+DEFAULTS = Settings()
 RESERVED = {"gpu": 1.5 * GB, "cpu": 0.5 * GB}
 
 
@@ -32,6 +35,8 @@ def tokens_that_fit(config: ModelConfig, kind: str, memory: float) -> int:
     """In the KV cache that the service makes by default; 0 where the weights do not fit."""
     share = CACHE_SHARE["cuda" if kind == "gpu" else "cpu"]
     left = memory - RESERVED[kind] - int8_bytes(config)
+    if kind == "gpu":
+        left -= pass_bytes(config, DEFAULTS.max_batch_size, DEFAULTS.max_tokens_per_step)
     # A GPU is asked what is free once the weights are there, a container what it may have in all.
     cache = int(left * share) if kind == "gpu" else int(memory * share)
     return 0 if cache > left else max(0, cache) // kv_bytes_per_token(config, kind)

@@ -46,12 +46,13 @@ def _attempt(runner: ModelRunner, chunks: Sequence[Chunk]) -> Results | str:
     try:
         return runner.execute(chunks)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return str(error)[:200] or type(error).__name__
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocator failed, whichever it was."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return any(words in str(error).lower() for words in WORDS)

@@ -26,6 +26,18 @@ class KVCache(Protocol):
     nbytes: int
 
 
+def pass_bytes(config: ModelConfig, sequences: int, tokens: int) -> int:
+    """Device memory of the largest pass on a GPU, besides weights and cache.
+
+    One layer's linears as fp16, the activations of ``tokens`` (residual stream and its copies fp32,
+    norms, qkv, up and attended fp16), and three times the logits of ``sequences``.
+    """
+    hidden, inner = config.hidden_size, config.intermediate_size
+    linears = 2 * hidden * (4 * hidden + 2 * inner)
+    activations = tokens * (3 * 4 * hidden + 2 * (6 * hidden + inner))
+    return linears + activations + 3 * 4 * sequences * config.vocab_size
+
+
 class Kernels(Protocol):
     """One backend on one device. T tokens, S sequences, R rows, H hidden, V vocabulary rows.
 
