@@ -27,18 +27,17 @@ class Tile(NamedTuple):
 # (most tokens, tile), by rising number of tokens. Measured on an H200, see docs/gpu.md.
 IN = (
     (8, Tile(32, 8, 6, 2)),
-    (16, Tile(32, 16, 6, 2)),
+    (16, Tile(32, 16, 4, 2)),
     (32, Tile(64, 32, 4, 4)),
-    (64, Tile(64, 64, 3, 4)),
-    (128, Tile(128, 128, 3, 8)),
-    (1 << 30, Tile(128, 256, 3, 8)),
+    (64, Tile(64, 64, 4, 4)),
+    (1 << 30, Tile(128, 128, 3, 8)),
 )
 OUT_PARTIAL = (
     (8, Tile(32, 8, 6, 2)),
-    (16, Tile(32, 16, 6, 2)),
+    (16, Tile(32, 16, 4, 2)),
     (32, Tile(64, 32, 4, 4)),
-    (128, Tile(64, 64, 3, 4)),
-    (1 << 30, Tile(64, 128, 2, 4)),
+    (64, Tile(64, 64, 4, 4)),
+    (1 << 30, Tile(64, 64, 3, 4)),
 )
 HEAD = (
     (16, Tile(64, 16, 4, 4, 128)),
