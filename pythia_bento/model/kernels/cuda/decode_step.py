@@ -90,7 +90,7 @@ class DecodeStep:
             *(scratch.acc, scratch.best, scratch.tickets, self._counters),
         ]
         step = _Step(*(tensor.data_ptr() for tensor in tensors), self._config.norm_eps)
-        self._kernels[len(x)].launch(self._blocks, THREADS, step)
+        self._kernels[len(x)].launch_together(self._blocks, THREADS, step)
 
     def _compile(self, batch: int) -> Kernel:
         constants = constants_for(self._config, batch, self._blocks, self._shared)

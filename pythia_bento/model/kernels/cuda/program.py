@@ -21,10 +21,19 @@ class Kernel:
     """One ``extern "C"`` kernel whose parameter is one structure, passed by value."""
 
     def __init__(
-        self, source: Path, name: str, constants: Mapping[str, int], shared_bytes: int
+        self,
+        source: Path,
+        name: str,
+        constants: Mapping[str, int],
+        shared_bytes: int,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Compile with ``constants`` as macros; raises RuntimeError with the compiler's words."""
-        binary = compiled(source, constants, _architecture())
+        """Compile with ``constants`` as macros, and ``headers`` beside those of the folder.
+
+        Raises RuntimeError with the compiler's words.
+        """
+        binary = compiled(source, constants, _architecture(), headers)
+        torch.zeros(1, device="cuda")  # the driver wants a context, which torch makes when it must
         self._module = _check(driver.cuModuleLoadData(binary))
         self._function = _check(driver.cuModuleGetFunction(self._module, name.encode()))
         self._shared_bytes = shared_bytes
@@ -32,7 +41,18 @@ class Kernel:
         limit = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _check(driver.cuFuncSetAttribute(self._function, limit, shared_bytes))
 
-    def launch(self, blocks: int, threads: int, parameter: ctypes.Structure) -> None:
+    def launch(self, blocks: int, threads: int, parameter: ctypes.Array[ctypes.c_char]) -> None:
+        """Blocks that need not run at once."""
+        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameter))
+        stream = torch.cuda.current_stream().cuda_stream
+        _check(
+            driver.cuLaunchKernel(
+                *(self._function, blocks, 1, 1, threads, 1, 1),
+                *(self._shared_bytes, stream, ctypes.addressof(pointers), 0),
+            )
+        )
+
+    def launch_together(self, blocks: int, threads: int, parameter: ctypes.Structure) -> None:
         """All blocks at once: the driver refuses a grid that the device cannot hold."""
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameter))
         stream = torch.cuda.current_stream().cuda_stream
@@ -49,12 +69,18 @@ def _architecture() -> str:
     return f"sm_{major}{minor}" + ("a" if major == 9 else "")
 
 
-def compiled(source: Path, constants: Mapping[str, int], architecture: str) -> bytes:
+def compiled(
+    source: Path,
+    constants: Mapping[str, int],
+    architecture: str,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
     """Machine code, from the user's cache directory where it was compiled before. Needs no GPU."""
     options = [f"--gpu-architecture={architecture}", "--std=c++17"]
     options += [f"-D{name}={value}" for name, value in sorted(constants.items())]
-    headers = sorted(source.parent.glob("*.cuh"))
-    texts = {path.name: path.read_bytes() for path in (source, *headers)}
+    paths = (source, *sorted(source.parent.glob("*.cuh")))
+    texts = {path.name: path.read_bytes() for path in paths}
+    texts |= {name: text.encode() for name, text in (headers or {}).items()}
     _, *version = nvrtc.nvrtcVersion()
     key = hashlib.sha256(repr((texts, options, version)).encode()).hexdigest()
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

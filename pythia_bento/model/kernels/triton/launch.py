@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import triton
@@ -20,6 +22,11 @@ from pythia_bento.model.kernels.triton.packing import (
     depth_at_once,
 )
 
+if TYPE_CHECKING:
+    from pythia_bento.model.kernels.cuda.prefill_product import PrefillProducts
+
+logger = logging.getLogger(__name__)
+
 NORM_WARPS = 8
 SAMPLE_BLOCK = 1024
 
@@ -33,6 +40,7 @@ class Launcher:
         self.fast = device.type == "cuda"  # else Triton's interpreter, which has no assembly
         is_hopper = self.fast and torch.cuda.get_device_capability(device)[0] >= 9
         self.tma = is_hopper
+        self.wide_products = _wide_products(config, device) if self.fast else None
         # Programmatic dependent launch was slower in captured steps (docs/gpu.md).
         self.pdl = False
         self.overlap: dict[str, bool] = {}
@@ -124,13 +132,19 @@ class Launcher:
         qkv: Tensor,
         up: Tensor,
         scratch: Tensor,
-        tile: tiles.Tile = tiles.WIDE_IN,
+        tile: tiles.Tile | None = None,
     ) -> None:
-        """``in_product`` for many tokens; ``scratch`` holds the weights as fp16."""
+        """``in_product`` for many tokens; ``scratch`` holds the weights as fp16.
+
+        With a ``tile`` by Triton's kernel, where there is another one.
+        """
         hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(qkv)
         rows = 3 * hidden + inner
-        tile = tile.fit(math.gcd(3 * hidden, inner), hidden)
         wide = self._widen(layer.w_in, scratch)
+        if self.wide_products and not tile:
+            self.wide_products.first(layer, wide, h, qkv, up)
+            return
+        tile = (tile or tiles.WIDE_IN).fit(math.gcd(3 * hidden, inner), hidden)
         prefill.prefill_in[_grid(rows, count, tile)](
             self._tiled(wide, tile.rows, tile.depth),
             *(layer.in_scale, layer.in_bias),
@@ -147,12 +161,18 @@ class Launcher:
         up: Tensor,
         x: Tensor,
         scratch: Tensor,
-        tile: tiles.Tile = tiles.WIDE_OUT,
+        tile: tiles.Tile | None = None,
     ) -> None:
-        """x += both second products, for many tokens."""
+        """x += both second products, for many tokens; ``tile`` as above."""
         hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(x)
         depth = inner // CHUNKS
-        tile = tile.fit(hidden, math.gcd(hidden, depth))
+        if self.wide_products and not tile:
+            self._widen(layer.dense, scratch)
+            self._widen(layer.down.view(CHUNKS * hidden, -1), scratch[hidden * hidden :])
+            wide = scratch[: (1 + CHUNKS) * hidden * hidden].view(-1, hidden)
+            self.wide_products.second(layer, wide, attended, up, x)
+            return
+        tile = (tile or tiles.WIDE_OUT).fit(hidden, math.gcd(hidden, depth))
         pieces = [(layer.dense, layer.dense_scale, attended, 0)]
         pieces += [(layer.down[i], layer.down_scale, up, i * depth) for i in range(CHUNKS)]
         for i, (weight, scale, source, column) in enumerate(pieces):
@@ -312,6 +332,20 @@ class AttentionScratch:
         self.acc = torch.empty(*shape, config.head_dim, device=device)
         self.best = torch.empty(*shape, 2, device=device)
         self.tickets = torch.zeros(rows, config.num_heads, dtype=torch.int32, device=device)
+
+
+def _wide_products(config: ModelConfig, device: torch.device) -> PrefillProducts | None:
+    """None where the device, its software or the model cannot have them: Triton's do the same."""
+    if torch.cuda.get_device_capability(device)[0] != 9:
+        return None
+    try:
+        from pythia_bento.model.kernels.cuda import prefill_product, prefill_source
+
+        if prefill_source.fits(config):
+            return prefill_product.PrefillProducts(config, device)
+    except (ImportError, OSError, RuntimeError) as error:
+        logger.warning("products of prompts without wgmma kernels: %s", error)
+    return None
 
 
 def _grid(rows: int, tokens: int, tile: tiles.Tile) -> tuple[int]:
