@@ -114,14 +114,8 @@ class Products:
 @functools.cache
 def build(model: str, variant: Variant) -> PrefillProducts:
     """Compiled for one width of one kernel."""
-    widths = {kernel: (variant.width,) if kernel == variant.name else () for kernel in KERNELS}
-    return PrefillProducts(
-        model_config(model),
-        gpu.DEVICE,
-        widths=widths,
-        cluster=variant.cluster,
-        checked=variant.checked,
-    )
+    tiles = {variant.name: {variant.width: variant.cluster}}
+    return PrefillProducts(model_config(model), gpu.DEVICE, tiles=tiles, checked=variant.checked)
 
 
 def explain(found: Tensor, wanted: Tensor, width: int) -> None:
@@ -210,7 +204,7 @@ def measure(model: str, rig: Rig, tokens: int, variants: list[Variant]) -> list[
 
 def variants_of(model: str, widths: list[int], clusters: list[int], checked: bool) -> list[Variant]:
     """All that a model can have."""
-    most = source.cluster_of(model_config(model))
+    most = source.largest_cluster(model_config(model))
     return [
         Variant(name, cluster, width, checked)
         for name in KERNELS
@@ -226,11 +220,11 @@ def compile_all(variants: dict[str, list[Variant]], workers: int) -> None:
     shared = int(properties.shared_memory_per_block_optin)
     jobs = {(model, variant, shared) for model, some in variants.items() for variant in some}
     for model in variants:  # what the launcher compiles when it starts
-        cluster = source.cluster_of(model_config(model))
+        most = source.largest_cluster(model_config(model))
         jobs |= {
-            (model, Variant(name, cluster, width), shared)
+            (model, Variant(name, min(cluster, most), width), shared)
             for name in KERNELS
-            for width in source.WIDTHS[name]
+            for width, cluster in source.TILES[name].items()
         }
     started = time.time()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -249,7 +243,7 @@ def main() -> int:
     parser.add_argument("--models", default="pythia-1b")
     parser.add_argument("--tokens", default="300,257,1000,2048,16384", help="to check")
     parser.add_argument("--timed", default="512,2048,16384", help="tokens to measure")
-    parser.add_argument("--widths", default="64,128,184")
+    parser.add_argument("--widths", default="64,128,184,192")
     parser.add_argument("--clusters", default="1,2")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--checked", action="store_true")

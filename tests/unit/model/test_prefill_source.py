@@ -9,10 +9,10 @@ import pytest
 from bench.random_model import SIZES, model_config
 from pythia_bento.model.kernels.cuda.prefill_source import (
     SOURCES,
-    WIDTHS,
-    cluster_of,
+    TILES,
     constants_for,
     fits,
+    largest_cluster,
     multiply_header,
     parts,
 )
@@ -28,7 +28,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def binary(name: str, model: str, width: int, *, checked: bool = False) -> bytes:
     config = model_config(model)
-    constants = constants_for(config, width, SHARED, cluster_of(config), checked=checked)
+    cluster = min(TILES[name][width], largest_cluster(config))
+    constants = constants_for(config, width, SHARED, cluster, checked=checked)
     headers = {"multiply.cuh": multiply_header(width)}
     return compiled(SOURCES[name], constants, "sm_90a", headers)
 
@@ -36,12 +37,12 @@ def binary(name: str, model: str, width: int, *, checked: bool = False) -> bytes
 @pytest.mark.parametrize("model", ["pythia-14m", "pythia-160m", "pythia-1b", "pythia-12b"])
 @pytest.mark.parametrize("name", SOURCES)
 def test_they_compile(name: str, model: str) -> None:
-    assert binary(name, model, min(WIDTHS[name])).startswith(b"\x7fELF")
+    assert binary(name, model, min(TILES[name])).startswith(b"\x7fELF")
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_widest_compile(name: str) -> None:
-    assert binary(name, "pythia-1b", max(WIDTHS[name])).startswith(b"\x7fELF")
+    assert binary(name, "pythia-1b", max(TILES[name])).startswith(b"\x7fELF")
 
 
 def test_a_checked_build_is_another_one() -> None:
@@ -51,7 +52,7 @@ def test_a_checked_build_is_another_one() -> None:
 
 def test_every_size_of_the_suite_fits() -> None:
     assert all(fits(model_config(name)) for name in SIZES)
-    assert [name for name in SIZES if cluster_of(model_config(name)) == 1] == ["pythia-14m"]
+    assert [name for name in SIZES if largest_cluster(model_config(name)) == 1] == ["pythia-14m"]
 
 
 @pytest.mark.parametrize("width", range(16, 257, 8))

@@ -13,9 +13,9 @@ from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.cuda.prefill_source import (
     ROWS,
     SOURCES,
-    WIDTHS,
-    cluster_of,
+    TILES,
     constants_for,
+    largest_cluster,
     multiply_header,
     parts,
 )
@@ -24,7 +24,7 @@ from pythia_bento.model.kernels.cuda.tensor_map import tensor_map
 from pythia_bento.model.kernels.triton.packing import TritonLayer
 
 THREADS = 3 * 128
-_TILE_COST = 16  # tokens that a tile costs besides its own
+_TILE_COST = 24  # tokens that a tile costs besides its own
 
 
 class PrefillProducts:
@@ -35,29 +35,32 @@ class PrefillProducts:
         config: ModelConfig,
         device: torch.device,
         *,
-        widths: Mapping[str, Sequence[int]] = WIDTHS,
-        cluster: int | None = None,
+        tiles: Mapping[str, Mapping[int, int]] = TILES,
         checked: bool = False,
     ) -> None:
-        """Compile; raises RuntimeError where that is impossible.
+        """Compile for the widths of ``tiles``; raises RuntimeError where that is impossible.
 
         Waits of ``checked`` kernels end in an error after two seconds.
         """
         properties = torch.cuda.get_device_properties(device)
         shared = int(properties.shared_memory_per_block_optin)  # type: ignore[attr-defined]
         self._hidden = config.hidden_size
-        self._cluster = cluster or cluster_of(config)
-        self._blocks = properties.multi_processor_count // self._cluster * self._cluster
+        self._blocks = properties.multi_processor_count
+        most = largest_cluster(config)
+        self._clusters = {
+            (name, width): min(cluster, most)
+            for name, widths in tiles.items()
+            for width, cluster in widths.items()
+        }
         self._kernels = {
             (name, width): Kernel(
                 SOURCES[name],
                 name,
-                constants_for(config, width, shared, self._cluster, checked=checked),
+                constants_for(config, width, shared, cluster, checked=checked),
                 shared,
                 {"multiply.cuh": multiply_header(width)},
             )
-            for name in SOURCES
-            for width in widths[name]
+            for (name, width), cluster in self._clusters.items()
         }
 
     def first(
@@ -95,13 +98,13 @@ class PrefillProducts:
 
     def rounds(self, name: str, tokens: int, width: int) -> int:
         """Tiles of the busiest multiprocessor."""
-        tiles = self._tiles(name, tokens, width) * self._cluster
-        return -(-tiles // self._blocks)
+        clusters = self._blocks // self._clusters[name, width]
+        return -(-self._tiles(name, tokens, width) // clusters)
 
     def _tiles(self, name: str, tokens: int, width: int) -> int:
         """Tiles of each block of a cluster, in all clusters together."""
-        across = (7 if name == "prefill_in" else 1) * self._hidden // ROWS // self._cluster
-        return -(-tokens // width) * across
+        rows = (7 if name == "prefill_in" else 1) * self._hidden // ROWS
+        return -(-tokens // width) * (rows // self._clusters[name, width])
 
     def _launch(
         self,
@@ -112,13 +115,11 @@ class PrefillProducts:
         pointers: Sequence[Tensor],
         factor: float,
     ) -> None:
-        count = len(pointers[-1])
+        count, cluster = len(pointers[-1]), self._clusters[name, width]
         maps = [tensor_map(weights, ROWS)]
-        maps += [
-            tensor_map(source, rows) for source in sources for rows in parts(width, self._cluster)
-        ]
+        maps += [tensor_map(source, rows) for source in sources for rows in parts(width, cluster)]
         addresses = (tensor.data_ptr() for tensor in pointers)
         data = b"".join(maps) + struct.pack("4Pif24x", *addresses, count, factor)
         parameter = ctypes.create_string_buffer(data, len(data))
-        blocks = min(self._blocks, self._tiles(name, count, width) * self._cluster)
-        self._kernels[name, width].launch(blocks, THREADS, parameter)
+        clusters = min(self._blocks // cluster, self._tiles(name, count, width))
+        self._kernels[name, width].launch(clusters * cluster, THREADS, parameter)

@@ -10,7 +10,8 @@ from pythia_bento.model.kernels.triton.packing import CHUNKS
 SOURCES = {name: Path(__file__).with_name(f"{name}.cu") for name in ("prefill_in", "prefill_out")}
 ROWS = 128  # of weights of a tile
 DEPTH = 64  # inputs of a slot of the ring
-WIDTHS = {"prefill_in": (64, 128, 184), "prefill_out": (64, 128, 184)}  # tokens of a tile
+# Tokens of a tile, and how many blocks share them; measured by ``bench.prefill_product``.
+TILES = {"prefill_in": {64: 1, 128: 1, 192: 2}, "prefill_out": {64: 1, 128: 2}}
 
 
 def fits(config: ModelConfig) -> bool:
@@ -20,8 +21,8 @@ def fits(config: ModelConfig) -> bool:
     )
 
 
-def cluster_of(config: ModelConfig) -> int:
-    """Blocks that share a tile of tokens: two where rows of each kind make even numbers."""
+def largest_cluster(config: ModelConfig) -> int:
+    """Most blocks that may share tokens: two where rows of each kind make even numbers."""
     return 2 if config.hidden_size % (2 * ROWS) == 0 else 1
 
 
