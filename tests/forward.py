@@ -48,11 +48,11 @@ class Driver:
         return hidden
 
     def prefill_logits(self, index: int, chunk: int | None = None) -> Tensor:
-        """Logits at every position of a prompt: fp32 [tokens, V]."""
+        """Logits at every position of a prompt, made chunk by chunk: fp32 [tokens, V]."""
         parts = []
         while self.sequences[index].cached < len(self.sequences[index].tokens):
-            parts.append(self.hidden([index], chunk))
-        return self.model.logits(torch.cat(parts)).cpu()
+            parts.append(self.model.logits(self.hidden([index], chunk)).cpu())
+        return torch.cat(parts)
 
     def greedy(self, count: int, num_tokens: int) -> list[list[int]]:
         """Continue all sequences together by ``count`` tokens."""

@@ -111,10 +111,14 @@ class Scheduler:
                 if self._preempt_youngest() is sequence:
                     return False
             sequence.hold(self.pool.allocate(1))
-        wanted = min(sequence.num_tokens + self.lookahead - 1, len(sequence.token_ids))
+        self._look_ahead(sequence, sequence.num_tokens)
+        return True
+
+    def _look_ahead(self, sequence: Sequence, num_tokens: int) -> None:
+        """Where blocks are plenty, one more, for steps that the runner makes unasked."""
+        wanted = min(num_tokens + self.lookahead - 1, len(sequence.token_ids))
         if wanted > len(sequence.blocks) * self.block_size and self.pool.num_free > self.max_seqs:
             sequence.hold(self.pool.allocate(1))
-        return True
 
     def _preempt_youngest(self) -> Sequence:
         sequence = self.running.pop()
@@ -125,7 +129,10 @@ class Scheduler:
 
     def _prefill(self, sequence: Sequence, budget: int) -> Chunk:
         start = sequence.num_computed
-        return Chunk(sequence, start, min(budget, sequence.num_tokens - start))
+        chunk = Chunk(sequence, start, min(budget, sequence.num_tokens - start))
+        if chunk.samples and self.lookahead > 1:
+            self._look_ahead(sequence, sequence.num_tokens + 1)
+        return chunk
 
     def _admit(self) -> Sequence | None:
         """Move the next waiting sequence to the running ones if it fits."""

@@ -185,3 +185,9 @@ def test_a_failed_row_ends_alone(engine_ahead):
     assert bad.finish_reason == "error"
     [[alone]] = toy_engine(256).generate([request("good", max_tokens=20, ignore_eos=True)])
     assert good.token_ids == alone.token_ids
+
+
+def test_steps_follow_a_prompt_that_fills_its_blocks(engine_ahead):
+    engine = engine_ahead(400, block_size=16)
+    engine.generate([request("r", (7,) * 16, max_tokens=6, temperature=0.0, ignore_eos=True)])
+    assert engine._runner.device.flights == engine._runner.device.following == 1
