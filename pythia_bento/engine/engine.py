@@ -193,13 +193,11 @@ class Engine:
 
     def _accept(self, sequence: Sequence, result: ChunkResult) -> str:
         """Append the tokens up to the one that ends the sequence, and drop the rest."""
-        text = ""
-        for count, token in enumerate(result.token_ids, start=1):
-            text += sequence.accept(token)
-            if sequence.finish_reason is not None:
-                del result.token_ids[count:], result.logprobs[count:]
-                break
-        self._generation_tokens += len(result.token_ids)
+        before = sequence.num_tokens
+        text = sequence.accept_all(result.token_ids)
+        count = sequence.num_tokens - before
+        del result.token_ids[count:], result.logprobs[count:]
+        self._generation_tokens += count
         return text
 
     def _fail(self, sequence: Sequence) -> SequenceOutput:

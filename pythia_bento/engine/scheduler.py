@@ -106,6 +106,8 @@ class Scheduler:
         """Make room for the last known token; false when that cost the sequence its place."""
         if sequence.status != "running":
             return False
+        if sequence.num_tokens + self.lookahead <= len(sequence.blocks) * self.block_size:
+            return True
         if sequence.num_tokens > len(sequence.blocks) * self.block_size:
             while self.pool.num_free == 0:
                 if self._preempt_youngest() is sequence:
