@@ -196,7 +196,7 @@ class PythiaRunner:
         """The ``n`` answers of each request; errors are answers with ``error`` set."""
         stream = self.submit(requests, timeout)
         try:
-            return collect(requests, [o async for outputs in stream for o in outputs])
+            return collect(requests, await stream.all())
         finally:
             stream.close()
 

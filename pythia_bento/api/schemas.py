@@ -272,7 +272,7 @@ class CompletionRequest(Sampling):
         params = super().sampling_params()
         wanted = (self.prompt_logprobs, self.logprobs if self.echo else None)
         counts = [count for count in wanted if count is not None]
-        return replace(params, prompt_logprobs=max(counts, default=None))
+        return replace(params, prompt_logprobs=max(counts)) if counts else params
 
 
 def _is_same(value: Any, neutral: Any) -> bool:
