@@ -180,8 +180,9 @@ class Engine:
         sequence = chunk.sequence
         if not result.is_finite:
             return self._fail(sequence)
-        sequence.prompt_logprobs += result.prompt_logprobs
-        text = self._accept(sequence, result)
+        if result.prompt_logprobs:
+            sequence.prompt_logprobs += result.prompt_logprobs
+        text = self._accept(sequence, result) if result.token_ids else ""
         self._scheduler.advance(sequence, chunk.count + max(len(result.token_ids) - 1, 0))
         if sequence.num_computed < sequence.num_prompt:
             return None
@@ -196,7 +197,8 @@ class Engine:
         before = sequence.num_tokens
         text = sequence.accept_all(result.token_ids)
         count = sequence.num_tokens - before
-        del result.token_ids[count:], result.logprobs[count:]
+        if count < len(result.token_ids):
+            del result.token_ids[count:], result.logprobs[count:]
         self._generation_tokens += count
         return text
 
@@ -238,7 +240,7 @@ class Engine:
     def _report(self, sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
         """The delta of this step; with the first, the other continuations follow."""
         output = _output(sequence, result, text)
-        if sequence.index == 0 and sequence.num_generated <= len(result.token_ids):
+        if sequence.num_generated <= len(result.token_ids) and sequence.index == 0:
             self._release_siblings(sequence)
         if sequence.finish_reason is not None:
             self._remove(sequence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from operator import sub
 from typing import Protocol
 
 from pythia_bento.engine.model_runner import ChunkResult
@@ -32,10 +33,7 @@ class Flight:
 
     def is_for(self, chunks: Seq[Chunk]) -> bool:
         """Whether these are steps of exactly these chunks."""
-        return len(chunks) == len(self.rows) and all(
-            chunk.sequence is sequence and chunk.start == start
-            for chunk, (sequence, start) in zip(chunks, self.rows, strict=True)
-        )
+        return [(chunk.sequence, chunk.start) for chunk in chunks] == self.rows
 
 
 class Device(Protocol):
@@ -88,7 +86,6 @@ class Lookahead:
 def _steps(chunks: Seq[Chunk], room: Seq[int], done: int) -> int:
     """How many further steps all rows have ``room`` for and still want, after ``done`` of them."""
     most = max(2, min(MOST_STEPS, MOST_ROW_STEPS // len(chunks)))
-    for chunk, covered in zip(chunks, room, strict=True):
-        wanted = chunk.sequence.params.max_tokens - chunk.sequence.num_generated
-        most = min(most, covered - chunk.start - done, wanted - done)
-    return most
+    covered = min(map(sub, room, [chunk.start for chunk in chunks]))
+    wanted = min([chunk.sequence.num_wanted for chunk in chunks])
+    return min(most, covered - done, wanted - done)

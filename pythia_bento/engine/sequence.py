@@ -115,6 +115,11 @@ class Sequence:
         return self.num_tokens - self.num_prompt
 
     @property
+    def num_wanted(self) -> int:
+        """Tokens that it may still generate."""
+        return len(self.token_ids) - self.num_tokens
+
+    @property
     def prompt_rows(self) -> range:
         """Prompt positions whose log-probability of the next token is still to be computed.
 
