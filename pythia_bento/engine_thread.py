@@ -225,13 +225,13 @@ class EngineThread:
                     stream, set(range(request.n)), share_of(request)
                 )
                 self._orders.append(partial(self._add, request))
-            self._wake.notify()
+            self._notify()
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """End requests before the next step; unknown ids are ignored."""
         with self._wake:
             self._orders += [partial(self._remove, request_id) for request_id in request_ids]
-            self._wake.notify()
+            self._notify()
 
     def close(self) -> None:
         """End everything and wait for the thread; open streams get EngineUnavailable."""
@@ -241,7 +241,11 @@ class EngineThread:
     def _stop(self, error: EngineUnavailable) -> None:
         with self._wake:
             self._end = self._end or error
-            self._wake.notify()
+            self._notify()
+
+    def _notify(self) -> None:
+        self._wake.notify()
+        self._engine.interrupt()
 
     def _run(self) -> None:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from _bentoml_impl.server import app as bentoml_app
+from _bentoml_impl.server import app as bentoml_app  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request as HttpRequest
@@ -22,14 +22,14 @@ from pythia_bento.errors import PythiaError
 _direct: dict[tuple[str, str], ASGIApp] = {}  # by method and path
 
 
-class Shortcut(bentoml_app.ContextMiddleware):
+class Shortcut(bentoml_app.ContextMiddleware):  # type: ignore[misc]
     """In the place of BentoML's innermost middleware, whose context only its own APIs read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; what has no route without parameters takes BentoML's way."""
         direct = _direct.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
         if direct is None:
-            return await super().__call__(scope, receive, send)
+            direct = super().__call__
         await direct(scope, receive, send)
 
 
@@ -56,4 +56,4 @@ def install(mounts: Mapping[str, Starlette]) -> None:
                 endpoint = ServerErrorMiddleware(_Endpoint(app, route))
                 for method in route.methods or ():
                     _direct[method, prefix + route.path] = endpoint
-    bentoml_app.ContextMiddleware = Shortcut  # type: ignore[misc]
+    bentoml_app.ContextMiddleware = Shortcut

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.lookahead import Flight
+from pythia_bento.engine.rows import SCALARS, pack_rows
 from pythia_bento.engine.scheduler import Chunk
 from pythia_bento.engine.sequence import Sequence as Sequence_
 from pythia_bento.model.gpt_neox import GPTNeoX
@@ -198,8 +199,7 @@ class Landing:
 class Buffers:
     """Device memory of the steps, and one block of integers that the host fills for each visit.
 
-    The block holds, for every row: input token, context length, temperature, seed (two words) and
-    block table.
+    ``rows.pack_rows`` says how the block is laid out.
     """
 
     def __init__(self, model: GPTNeoX, rows: int) -> None:
@@ -223,7 +223,7 @@ class Buffers:
             (b for b in range(1, rows + 1) if splits(b * config.num_heads, 1 << 20) > 1), default=1
         )
         self.scratch = AttentionScratch(config, shared, device)
-        size = rows * (5 + self._width)
+        size = rows * (SCALARS + self._width)
         self._staged = torch.zeros(size, dtype=torch.int32, pin_memory=True)
         self._block = torch.zeros(size, dtype=torch.int32, device=device)
         # Seeds first: they are read as 64 bits.
@@ -250,20 +250,7 @@ class Buffers:
 
     def upload(self, chunks: Sequence[Chunk], bucket: int) -> None:
         """Describe the rows; those without a chunk get an empty context."""
-        rows, staged = self._rows, self._staged.numpy()
-        staged[3 * rows : 3 * rows + bucket] = 0
-        tables = staged[5 * rows :].reshape(rows, self._width)
-        seeds = staged[: 2 * rows].view(np.uint64)
-        temperatures = staged[4 * rows : 5 * rows].view(np.float32)
-        for row, chunk in enumerate(chunks):
-            sequence, params = chunk.sequence, chunk.sequence.params
-            staged[2 * rows + row] = sequence.token_ids[chunk.start]
-            staged[3 * rows + row] = chunk.start + 1
-            temperatures[row] = params.temperature
-            seeds[row] = sequence.seed & (1 << 64) - 1
-            held = len(sequence.blocks)
-            tables[row, :held] = sequence.block_table[:held]
-        used = 5 * rows + bucket * self._width
+        used = pack_rows(self._staged.numpy(), self._rows, chunks, bucket)
         self._block[:used].copy_(self._staged[:used], non_blocking=True)
 
     def download(self, rows: int) -> Landing:

@@ -41,7 +41,7 @@ class CudaModelRunner(ModelRunner):
     def execute(self, chunks: Sequence[Chunk]) -> list[ChunkResult]:
         """See ``ModelRunner.execute``."""
         if all(_is_decode(chunk) for chunk in chunks):
-            if all(_is_plain(chunk) for chunk in chunks):
+            if all(chunk.sequence.is_plain for chunk in chunks):
                 return self._lookahead.decode(chunks)
             self._lookahead.forget()
             self.decode.start(chunks, 1)
@@ -50,7 +50,7 @@ class CudaModelRunner(ModelRunner):
         if not self.prefill.fits(chunks) or any(_is_scored(chunk) for chunk in chunks):
             return super().execute(chunks)
         done = self.prefill.run(chunks)
-        if not all(_is_plain(chunk) for chunk in chunks if chunk.samples):
+        if not all(chunk.sequence.is_plain for chunk in chunks if chunk.samples):
             return self._choose_from(done.rows(len(chunks)), chunks)
         tokens = done.tokens.tolist()
         return [
@@ -86,14 +86,3 @@ def _is_decode(chunk: Chunk) -> bool:
 def _is_scored(chunk: Chunk) -> bool:
     """Whether log-probabilities of the prompt are still to come."""
     return bool(chunk.sequence.prompt_rows)
-
-
-def _is_plain(chunk: Chunk) -> bool:
-    """Whether the captured sampler knows all that the row asks for."""
-    sequence = chunk.sequence
-    if sequence.params.logprobs is not None:
-        return False
-    row = sequence.sampling_row()
-    if row.bias or row.penalties:
-        return False
-    return row.top_k <= 0 and row.top_p >= 1 and row.min_p <= 0

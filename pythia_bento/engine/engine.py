@@ -115,6 +115,9 @@ class Engine:
         outputs = map(self._apply, chunks, results)
         return ended + [output for output in outputs if output is not None]
 
+    def interrupt(self) -> None:
+        """Nothing to do: ``step`` waits for nothing but the device. In any thread."""
+
     def generate(self, requests: Iterable[Request]) -> list[list[SequenceOutput]]:
         """Run requests to their end; for each its ``n`` answers in order."""
         requests = list(requests)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from operator import sub
 from typing import Protocol
 
 from pythia_bento.engine.model_runner import ChunkResult
@@ -86,6 +85,6 @@ class Lookahead:
 def _steps(chunks: Seq[Chunk], room: Seq[int], done: int) -> int:
     """How many further steps all rows have ``room`` for and still want, after ``done`` of them."""
     most = max(2, min(MOST_STEPS, MOST_ROW_STEPS // len(chunks)))
-    covered = min(map(sub, room, [chunk.start for chunk in chunks]))
+    covered = min([end - chunk.start for end, chunk in zip(room, chunks, strict=True)])
     wanted = min([chunk.sequence.num_wanted for chunk in chunks])
     return min(most, covered - done, wanted - done)
