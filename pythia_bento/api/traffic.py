@@ -31,6 +31,7 @@ class TrafficMetrics(instruments.RunnerTrafficMetricsMiddleware):
 
     def __init__(self, app: ASGIApp, **options: Any) -> None:
         super().__init__(app, **options)
+        self._skipped = tuple(self.skip_paths)
         self._counted: dict[str, _Endpoint] = {}
         self._answered: dict[tuple[str, int], _Answers] = {}
 
@@ -42,7 +43,7 @@ class TrafficMetrics(instruments.RunnerTrafficMetricsMiddleware):
             self._setup()
         began, status, name = default_timer(), 0, endpoint(scope["path"])
         counted = self._counted.get(name) or self._count(name)
-        if not name.startswith(tuple(self.skip_paths)):
+        if not name.startswith(self._skipped):
             counted.last.set_to_current_time()
 
         async def counting(message: Message) -> None:
