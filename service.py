@@ -13,6 +13,7 @@ from pythia_bento.api import (
     native,
     openai,
     pages,
+    shortcut,
     tokenizer_routes,
     tracing,
     traffic,
@@ -46,6 +47,7 @@ apps = (openai_app, tokenizer_app, pages_app)
 limit_heads()
 for bentoml_part in (tracing, access_log, traffic):
     bentoml_part.install()
+shortcut.install({"/v1": openai_app, "": tokenizer_app})
 logs.install(settings.log_format)
 
 

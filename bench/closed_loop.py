@@ -45,9 +45,15 @@ class Load:
 
 def run(engine: Engine, load: Load) -> list[Timing]:
     """A client's next request is added when its last one has ended."""
+    return _run(engine, load)[0]
+
+
+def _run(engine: Engine, load: Load) -> tuple[list[Timing], list[tuple[float, int]]]:
+    """Timings of the answers, and when how many tokens came."""
     waiting = load.requests(engine.tokenizer.num_tokens - 1)
     open_: dict[str, tuple[int, Timing]] = {}
     done: list[Timing] = []
+    arrived: list[tuple[float, int]] = []
 
     def ask(client: int) -> None:
         if waiting[client]:
@@ -60,6 +66,7 @@ def run(engine: Engine, load: Load) -> list[Timing]:
     while engine.has_work:
         outputs = engine.step()
         now = time.monotonic()
+        arrived.append((now, sum(len(output.token_ids) for output in outputs)))
         for output in outputs:
             client, timing = open_[output.request_id]
             timing.arrivals.append(now)
@@ -70,21 +77,15 @@ def run(engine: Engine, load: Load) -> list[Timing]:
                 ask(client)
     if any(timing.tokens != load.new for timing in done):
         raise RuntimeError(f"an answer has not {load.new} tokens")
-    return done
+    return done, arrived
 
 
 def decode_rate(engine: Engine, load: Load) -> float:
     """tokens/s of one request a client, from when each has its first token to the first end."""
-    timings = run(engine, Load(load.clients, 1, load.prompt, load.new, load.seed + 1000))
+    timings, arrived = _run(engine, Load(load.clients, 1, load.prompt, load.new, load.seed + 1000))
     begun = max(timing.arrivals[0] for timing in timings)
     ended = min(timing.end for timing in timings)
-    # Tokens of an arrival are not noted one by one; all but the first come at one rate.
-    later = sum(
-        sum(begun < at <= ended for at in timing.arrivals)
-        * (timing.tokens - 1)
-        / max(1, len(timing.arrivals) - 1)
-        for timing in timings
-    )
+    later = sum(tokens for at, tokens in arrived if begun < at <= ended)
     return later / (ended - begun) if ended > begun else 0.0
 
 

@@ -7,14 +7,19 @@ what comes back is one message a step. ``PYTHIA_ENGINE_PROCESS`` turns it on.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import multiprocessing.util
+import pickle
 import queue
+import select
 import signal
+import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from multiprocessing.connection import Connection
+from operator import attrgetter
 from typing import Any
 
 from pythia_bento import logs
@@ -23,15 +28,16 @@ from pythia_bento.engine.params import Request, SequenceOutput
 from pythia_bento.engine.stats import NUM_NUMBERS, EngineStats
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
-from pythia_bento.engine_thread import failure
+from pythia_bento.engine_thread import Outputs, failure
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.loading import load_engine
 from pythia_bento.runner import ModelInfo, Progress, limits_of
 from pythia_bento.settings import Settings
 
-# A step's outputs are waited for this long at a time: what was ordered meanwhile goes out then.
-POLL_SECONDS = 0.001
+POLL_SECONDS = 1.0  # a step's outputs are waited for this long at a time, unless interrupted
 CLOSE_SECONDS = 10.0
+# How long the thread that reads orders waits for the interpreter. Python's default is 5 ms.
+SWITCH_SECONDS = 0.0005
 
 Load = Callable[[Settings, Progress], tuple[Engine, ModelInfo]]
 Orders = queue.SimpleQueue["Request | str | None"]  # a new one, an id to abort, the end
@@ -70,6 +76,10 @@ class EngineProcess:
         self._process.start()
         theirs.close()  # so that its end is the end of the pipe
         self._unfinished: dict[str, set[int]] = {}
+        self._interrupts = Interrupts()
+        self._poll = select.poll()
+        for descriptor in (self._pipe.fileno(), self._interrupts.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
         loaded = self._await_loaded(on_progress)
         self.info, self.limits = loaded.info, loaded.limits
         self.tokenizer = loaded.tokenizer
@@ -96,16 +106,26 @@ class EngineProcess:
 
     def step(self) -> list[SequenceOutput]:
         """The outputs of the steps made meanwhile; none when there are none for a moment."""
-        outputs: list[SequenceOutput] = []
-        if self._pipe.poll(POLL_SECONDS):
-            outputs = self._receive()
+        ready = {descriptor for descriptor, _ in self._poll.poll(POLL_SECONDS * 1000)}
+        if self._interrupts.fileno() in ready:
+            self._interrupts.clear()
+        if self._pipe.fileno() not in ready:
+            return []
+        outputs = [SequenceOutput(*fields) for fields in self._receive()]
         for output in outputs:
-            unfinished = self._unfinished.get(output.request_id, set())
             if output.finish_reason is not None:
-                unfinished.discard(output.index)
-                if not unfinished:
-                    self._unfinished.pop(output.request_id, None)
+                self._finished(output)
         return outputs
+
+    def interrupt(self) -> None:
+        """Let ``step`` return at once: something was ordered. In any thread."""
+        self._interrupts.set()
+
+    def _finished(self, output: SequenceOutput) -> None:
+        if unfinished := self._unfinished.get(output.request_id):
+            unfinished.discard(output.index)
+            if not unfinished:
+                del self._unfinished[output.request_id]
 
     def stats(self) -> EngineStats:
         """Counters as of the last step."""
@@ -114,6 +134,7 @@ class EngineProcess:
     def close(self) -> None:
         """End the process."""
         self._pipe.close()  # whatever it waits for now, reading or writing, ends
+        self._interrupts.close()
         self._process.join(CLOSE_SECONDS)
         if self._process.is_alive():
             self._process.kill()
@@ -132,13 +153,13 @@ class EngineProcess:
 
     def _send(self, order: Request | str) -> None:
         try:
-            self._pipe.send(order)
+            self._pipe.send_bytes(pickle.dumps(order, pickle.HIGHEST_PROTOCOL))
         except OSError:
             raise self._dead() from None
 
     def _receive(self) -> Any:
         try:
-            return self._pipe.recv()
+            return pickle.loads(self._pipe.recv_bytes())
         except (EOFError, OSError):
             raise self._dead() from None
 
@@ -147,24 +168,59 @@ class EngineProcess:
         return EngineUnavailable(f"the engine's process ended with {self._process.exitcode}")
 
 
+class Interrupts:
+    """A flag that ``poll`` can wait for, beside a pipe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards what follows
+        self._is_set = False
+        self._reader, self._writer = multiprocessing.Pipe(duplex=False)
+
+    def fileno(self) -> int:
+        """Readable while the flag is set."""
+        return self._reader.fileno()
+
+    def set(self) -> None:
+        """In any thread; harmless when it is set, or closed."""
+        with self._lock:
+            if not self._is_set and not self._writer.closed:
+                self._is_set = True
+                self._writer.send_bytes(b"!")
+
+    def clear(self) -> None:
+        """Unset it."""
+        with self._lock:
+            self._is_set = False
+            self._reader.recv_bytes()
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        with self._lock:
+            self._reader.close()
+            self._writer.close()
+
+
 def _main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> None:
     """The process: orders in, outputs out, until nobody is there any more."""
     logs.install(settings.log_format)
     for number in (signal.SIGINT, signal.SIGTERM):  # which supervisors send to all processes
         signal.signal(number, signal.SIG_IGN)  # the serving process says when
     try:
-        engine, info = load(settings, lambda *progress: pipe.send(progress))
+        engine, info = load(settings, lambda *progress: _send(pipe, progress))
     except PythiaError as error:
-        pipe.send(error)
+        _send(pipe, error)
         return
     engine.limits = limits_of(engine, settings)
-    pipe.send(Loaded(info, engine.limits, engine.tokenizer))
+    _send(pipe, Loaded(info, engine.limits, engine.tokenizer))
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()  # what lives now lives on: later collections need not look at it
     orders: Orders = queue.SimpleQueue()
     threading.Thread(target=_read, args=(pipe, orders), daemon=True).start()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         while _follow(orders, engine, pipe):
             if outputs := engine.step():
-                pipe.send(outputs)
+                _send_outputs(pipe, outputs)
             numbers[:] = engine.stats().numbers()
     engine.close()
 
@@ -173,7 +229,7 @@ def _read(pipe: Connection, orders: Orders) -> None:
     """On a thread, so that neither side ever waits for the other to read before it reads."""
     with contextlib.suppress(EOFError, OSError):
         while True:
-            orders.put(pipe.recv())
+            orders.put(pickle.loads(pipe.recv_bytes()))
     orders.put(None)
 
 
@@ -194,4 +250,17 @@ def _follow(orders: Orders, engine: Engine, pipe: Connection) -> bool:
             try:
                 engine.add_request(order)
             except PythiaError as error:
-                pipe.send([failure(order.request_id, i, error) for i in range(order.n)])
+                failures = [failure(order.request_id, i, error) for i in range(order.n)]
+                _send_outputs(pipe, failures)
+
+
+# Outputs cross as plain tuples: as objects they would take several times as long.
+_fields = attrgetter(*(field.name for field in fields(SequenceOutput)))
+
+
+def _send_outputs(pipe: Connection, outputs: Outputs) -> None:
+    _send(pipe, [_fields(output) for output in outputs])
+
+
+def _send(pipe: Connection, message: Any) -> None:
+    pipe.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))

@@ -50,6 +50,8 @@ class Stream(ABC):
         self.timeout = timeout
         self._abort = abort
         self._open = {(r.request_id, index) for r in requests for index in range(r.n)}
+        self._is_whole = False  # whether its reader wants everything at once
+        self._held: Outputs = []  # by the engine's thread, for such a reader
 
     @abstractmethod
     def start(self) -> None:
@@ -58,6 +60,14 @@ class Stream(ABC):
     @abstractmethod
     def post(self, outputs: Outputs) -> None:
         """Called for each step's outputs, in the thread that reads the stream."""
+
+    def due(self, outputs: Outputs) -> Outputs:
+        """Called in the engine's thread: what of a step's outputs, and those held, to post now."""
+        self._held += outputs
+        if self._is_whole and all(output.finish_reason is None for output in outputs):
+            return []
+        due, self._held = self._held, []
+        return due
 
     def close(self) -> None:
         """End what is unfinished; harmless afterwards."""
@@ -93,7 +103,6 @@ class AsyncStream(Stream):
         self.loop = asyncio.get_running_loop()  # where ``post`` is called
         self._arrived: Outputs = []
         self._waiter: asyncio.Future[None] | None = None
-        self._wakes_early = True
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -124,7 +133,7 @@ class AsyncStream(Stream):
 
     async def all(self) -> Outputs:
         """Everything at once when the last sequence has ended; wakes its reader only then."""
-        self._wakes_early = False
+        self._is_whole = True
         return [output async for outputs in self for output in outputs]
 
     def _stop_timer(self) -> None:
@@ -136,7 +145,7 @@ class AsyncStream(Stream):
         self._arrived += outputs
         if self._waiter is None or self._waiter.done():
             return
-        if self._wakes_early or not self._open:
+        if not self._is_whole or not self._open:
             self._waiter.set_result(None)
 
 
@@ -216,13 +225,13 @@ class EngineThread:
                     stream, set(range(request.n)), share_of(request)
                 )
                 self._orders.append(partial(self._add, request))
-            self._wake.notify()
+            self._notify()
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """End requests before the next step; unknown ids are ignored."""
         with self._wake:
             self._orders += [partial(self._remove, request_id) for request_id in request_ids]
-            self._wake.notify()
+            self._notify()
 
     def close(self) -> None:
         """End everything and wait for the thread; open streams get EngineUnavailable."""
@@ -232,7 +241,11 @@ class EngineThread:
     def _stop(self, error: EngineUnavailable) -> None:
         with self._wake:
             self._end = self._end or error
-            self._wake.notify()
+            self._notify()
+
+    def _notify(self) -> None:
+        self._wake.notify()
+        self._engine.interrupt()
 
     def _run(self) -> None:
         try:
@@ -294,10 +307,12 @@ class EngineThread:
                         self._finished(output, entry)
         by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = defaultdict(list)
         for stream, own in by_stream.items():
+            if not (due := stream.due(own)):
+                continue
             if isinstance(stream, AsyncStream):
-                by_loop[stream.loop].append(partial(stream.post, own))
+                by_loop[stream.loop].append(partial(stream.post, due))
             else:
-                stream.post(own)
+                stream.post(due)
         for loop, posts in by_loop.items():
             # A loop that was closed has nobody left to read; its requests run to their end.
             with suppress(RuntimeError):

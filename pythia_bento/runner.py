@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import random
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -196,7 +196,7 @@ class PythiaRunner:
         """The ``n`` answers of each request; errors are answers with ``error`` set."""
         stream = self.submit(requests, timeout)
         try:
-            return collect(requests, [o async for outputs in stream for o in outputs])
+            return collect(requests, await stream.all())
         finally:
             stream.close()
 
@@ -262,9 +262,13 @@ def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:
     return Request(new_request_id(), prompt, SamplingParams(max_tokens=0, prompt_logprobs=top))
 
 
+# Not the system's: a request id is no secret, and asking the system takes longer than a token.
+_IDS = random.Random()
+
+
 def new_request_id() -> str:
     """Unique in this process, and unlikely elsewhere."""
-    return uuid.uuid4().hex
+    return f"{_IDS.getrandbits(128):032x}"
 
 
 def collect(requests: Sequence[Request], deltas: Iterable[SequenceOutput]) -> list[list[Answer]]:

@@ -36,7 +36,7 @@ Prompt = str | Ids
 def is_ids(value: Any) -> TypeGuard[list[int]]:
     """Whether it is a list of integers, perhaps empty."""
     # type() rather than isinstance: a bool is no token id.
-    return isinstance(value, list) and all(type(id) is int for id in value)
+    return isinstance(value, list) and set(map(type, value)) <= {int}
 
 
 def _prompt(value: Any) -> Prompt:
@@ -48,8 +48,10 @@ def _prompt(value: Any) -> Prompt:
 
 
 def _prompts(value: Any) -> list[Prompt]:
-    if isinstance(value, str) or (is_ids(value) and value):
-        return [_prompt(value)]
+    if isinstance(value, str):
+        return [value]
+    if is_ids(value) and value:
+        return [tuple(value)]
     if isinstance(value, list) and len(value) > MAX_PROMPTS:
         raise ValueError(f"prompt has {len(value)} entries, but the limit is {MAX_PROMPTS}")
     if isinstance(value, list) and value:
@@ -270,7 +272,7 @@ class CompletionRequest(Sampling):
         params = super().sampling_params()
         wanted = (self.prompt_logprobs, self.logprobs if self.echo else None)
         counts = [count for count in wanted if count is not None]
-        return replace(params, prompt_logprobs=max(counts, default=None))
+        return replace(params, prompt_logprobs=max(counts)) if counts else params
 
 
 def _is_same(value: Any, neutral: Any) -> bool:

@@ -10,8 +10,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from opentelemetry import trace
+from opentelemetry import context, propagate, trace
 from opentelemetry.instrumentation import asgi
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,9 +34,50 @@ class RequestSpans(asgi.OpenTelemetryMiddleware):
     """
 
     def __init__(self, app: Any, **options: Any) -> None:
-        tracer = trace.get_tracer(__name__, tracer_provider=options.get("tracer_provider"))
-        inner = Calls(app, tracer)
-        super().__init__(inner, **{"exclude_spans": ["receive", "send"], **options})
+        provider = options.get("tracer_provider")
+        self._calls = Calls(app, trace.get_tracer(__name__, tracer_provider=provider))
+        self._ids = _ids_of_uncollected(provider)
+        self._links = {field.lower().encode() for field in propagate.get_global_textmap().fields}
+        super().__init__(self._calls, **{"exclude_spans": ["receive", "send"], **options})
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request. One that nobody will ever see in a trace gets a number only."""
+        if self._ids is None or scope["type"] != "http" or self._is_linked(scope):
+            return await super().__call__(scope, receive, send)
+        span = _Uncollected(
+            trace.SpanContext(
+                self._ids.generate_trace_id(), self._ids.generate_span_id(), is_remote=False
+            )
+        )
+        token = context.attach(trace.set_span_in_context(span))
+        try:
+            if self.server_request_hook is not None:
+                self.server_request_hook(span, scope)
+            await self._calls(scope, receive, send)
+        finally:
+            context.detach(token)
+
+    def _is_linked(self, scope: Scope) -> bool:
+        """Whether the caller sent the number of its own trace."""
+        return any(name in self._links for name, _ in scope["headers"])
+
+
+class _Uncollected(trace.NonRecordingSpan):
+    """A trace's number for log lines. BentoML records all that goes into spans nobody collects."""
+
+    @property
+    def context(self) -> trace.SpanContext:
+        """As the SDK's spans have it: BentoML's hook reads the span's number."""
+        return self.get_span_context()
+
+
+def _ids_of_uncollected(provider: Any) -> IdGenerator | None:
+    """Where traces that begin here are never collected, what makes their numbers."""
+    if not isinstance(provider, TracerProvider) or not isinstance(provider.sampler, ParentBased):
+        return None
+    root = provider.sampler._root
+    is_never = isinstance(root, TraceIdRatioBased) and root.rate == 0.0
+    return provider.id_generator if is_never else None
 
 
 class Calls:

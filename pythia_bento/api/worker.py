@@ -21,7 +21,7 @@ from pythia_bento.api.metrics import engine_metrics
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.progress import ProgressBars
 from pythia_bento.runner import PythiaRunner
-from pythia_bento.settings import Settings
+from pythia_bento.settings import Settings, wants_engine_process
 
 if TYPE_CHECKING:
     from pythia_bento.api.grpc.server import GrpcServer
@@ -37,7 +37,9 @@ class Worker:
     def __init__(
         self, settings: Settings, access: AccessControl, apps: Sequence[Starlette]
     ) -> None:
-        self._settings, self._access, self._apps = settings, access, apps
+        own_process = wants_engine_process(settings)
+        self._settings = settings.model_copy(update={"engine_process": own_process})
+        self._access, self._apps = access, apps
         self._runner: PythiaRunner | None = None
         self._grpc: GrpcServer | None = None
         self._drain = Drain(access.door, settings.drain_seconds)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.cuda_staging import Staging
+from pythia_bento.engine.layout import write_tables
 from pythia_bento.engine.lookahead import Flight, Inputs, Row
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.triton.kernels import TritonKernels, TritonKVCache
@@ -247,9 +248,7 @@ class Buffers:
         """Describe the rows; those that are left over get an empty context."""
         count, host = len(rows), self._staging.host()
         tables = host["tables"].reshape(-1, self._width)
-        for row, (sequence, _) in enumerate(rows):
-            held = len(sequence.blocks)
-            tables[row, :held] = sequence.block_table[:held]
+        write_tables((sequence for sequence, _ in rows), tables)
         host["context_lens"][:count] = [start + 1 for _, start in rows]
         host["context_lens"][count:bucket] = 0
         host["temperatures"][:count] = [s.params.temperature for s, _ in rows]

@@ -56,7 +56,7 @@ class CudaModelRunner(ModelRunner):
         if self._lookahead.is_under_way(chunks):
             return self._lookahead.decode(chunks)
         if all(_is_decode(chunk) for chunk in chunks):
-            if all(_is_plain(chunk) for chunk in chunks):
+            if all(chunk.sequence.is_plain for chunk in chunks):
                 return self._lookahead.decode(chunks)
             self._lookahead.forget()
             self.decode.start([(chunk.sequence, chunk.start) for chunk in chunks], 1)
@@ -71,7 +71,7 @@ class CudaModelRunner(ModelRunner):
         """A captured pass with prompts; where all is simple, the next steps are queued with it."""
         done = self.prefill.run(chunks)
         is_scored = any(_is_scored(chunk) for chunk in chunks)
-        is_plain = all(_is_plain(chunk) for chunk in chunks if chunk.samples)
+        is_plain = all(chunk.sequence.is_plain for chunk in chunks if chunk.samples)
         if is_scored or not is_plain:
             results = [ChunkResult([], []) for _ in chunks]
             starts = np.cumsum([0, *(chunk.count for chunk in chunks)]).tolist()
@@ -121,14 +121,3 @@ def _is_decode(chunk: Chunk) -> bool:
 def _is_scored(chunk: Chunk) -> bool:
     """Whether log-probabilities of the prompt are still to come."""
     return bool(chunk.sequence.prompt_rows)
-
-
-def _is_plain(chunk: Chunk) -> bool:
-    """Whether the captured sampler knows all that the row asks for."""
-    sequence = chunk.sequence
-    if sequence.params.logprobs is not None:
-        return False
-    row = sequence.sampling_row()
-    if row.bias or row.penalties:
-        return False
-    return row.top_k <= 0 and row.top_p >= 1 and row.min_p <= 0

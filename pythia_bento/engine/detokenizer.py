@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 from pythia_bento.engine.tokenizer import Tokenizer
@@ -47,8 +48,27 @@ class Detokenizer:
         """
         text = self._whole_texts.get(token_id)
         if text is None or self._is_partial:
-            text = self._decode(token_id)
+            text = self._decode([token_id])
         return self._release(text, may_stop) if self._matchers else text
+
+    def push_all(self, token_ids: Sequence[int]) -> str | None:
+        """What pushing them one by one brings, at a fraction of its price.
+
+        None where a stop string may be complete on the way: then nothing has changed, and they
+        have to be pushed one by one to know where.
+        """
+        before = self._decoder.getstate()
+        text = self._decode_all(token_ids)
+        if not self._matchers:
+            return text
+        buffer = self._held + text
+        if any(matcher.pattern in buffer for matcher in self._matchers):
+            self._decoder.setstate(before)
+            self._is_partial = bool(before[0])
+            return None
+        for matcher in self._matchers:
+            matcher.read(text, buffer)
+        return self._certain(buffer)
 
     def flush(self) -> str:
         """The rest, when no more tokens come: half a character becomes U+FFFD."""
@@ -56,9 +76,16 @@ class Detokenizer:
         held, self._held = self._held, ""
         return rest + held if self.stopped_by is None else rest
 
-    def _decode(self, token_id: int) -> str:
-        is_skipped = token_id in self._skipped
-        text = self._decoder.decode(b"" if is_skipped else self._tokenizer.token_bytes(token_id))
+    def _decode_all(self, token_ids: Sequence[int]) -> str:
+        if not self._is_partial:
+            with suppress(KeyError):  # rather than asking for each
+                return "".join([self._whole_texts[id] for id in token_ids])
+        return self._decode(token_ids)
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        token_bytes, skipped = self._tokenizer.token_bytes, self._skipped
+        data = b"".join([token_bytes(id) for id in token_ids if id not in skipped])
+        text = self._decoder.decode(data)
         self._is_partial = bool(self._decoder.getstate()[0])
         return text
 
@@ -69,6 +96,10 @@ class Detokenizer:
                 if matcher.advance(buffer[end - 1]) and may_stop:
                     self.stopped_by, self._held = matcher.pattern, ""
                     return buffer[: end if self._include_stop else end - len(matcher.pattern)]
+        return self._certain(buffer)
+
+    def _certain(self, buffer: str) -> str:
+        """Hold back the end that may begin a stop string."""
         certain = len(buffer) - max((matcher.matched for matcher in self._matchers), default=0)
         self._held = buffer[certain:]
         return buffer[:certain]
@@ -93,6 +124,14 @@ class _Matcher:
         whole = matched == len(pattern)
         self.matched = self._fallback[matched] if whole else matched
         return whole
+
+    def read(self, text: str, buffer: str) -> None:
+        """Read ``text``, which ends ``buffer``; the pattern is nowhere in the buffer."""
+        longest = len(self.pattern) - 1
+        if len(text) > longest:  # what a match may begin in is all that counts
+            self.matched, text = 0, buffer[len(buffer) - longest :]
+        for char in text:
+            self.advance(char)
 
 
 @lru_cache(maxsize=256)

@@ -125,6 +125,9 @@ class Engine:
         outputs = map(self._apply, chunks, results)
         return ended + [output for output in outputs if output is not None]
 
+    def interrupt(self) -> None:
+        """Nothing to do: ``step`` waits for nothing but the device. In any thread."""
+
     def generate(self, requests: Iterable[Request]) -> list[list[SequenceOutput]]:
         """Run requests to their end; for each its ``n`` answers in order."""
         requests = list(requests)
@@ -192,8 +195,9 @@ class Engine:
             return None
         if not result.is_finite:
             return self._fail(sequence)
-        sequence.prompt_logprobs += result.prompt_logprobs
-        text = self._accept(sequence, result)
+        if result.prompt_logprobs:
+            sequence.prompt_logprobs += result.prompt_logprobs
+        text = self._accept(sequence, result) if result.token_ids else ""
         self._scheduler.advance(sequence, chunk.count + max(len(result.token_ids) - 1, 0))
         if sequence.num_computed < sequence.num_prompt:
             return None
@@ -205,13 +209,12 @@ class Engine:
 
     def _accept(self, sequence: Sequence, result: ChunkResult) -> str:
         """Append the tokens up to the one that ends the sequence, and drop the rest."""
-        text = ""
-        for count, token in enumerate(result.token_ids, start=1):
-            text += sequence.accept(token)
-            if sequence.finish_reason is not None:
-                del result.token_ids[count:], result.logprobs[count:]
-                break
-        self._generation_tokens += len(result.token_ids)
+        before = sequence.num_tokens
+        text = sequence.accept_all(result.token_ids)
+        count = sequence.num_tokens - before
+        if count < len(result.token_ids):
+            del result.token_ids[count:], result.logprobs[count:]
+        self._generation_tokens += count
         return text
 
     def _fail(self, sequence: Sequence) -> SequenceOutput:
@@ -252,7 +255,7 @@ class Engine:
     def _report(self, sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
         """The delta of this step; with the first, the other continuations follow."""
         output = _output(sequence, result, text)
-        if sequence.index == 0 and sequence.num_generated <= len(result.token_ids):
+        if sequence.num_generated <= len(result.token_ids) and sequence.index == 0:
             self._release_siblings(sequence)
         if sequence.finish_reason is not None:
             self._remove(sequence)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 import numpy as np
 
 from pythia_bento.engine.scheduler import Chunk
+from pythia_bento.engine.sequence import Sequence
 
 Array = np.ndarray
 
@@ -22,14 +24,14 @@ class Layout(NamedTuple):
     context_lens: Array  # [S]
 
 
-def write_tables(chunks: Sequence[Chunk], tables: Array) -> None:
-    """Put each chunk's blocks into its row of ``tables`` [S or more, W]."""
-    for row, chunk in enumerate(chunks):
-        held = len(chunk.sequence.blocks)
-        tables[row, :held] = chunk.sequence.block_table[:held]
+def write_tables(sequences: Iterable[Sequence], tables: Array) -> None:
+    """Put each sequence's blocks into its row of ``tables`` [S or more, W]."""
+    for row, sequence in zip(tables, sequences, strict=False):
+        held = len(sequence.blocks)
+        row[:held] = sequence.block_table[:held]
 
 
-def lay_out(chunks: Sequence[Chunk], tables: Array, block_size: int) -> Layout:
+def lay_out(chunks: Seq[Chunk], tables: Array, block_size: int) -> Layout:
     """Where every token goes, given what ``write_tables`` wrote."""
     counts = np.array([chunk.count for chunk in chunks], np.int32)
     first = np.array([chunk.start for chunk in chunks], np.int32)
@@ -44,7 +46,7 @@ def lay_out(chunks: Sequence[Chunk], tables: Array, block_size: int) -> Layout:
 
 def fill(
     parts: Mapping[str, Array],
-    chunks: Sequence[Chunk],
+    chunks: Seq[Chunk],
     block_size: int,
     sequences: int,
     tokens: int,
@@ -56,7 +58,7 @@ def fill(
     context, and tokens that are written nowhere.
     """
     tables = parts["tables"].reshape(len(parts["context_lens"]), -1)
-    write_tables(chunks, tables)
+    write_tables((chunk.sequence for chunk in chunks), tables)
     layout, count = lay_out(chunks, tables, block_size), len(chunks)
     total = len(layout.token_ids)
     for name in ("token_ids", "positions", "slots"):
@@ -75,7 +77,7 @@ def fill(
         parts[name][count:sequences] = 0
 
 
-def _token_ids(chunks: Sequence[Chunk]) -> Array:
+def _token_ids(chunks: Seq[Chunk]) -> Array:
     return np.concatenate(
         [chunk.sequence.token_ids[chunk.start : chunk.start + chunk.count] for chunk in chunks]
     )

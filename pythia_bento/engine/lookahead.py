@@ -139,7 +139,7 @@ class Lookahead:
         return [
             (
                 len(sequence.blocks) * self._block_size - start - done,
-                sequence.params.max_tokens - sequence.num_generated - done,
+                sequence.num_wanted - done,
             )
             for sequence, start in rows
         ]

@@ -68,7 +68,7 @@ class ModelRunner:
         """Lay the tokens of all chunks end to end; also the S + 1 row boundaries on the host."""
         width = max(len(chunk.sequence.blocks) for chunk in chunks)
         tables = np.zeros((len(chunks), width), dtype=np.int32)
-        write_tables(chunks, tables)
+        write_tables((chunk.sequence for chunk in chunks), tables)
         layout = lay_out(chunks, tables, self._block_size)
         batch = ForwardBatch(*map(self._upload, (*layout, tables)))
         return batch, layout.query_starts.tolist()

@@ -87,8 +87,8 @@ class Scheduler:
     def advance(self, sequence: Sequence, count: int) -> None:
         """``count`` more tokens were computed; blocks that became full may now be shared."""
         sequence.num_computed += count
-        full = sequence.num_computed // self.block_size
-        if full > sequence.num_published:
+        if sequence.num_computed >= (sequence.num_published + 1) * self.block_size:
+            full = sequence.num_computed // self.block_size
             names = sequence.block_names(full)
             for block in range(sequence.num_published, full):
                 self.pool.publish(sequence.blocks[block], names[block])
@@ -97,9 +97,12 @@ class Scheduler:
     def _decodes(self) -> list[Chunk]:
         chunks = []
         for sequence in tuple(self.running):  # preemption shortens the list from its end
-            last = sequence.num_tokens - 1
-            if sequence.num_computed == last and self._grow(sequence):
-                chunks.append(Chunk(sequence, last, 1))
+            known = sequence.num_tokens
+            if sequence.num_computed != known - 1:
+                continue
+            has_room = known + self.lookahead <= len(sequence.blocks) * self.block_size
+            if has_room or self._grow(sequence):
+                chunks.append(Chunk(sequence, known - 1, 1))
         return chunks
 
     def _grow(self, sequence: Sequence) -> bool:

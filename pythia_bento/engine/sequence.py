@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence as Seq
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,7 @@ class Sequence:
         "_counts",
         "_detokenizer",
         "_early_bias",
+        "_is_plain",
         "_names",
         "_stops",
         "arrived",
@@ -107,11 +109,25 @@ class Sequence:
         self._bias = params.logit_bias
         banned = dict(params.logit_bias) | dict.fromkeys(self._stops, float("-inf"))
         self._early_bias = tuple(banned.items())
+        is_filtered = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
+        is_changed = is_filtered or bool(params.logit_bias) or self._counts is not None
+        self._is_plain = not is_changed and params.logprobs is None
 
     @property
     def num_generated(self) -> int:
         """Known tokens after the prompt."""
         return self.num_tokens - self.num_prompt
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether temperature and seed are all that the next token, and any later one, takes."""
+        is_early = self.num_generated < self.params.min_tokens and bool(self._early_bias)
+        return self._is_plain and not is_early
+
+    @property
+    def num_wanted(self) -> int:
+        """Tokens that it may still generate."""
+        return len(self.token_ids) - self.num_tokens
 
     @property
     def prompt_rows(self) -> range:
@@ -179,6 +195,32 @@ class Sequence:
         elif generated == self.params.max_tokens:
             text += self.finish("length")
         return text
+
+    def accept_all(self, token_ids: Seq[int]) -> str:
+        """``accept`` of one after the other, up to the one that finishes the sequence."""
+        if len(token_ids) == 1:
+            return self.accept(token_ids[0])
+        generated = self.num_generated + len(token_ids)
+        if generated <= self.params.max_tokens and self._stops.keys().isdisjoint(token_ids):
+            text = self._detokenizer.push_all(token_ids)
+            if text is not None:
+                self._append(token_ids)
+                is_last = generated == self.params.max_tokens
+                return text + self.finish("length") if is_last else text
+        text = ""
+        for token_id in token_ids:
+            text += self.accept(token_id)
+            if self.finish_reason is not None:
+                break
+        return text
+
+    def _append(self, token_ids: Seq[int]) -> None:
+        after = self.num_tokens + len(token_ids)
+        self.token_ids[self.num_tokens : after] = token_ids
+        self.num_tokens = after
+        if self._counts:
+            for token_id in token_ids:
+                self._counts.add(token_id)
 
     def _stop_text(self, token_id: int) -> str:
         if not self.params.include_stop_str_in_output:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 # Steps are counted by how many sequences they had: up to each of these, and more.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -31,8 +32,7 @@ class EngineStats:
 
     def numbers(self) -> tuple[int, ...]:
         """All in a row, NUM_NUMBERS of them."""
-        *single, batch_sizes = astuple(self)
-        return (*single, *batch_sizes)
+        return (*_single(self), *self.batch_sizes)
 
     @classmethod
     def of(cls, numbers: Sequence[int]) -> EngineStats:
@@ -41,6 +41,7 @@ class EngineStats:
         return cls(*numbers[:single], tuple(numbers[single:]))  # type: ignore[call-arg, arg-type]
 
 
+_single = attrgetter(*(field.name for field in fields(EngineStats) if field.name != "batch_sizes"))
 NUM_NUMBERS = len(fields(EngineStats)) + len(BATCH_SIZES)
 
 

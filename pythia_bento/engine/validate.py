@@ -134,8 +134,12 @@ def _check_bias(params: SamplingParams, limits: Limits) -> None:
 
 def check_ids(field: str, ids: Sequence[int], limits: Limits) -> None:
     """Raise InvalidRequest, naming ``field``, for the first that is no token's id."""
+    # type() rather than isinstance: a bool is no token id.
+    if set(map(type, ids)) <= {int} and (
+        not ids or (min(ids) >= 0 and max(ids) < limits.num_tokens)
+    ):
+        return
     for id in ids:
-        # type() rather than isinstance: a bool is no token id.
         if type(id) is not int or not 0 <= id < limits.num_tokens:
             raise InvalidRequest(
                 f"{field} holds {_show(id)}, but token ids are integers from 0 to "

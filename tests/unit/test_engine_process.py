@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pythia_bento import engine_process
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine_process import EngineProcess
 from pythia_bento.errors import CheckpointError, EngineUnavailable, NonFiniteLogits
@@ -31,6 +32,12 @@ def load_slow(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelI
     engine, info = load_toy(settings, on_progress)
     step = engine.step
     engine.step = lambda: (time.sleep(0.01), step())[1]  # type: ignore[method-assign]
+    return engine, info
+
+
+def load_stuck(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
+    engine, info = load_toy(settings, on_progress)
+    engine.step = lambda: time.sleep(0.01) or []  # type: ignore[method-assign,func-returns-value]
     return engine, info
 
 
@@ -81,6 +88,25 @@ async def test_leaving_frees_the_blocks() -> None:
         await deltas.aclose()
         settled(runner)
         assert runner.stats().generation_tokens < 60
+
+
+async def test_outputs_cross_with_all_that_they_have() -> None:
+    asked = ask((5, 6, 7), max_tokens=3, logprobs=2, prompt_logprobs=1, stop=("zz",))
+    with runner_over() as runner:
+        [[found]] = await runner.complete([asked])
+    [[expected]] = toy_engine(64).generate([asked])
+    assert found == expected
+    assert found.logprobs and found.prompt_logprobs and found.started
+
+
+def test_an_order_is_not_left_waiting_for_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a step that never ends by itself, only the interruption lets an abort through."""
+    monkeypatch.setattr(engine_process, "POLL_SECONDS", 600.0)
+    with runner_over(load_stuck) as runner:
+        stream = runner.submit_sync([ask(max_tokens=60)])
+        stream.close()
+        settled(runner)
+        assert runner.watch.ended["abort"] == 1
 
 
 async def test_errors_come_back_whole() -> None:

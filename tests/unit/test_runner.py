@@ -50,8 +50,13 @@ async def test_one_call_into_the_loop_for_all_outputs_of_a_step(
     monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
     with toy_runner() as runner:
         steps = runner.stats().steps
-        await asyncio.gather(*(runner.complete([ask((i + 1,), max_tokens=20)]) for i in range(16)))
+        await asyncio.gather(*(_generate(runner, ask((i + 1,), max_tokens=20)) for i in range(16)))
         assert calls <= runner.stats().steps - steps < 16 * 20
+        before = calls
+        asked = [ask((i,), max_tokens=20 + 10 * i) for i in range(1, 4)]
+        answers = await runner.complete(asked)
+        assert [len(answer.token_ids) for [answer] in answers] == [30, 40, 50]
+        assert calls - before < 20  # not for outputs of which nobody waits
 
 
 async def test_a_reader_of_everything_is_woken_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from bentoml._internal.utils.telemetry import ParentBasedTraceIdRatio
+from opentelemetry import trace
 from opentelemetry.instrumentation import asgi
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -127,6 +128,37 @@ async def test_a_call_that_is_not_sampled_has_no_spans(runner: PythiaRunner) -> 
         response = await client.post("/v1/completions", json={"prompt": "the end"})
     assert response.status_code == 200
     assert len(traced.spans()) == 4
+
+
+async def test_a_call_of_no_trace_has_a_number_for_its_log_lines() -> None:
+    """What nobody collects is not recorded; a caller's own trace is."""
+    numbers: list[trace.SpanContext] = []
+    hooked: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert trace.get_current_span().is_recording() is bool(scope["headers"])
+        numbers.append(trace.get_current_span().get_span_context())
+        await streaming(scope, receive, send)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        pass
+
+    provider = TracerProvider(sampler=ParentBasedTraceIdRatio(0.0))
+    spans = tracing.RequestSpans(
+        app, tracer_provider=provider, server_request_hook=lambda span, _: hooked.append(span)
+    )
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions"}
+    parent = [(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())]
+    for headers in ([], [], parent):
+        await spans({**scope, "headers": headers}, receive, send)
+    assert all(number.is_valid for number in numbers)
+    assert len({number.trace_id for number in numbers}) == 3
+    assert [number.trace_flags.sampled for number in numbers] == [False, False, True]
+    assert [span.context for span in hooked] == numbers
+    assert not trace.get_current_span().get_span_context().is_valid
 
 
 async def test_a_call_whose_client_left(runner: PythiaRunner) -> None:

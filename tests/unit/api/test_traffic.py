@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import re
+from functools import partial
 from typing import Any
 
+import prometheus_client
 import pytest
 from bentoml._internal.server.http import instruments
 
@@ -37,25 +40,76 @@ def test_every_operation_has_its_own() -> None:
         assert traffic.endpoint(path) == operation.path
 
 
-async def test_bentoml_counts_the_route_and_the_application_sees_the_path(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seen: list[tuple[str, str]] = []
+class Registered:
+    """BentoML's client for metrics, without its files."""
 
-    async def counting(self: Any, scope: Any, receive: Any, send: Any) -> None:
-        label = scope["path"]
-        await self.app(scope, receive, send)
-        seen[-1] += (label,)
+    def __init__(self) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append((scope.get("path"),))  # type: ignore[arg-type]
+    def __getattr__(self, kind: str) -> Any:
+        return partial(getattr(prometheus_client, kind), registry=self.registry)
 
+    def page(self) -> str:
+        return prometheus_client.generate_latest(self.registry).decode()
+
+
+REQUESTS = [("/v1/models/a", 200), ("/v1/models/a", 200), ("/v1/models/b", 404), ("/made-up", 404)]
+
+
+async def answering(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": scope["status"], "headers": []})
+    await send({"type": "http.response.body", "body": b"a", "more_body": True})
+    await send({"type": "http.response.body", "body": b"b"})
+
+
+async def page_after(middleware: type[Any], requests: list[tuple[str, int]]) -> list[str]:
+    """Lines of the metrics page; times left out."""
+    client, sent = Registered(), []
+    app = middleware(answering, namespace="test", skip_paths=["/livez"])
+    app._setup(metrics_client=client, duration_buckets=(60.0,))
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    for path, status in requests:
+        await app({"type": "http", "path": path, "status": status}, None, send)
+    assert len(sent) == 3 * len(requests)
+    times = re.compile(r"_created|_seconds_sum|_timestamp_seconds\{")
+    return [line for line in client.page().splitlines() if not times.search(line)]
+
+
+async def test_metrics_are_bentomls_by_route(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = instruments.RunnerTrafficMetricsMiddleware
     monkeypatch.setattr(instruments, "RunnerTrafficMetricsMiddleware", plain)  # put back afterwards
-    monkeypatch.setattr(plain, "__call__", counting)
     traffic.install()
-    middleware: Any = instruments.RunnerTrafficMetricsMiddleware(app, namespace="test")
-    await middleware({"type": "http", "path": "/v1/models/x"}, None, None)
-    await middleware({"type": "http", "path": "/made-up"}, None, None)
+    found = await page_after(instruments.RunnerTrafficMetricsMiddleware, REQUESTS)
+    labels = [(traffic.endpoint(path), status) for path, status in REQUESTS]
+    assert found == await page_after(plain, labels)
+    assert sum("request_total{" in line for line in found) == 3
+
+
+async def test_in_progress_ends_with_the_request() -> None:
+    client = Registered()
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        assert re.search(r'request_in_progress\{endpoint="/".*\} 1.0', client.page())
+        raise ConnectionResetError
+
+    app = traffic.TrafficMetrics(failing, namespace="test")
+    app._setup(metrics_client=client, duration_buckets=(60.0,))
+    with pytest.raises(ConnectionResetError):
+        await app({"type": "http", "path": "/"}, None, None)  # type: ignore[arg-type]
+    assert re.search(r'request_in_progress\{endpoint="/".*\} 0.0', client.page())
+
+
+async def test_what_is_no_request_passes() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    middleware: Any = traffic.TrafficMetrics(app, namespace="test")
+    middleware._setup(metrics_client=Registered(), duration_buckets=(60.0,))
     await middleware({"type": "lifespan", "path": ""}, None, None)
-    assert seen == [("/v1/models/x", "/v1/models/{id}"), ("/made-up", "other"), ("", "")]
+    await middleware({"type": "http", "path": "/metrics"}, None, None)
+    assert seen == ["lifespan", "http"]

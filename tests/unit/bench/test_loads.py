@@ -6,11 +6,12 @@ import itertools
 
 import pytest
 
-from bench import latency
+from bench import closed_loop, latency
 from bench.closed_loop import Load, decode_rate, measure, run
 from bench.dependence import Answer, common, compare
 from bench.serve import ENGINE
 from bench.serve import compare as shares
+from bench.stats import Timing
 from tests.unit.engine.toy import toy_engine
 
 
@@ -47,6 +48,14 @@ def test_measure_reports_rates_under_both_loads() -> None:
     assert found["tokens_per_s"] > 0
     assert found["decode_tokens_per_s"] > 0
     assert decode_rate(toy_engine(64), Load(1, 1, 4, 1)) == 0.0  # nothing after the first token
+
+
+def test_the_rate_of_decoding_counts_what_came_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single tokens beside the others' prompts say nothing of the visits afterwards."""
+    timings = [Timing(0.0, 10, [1.0, 2.0, 3.0, 5.0], 5.0), Timing(0.0, 9, [2.0, 3.0, 5.0], 5.0)]
+    arrived = [(1.0, 1), (2.0, 2), (3.0, 4), (5.0, 12)]
+    monkeypatch.setattr(closed_loop, "_run", lambda engine, load: (timings, arrived))
+    assert decode_rate(toy_engine(64), Load(2, 1, 4, 10)) == (4 + 12) / 3
 
 
 def test_shares_are_of_the_engine_in_the_same_run() -> None:

@@ -92,3 +92,48 @@ def test_a_stop_string_may_overlap_one_that_came_before_min_tokens():
 
 def test_special_tokens_have_no_text():
     assert deltas([0, *TOKENIZER.encode("a"), 1])[0] == ["", "a", "", ""]
+
+
+def together(ids, stop, sizes, *, skip=True):
+    """Pushed in runs of these sizes, one by one where that is asked for."""
+    detokenizer = Detokenizer(TOKENIZER, stop, skip_special_tokens=skip)
+    out, left = "", list(ids)
+    while left:
+        size = sizes[len(left) % len(sizes)]
+        run, left = left[:size], left[size:]
+        text = detokenizer.push_all(run)
+        for id in run if text is None else ():
+            out += detokenizer.push(id)
+            if detokenizer.stopped_by is not None:
+                return out, detokenizer.stopped_by
+        out += text or ""
+    return out + detokenizer.flush(), detokenizer.stopped_by
+
+
+SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+
+
+@given(IDS, STOPS, SIZES, st.booleans())
+def test_many_at_once_are_as_many_one_by_one(ids, stop, sizes, skip):
+    assert together(ids, stop, sizes, skip=skip) == together(ids, stop, [1], skip=skip)
+
+
+@given(TEXT, STOPS, SIZES)
+def test_stops_in_what_is_pushed_at_once(text, stop, sizes):
+    assert together(TOKENIZER.encode(text), stop, sizes) == first_stop(text, stop)
+
+
+@given(TEXT, STOPS, SIZES)
+def test_pushing_many_holds_back_as_much(text, stop, sizes):
+    """Each run brings what its tokens would have brought one by one, or None and no change."""
+    runs, alone = Detokenizer(TOKENIZER, stop), Detokenizer(TOKENIZER, stop)
+    left = TOKENIZER.encode(text)
+    while left:
+        run, left = left[: sizes[0]], left[sizes[0] :]
+        found, expected = runs.push_all(run), "".join(map(alone.push, run))
+        if found is None:
+            found = "".join(map(runs.push, run))
+        assert found == expected
+        assert runs.stopped_by == alone.stopped_by
+        if runs.stopped_by is not None:
+            return

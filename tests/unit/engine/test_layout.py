@@ -46,7 +46,7 @@ def chunks():
 
 def test_tokens_lie_end_to_end(chunks):
     tables = np.zeros((2, 3), np.int32)
-    write_tables(chunks, tables)
+    write_tables((chunk.sequence for chunk in chunks), tables)
     layout = lay_out(chunks, tables, BLOCK)
     assert tables.tolist() == [[9, 2, 0], [4, 0, 6]]
     assert layout.token_ids.tolist() == [15, *range(23, 30)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pythia_bento.engine.sequence import Sequence, sequence_seed
 from tests.unit.engine.toy import TOKENIZER, request
 
@@ -148,3 +151,60 @@ def test_releasing_keeps_tokens():
     assert s.release() == [7, 3]
     assert (s.num_computed, s.blocks, s.num_tokens) == (0, [], 4)
     assert s.token_ids[:4].tolist() == [5, 6, 7, A]
+
+
+CHOICES = {
+    "stop": st.lists(st.text("ab", min_size=1, max_size=3), max_size=2).map(tuple),
+    "stop_token_ids": st.sampled_from([(), (A,), (TOKENIZER.encode("ab")[0],)]),
+    "min_tokens": st.integers(0, 4),
+    "max_tokens": st.integers(4, 12),
+    "ignore_eos": st.booleans(),
+    "include_stop_str_in_output": st.booleans(),
+    "skip_special_tokens": st.booleans(),
+    "presence_penalty": st.sampled_from([0.0, 0.5]),
+}
+LETTERS = st.sampled_from([A, B, *TOKENIZER.encode("aé"), *TOKENIZER.encode("€"), 1])
+
+
+@given(st.fixed_dictionaries(CHOICES), st.lists(LETTERS | st.just(TOKENIZER.eos_id), max_size=12))
+def test_a_visits_tokens_are_accepted_as_one_by_one(params, ids):
+    together, alone = sequence(**params), sequence(**params)
+    ids = ids[: params["max_tokens"]]
+    text = ""
+    for id in ids:
+        text += alone.accept(id)
+        if alone.finish_reason is not None:
+            break
+    assert together.accept_all(ids) == text
+    for name in ("num_tokens", "finish_reason", "stop_reason"):
+        assert getattr(together, name) == getattr(alone, name)
+    assert together.token_ids[: alone.num_tokens].tolist() == [5, 6, 7, *ids][: alone.num_tokens]
+    if together.finish_reason is None:
+        assert together.finish("abort") == alone.finish("abort")
+    if params["presence_penalty"]:
+        assert seen(together) == seen(alone)
+
+
+FILTERS = {
+    "top_k": st.sampled_from([0, -1, 3]),
+    "top_p": st.sampled_from([1.0, 0.5]),
+    "min_p": st.sampled_from([0.0, 0.1]),
+    "logit_bias": st.sampled_from([(), ((A, 1.0),)]),
+    "frequency_penalty": st.sampled_from([0.0, 1.0]),
+    "repetition_penalty": st.sampled_from([1.0, 1.5]),
+    "min_tokens": st.integers(0, 2),
+    "ignore_eos": st.booleans(),
+    "logprobs": st.sampled_from([None, None, 0]),
+}
+
+
+@given(st.fixed_dictionaries(FILTERS))
+def test_plain_is_what_its_row_asks_nothing_special_for(params):
+    s = sequence(max_tokens=4, **params)
+    for _ in range(3):
+        row = s.sampling_row()
+        is_filtered = row.top_k > 0 or row.top_p < 1 or row.min_p > 0
+        is_special = is_filtered or row.bias or row.penalties or s.params.logprobs is not None
+        assert s.is_plain is not bool(is_special)
+        assert s.num_wanted == 4 - s.num_generated
+        s.accept(A)

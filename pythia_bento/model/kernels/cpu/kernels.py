@@ -30,9 +30,9 @@ from pythia_bento.model.kernels.cpu.library import (
     CShape,
     address,
     load,
-    usable_cores,
 )
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
+from pythia_bento.processors import usable_cores
 
 # Models below this hidden size get activations of 31 bits instead of 15: they have fewer terms to
 # average rounding out, and too little arithmetic for the second pass to be felt.
