@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
-from pythia_bento.engine.validate import check_ids
+from pythia_bento.engine.validate import check_ids, validate
 from pythia_bento.engine_thread import AsyncStream, EngineThread, SyncStream
 from pythia_bento.errors import EngineUnavailable, ModelNotFound
 from pythia_bento.gate import Load
@@ -191,10 +191,13 @@ class PythiaRunner:
             stream.close()
 
     async def complete(
-        self, requests: Sequence[Request], timeout: float | None = None
+        self, requests: Sequence[Request], timeout: float | None = None, *, validated: bool = False
     ) -> list[list[Answer]]:
-        """The ``n`` answers of each request; errors are answers with ``error`` set."""
-        stream = self.submit(requests, timeout)
+        """The ``n`` answers of each request; errors are answers with ``error`` set.
+
+        ``validated`` requests have passed ``engine.validate`` with this runner's limits.
+        """
+        stream = self._submit(requests, AsyncStream, timeout, validated)
         try:
             return collect(requests, [o async for outputs in stream for o in outputs])
         finally:
@@ -219,8 +222,15 @@ class PythiaRunner:
         return [answer for (answer,) in answers]
 
     def _submit(
-        self, requests: Sequence[Request], kind: type[_Stream], timeout: float | None = None
+        self,
+        requests: Sequence[Request],
+        kind: type[_Stream],
+        timeout: float | None = None,
+        validated: bool = False,
     ) -> _Stream:
+        if not validated:
+            for request in requests:
+                validate(request, self.limits)
         longest = self.settings.request_timeout
         seconds = longest if timeout is None else max(min(timeout, longest), 0)
         caller, deadline = _CALLER.get(), time.monotonic() + seconds
@@ -264,7 +274,7 @@ def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:
 
 def new_request_id() -> str:
     """Unique in this process, and unlikely elsewhere."""
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def collect(requests: Sequence[Request], deltas: Iterable[SequenceOutput]) -> list[list[Answer]]:

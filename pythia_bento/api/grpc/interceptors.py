@@ -10,18 +10,18 @@ one coroutine a layer and its metadata are read once.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import grpc
 from grpc.aio import AbortError, ServerInterceptor, ServicerContext
 from opentelemetry import propagate
-from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.trace import SpanKind, Tracer, use_span
 
 from pythia_bento.api.access import AccessControl, note_caller
 from pythia_bento.api.access_log import log_call
@@ -105,78 +105,72 @@ class Interceptor(ServerInterceptor):
         return cast(Handler, kind(behavior, None, handler.response_serializer))
 
 
-class Around(Layer):
-    """Runs calls inside a context manager."""
-
-    @abstractmethod
-    def around(self, call: Call) -> AbstractContextManager[None]:
-        """What happens before and after."""
-
-    def over(self, inner: Run) -> Run:
-        """See Layer."""
-
-        async def run(call: Call, data: bytes) -> Any:
-            with self.around(call):
-                return await inner(call, data)
-
-        return run
-
-
-class Tracing(Around):
+class Tracing(Layer):
     """A span for each call, child of the span that the client names (W3C traceparent)."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    @contextmanager
-    def around(self, call: Call) -> Iterator[None]:
-        """See Around."""
-        service, _, method = call.method[1:].partition("/")
-        with self._tracer.start_as_current_span(
-            call.method[1:],
-            context=propagate.extract(call.metadata),
-            kind=SpanKind.SERVER,
-            attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
-        ) as span:
+    def over(self, inner: Run) -> Run:
+        """See Layer."""
+
+        async def run(call: Call, data: bytes) -> Any:
+            span = self._tracer.start_span(
+                call.method[1:],
+                context=propagate.extract(call.metadata),
+                kind=SpanKind.SERVER,
+                attributes=_attributes(call.method),
+            )
             code = grpc.StatusCode.OK
-            try:
-                yield
-            except BaseException as error:
-                code = _code(error, call)
-                raise
-            finally:
-                span.set_attribute("rpc.grpc.status_code", code.value[0])
+            with use_span(span, end_on_exit=True):
+                try:
+                    return await inner(call, data)
+                except BaseException as error:
+                    code = _code(error, call)
+                    raise
+                finally:
+                    span.set_attribute("rpc.grpc.status_code", code.value[0])
+
+        return run
 
 
-class Records(Around):
+class Records(Layer):
     """Knows a call while it is answered: its log line, metrics, and the engine's spans."""
 
     def __init__(self, metrics: GrpcMetrics, tracer: Tracer) -> None:
         self._metrics = metrics
         self._tracer = tracer
 
-    @contextmanager
-    def around(self, call: Call) -> Iterator[None]:
-        """See Around."""
-        started = time.perf_counter()
-        # Of a call that has ended, reading it would end the process.
-        peer = str(call.context.peer()).partition(":")[2]
-        self._metrics.begin(call.method)
-        code = grpc.StatusCode.OK
-        known = new_call(call.text(REQUEST_ID))
-        call.context.set_trailing_metadata(((REQUEST_ID, known.request_id),))
-        try:
-            with working_for(known):
-                yield
-        except BaseException as error:
-            code = _code(error, call)
-            raise
-        finally:
-            trace_call(self._tracer, known)
-            seconds = time.perf_counter() - started
-            self._metrics.end(call.method, code.name, seconds)
-            # Writing it takes longer than all else here, and the answer is not sent yet.
-            asyncio.get_running_loop().call_soon(_log, known, peer, call.method, code)
+    def over(self, inner: Run) -> Run:
+        """See Layer."""
+
+        async def run(call: Call, data: bytes) -> Any:
+            # Of a call that has ended, reading it would end the process.
+            peer = str(call.context.peer()).partition(":")[2]
+            self._metrics.begin(call.method)
+            code = grpc.StatusCode.OK
+            known = new_call(call.text(REQUEST_ID))
+            call.context.set_trailing_metadata(((REQUEST_ID, known.request_id),))
+            try:
+                with working_for(known):
+                    return await inner(call, data)
+            except BaseException as error:
+                code = _code(error, call)
+                raise
+            finally:
+                trace_call(self._tracer, known)
+                seconds = time.monotonic() - known.began
+                # Later: the answer is not sent yet, and writing a line takes longer than all here.
+                loop = asyncio.get_running_loop()
+                loop.call_soon(self._ended, known, peer, call.method, code, seconds)
+
+        return run
+
+    def _ended(
+        self, known: Known, peer: str, method: str, code: grpc.StatusCode, seconds: float
+    ) -> None:
+        self._metrics.end(method, code.name, seconds)
+        log_call(known, peer, "", method, code.name, "grpc")
 
 
 class Errors(Layer):
@@ -199,18 +193,21 @@ class Errors(Layer):
         return run
 
 
-class ApiKeys(Around):
+class ApiKeys(Layer):
     """Who may ask, by the metadata ``authorization: Bearer <key>``."""
 
     def __init__(self, access: AccessControl) -> None:
         self._access = access
 
-    @contextmanager
-    def around(self, call: Call) -> Iterator[None]:
-        """See Around."""
-        with self._access.enter(call.text("authorization")) as caller:
-            note_caller(caller)
-            yield
+    def over(self, inner: Run) -> Run:
+        """See Layer."""
+
+        async def run(call: Call, data: bytes) -> Any:
+            with self._access.enter(call.text("authorization")) as caller:
+                note_caller(caller)
+                return await inner(call, data)
+
+        return run
 
 
 def _innermost(handler: Handler) -> Run:
@@ -232,8 +229,11 @@ def _innermost(handler: Handler) -> Run:
     return run
 
 
-def _log(known: Known, peer: str, method: str, code: grpc.StatusCode) -> None:
-    log_call(known, peer, "", method, code.name, "grpc")
+@functools.cache  # of the methods there are
+def _attributes(method: str) -> dict[str, str]:
+    """What a span says of a method."""
+    service, _, name = method[1:].partition("/")
+    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
 
 
 async def _abort(call: Call, error: PythiaError) -> None:
