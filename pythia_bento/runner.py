@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import functools
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -269,7 +270,12 @@ def limits_of(engine: Engine | EngineProcess, settings: Settings) -> Limits:
 
 def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:
     """A request that generates nothing: log-probabilities of ``prompt[1:]``, ``top`` best each."""
-    return Request(new_request_id(), prompt, SamplingParams(max_tokens=0, prompt_logprobs=top))
+    return Request(new_request_id(), prompt, _score_params(top))
+
+
+@functools.lru_cache(maxsize=32)  # there are few, they never change, and making one takes 3 us
+def _score_params(top: int) -> SamplingParams:
+    return SamplingParams(max_tokens=0, prompt_logprobs=top)
 
 
 def new_request_id() -> str:
