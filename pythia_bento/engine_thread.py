@@ -22,7 +22,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pythia_bento.engine.params import Request, SequenceOutput
-from pythia_bento.engine.validate import validate
 from pythia_bento.errors import DeadlineExceeded, EngineUnavailable, PythiaError
 from pythia_bento.gate import Gate, Load, load_of, share_of
 from pythia_bento.request_watch import RequestWatch
@@ -209,12 +208,10 @@ class EngineThread:
         return self._engine.stats()
 
     def submit(self, requests: Sequence[Request], stream: Stream) -> None:
-        """Queue requests, all or none.
+        """Queue requests that ``engine.validate`` has passed, all or none.
 
-        Raises InvalidRequest, ContextLengthExceeded, Overloaded or EngineUnavailable.
+        Raises Overloaded or EngineUnavailable.
         """
-        for request in requests:
-            validate(request, self._engine.limits)
         with self._wake:
             if self._end is not None:
                 raise self._end

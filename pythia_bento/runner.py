@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import functools
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
-from pythia_bento.engine.validate import check_ids
+from pythia_bento.engine.validate import check_ids, validate
 from pythia_bento.engine_thread import AsyncStream, EngineThread, SyncStream
 from pythia_bento.errors import EngineUnavailable, ModelNotFound
 from pythia_bento.gate import Load
@@ -191,10 +192,13 @@ class PythiaRunner:
             stream.close()
 
     async def complete(
-        self, requests: Sequence[Request], timeout: float | None = None
+        self, requests: Sequence[Request], timeout: float | None = None, *, validated: bool = False
     ) -> list[list[Answer]]:
-        """The ``n`` answers of each request; errors are answers with ``error`` set."""
-        stream = self.submit(requests, timeout)
+        """The ``n`` answers of each request; errors are answers with ``error`` set.
+
+        ``validated`` requests have passed ``engine.validate`` with this runner's limits.
+        """
+        stream = self._submit(requests, AsyncStream, timeout, validated)
         try:
             return collect(requests, await stream.all())
         finally:
@@ -219,8 +223,15 @@ class PythiaRunner:
         return [answer for (answer,) in answers]
 
     def _submit(
-        self, requests: Sequence[Request], kind: type[_Stream], timeout: float | None = None
+        self,
+        requests: Sequence[Request],
+        kind: type[_Stream],
+        timeout: float | None = None,
+        validated: bool = False,
     ) -> _Stream:
+        if not validated:
+            for request in requests:
+                validate(request, self.limits)
         longest = self.settings.request_timeout
         seconds = longest if timeout is None else max(min(timeout, longest), 0)
         caller, deadline = _CALLER.get(), time.monotonic() + seconds
@@ -259,7 +270,12 @@ def limits_of(engine: Engine | EngineProcess, settings: Settings) -> Limits:
 
 def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:
     """A request that generates nothing: log-probabilities of ``prompt[1:]``, ``top`` best each."""
-    return Request(new_request_id(), prompt, SamplingParams(max_tokens=0, prompt_logprobs=top))
+    return Request(new_request_id(), prompt, _score_params(top))
+
+
+@functools.lru_cache(maxsize=32)  # there are few, they never change, and making one takes 3 us
+def _score_params(top: int) -> SamplingParams:
+    return SamplingParams(max_tokens=0, prompt_logprobs=top)
 
 
 # Not the system's: a request id is no secret, and asking the system takes longer than a token.

@@ -62,7 +62,8 @@ async def score(
     prepared = [await _prepare(runner, item) for item in items]
     accepted = [item for item in prepared if isinstance(item, _Scoring)]
     try:
-        answers = iter(await runner.complete([item.request for item in accepted], timeout))
+        requests = [item.request for item in accepted]
+        answers = iter(await runner.complete(requests, timeout, validated=True))
     except PythiaError as error:  # refused as a whole: the server is full or stopping
         return [error_body(item if isinstance(item, PythiaError) else error) for item in prepared]
     return [
@@ -73,12 +74,11 @@ async def score(
 
 async def _prepare(runner: PythiaRunner, item: Any) -> _Scoring | PythiaError:
     """Whatever is wrong with an item stays with the item."""
-    call = current_call()
     if isinstance(item, AttributedItem):
-        item, call = item.item, item.call
+        with working_for(item.call):
+            return await _prepare(runner, item.item)
     try:
-        with working_for(call):
-            return await _Scoring.create(runner, parse(ScoreItem, item, "an item"))
+        return await _Scoring.create(runner, parse(ScoreItem, item, "an item"))
     except PythiaError as error:
         return error
 

@@ -10,11 +10,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from bentoml._internal.utils import telemetry
 from opentelemetry import context, propagate, trace
 from opentelemetry.instrumentation import asgi
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ParentBased,
+    ParentBasedTraceIdRatio,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import Span, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -172,5 +177,10 @@ def _nanoseconds(monotonic: float, offset: float) -> int:
 
 
 def install() -> None:
-    """For applications that BentoML makes from now on in this process."""
+    """For applications that BentoML makes from now on in this process.
+
+    BentoML's sampler has spans recorded that are not sampled, "so that we can get the trace_id";
+    nobody reads them. OpenTelemetry's own gives those a trace id too, for a third of the time.
+    """
     asgi.OpenTelemetryMiddleware = RequestSpans  # type: ignore[assignment,misc]
+    telemetry.ParentBasedTraceIdRatio = ParentBasedTraceIdRatio  # type: ignore[attr-defined]

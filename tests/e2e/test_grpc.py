@@ -19,6 +19,7 @@ from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench import overhead
+from bench.noop_grpc import noop_server
 from pythia_bento import __version__
 from pythia_bento.api.grpc.generated import pythia_pb2 as pb
 from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaStub
@@ -194,15 +195,16 @@ def test_cancel_and_deadline_free_the_sequences_at_the_next_step(server: Server)
 
 async def test_overhead_is_measured(server: Server) -> None:
     torch.set_num_threads(1)
-    with PythiaRunner.load(Settings(device="cpu")) as runner:
-        target = f"127.0.0.1:{server.grpc_port}"
-        results = await overhead.measure(server.url, target, runner, rounds=2)
+    target = f"127.0.0.1:{server.grpc_port}"
+    with PythiaRunner.load(Settings(device="cpu")) as runner, noop_server() as noop:
+        results = await overhead.measure(server.url, target, noop, runner, rounds=2)
     found = {(result.task, result.transport): result for result in results}
-    assert len(found) == 6
+    assert len(found) == 8
     for (_, transport), result in found.items():
         assert result.p50_ms > 0
         assert transport != overhead.ENGINE or result.over_engine_ms == 0
-    assert len(overhead.table(results).splitlines()) == 7
+        assert transport != overhead.NOOP or result.over_engine_ms == result.p50_ms
+    assert len(overhead.table(results).splitlines()) == 9
     assert len(overhead.goals(results).splitlines()) == 3
 
 

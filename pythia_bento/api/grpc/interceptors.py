@@ -2,23 +2,26 @@
 
 They hold for the services of this project. Health checks and reflection pass by: they are open to
 all and would fill the log.
+
+One interceptor of grpc holds all layers and asks for a method's handler once, so that a call costs
+one coroutine a layer and its metadata are read once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import grpc
 from grpc.aio import AbortError, ServerInterceptor, ServicerContext
 from opentelemetry import propagate
-from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.trace import SpanKind, Tracer, use_span
 
 from pythia_bento.api.access import AccessControl, note_caller
 from pythia_bento.api.access_log import log_call
@@ -35,35 +38,41 @@ OURS = ("/pythia.v1.Pythia/", "/bentoml.grpc.v1.BentoService/")
 logger = logging.getLogger(__name__)
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Behavior: TypeAlias = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
+Context: TypeAlias = "ServicerContext[Any, Any]"
+Behavior: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One call of a method."""
 
     method: str  # "/package.Service/Method"
-    context: ServicerContext[Any, Any]
+    context: Context
+    metadata: dict[str, str | bytes]  # what the caller sent beside the message
 
-    def metadata(self) -> dict[str, str | bytes]:
-        """What the caller sent beside the message."""
-        return dict(self.context.invocation_metadata() or ())
-
-    @property
-    def peer(self) -> str:
-        """Host and port of the caller."""
-        return str(self.context.peer()).partition(":")[2]
+    def text(self, name: str) -> str | None:
+        """One of the metadata, unless it is missing or of bytes."""
+        value = self.metadata.get(name)
+        return value if isinstance(value, str) else None
 
 
-class Interceptor(ServerInterceptor, ABC):
-    """Changes how the methods of this project's services are run."""
+Run: TypeAlias = Callable[[Call, bytes], Awaitable[Any]]  # what answers a call and its message
 
-    def __init__(self) -> None:
-        self._handlers: dict[str, Handler] = {}  # by method: nothing in them is of one call
+
+class Layer(ABC):
+    """Something that is done for each call."""
 
     @abstractmethod
-    def wrapped(self, handler: Handler, method: str) -> Handler:
-        """The handler to use in place of ``handler``."""
+    def over(self, inner: Run) -> Run:
+        """``inner`` and what this does for it."""
+
+
+class Interceptor(ServerInterceptor):
+    """Puts layers, the first of them outermost, over the methods of this project's services."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = layers
+        self._handlers: dict[str, Handler] = {}  # by method: nothing in them is of one call
 
     async def intercept_service(
         self,
@@ -76,140 +85,155 @@ class Interceptor(ServerInterceptor, ABC):
         handler = await continuation(details)
         if handler is None or not details.method.startswith(OURS):
             return handler  # type: ignore[return-value]  # None: there is no such method
-        self._handlers[details.method] = wrapped = self.wrapped(handler, details.method)
-        return wrapped
+        self._handlers[details.method] = layered = self._layered(handler, details.method)
+        return layered
+
+    def _layered(self, handler: Handler, method: str) -> Handler:
+        run = _innermost(handler)
+        for layer in reversed(self._layers):
+            run = layer.over(run)
+
+        async def behavior(data: bytes, context: Context) -> Any:
+            return await run(Call(method, context, dict(context.invocation_metadata() or ())), data)
+
+        # Its messages stay bytes until all layers have been passed.
+        kind: Any = (
+            grpc.unary_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        return cast(Handler, kind(behavior, None, handler.response_serializer))
 
 
-class Around(Interceptor):
-    """Runs methods inside a context manager."""
-
-    @abstractmethod
-    def around(self, call: Call) -> AbstractAsyncContextManager[None]:
-        """What happens before and after."""
-
-    def wrapped(self, handler: Handler, method: str) -> Handler:
-        """See Interceptor."""
-        inner = _behavior(handler)
-
-        async def behavior(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            async with self.around(Call(method, context)):
-                return await inner(request, context)
-
-        return _replaced(handler, behavior, handler.request_deserializer)
-
-
-class Tracing(Around):
+class Tracing(Layer):
     """A span for each call, child of the span that the client names (W3C traceparent)."""
 
     def __init__(self, tracer: Tracer) -> None:
-        super().__init__()
         self._tracer = tracer
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """See Interceptor."""
-        service, _, method = call.method[1:].partition("/")
-        with self._tracer.start_as_current_span(
-            call.method[1:],
-            context=propagate.extract(call.metadata()),
-            kind=SpanKind.SERVER,
-            attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
-        ) as span:
+    def over(self, inner: Run) -> Run:
+        """See Layer."""
+
+        async def run(call: Call, data: bytes) -> Any:
+            span = self._tracer.start_span(
+                call.method[1:],
+                context=propagate.extract(call.metadata),
+                kind=SpanKind.SERVER,
+                attributes=_attributes(call.method),
+            )
             code = grpc.StatusCode.OK
+            with use_span(span, end_on_exit=True):
+                try:
+                    return await inner(call, data)
+                except BaseException as error:
+                    code = _code(error, call)
+                    raise
+                finally:
+                    span.set_attribute("rpc.grpc.status_code", code.value[0])
+
+        return run
+
+
+class Records(Layer):
+    """Knows a call while it is answered: its log line, metrics, and the engine's spans."""
+
+    def __init__(self, metrics: GrpcMetrics, tracer: Tracer) -> None:
+        self._metrics = metrics
+        self._tracer = tracer
+
+    def over(self, inner: Run) -> Run:
+        """See Layer."""
+
+        async def run(call: Call, data: bytes) -> Any:
+            # Of a call that has ended, reading it would end the process.
+            peer = str(call.context.peer()).partition(":")[2]
+            self._metrics.begin(call.method)
+            code = grpc.StatusCode.OK
+            known = new_call(call.text(REQUEST_ID))
+            call.context.set_trailing_metadata(((REQUEST_ID, known.request_id),))
             try:
-                yield
+                with working_for(known):
+                    return await inner(call, data)
             except BaseException as error:
                 code = _code(error, call)
                 raise
             finally:
-                span.set_attribute("rpc.grpc.status_code", code.value[0])
+                trace_call(self._tracer, known)
+                seconds = time.monotonic() - known.began
+                # Later: the answer is not sent yet, and writing a line takes longer than all here.
+                loop = asyncio.get_running_loop()
+                loop.call_soon(self._ended, known, peer, call.method, code, seconds)
+
+        return run
+
+    def _ended(
+        self, known: Known, peer: str, method: str, code: grpc.StatusCode, seconds: float
+    ) -> None:
+        self._metrics.end(method, code.name, seconds)
+        log_call(known, peer, "", method, code.name, "grpc")
 
 
-class Records(Around):
-    """Knows a call while it is answered: its log line, metrics, and the engine's spans."""
-
-    def __init__(self, metrics: GrpcMetrics, tracer: Tracer) -> None:
-        super().__init__()
-        self._metrics = metrics
-        self._tracer = tracer
-
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """See Around."""
-        started = time.perf_counter()
-        peer = call.peer  # of a call that has ended, reading it would end the process
-        self._metrics.begin(call.method)
-        code = grpc.StatusCode.OK
-        request_id = call.metadata().get(REQUEST_ID)
-        known = new_call(request_id if isinstance(request_id, str) else None)
-        call.context.set_trailing_metadata(((REQUEST_ID, known.request_id),))
-        try:
-            with working_for(known):
-                yield
-        except BaseException as error:
-            code = _code(error, call)
-            raise
-        finally:
-            trace_call(self._tracer, known)
-            seconds = time.perf_counter() - started
-            self._metrics.end(call.method, code.name, seconds)
-            # Writing it takes longer than all else here, and the answer is not sent yet.
-            asyncio.get_running_loop().call_soon(_log, known, peer, call.method, code)
-
-
-class Errors(Around):
+class Errors(Layer):
     """Translates the exception tree; what is not in it is logged and told without details."""
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """See Interceptor."""
-        try:
-            yield
-        except PythiaError as error:
-            await _abort(call, error)
-        except (AbortError, asyncio.CancelledError):
-            raise
-        except Exception:
-            logger.exception("%s failed", call.method)
-            await _abort(call, PythiaError("the server failed; its log says how"))
+    def over(self, inner: Run) -> Run:
+        """See Layer."""
+
+        async def run(call: Call, data: bytes) -> Any:
+            try:
+                return await inner(call, data)
+            except PythiaError as error:
+                await _abort(call, error)
+            except (AbortError, asyncio.CancelledError):
+                raise
+            except Exception:
+                logger.exception("%s failed", call.method)
+                await _abort(call, PythiaError("the server failed; its log says how"))
+
+        return run
 
 
-class ApiKeys(Around):
+class ApiKeys(Layer):
     """Who may ask, by the metadata ``authorization: Bearer <key>``."""
 
     def __init__(self, access: AccessControl) -> None:
-        super().__init__()
         self._access = access
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """See Interceptor."""
-        key = call.metadata().get("authorization")
-        with self._access.enter(key if isinstance(key, str) else None) as caller:
-            note_caller(caller)
-            yield
+    def over(self, inner: Run) -> Run:
+        """See Layer."""
+
+        async def run(call: Call, data: bytes) -> Any:
+            with self._access.enter(call.text("authorization")) as caller:
+                note_caller(caller)
+                return await inner(call, data)
+
+        return run
 
 
-class Messages(Interceptor):
-    """Innermost: bytes that are no message are the caller's mistake; grpc would say UNKNOWN."""
+def _innermost(handler: Handler) -> Run:
+    """The method itself; bytes that are no message are the caller's mistake.
 
-    def wrapped(self, handler: Handler, method: str) -> Handler:
-        """See Interceptor."""
-        inner, deserialize = _behavior(handler), handler.request_deserializer or bytes
+    grpc, left to read them, would say UNKNOWN.
+    """
+    answer = cast(Behavior, handler.unary_stream or handler.unary_unary)
+    deserialize = handler.request_deserializer or bytes
 
-        async def behavior(data: bytes, context: ServicerContext[Any, Any]) -> Any:
-            try:
-                request = deserialize(data)
-            except Exception:  # protobuf's implementations raise each their own
-                message = f"the message is not a request of {method[1:]}"
-                raise InvalidRequest(message) from None
-            return await inner(request, context)
+    async def run(call: Call, data: bytes) -> Any:
+        try:
+            request = deserialize(data)
+        except Exception:  # protobuf's implementations raise each their own
+            message = f"the message is not a request of {call.method[1:]}"
+            raise InvalidRequest(message) from None
+        return await answer(request, call.context)
 
-        return _replaced(handler, behavior, None)
+    return run
 
 
-def _log(known: Known, peer: str, method: str, code: grpc.StatusCode) -> None:
-    log_call(known, peer, "", method, code.name, "grpc")
+@functools.cache  # of the methods there are
+def _attributes(method: str) -> dict[str, str]:
+    """What a span says of a method."""
+    service, _, name = method[1:].partition("/")
+    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
 
 
 async def _abort(call: Call, error: PythiaError) -> None:
@@ -226,17 +250,3 @@ def _code(error: BaseException, call: Call) -> grpc.StatusCode:
     remaining = call.context.time_remaining()
     is_late = remaining is not None and remaining <= 0
     return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
-
-
-def _behavior(handler: Handler) -> Behavior:
-    return cast(Behavior, handler.unary_stream or handler.unary_unary)
-
-
-def _replaced(handler: Handler, behavior: Behavior, deserializer: Any) -> Handler:
-    """The same handler with another behavior; our methods take one request each."""
-    kind: Any = (
-        grpc.unary_stream_rpc_method_handler
-        if handler.response_streaming
-        else grpc.unary_unary_rpc_method_handler
-    )
-    return cast(Handler, kind(behavior, deserializer, handler.response_serializer))

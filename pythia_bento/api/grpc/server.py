@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,7 @@ from pythia_bento.api.grpc.bentoml_v1 import BentoService
 from pythia_bento.api.grpc.generated import bentoml_v1_pb2, pythia_pb2
 from pythia_bento.api.grpc.generated.bentoml_v1_pb2_grpc import add_BentoServiceServicer_to_server
 from pythia_bento.api.grpc.generated.pythia_pb2_grpc import add_PythiaServicer_to_server
-from pythia_bento.api.grpc.interceptors import (
-    ApiKeys,
-    Errors,
-    Interceptor,
-    Messages,
-    Records,
-    Tracing,
-)
+from pythia_bento.api.grpc.interceptors import ApiKeys, Errors, Interceptor, Records, Tracing
 from pythia_bento.api.grpc.metrics import GrpcMetrics
 from pythia_bento.api.grpc.service import PythiaService
 from pythia_bento.runner import PythiaRunner
@@ -61,7 +53,7 @@ class GrpcServer:
         self._metrics = GrpcMetrics()
         tracer = trace.get_tracer(__name__, tracer_provider=tracer_provider)
         self._server = grpc.aio.server(
-            interceptors=_interceptors(tracer, self._metrics, access), options=_options(settings)
+            interceptors=[_interceptor(tracer, self._metrics, access)], options=_options(settings)
         )
         self._health = health.aio.HealthServicer()
         self._telling: asyncio.Task[None] | None = None  # that it is over
@@ -113,11 +105,8 @@ class GrpcServer:
         self._runner.ended.add_done_callback(ended)
 
 
-def _interceptors(
-    tracer: trace.Tracer, metrics: GrpcMetrics, access: AccessControl
-) -> Sequence[Interceptor]:
-    """The first is outermost."""
-    return (Tracing(tracer), Records(metrics, tracer), Errors(), ApiKeys(access), Messages())
+def _interceptor(tracer: trace.Tracer, metrics: GrpcMetrics, access: AccessControl) -> Interceptor:
+    return Interceptor((Tracing(tracer), Records(metrics, tracer), Errors(), ApiKeys(access)))
 
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:

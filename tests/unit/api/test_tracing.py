@@ -4,17 +4,22 @@ import asyncio
 import json
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.utils import telemetry
 from bentoml._internal.utils.telemetry import ParentBasedTraceIdRatio
-from opentelemetry import trace
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.instrumentation import asgi
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import Tracer
 
 from pythia_bento.api import tracing
 from pythia_bento.api.access_log import AccessLog
@@ -50,18 +55,28 @@ async def spans(middleware: type[asgi.OpenTelemetryMiddleware]) -> tuple[Readabl
     return exporter.get_finished_spans()
 
 
-async def test_a_stream_is_one_span(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = asgi.OpenTelemetryMiddleware
-    monkeypatch.setattr(asgi, "OpenTelemetryMiddleware", plain)  # put back afterwards
+PLAIN = asgi.OpenTelemetryMiddleware
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``tracing.install`` changes is put back afterwards."""
+    monkeypatch.setattr(asgi, "OpenTelemetryMiddleware", PLAIN)
+    ratio = telemetry.ParentBasedTraceIdRatio
+    monkeypatch.setattr(telemetry, "ParentBasedTraceIdRatio", ratio)
     tracing.install()
+
+
+async def test_a_stream_is_one_span(installed: None) -> None:
     found = await spans(asgi.OpenTelemetryMiddleware)
     assert [span.name for span in found] == ["POST /v1/completions"]
     assert found[0].attributes is not None
     assert found[0].attributes["http.status_code"] == 200
-    assert len(await spans(plain)) > EVENTS  # what it would be without
+    assert len(await spans(PLAIN)) > EVENTS  # what it would be without
 
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "observability.md").read_text()
 
 
@@ -75,7 +90,7 @@ class Traced:
         self.app = tracing.RequestSpans(app, tracer_provider=provider)
 
     async def post(self, path: str = "/v1/completions", id: str | None = None, **body: Any) -> Any:
-        headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"} | ({"X-Request-Id": id} if id else {})
+        headers = {"traceparent": TRACEPARENT} | ({"X-Request-Id": id} if id else {})
         transport = httpx.ASGITransport(self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.post(path, json={"ignore_eos": True} | body, headers=headers)
@@ -161,6 +176,29 @@ async def test_a_call_of_no_trace_has_a_number_for_its_log_lines() -> None:
     assert not trace.get_current_span().get_span_context().is_valid
 
 
+@pytest.fixture
+def bentoml_tracer(installed: None) -> Iterator[Tracer]:
+    """A tracer of BentoML's own provider."""
+    provider = BentoMLContainer.tracer_provider
+    provider.reset()
+    yield provider.get().get_tracer(__name__)
+    provider.reset()
+
+
+def test_spans_that_are_not_sampled_are_named_but_not_recorded(bentoml_tracer: Tracer) -> None:
+    """BentoML's sampler would record them, for nobody; logs need their ids."""
+    span = bentoml_tracer.start_span("a", Context())
+    assert not span.is_recording()
+    assert span.get_span_context().is_valid
+    child = bentoml_tracer.start_span("a", propagate.extract({"traceparent": TRACEPARENT}))
+    assert child.is_recording()
+    assert format(child.get_span_context().trace_id, "032x") == TRACE
+    unsampled = propagate.extract({"traceparent": TRACEPARENT.replace("-01", "-00")})
+    span = bentoml_tracer.start_span("a", unsampled)
+    assert not span.is_recording()
+    assert format(span.get_span_context().trace_id, "032x") == TRACE
+
+
 async def test_a_call_whose_client_left(runner: PythiaRunner) -> None:
     """The stream ends without its last message."""
 
@@ -175,7 +213,7 @@ async def test_a_call_whose_client_left(runner: PythiaRunner) -> None:
         return sent.pop() if sent else await asyncio.Event().wait()
 
     traced = Traced(runner)
-    headers = [(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())]
+    headers = [(b"traceparent", TRACEPARENT.encode())]
     scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers}
     with pytest.raises(ConnectionResetError):
         await traced.app({**scope, "query_string": b"", "scheme": "http"}, receive, leaving)
