@@ -36,14 +36,6 @@ SERVICES = ("pythia.v1.Pythia", "bentoml.grpc.v1.BentoService")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-# Connections whose other end is gone without a word are found, and their sequences ended.
-KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
-
 
 class GrpcServer:
     """Answers from ``start`` to ``stop``; both are called in the event loop that serves."""
@@ -125,7 +117,18 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.so_reuseport", 0),  # two servers on one port are a mistake
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
-        *KEEPALIVE,
+        *_keepalive(settings.client_timeout),
+    ]
+
+
+def _keepalive(seconds: float) -> list[tuple[str, Any]]:
+    """A client that is gone without a word is found within ``seconds``; its sequences end."""
+    half = round(seconds * 1000 / 2)
+    return [
+        ("grpc.keepalive_time_ms", half),  # of silence, then a ping
+        ("grpc.keepalive_timeout_ms", half),  # for its answer
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # clients' own pings
     ]
 
 
