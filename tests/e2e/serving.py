@@ -33,7 +33,7 @@ class Server:
 
     def metric(self, name: str) -> float:
         page = httpx.get(f"{self.url}/metrics").text
-        found = re.search(rf"^pythia_{name} (\S+)$", page, re.MULTILINE)
+        found = re.search(rf"^pythia_{re.escape(name)} (\S+)$", page, re.MULTILINE)
         assert found, page
         return float(found[1])
 
