@@ -113,6 +113,32 @@ async def test_clients_that_are_gone_without_a_word(impatient: Server, place: Pa
             impatient.settled()
 
 
+async def test_a_reader_over_grpc_that_answers_pings_alone(impatient: Server, place: Path) -> None:
+    """What it would have to read is more than the window that it opens."""
+    before = aborted(impatient)
+    (place / "slow").write_text("0.02")
+    with contextlib.ExitStack() as stack, probing(impatient):
+        stack.callback((place / "slow").unlink)
+        options = [
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", 1024),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        channel = grpc.insecure_channel(f"{HOST}:{impatient.grpc_port}", options)
+        with channel:
+            sampling = pb.Sampling(max_tokens=480, ignore_eos=True, n=8, logprobs=20)
+            request = pb.GenerateRequest(prompt=pb.Prompt(text="Once"), sampling=sampling)
+            call = PythiaStub(channel).Generate(request)
+            next(call)
+            await asyncio.to_thread(until, lambda: aborted(impatient) == before + 8)
+            impatient.settled()
+            with pytest.raises(grpc.RpcError) as caught:
+                while next(call):  # it reads again
+                    pass
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert caught.value.details() == "the client did not read for 2 seconds"
+
+
 @contextlib.contextmanager
 def _stream_over_grpc(server: Server) -> Iterator[socket.socket]:
     """The connection of an open one, whose first message came."""

@@ -69,9 +69,12 @@ class GrpcServer:
         self._tell_when_ended()
 
     async def stop(self) -> None:
-        """Unhealthy first; then no new calls; open ones have the time that every request has."""
+        """Unhealthy first; then no new calls; clients have their time to read what is left.
+
+        By then the door is closed and all is answered: nothing is computed any more.
+        """
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._settings.request_timeout)
+        await self._server.stop(self._settings.client_timeout)
 
     def say_not_serving(self) -> None:
         """Calls are answered still; for those who ask or watch its health it is over."""
