@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import signal
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # How long the engine's thread waits for the interpreter when it comes back from the device while
 # requests are served. Python's default of 5 ms is half the time of what it queued there.
 SWITCH_SECONDS = 0.0005
+PR_SET_PDEATHSIG = 1
 
 
 class Worker:
@@ -54,6 +56,7 @@ class Worker:
             _give_up(error.message)
         self._runner.end_hangs()
         self._drain.install(self._is_draining)
+        _end_with_supervisor()
         limit_silence(self._settings.client_timeout)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
@@ -109,6 +112,18 @@ class Worker:
         tracers = BentoMLContainer.tracer_provider.get()
         self._grpc = GrpcServer(runner, self._settings, self._access, tracers)
         await self._grpc.start()
+
+
+def _end_with_supervisor() -> None:
+    """Drain when it is killed: nobody could end us or say how we are, and we hold its ports.
+
+    Called in the main thread, which is the one that the supervisor started. Linux only.
+    """
+    if bentoml.server_context.worker_index and sys.platform == "linux":
+        supervisor = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != supervisor:  # it has ended meanwhile
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _give_up(message: str) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -83,9 +84,23 @@ async def test_sigkill_of_the_worker_and_of_everything(home: Path, tmp_path: Pat
         await _broken_by(server, tmp_path, supervisor, *supervisor.children(recursive=True))
         await asyncio.to_thread(server.process.wait)
     port = httpx.URL(server.url).port
-    with faulty(home, tmp_path, port=port, grpc_port=server.grpc_port) as again, probing(again):
-        assert choices(await all_of(again, 3)) == expected
-        again.settled()
+    with faulty(home, tmp_path, port=port, grpc_port=server.grpc_port) as again:
+        with probing(again):
+            assert choices(await all_of(again, 3)) == expected
+            again.settled()
+        await _supervisor_alone_killed(again, tmp_path, expected)
+
+
+async def _supervisor_alone_killed(server: Server, place: Path, expected: list[Any]) -> None:
+    """The worker answers what is open and follows, rather than hold the ports for ever."""
+    (place / "slow").write_text("0.02")
+    load = asyncio.create_task(all_of(server, 3))
+    await running(server, 3)
+    process = worker(server)
+    server.process.kill()
+    assert choices(await load) == expected
+    await asyncio.to_thread(process.wait, 30)
+    assert not is_up(server)
 
 
 async def _broken_by(server: Server, place: Path, *processes: psutil.Process) -> None:
