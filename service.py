@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import bentoml
 from pydantic import AfterValidator, WithJsonSchema
+from starlette.exceptions import HTTPException
 
 from pythia_bento import logs, packaging
 from pythia_bento.api import (
@@ -39,6 +41,16 @@ try:
     pinned_model = packaging.pinned_model(settings)
 except PythiaError as error:
     raise bentoml.exceptions.InvalidArgument(error.message) from None
+
+
+def _passes(check: Callable[[], None]) -> bool:
+    """The answer of a probe; where it is no, BentoML's own sentence would not say why."""
+    try:
+        check()
+    except PythiaError as error:
+        raise HTTPException(error.status, error.message) from None
+    return True
+
 
 openai_app = openai.create_app()
 tokenizer_app = tokenizer_routes.create_app()
@@ -112,10 +124,10 @@ class Pythia:
             return await native.score(self._worker.runner, items)
 
     async def __is_ready__(self) -> bool:
-        return self._worker.is_ready
+        return _passes(self._worker.check_ready)
 
     async def __is_alive__(self) -> bool:
-        return self._worker.is_alive
+        return _passes(self._worker.check_alive)
 
     async def __metrics__(self, text: str) -> str:
         return text + self._worker.metrics()

@@ -15,7 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +33,12 @@ if TYPE_CHECKING:  # neither this module nor what imports it needs torch
 
 logger = logging.getLogger(__name__)
 
+LEAVE_SECONDS = (
+    1.0  # for a thread that was abandoned: one that can leave its engine does so at once
+)
+
 Outputs = list[SequenceOutput]
+Pulse = tuple[int, int]  # steps made, outputs that came
 
 
 class Stream(ABC):
@@ -193,6 +198,9 @@ class EngineThread:
         self._open: dict[str, _Open] = {}
         self.watch = RequestWatch()
         self._end: EngineUnavailable | None = None
+        self._num_outputs = 0
+        self._is_abandoned = False
+        self._has_left = threading.Event()  # the engine: the thread is about to end
         self.ended: Future[None] = Future()
         """Done when the thread has ended everything, for whatever reason."""
         self._thread = threading.Thread(target=self._run, name="pythia-engine", daemon=True)
@@ -201,7 +209,19 @@ class EngineThread:
     @property
     def is_alive(self) -> bool:
         """Whether requests are taken."""
-        return self._end is None and self._engine.is_alive
+        return self.end is None
+
+    @property
+    def end(self) -> EngineUnavailable | None:
+        """Why no requests are taken any more."""
+        if self._end is None and not self._engine.is_alive:
+            return EngineUnavailable("the engine's process ended")
+        return self._end
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the thread is in a step that it may never come back from."""
+        return self._is_abandoned and not self._has_left.is_set()
 
     def stats(self) -> EngineStats:
         """The engine's counters; a snapshot that may be torn between two steps."""
@@ -233,7 +253,21 @@ class EngineThread:
     def close(self) -> None:
         """End everything and wait for the thread; open streams get EngineUnavailable."""
         self._stop(EngineUnavailable("the server is shutting down"))
-        self._thread.join()
+        if not self._is_abandoned or self._has_left.wait(LEAVE_SECONDS):
+            self._thread.join()
+
+    def pulse(self) -> Pulse | None:
+        """Changes whenever the engine gets on; None while it has nothing to do."""
+        if self._end is not None or not (self._open or self._orders):
+            return None
+        return self._engine.stats().steps, self._num_outputs
+
+    def abandon(self, error: EngineUnavailable) -> None:
+        """End everything without the thread, which does not come back; ``error`` says why."""
+        self._is_abandoned = True
+        self._stop(error)
+        self._fail_all()
+        self._say_ended()
 
     def _stop(self, error: EngineUnavailable) -> None:
         with self._wake:
@@ -247,14 +281,21 @@ class EngineThread:
     def _run(self) -> None:
         try:
             while self._follow_orders():
-                self._deliver(self._engine.step())
+                outputs = self._engine.step()
+                self._num_outputs += len(outputs)
+                self._deliver(outputs)
         except BaseException as error:
             logger.exception("the engine died")
             died = EngineUnavailable(f"the engine died of {type(error).__name__}")
             self._stop(error if isinstance(error, EngineUnavailable) else died)
+        self._has_left.set()
         self._fail_all()
         self._engine.close()
-        self.ended.set_result(None)
+        self._say_ended()
+
+    def _say_ended(self) -> None:
+        with suppress(InvalidStateError):  # said before, when the engine was abandoned
+            self.ended.set_result(None)
 
     def _follow_orders(self) -> bool:
         """Wait for work and do what was ordered; false when it is time to end."""
@@ -284,13 +325,13 @@ class EngineThread:
         """Only once ``_end`` is set: from then on nothing is added."""
         error = self._end
         assert error is not None
-        self._deliver(
-            [
+        with self._wake:
+            failures = [
                 failure(request_id, index, error)
                 for request_id, entry in self._open.items()
                 for index in entry.unfinished
             ]
-        )
+        self._deliver(failures)
 
     def _deliver(self, outputs: Outputs) -> None:
         """Bring each output to its stream, with one call for each event loop."""

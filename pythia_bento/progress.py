@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+from typing import IO, Any, cast
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,7 +26,7 @@ class ProgressBars:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=Console(file=cast(IO[str], _LossyStderr())),
         )
         self._tasks: dict[str, TaskID] = {}
 
@@ -40,3 +44,19 @@ class ProgressBars:
     def __exit__(self, *exception: object) -> None:
         if self._tasks:
             self._progress.stop()
+
+
+class _LossyStderr:
+    """Where there is no room for what is shown, nothing is shown: loading goes on."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)

@@ -21,6 +21,7 @@ from pythia_bento.errors import EngineUnavailable, ModelNotFound
 from pythia_bento.gate import Load
 from pythia_bento.request_watch import RequestWatch
 from pythia_bento.settings import Settings
+from pythia_bento.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from pythia_bento.engine.engine import Engine
@@ -115,6 +116,21 @@ class PythiaRunner:
     def is_ready(self) -> bool:
         """Whether requests are taken: loaded, the engine's thread alive, not closing."""
         return self._thread.is_alive
+
+    @property
+    def end(self) -> EngineUnavailable | None:
+        """Why that is over."""
+        return self._thread.end
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the engine was given up in the middle of a step: the process cannot end well."""
+        return self._thread.hangs
+
+    def end_hangs(self) -> None:
+        """From now on an engine that makes no step for ``stall_seconds`` counts as dead."""
+        if self.settings.stall_seconds:
+            Watchdog(self._thread, self.settings.stall_seconds).start()
 
     @property
     def ended(self) -> Future[None]:

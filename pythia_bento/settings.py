@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     """Seconds that a client may take to send a body, or to read what was sent to it."""
     drain_seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Seconds after SIGTERM in which the server says that it is not ready and still serves."""
+    stall_seconds: float = Field(120.0, ge=0, allow_inf_nan=False)
+    """Seconds without a step, with requests to work on, after which the engine counts as dead: 0
+    is never. The longest step of the slowest model must fit."""
     max_body_bytes: int = Field(8 * 2**20, ge=1)
     max_logprobs: int = Field(20, ge=0, le=1000)
     """Alternatives a request may ask for with each token."""

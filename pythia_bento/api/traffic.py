@@ -1,17 +1,31 @@
-"""BentoML's metrics of HTTP, with a bounded number of endpoints."""
+"""BentoML's metrics of HTTP, with a bounded number of endpoints, and in memory.
+
+BentoML lets processes share numbers through files that are mapped into memory. On a full disk the
+system ends a process that touches a new page of one (SIGBUS). One worker has nothing to share.
+"""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from timeit import default_timer
 from typing import Any, NamedTuple
 
+import prometheus_client
+from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
 from bentoml._internal.server.http import instruments
+from bentoml._internal.server.metrics.prometheus import PrometheusClient
+from prometheus_client import values
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pythia_bento.api.description.operations import OPERATIONS
 
+PYTHONS_OWN = (
+    prometheus_client.GC_COLLECTOR,
+    prometheus_client.PLATFORM_COLLECTOR,
+    prometheus_client.PROCESS_COLLECTOR,
+)
 OTHER = "other"  # the label of all paths that are not served
 _FOLDERS = ("/playground/", "/static_content/")
 _PATHS = {operation.path for operation in OPERATIONS if "{" not in operation.path} | {"/"}
@@ -106,3 +120,13 @@ def endpoint(path: str) -> str:
 def install() -> None:
     """For applications that BentoML makes from now on in this process."""
     instruments.RunnerTrafficMetricsMiddleware = TrafficMetrics  # type: ignore[assignment,misc]
+    _keep_in_memory()
+
+
+def _keep_in_memory() -> None:
+    values.ValueClass = values.MutexValue
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    for collector in PYTHONS_OWN:  # which the files never had
+        with suppress(KeyError):
+            prometheus_client.REGISTRY.unregister(collector)
+    BentoMLContainer.metrics_client.set(PrometheusClient(multiproc=False))

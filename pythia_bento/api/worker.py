@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import bentoml
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 # How long the engine's thread waits for the interpreter when it comes back from the device while
 # requests are served. Python's default of 5 ms is half the time of what it queued there.
 SWITCH_SECONDS = 0.0005
+PR_SET_PDEATHSIG = 1
 
 
 class Worker:
@@ -53,7 +56,9 @@ class Worker:
             await self._start_grpc(self._runner)
         except PythiaError as error:
             _give_up(error.message)
+        self._runner.end_hangs()
         self._drain.install(self._is_draining)
+        _end_with_supervisor()
         limit_silence(self._settings.client_timeout)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
@@ -66,6 +71,8 @@ class Worker:
             await self._grpc.stop()
         if self._runner is not None:
             await asyncio.to_thread(self._runner.close)
+            if self._runner.hangs:
+                os._exit(1)  # all is answered, and Python would wait for the device
 
     @property
     def runner(self) -> PythiaRunner:
@@ -74,16 +81,17 @@ class Worker:
             raise EngineUnavailable("the model is not loaded")
         return self._runner
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether requests are taken and answered."""
-        is_ready = self._runner is not None and self._runner.is_ready
-        return is_ready and not self._drain.has_begun
+    def check_ready(self) -> None:
+        """Raise EngineUnavailable unless requests are taken and answered."""
+        if self._drain.has_begun:
+            raise EngineUnavailable("the server is shutting down")
+        if error := self.runner.end:
+            raise error
 
-    @property
-    def is_alive(self) -> bool:
-        """False when only a new process can help."""
-        return self._runner is None or self._runner.is_ready
+    def check_alive(self) -> None:
+        """Raise EngineUnavailable when only a new process can help."""
+        if self._runner is not None and (error := self._runner.end):
+            raise error
 
     def metrics(self) -> str:
         """The engine's and gRPC's metrics in Prometheus' text format."""
@@ -108,9 +116,22 @@ class Worker:
         await self._grpc.start()
 
 
+def _end_with_supervisor() -> None:
+    """Drain when it is killed: nobody could end us or say how we are, and we hold its ports.
+
+    Called in the main thread, which is the one that the supervisor started. Linux only.
+    """
+    if bentoml.server_context.worker_index and sys.platform == "linux":
+        supervisor = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != supervisor:  # it has ended meanwhile
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _give_up(message: str) -> NoReturn:
     """Say why. Under ``bentoml serve`` end the supervisor too: it would start us for ever."""
-    print(f"pythia-bento: {message}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # no room for it
+        print(f"pythia-bento: {message}", file=sys.stderr, flush=True)
     if bentoml.server_context.worker_index:
         os.kill(os.getppid(), signal.SIGTERM)
         os._exit(1)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Server:
 
     def metric(self, name: str) -> float:
         page = httpx.get(f"{self.url}/metrics").text
-        found = re.search(rf"^pythia_{name} (\S+)$", page, re.MULTILINE)
+        found = re.search(rf"^pythia_{re.escape(name)} (\S+)$", page, re.MULTILINE)
         assert found, page
         return float(found[1])
 
@@ -66,15 +66,20 @@ def serve(
     home: Path,
     *arguments: str,
     cwd: Path = ROOT,
+    port: int = 0,
+    log: Path | None = None,
+    prefix: Sequence[str] = (),
     **settings: object,
 ) -> Iterator[Server]:
-    """Start ``bentoml serve <arguments>`` and wait until it is ready."""
-    port = free_port()
-    log = home / f"serve-{port}.log"
+    """Start ``<prefix> bentoml serve <arguments>`` and wait until it is ready."""
+    port = port or free_port()
+    log = log or home / f"serve-{port}.log"
     variables = environment(home, **settings)
     command = [BENTOML, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=cwd, env=variables, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [*prefix, *command], cwd=cwd, env=variables, stdout=output, stderr=output
+        )
     try:
         grpc_port = int(variables["PYTHIA_GRPC_PORT"])
         server = Server(f"http://127.0.0.1:{port}", grpc_port, process, log)

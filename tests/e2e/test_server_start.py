@@ -6,14 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import httpx
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from pythia_bento.checkpoints.manifest import BUNDLED_ROOT
-from tests.e2e.serving import BENTOML, ROOT, START_SECONDS, environment, free_port, serve
+from tests.e2e.serving import BENTOML, ROOT, START_SECONDS, environment, free_port
 
 NAME = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
 
@@ -39,22 +37,6 @@ def test_damage_that_only_the_worker_finds(home: Path, tmp_path: Path) -> None:
     assert "Traceback" not in run.stderr
     [line] = [line for line in run.stderr.splitlines() if line.startswith("pythia-bento: ")]
     assert NAME in line and "not finite" in line
-
-
-def test_the_engine_in_a_process_of_its_own(home: Path) -> None:
-    body = {"prompt": "Once upon a time", "max_tokens": 22, "temperature": 0}
-    with serve(home, engine_process=True) as server:
-        processes = psutil.Process(server.process.pid).children(recursive=True)
-        engines = [p for p in processes if any("spawn_main" in part for part in p.cmdline())]
-        answer = httpx.post(f"{server.url}/v1/completions", json=body).json()
-        assert answer["choices"][0]["text"].startswith(", there was a lonely boy named Finn.")
-        assert server.metric("generation_tokens_total") >= 22
-        server.settled()
-        assert len(engines) == 1
-    gone, alive = psutil.wait_procs(processes, timeout=30)
-    assert not alive
-    assert set(gone) == set(processes)
-    assert "leaked" not in server.log.read_text()
 
 
 def test_damage_is_found_by_an_engine_in_a_process_of_its_own(home: Path, tmp_path: Path) -> None:

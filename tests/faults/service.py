@@ -2,8 +2,10 @@
 
 The kernel backend is the one that would be used, behind a wrapper that looks for files in the
 directory FAULTS names before every forward pass: ``oom`` is one pass without memory, for as many
-tokens as the file says or more; ``die`` is an error that no engine survives; ``slow`` holds the
-seconds that a pass takes longer. ``clock`` holds seconds by which the system's clock is wrong.
+tokens as the file says or more; ``die`` is an error that no engine survives; ``hang`` is a pass
+that lasts as long as the file is there; ``nan`` makes what is computed of the token of this id not
+a number; ``slow`` holds the seconds that a pass takes longer. ``clock`` holds seconds by which the
+system's clock is wrong.
 """
 
 from __future__ import annotations
@@ -29,11 +31,15 @@ class FaultyKernels:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def embed(self, *arguments: Any) -> Any:
+    def embed(self, table: Any, token_ids: Any) -> Any:
         """The first call of a pass."""
-        result = self._inner.embed(*arguments)
+        result = self._inner.embed(table, token_ids)
         if (PLACE / "die").exists():
             raise ZeroDivisionError("injected")
+        while (PLACE / "hang").exists():
+            time.sleep(0.05)
+        if (nan := PLACE / "nan").exists():
+            result[token_ids == int(nan.read_text())] = torch.nan
         if (slow := PLACE / "slow").exists():
             time.sleep(float(slow.read_text()))
         if (oom := PLACE / "oom").exists() and len(result) >= int(oom.read_text()):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from pythia_bento import settings as module
@@ -11,6 +14,10 @@ from pythia_bento.settings import (
     wants_engine_process,
     wants_gpu,
 )
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+NAMES = {f"PYTHIA_{name.upper()}" for name in Settings.model_fields}
 
 
 def test_defaults_serve_the_bundled_model() -> None:
@@ -33,6 +40,8 @@ def test_environment_and_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"max_batch_size": 0}, ["PYTHIA_MAX_BATCH_SIZE", "1", "not 0"]),
         ({"kv_cache_gb": "nan"}, ["PYTHIA_KV_CACHE_GB", "finite"]),
         ({"kv_cache_gb": -1}, ["PYTHIA_KV_CACHE_GB", "greater than 0"]),
+        ({"stall_seconds": -1}, ["PYTHIA_STALL_SECONDS", "greater than or equal to 0"]),
+        ({"stall_seconds": "inf"}, ["PYTHIA_STALL_SECONDS", "finite"]),
         ({"modle": "bundled"}, ["modle is not a setting", "max_queue"]),
         ({"max_tokens_per_step": 8}, ["max_tokens_per_step (8)", "max_batch_size (64)"]),
     ],
@@ -72,3 +81,19 @@ def test_when_the_engine_has_a_process_of_its_own(
         {"device": device} | ({} if asked is None else {"engine_process": asked})
     )
     assert wants_engine_process(settings) is expected
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_name_settings_that_exist(document: Path) -> None:
+    named = set(re.findall(r"\bPYTHIA_[A-Z_]*[A-Z]", document.read_text()))
+    assert named - NAMES <= {"PYTHIA_TORCH"}  # the Makefile's
+
+
+def test_operators_are_told_of_every_bound_in_time_and_of_the_queue() -> None:
+    """The README's table has all settings; tests/e2e/test_readme.py compares it."""
+    guide = (ROOT / "docs/operations.md").read_text()
+    rows = set(re.findall(r"^\| `(PYTHIA_\w+)` \|", guide, re.MULTILINE))
+    times = {name for name in NAMES if re.search("TIMEOUT|SECONDS", name)}
+    bounds = {name for name in NAMES if re.search("QUEUE|_KEY_", name)}
+    assert rows >= times | bounds
+    assert rows <= NAMES

@@ -28,14 +28,6 @@ SERVICES = ("pythia.v1.Pythia", "bentoml.grpc.v1.BentoService")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-# Connections whose other end is gone without a word are found, and their sequences ended.
-KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
-
 
 class GrpcServer:
     """Answers from ``start`` to ``stop``; both are called in the event loop that serves."""
@@ -69,9 +61,12 @@ class GrpcServer:
         self._tell_when_ended()
 
     async def stop(self) -> None:
-        """Unhealthy first; then no new calls; open ones have the time that every request has."""
+        """Unhealthy first; then no new calls; clients have their time to read what is left.
+
+        By then the door is closed and all is answered: nothing is computed any more.
+        """
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._settings.request_timeout)
+        await self._server.stop(self._settings.client_timeout)
 
     def say_not_serving(self) -> None:
         """Calls are answered still; for those who ask or watch its health it is over."""
@@ -114,7 +109,18 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.so_reuseport", 0),  # two servers on one port are a mistake
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
-        *KEEPALIVE,
+        *_keepalive(settings.client_timeout),
+    ]
+
+
+def _keepalive(seconds: float) -> list[tuple[str, Any]]:
+    """A client that is gone without a word is found within ``seconds``; its sequences end."""
+    half = round(seconds * 1000 / 2)
+    return [
+        ("grpc.keepalive_time_ms", half),  # of silence, then a ping
+        ("grpc.keepalive_timeout_ms", half),  # for its answer
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # clients' own pings
     ]
 
 

@@ -11,6 +11,7 @@ from pythia_bento.api.answer import Answer
 from pythia_bento.api.grpc import messages
 from pythia_bento.api.grpc.generated import pythia_pb2 as pb
 from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaServicer
+from pythia_bento.api.grpc.patience import Patience
 from pythia_bento.api.requests import make_request
 from pythia_bento.runner import PythiaRunner, new_request_id
 
@@ -38,11 +39,15 @@ class PythiaService(PythiaServicer):
         asked = await make_request(self._runner, new_request_id(), body.prompt, body)
         answer = Answer(self._runner, asked, body)
         stream = self._runner.submit([asked], context.time_remaining())
+        patience = Patience(self._runner.settings.client_timeout)
         try:
             async for outputs in stream:
                 if part := answer.part(outputs):
-                    await context.write(messages.generate_part(part))
+                    message = messages.generate_part(part)
+                    with patience:
+                        await context.write(message)
         finally:
+            patience.close()
             stream.close()
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:

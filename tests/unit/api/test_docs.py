@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from pythia_bento.api.schemas import NEUTRAL, CompletionRequest, GenerateRequest
@@ -36,3 +37,17 @@ def test_what_is_refused_is_named_with_its_neutral_value() -> None:
     for name, neutral in NEUTRAL.items():
         shown = f"`{name}`" if neutral is None else f"`{name}` (`{json.dumps(neutral)}`)"
         assert shown in refused
+
+
+def test_every_fault_has_a_test_that_is_there() -> None:
+    root = Path(__file__).parents[3]
+    table = (root / "docs" / "faults.md").read_text().partition("## Faults")[2].partition("\n**")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 19
+    for previous, row in pairwise(["", *rows]):
+        cell = row.rstrip(" |").rpartition(" | ")[2]
+        named = re.findall(r"`([\w/]+\.py)`", previous if cell.strip() == "same" else cell)
+        assert named, row
+        for name in named:
+            places = [root / "tests" / name, root / "tests" / "e2e" / name]
+            assert any(place.exists() for place in places), name

@@ -1,0 +1,174 @@
+"""Clients that do not read, do not write, or are gone without a word: who else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import psutil
+import pytest
+
+from pythia_bento.api.grpc.generated import pythia_pb2 as pb
+from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaStub
+from tests.e2e.faulty import BODY, all_of, choices, faulty, running, until, worker
+from tests.e2e.probing import probing
+from tests.e2e.serving import Server
+
+HOST = "127.0.0.1"
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+LONG = {"max_tokens": 480, "stream": True}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+def impatient(home: Path, place: Path) -> Iterator[Server]:
+    """Gives clients two seconds."""
+    with faulty(home, place, client_timeout=2) as server:
+        yield server
+
+
+def connections(server: Server) -> int:
+    """That clients have open over HTTP."""
+    port = httpx.URL(server.url).port
+    found = worker(server).net_connections("tcp")
+    return sum(c.status == psutil.CONN_ESTABLISHED and c.laddr.port == port for c in found)
+
+
+def aborted(server: Server) -> float:
+    return server.metric('request_success_total{finished_reason="abort"}')
+
+
+def asking(server: Server, **fields: Any) -> socket.socket:
+    """A client that asks and does not read."""
+    body = json.dumps(BODY | fields).encode()
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.connect((HOST, httpx.URL(server.url).port))
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body)
+    client.sendall(head + body)
+    return client
+
+
+async def test_slow_readers_are_cut_off_and_disturb_nobody(impatient: Server) -> None:
+    expected = choices(await all_of(impatient, 4))
+    much = {"max_tokens": 500, "n": 20, "logprobs": 20, "stream": True}
+    with contextlib.ExitStack() as stack, probing(impatient):
+        clients = [stack.enter_context(asking(impatient, **much)) for _ in range(3)]
+        await asyncio.to_thread(until, lambda: connections(impatient) >= 3)
+        assert choices(await all_of(impatient, 4)) == expected
+        for client in clients:
+            client.settimeout(60)
+            await asyncio.to_thread(until, lambda: connections(impatient) < 3)
+            with pytest.raises(ConnectionError):
+                while client.recv(1 << 20):
+                    pass
+        impatient.settled()
+
+
+async def test_half_open_connections(impatient: Server) -> None:
+    where = (HOST, httpx.URL(impatient.url).port)
+    with contextlib.ExitStack() as stack, probing(impatient):
+        for _ in range(50):  # say nothing
+            stack.enter_context(socket.create_connection(where))
+        half = stack.enter_context(socket.create_connection(where))
+        half.sendall(b"POST /generate HTTP/1.1\r\nHost: h\r\nContent-Length: 99\r\n\r\n{")
+        assert len(choices(await all_of(impatient, 4))) == 4
+        answer = await asyncio.to_thread(half.recv, 4096)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"within 2 seconds" in answer + await asyncio.to_thread(half.recv, 4096)
+        impatient.settled()
+
+
+async def test_clients_that_are_gone_without_a_word(impatient: Server, place: Path) -> None:
+    """Their sequences would go on for more than 20 seconds; all end as aborted before that."""
+    expected = choices(await all_of(impatient, 4))
+    before = aborted(impatient)
+    (place / "slow").write_text("0.05")
+    with contextlib.ExitStack() as stack:
+        stack.callback((place / "slow").unlink)
+        clients = [
+            stack.enter_context(asking(impatient, **LONG)),
+            stack.enter_context(asking(impatient, **LONG | {"stream": False})),
+            stack.enter_context(_stream_over_grpc(impatient)),
+        ]
+        await running(impatient, 3)
+        with probing(impatient):
+            for client in clients:
+                stack.enter_context(_deaf(client))
+            assert choices(await all_of(impatient, 4)) == expected
+            await asyncio.to_thread(until, lambda: aborted(impatient) == before + 3)
+            impatient.settled()
+
+
+async def test_a_reader_over_grpc_that_answers_pings_alone(impatient: Server, place: Path) -> None:
+    """What it would have to read is more than the window that it opens."""
+    before = aborted(impatient)
+    (place / "slow").write_text("0.02")
+    with contextlib.ExitStack() as stack, probing(impatient):
+        stack.callback((place / "slow").unlink)
+        options = [
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", 1024),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        channel = grpc.insecure_channel(f"{HOST}:{impatient.grpc_port}", options)
+        with channel:
+            sampling = pb.Sampling(max_tokens=480, ignore_eos=True, n=8, logprobs=20)
+            request = pb.GenerateRequest(prompt=pb.Prompt(text="Once"), sampling=sampling)
+            call = PythiaStub(channel).Generate(request)
+            next(call)
+            await asyncio.to_thread(until, lambda: aborted(impatient) == before + 8)
+            impatient.settled()
+            with pytest.raises(grpc.RpcError) as caught:
+                while next(call):  # it reads again
+                    pass
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert caught.value.details() == "the client did not read for 2 seconds"
+
+
+@contextlib.contextmanager
+def _stream_over_grpc(server: Server) -> Iterator[socket.socket]:
+    """The connection of an open one, whose first message came."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(f"{HOST}:{server.grpc_port}", options) as channel:
+        sampling = pb.Sampling(max_tokens=480, ignore_eos=True)
+        request = pb.GenerateRequest(prompt=pb.Prompt(text="Once"), sampling=sampling)
+        call = PythiaStub(channel).Generate(request)
+        next(call)
+        ours = psutil.Process().net_connections("tcp")
+        [used] = [c for c in ours if c.raddr and c.raddr.port == server.grpc_port]
+        with socket.socket(fileno=os.dup(used.fd)) as connection:
+            yield connection
+        call.cancel()
+
+
+class _Filter(ctypes.Structure):
+    """The system's struct sock_fprog."""
+
+    _fields_ = (("count", ctypes.c_ushort), ("code", ctypes.c_void_p))
+
+
+@contextlib.contextmanager
+def _deaf(client: socket.socket) -> Iterator[None]:
+    """The system drops whatever arrives, before it acknowledges it: for the other side it is gone.
+
+    The filter is one instruction of classic BPF: return 0, the number of bytes to keep.
+    """
+    code = ctypes.create_string_buffer(b"\x06\0\0\0\0\0\0\0")
+    program = _Filter(1, ctypes.addressof(code))
+    client.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, bytes(program))
+    yield
+    client.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)

@@ -1,0 +1,149 @@
+"""Processes that are told to end or are killed, and disks that are full."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.faulty import all_of, choices, failure, faulty, is_up, running, until, worker
+from tests.e2e.probing import DEAD, DIES, ENDS, HEALTHY, probing, told
+from tests.e2e.serving import Server, serve
+
+ROOM = "24m"  # of a disk
+
+
+async def test_sigterm_under_load_finishes_what_is_open(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "slow").write_text("0.03")
+    with faulty(home, tmp_path, drain_seconds=1) as server, probing(server, ENDS):
+        load = asyncio.create_task(all_of(server, 8, max_tokens=120))
+        await running(server, 8)
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(until, lambda: not is_up(server))
+        assert told(server, "readyz") == "the server is shutting down"
+        [still] = await all_of(server, 1, max_tokens=1)  # balancers have time to notice
+        assert still.status_code == 200
+        refused = still
+        while refused.status_code == 200:
+            [refused] = await all_of(server, 1, max_tokens=1)
+        assert failure(refused) == (503, "engine_unavailable")
+        assert "shutting down" in refused.json()["error"]["message"]
+        assert not load.done()
+        assert len(choices(await load)) == 8
+        assert await asyncio.to_thread(server.process.wait, 30) == 0
+
+
+async def test_sigterm_spares_an_engine_in_a_process_of_its_own(home: Path) -> None:
+    with serve(home, engine_process=True) as server, probing(server, ENDS):
+        load = asyncio.create_task(all_of(server, 8, max_tokens=450))
+        await running(server)
+        server.process.send_signal(signal.SIGTERM)  # its supervisor sends it to all processes
+        assert len(choices(await load)) == 8
+        assert await asyncio.to_thread(server.process.wait, 30) == 0
+
+
+async def test_an_engine_in_a_process_of_its_own_and_its_death(home: Path) -> None:
+    body = {"prompt": "Once upon a time", "max_tokens": 22, "temperature": 0}
+    with serve(home, engine_process=True) as server:
+        processes = psutil.Process(server.process.pid).children(recursive=True)
+        [engine] = [p for p in processes if any("spawn_main" in part for part in p.cmdline())]
+        answer = httpx.post(f"{server.url}/v1/completions", json=body).json()
+        assert answer["choices"][0]["text"].startswith(", there was a lonely boy named Finn.")
+        assert server.metric("generation_tokens_total") >= 22
+        server.settled()
+        with probing(server, DIES):
+            load = asyncio.create_task(all_of(server, 8, max_tokens=450))
+            await running(server)
+            engine.kill()
+            answers = await load
+        assert {failure(r) for r in answers} == {(503, "engine_unavailable")}
+        assert "process ended with -9" in told(server, "livez")
+        with probing(server, DEAD | {name: [*DEAD[name], None] for name in DEAD}):
+            server.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(server.process.wait, 30) == 0
+    gone, alive = psutil.wait_procs(processes, timeout=30)
+    assert not alive
+    assert set(gone) == set(processes)
+    assert "leaked" not in server.log.read_text()
+
+
+async def test_sigkill_of_the_worker_and_of_everything(home: Path, tmp_path: Path) -> None:
+    with faulty(home, tmp_path) as server:
+        expected = choices(await all_of(server, 3))
+        await _broken_by(server, tmp_path, worker(server))
+        await asyncio.to_thread(until, lambda: is_up(server))  # another worker
+        with probing(server):
+            assert choices(await all_of(server, 3)) == expected
+            server.settled()
+        supervisor = psutil.Process(server.process.pid)
+        await _broken_by(server, tmp_path, supervisor, *supervisor.children(recursive=True))
+        await asyncio.to_thread(server.process.wait)
+    port = httpx.URL(server.url).port
+    with faulty(home, tmp_path, port=port, grpc_port=server.grpc_port) as again:
+        with probing(again):
+            assert choices(await all_of(again, 3)) == expected
+            again.settled()
+        await _supervisor_alone_killed(again, tmp_path)
+
+
+async def _supervisor_alone_killed(server: Server, place: Path) -> None:
+    """The worker answers what is open and follows, rather than hold the ports for ever."""
+    (place / "slow").write_text("0.03")
+    with probing(server, ENDS):
+        load = asyncio.create_task(all_of(server, 3, max_tokens=120))
+        await running(server, 3)
+        process = worker(server)
+        server.process.kill()
+        assert len(choices(await load)) == 3
+        await asyncio.to_thread(process.wait, 30)
+
+
+async def _broken_by(server: Server, place: Path, *processes: psutil.Process) -> None:
+    """Kill them under load: every client sees that its connection broke."""
+    (place / "slow").write_text("0.02")
+    with probing(server, HEALTHY):
+        load = asyncio.gather(
+            *(all_of(server, 1, max_tokens=200) for _ in range(3)), return_exceptions=True
+        )
+        await running(server, 3)
+    for process in processes:
+        process.kill()
+    seen = await load
+    assert all(isinstance(answer, httpx.TransportError) for answer in seen), seen
+    (place / "slow").unlink()
+
+
+async def test_full_disks(tmp_path: Path) -> None:
+    """No room for the log from the start, and none on the disk of BENTOML_HOME later on."""
+    home, full = tmp_path / "home", Path("/dev/full")
+    home.mkdir()
+    mount = f'mount -t tmpfs -o size={ROOM} none {home} && exec "$@"'
+    own_disk = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
+    with serve(home, log=full, prefix=own_disk) as server:
+        disk = Path(f"/proc/{worker(server).pid}/root{home}")
+        with probing(server):
+            expected = choices(await all_of(server, 8))
+            with (
+                pytest.raises(OSError, match="No space left"),
+                (disk / "filler").open("wb") as file,
+            ):
+                while True:
+                    file.write(bytes(1 << 20))
+            for path, body in _ALL.items():
+                assert httpx.post(f"{server.url}{path}", json=body).status_code == 200
+            assert choices(await all_of(server, 8)) == expected
+            bad = httpx.post(f"{server.url}/v1/completions", json={"prompt": 7})
+            assert bad.status_code == 400
+            server.settled()
+        assert is_up(server)
+
+
+_ALL = {
+    "/generate": {"prompt": "Once", "max_tokens": 2},
+    "/score": {"items": [{"prompt": "Once upon a time"}]},
+    "/tokenize": {"prompt": "Once"},
+}
