@@ -34,7 +34,7 @@ class RandomWeights:
     def __init__(self, head_dim: int, loud: float = 1.0, heads: int | None = None) -> None:
         heads = heads or HEADS[head_dim]
         hidden = heads * head_dim
-        self.config = ModelConfig(2, hidden, heads, 4 * hidden, VOCAB, 512, head_dim // 4)
+        self.config = ModelConfig(2, hidden, heads, 4 * hidden, VOCAB, 1024, head_dim // 4)
         self.loud = loud
         self.random = torch.Generator().manual_seed(head_dim)
 
@@ -124,9 +124,9 @@ def test_log_probabilities_are_those_of_the_definition(head_dim: int, loud: floa
 @pytest.mark.parametrize("head_dim", HEADS)
 def test_chunks_of_any_size_have_the_same_bits(head_dim: int) -> None:
     model = on_gpu(RandomWeights(head_dim))
-    prompt = [(11 * i) % VOCAB for i in range(400)]
+    prompt = [(11 * i) % VOCAB for i in range(900)]  # in one pass, weights are widened
     whole = Driver(model, [prompt], 0).prefill_logits(0)
-    for chunk in (1, 33, 300):
+    for chunk in (1, 33, 600):
         assert torch.equal(Driver(model, [prompt], 0).prefill_logits(0, chunk), whole)
 
 
@@ -151,7 +151,7 @@ def test_captured_decode_has_the_bits_of_scoring(head_dim: int) -> None:
         )
         for i in range(12)
     ]
-    engine = Engine(on_gpu(weights), tokenizer, EngineConfig(40, 16, 512))
+    engine = Engine(on_gpu(weights), tokenizer, EngineConfig(80, 16, 1024))
     together = engine.generate(requests)
     for request, [answer] in zip(requests, together, strict=True):
         [[alone]] = engine.generate([request])

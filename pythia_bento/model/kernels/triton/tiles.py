@@ -48,7 +48,7 @@ HEAD = (
 # For ``prefill``: rows are rows of weights, as above.
 WIDE_IN = Tile(256, 128, 4, 8, 64)
 WIDE_OUT = Tile(128, 128, 4, 8, 64)
-WIDE_FROM = 257  # tokens from which widening the weights first pays
+WIDE_FROM = 513  # tokens from which widening the weights first pays
 
 
 def choose(table: tuple[tuple[int, Tile], ...], tokens: int) -> Tile:
