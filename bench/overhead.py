@@ -7,8 +7,7 @@ time has the way from the event loop to the engine's thread and back in it. The 
 one that the service has, uvloop where it is installed.
 
 "no-op" is a ``grpc.aio`` server that answers the same calls at once (``bench.noop_grpc``): there is
-no engine behind it, so all of its time is overhead. A server that is less busy than that one and
-waits for an engine between its messages has colder caches, and no less overhead.
+no engine behind it, so all of its time is overhead.
 """
 
 from __future__ import annotations
