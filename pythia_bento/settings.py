@@ -12,17 +12,12 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pythia_bento.errors import PythiaError
-from pythia_bento.processors import usable_cores
 
 
 class SettingsError(PythiaError):
     """A setting has a value that cannot be used."""
 
     code = "invalid_setting"
-
-
-# The engine, who serves, what they start, and somebody else.
-OWN_PROCESS_PROCESSORS = 4
 
 
 class Settings(BaseSettings):
@@ -45,9 +40,8 @@ class Settings(BaseSettings):
     kv_cache_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Size of the KV cache in GB (10^9 bytes); by default what the device can spare."""
 
-    engine_process: bool | None = None
-    """Whether the engine has a process of its own. By default the service gives it one on a GPU
-    with four processors or more, and ``PythiaRunner.load`` does not."""
+    engine_process: bool = False
+    """Whether the engine has a process of its own."""
 
     max_queue: int = Field(1024, ge=0)
     """Sequences that may wait beyond those in a step; more are refused with status 429."""
@@ -137,13 +131,6 @@ def wants_gpu(settings: Settings) -> bool:
         return bool(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError:
         return False
-
-
-def wants_engine_process(settings: Settings) -> bool:
-    """What the service does: a GPU's tokens are more than one interpreter can compute and serve."""
-    if settings.engine_process is not None:
-        return settings.engine_process
-    return wants_gpu(settings) and usable_cores() >= OWN_PROCESS_PROCESSORS
 
 
 def _sentence(error: ValidationError) -> str:

@@ -23,7 +23,7 @@ from pythia_bento.api.metrics import engine_metrics
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.progress import ProgressBars
 from pythia_bento.runner import PythiaRunner
-from pythia_bento.settings import Settings, wants_engine_process
+from pythia_bento.settings import Settings
 
 if TYPE_CHECKING:
     from pythia_bento.api.grpc.server import GrpcServer
@@ -40,9 +40,7 @@ class Worker:
     def __init__(
         self, settings: Settings, access: AccessControl, apps: Sequence[Starlette]
     ) -> None:
-        own_process = wants_engine_process(settings)
-        self._settings = settings.model_copy(update={"engine_process": own_process})
-        self._access, self._apps = access, apps
+        self._settings, self._access, self._apps = settings, access, apps
         self._runner: PythiaRunner | None = None
         self._grpc: GrpcServer | None = None
         self._drain = Drain(access.door, settings.drain_seconds)

@@ -5,15 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pythia_bento import settings as module
-from pythia_bento.settings import (
-    OWN_PROCESS_PROCESSORS,
-    Settings,
-    SettingsError,
-    load_settings,
-    wants_engine_process,
-    wants_gpu,
-)
+from pythia_bento.settings import Settings, SettingsError, load_settings, wants_gpu
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -57,30 +49,6 @@ def test_gpu_is_wanted_only_where_one_could_be() -> None:
     assert wants_gpu(Settings(device="cuda"))
     assert not wants_gpu(Settings(device="cpu"))
     assert isinstance(wants_gpu(Settings(device="auto")), bool)
-
-
-@pytest.mark.parametrize(
-    ("device", "asked", "processors", "expected"),
-    [
-        ("cuda", None, OWN_PROCESS_PROCESSORS, True),
-        ("cuda", None, OWN_PROCESS_PROCESSORS - 1, False),
-        ("cpu", None, 64, False),  # there the kernels are what takes the time
-        ("cuda", False, 64, False),
-        ("cpu", True, 1, True),
-    ],
-)
-def test_when_the_engine_has_a_process_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-    device: str,
-    asked: bool | None,
-    processors: int,
-    expected: bool,
-) -> None:
-    monkeypatch.setattr(module, "usable_cores", lambda: processors)
-    settings = load_settings(
-        {"device": device} | ({} if asked is None else {"engine_process": asked})
-    )
-    assert wants_engine_process(settings) is expected
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
