@@ -155,6 +155,31 @@ def prefill(results: Rows) -> str:
     )
 
 
+def products(results: Rows) -> str:
+    """Both families of kernels for many tokens."""
+
+    def cell(rows: Rows) -> str:
+        best = min(rows, key=lambda row: row["us"])
+        return f"{best['us']:,.1f} ({best['tflops']:.0f})"
+
+    def rows(kernel: str, tokens: int) -> Sequence[str]:
+        by_kind: dict[str, Rows] = {}
+        for row in results:
+            if row["kernel"] == kernel and row["tokens"] == tokens:
+                by_kind.setdefault(row["what"], []).append(row)
+        widening = f"{by_kind['widening'][0]['us']:.1f}"
+        return [kernel, f"{tokens:,}", widening, cell(by_kind["triton"]), cell(by_kind["cuda"])]
+
+    shapes = dict.fromkeys((row["kernel"], row["tokens"]) for row in results)
+    return _markdown(
+        [
+            *("", "tokens", "widening, us", "Triton with widening, us (TFLOP/s)"),
+            "CUDA without, us (TFLOP/s)",
+        ],
+        (rows(*shape) for shape in shapes),
+    )
+
+
 def serve(results: Rows) -> str:
     """Engine and service under the same load."""
     return _markdown(
@@ -248,6 +273,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Rows], str], str]] = {
     "steps": (("decode",), steps, ABOVE),
     "sizes": (("decode", "sizes"), sizes, ABOVE),
     "prefill": (("prefill",), prefill, CAVEAT),
+    "products": (("prefill-product",), products, CAVEAT),
     "serve": (("serve",), serve, CAVEAT),
     "latency": (("latency",), latency, CAVEAT),
     "profile": (("profile",), profile, CAVEAT),
