@@ -28,11 +28,11 @@ from pythia_bento.engine.params import Request, SequenceOutput
 from pythia_bento.engine.stats import NUM_NUMBERS, EngineStats
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
-from pythia_bento.engine_thread import Outputs, failure
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.loading import load_engine
 from pythia_bento.runner import ModelInfo, Progress, limits_of
 from pythia_bento.settings import Settings
+from pythia_bento.streams import Outputs, failure
 
 POLL_SECONDS = 1.0  # a step's outputs are waited for this long at a time, unless interrupted
 CLOSE_SECONDS = 10.0

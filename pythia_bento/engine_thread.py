@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import threading
-import time
-from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -22,9 +19,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pythia_bento.engine.params import Request, SequenceOutput
-from pythia_bento.errors import DeadlineExceeded, EngineUnavailable, PythiaError
+from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.gate import Gate, Load, load_of, share_of
 from pythia_bento.request_watch import RequestWatch
+from pythia_bento.streams import AsyncStream, Outputs, Stream, failure
 
 if TYPE_CHECKING:  # neither this module nor what imports it needs torch
     from pythia_bento.engine.engine import Engine
@@ -33,157 +31,10 @@ if TYPE_CHECKING:  # neither this module nor what imports it needs torch
 
 logger = logging.getLogger(__name__)
 
-LEAVE_SECONDS = (
-    1.0  # for a thread that was abandoned: one that can leave its engine does so at once
-)
+# For a thread that was abandoned: one that can leave its engine does so at once.
+LEAVE_SECONDS = 1.0
 
-Outputs = list[SequenceOutput]
 Pulse = tuple[int, int]  # steps made, outputs that came
-
-
-class Stream(ABC):
-    """The outputs of some requests. Every sequence ends in one output with a finish reason.
-
-    An error ends a sequence as an output too: ``finish_reason`` "error" with ``error`` set.
-    """
-
-    def __init__(
-        self, requests: Sequence[Request], timeout: float, abort: Callable[[Sequence[str]], None]
-    ) -> None:
-        self.request_ids = [request.request_id for request in requests]
-        self.timeout = timeout
-        self._abort = abort
-        self._open = {(r.request_id, index) for r in requests for index in range(r.n)}
-        self._is_whole = False  # whether its reader wants everything at once
-        self._held: Outputs = []  # by the engine's thread, for such a reader
-
-    @abstractmethod
-    def start(self) -> None:
-        """The requests were taken: from now on their time runs."""
-
-    @abstractmethod
-    def post(self, outputs: Outputs) -> None:
-        """Called for each step's outputs, in the thread that reads the stream."""
-
-    def due(self, outputs: Outputs) -> Outputs:
-        """Called in the engine's thread: what of a step's outputs, and those held, to post now."""
-        self._held += outputs
-        if self._is_whole and all(output.finish_reason is None for output in outputs):
-            return []
-        due, self._held = self._held, []
-        return due
-
-    def close(self) -> None:
-        """End what is unfinished; harmless afterwards."""
-        if self._open:
-            self._open.clear()
-            self._abort(self.request_ids)
-
-    def _received(self, outputs: Outputs) -> Outputs:
-        """Keep what belongs to unfinished sequences: the end may have come another way."""
-        kept = []
-        for output in outputs:
-            sequence = output.request_id, output.index
-            if sequence in self._open:
-                kept.append(output)
-                if output.finish_reason is not None:
-                    self._open.remove(sequence)
-        return kept
-
-    def _expire(self) -> Outputs:
-        error = DeadlineExceeded(f"the request did not finish within {self.timeout:g} seconds")
-        late = sorted(self._open)
-        self.close()
-        return [failure(request_id, index, error) for request_id, index in late]
-
-
-class AsyncStream(Stream):
-    """Read with ``async for`` in the event loop that made it: lists of outputs, never empty."""
-
-    def __init__(
-        self, requests: Sequence[Request], timeout: float, abort: Callable[[Sequence[str]], None]
-    ) -> None:
-        super().__init__(requests, timeout, abort)
-        self.loop = asyncio.get_running_loop()  # where ``post`` is called
-        self._arrived: Outputs = []
-        self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """See Stream."""
-        self._timer = self.loop.call_later(self.timeout, lambda: self._arrive(self._expire()))
-
-    def post(self, outputs: Outputs) -> None:
-        """See Stream."""
-        self._arrive(self._received(outputs))
-
-    def close(self) -> None:
-        """See Stream."""
-        self._stop_timer()
-        super().close()
-
-    def __aiter__(self) -> AsyncStream:
-        return self
-
-    async def __anext__(self) -> Outputs:
-        while not self._arrived:
-            if not self._open:
-                self._stop_timer()
-                raise StopAsyncIteration
-            self._waiter = self.loop.create_future()
-            await self._waiter
-        arrived, self._arrived = self._arrived, []
-        return arrived
-
-    async def all(self) -> Outputs:
-        """Everything at once when the last sequence has ended; wakes its reader only then."""
-        self._is_whole = True
-        return [output async for outputs in self for output in outputs]
-
-    def _stop_timer(self) -> None:
-        # A handle left to run out would keep the whole answer alive until then.
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _arrive(self, outputs: Outputs) -> None:
-        self._arrived += outputs
-        if self._waiter is None or self._waiter.done():
-            return
-        if not self._is_whole or not self._open:
-            self._waiter.set_result(None)
-
-
-class SyncStream(Stream):
-    """Read with ``for`` in any thread."""
-
-    def __init__(
-        self, requests: Sequence[Request], timeout: float, abort: Callable[[Sequence[str]], None]
-    ) -> None:
-        super().__init__(requests, timeout, abort)
-        self._deadline = 0.0  # of time.monotonic
-        self._arrived: queue.SimpleQueue[Outputs] = queue.SimpleQueue()
-
-    def start(self) -> None:
-        """See Stream."""
-        self._deadline = time.monotonic() + self.timeout
-
-    def post(self, outputs: Outputs) -> None:
-        """See Stream."""
-        self._arrived.put(outputs)
-
-    def __iter__(self) -> SyncStream:
-        return self
-
-    def __next__(self) -> Outputs:
-        while self._open:
-            try:
-                left = max(self._deadline - time.monotonic(), 0)
-                outputs = self._received(self._arrived.get(timeout=left))
-            except queue.Empty:
-                return self._expire()
-            if outputs:
-                return outputs
-        raise StopIteration
 
 
 class EngineThread:
@@ -370,11 +221,6 @@ class _Open:
     stream: Stream
     unfinished: set[int]  # indexes of continuations
     share: Load  # of one continuation
-
-
-def failure(request_id: str, index: int, error: PythiaError) -> SequenceOutput:
-    """The last output of a sequence that an error ended."""
-    return SequenceOutput(request_id, index, [], "", finish_reason="error", error=error)
 
 
 def _call_all(functions: list[Callable[[], None]]) -> None:

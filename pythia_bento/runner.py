@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
 from pythia_bento.engine.validate import check_ids, validate
-from pythia_bento.engine_thread import AsyncStream, EngineThread, SyncStream
+from pythia_bento.engine_thread import EngineThread
 from pythia_bento.errors import EngineUnavailable, ModelNotFound
 from pythia_bento.gate import Load
 from pythia_bento.request_watch import RequestWatch
 from pythia_bento.settings import Settings
+from pythia_bento.streams import AsyncStream, SyncStream
 from pythia_bento.watchdog import Watchdog
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pythia_bento.api.requests import best
 from pythia_bento.api.schemas import Sampling
 from pythia_bento.engine.params import Request, SequenceOutput, Timings, TokenLogprob
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.engine_thread import Outputs
 from pythia_bento.runner import PythiaRunner, collect, raise_error
+from pythia_bento.streams import Outputs
 
 
 class Answer:

@@ -16,9 +16,9 @@ from pythia_bento.api.schemas import CompletionRequest, Ids, Prompt
 from pythia_bento.engine.params import Request, SequenceOutput
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import check_sequences
-from pythia_bento.engine_thread import Outputs
 from pythia_bento.errors import PythiaError
 from pythia_bento.runner import PythiaRunner, collect, new_request_id, raise_error
+from pythia_bento.streams import Outputs
 
 
 class Completion:

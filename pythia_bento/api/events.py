@@ -9,7 +9,7 @@ import orjson
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from pythia_bento.engine_thread import AsyncStream
+from pythia_bento.streams import AsyncStream
 
 
 class EventStream(StreamingResponse):

@@ -16,9 +16,9 @@ from pythia_bento.calls import Call, current_call, working_for
 from pythia_bento.engine.params import SequenceOutput
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import validate
-from pythia_bento.engine_thread import AsyncStream
 from pythia_bento.errors import PythiaError
 from pythia_bento.runner import PythiaRunner, new_request_id, raise_error, score_request
+from pythia_bento.streams import AsyncStream
 
 
 async def generate(

@@ -65,3 +65,8 @@ def splits(rows: int, max_tiles: int) -> int:
     """Programs that share the context of one sequence and head, for ``rows`` = both together."""
     wanted = max(1, 256 // rows)
     return min(1 << (wanted.bit_length() - 1), max_tiles)
+
+
+def grid(rows: int, tokens: int, tile: Tile) -> tuple[int]:
+    """One program for each tile of a product."""
+    return (-(-rows // tile.rows) * -(-tokens // tile.tokens),)
