@@ -26,7 +26,7 @@ from bench.random_model import model_config
 from bench.sweep import Rig, time_graph
 from pythia_bento.model.kernels.cuda import prefill_source as source
 from pythia_bento.model.kernels.cuda.prefill_product import PrefillProducts
-from pythia_bento.model.kernels.cuda.program import compiled
+from pythia_bento.model.kernels.cuda.program import Source, compiled
 from pythia_bento.model.kernels.triton import tiles
 from pythia_bento.model.kernels.triton.packing import CHUNKS
 
@@ -48,7 +48,7 @@ def compile_one(job: tuple[str, Variant, int]) -> None:
     name, cluster, width, checked = variant
     constants = source.constants_for(model_config(model), width, shared, cluster, checked=checked)
     header = {"multiply.cuh": source.multiply_header(width)}
-    compiled(source.SOURCES[name], constants, "sm_90a", header)
+    compiled(Source(source.SOURCES[name], constants, header), "sm_90a")
 
 
 class Products:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.random_model import SIZES, model_config
-from pythia_bento.model.kernels.cuda.program import compiled
+from pythia_bento.model.kernels.cuda.program import Source, compiled
 from pythia_bento.model.kernels.cuda.source import BATCHES, SOURCE, constants_for, fits
 
 HOPPER = (132, 232_448)  # multiprocessors, bytes of shared memory that a block may have
@@ -26,25 +26,25 @@ def largest(name: str) -> int:
 @pytest.mark.parametrize("name", ["pythia-14m", "pythia-160m", "pythia-1b", "pythia-2.8b"])
 def test_it_compiles(name: str, cache: Path) -> None:
     constants = constants_for(model_config(name), largest(name), *HOPPER)
-    binary = compiled(SOURCE, constants, "sm_90a")
+    binary = compiled(Source(SOURCE, constants), "sm_90a")
     assert binary.startswith(b"\x7fELF")
     [kept] = cache.iterdir()
     assert kept.read_bytes() == binary
     kept.write_bytes(b"kept")
-    assert compiled(SOURCE, constants, "sm_90a") == b"kept"
+    assert compiled(Source(SOURCE, constants), "sm_90a") == b"kept"
 
 
 def test_what_does_not_compile_says_why(tmp_path: Path) -> None:
     source = tmp_path / "wrong.cu"
     source.write_text("no kernel")
     with pytest.raises(RuntimeError, match=r"wrong\.cu does not compile: .*error"):
-        compiled(source, {}, "sm_90a")
+        compiled(Source(source, {}), "sm_90a")
 
 
 def test_a_device_with_too_little_memory_is_refused() -> None:
     constants = constants_for(model_config("pythia-1b"), 8, 132, 48_000)
     with pytest.raises(RuntimeError, match="room for the weights"):
-        compiled(SOURCE, constants, "sm_90a")
+        compiled(Source(SOURCE, constants), "sm_90a")
 
 
 def test_every_size_decodes_one_sequence_so() -> None:

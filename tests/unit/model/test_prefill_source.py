@@ -16,7 +16,7 @@ from pythia_bento.model.kernels.cuda.prefill_source import (
     multiply_header,
     parts,
 )
-from pythia_bento.model.kernels.cuda.program import compiled
+from pythia_bento.model.kernels.cuda.program import Source, compiled
 
 SHARED = 232_448  # bytes of shared memory that a block of an H200 may have
 
@@ -31,7 +31,7 @@ def binary(name: str, model: str, width: int, *, checked: bool = False) -> bytes
     cluster = min(TILES[name][width], largest_cluster(config))
     constants = constants_for(config, width, SHARED, cluster, checked=checked)
     headers = {"multiply.cuh": multiply_header(width)}
-    return compiled(SOURCES[name], constants, "sm_90a", headers)
+    return compiled(Source(SOURCES[name], constants, headers), "sm_90a")
 
 
 @pytest.mark.parametrize("model", ["pythia-14m", "pythia-160m", "pythia-1b", "pythia-12b"])

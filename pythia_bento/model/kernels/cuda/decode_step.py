@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pythia_bento.model.kernels.cuda.program import Kernel
+from pythia_bento.model.kernels.cuda.program import Kernel, Source, build
 from pythia_bento.model.kernels.cuda.source import BATCHES, ROWS, SOURCE, constants_for, fits
 from pythia_bento.model.kernels.triton.kernels import TritonKernels, TritonKVCache
 from pythia_bento.model.kernels.triton.launch import AttentionScratch
@@ -56,7 +56,11 @@ class DecodeStep:
         self._blocks = device.multi_processor_count
         self._shared = int(device.shared_memory_per_block_optin)  # type: ignore[attr-defined]
         wanted = [b for b in BATCHES if b <= max_batch and fits(self._config, b)]
-        self._kernels = {batch: self._compile(batch) for batch in wanted}
+        binaries = build([self._source(batch) for batch in wanted])
+        self._kernels = {
+            batch: Kernel(binary, "decode_step", self._shared)
+            for batch, binary in zip(wanted, binaries, strict=True)
+        }
         self._layers = _device_array(
             [self._layer(cache, i, layer) for i, layer in enumerate(layers)], kernels.device
         )
@@ -92,9 +96,8 @@ class DecodeStep:
         step = _Step(*(tensor.data_ptr() for tensor in tensors), self._config.norm_eps)
         self._kernels[len(x)].launch_together(self._blocks, THREADS, step)
 
-    def _compile(self, batch: int) -> Kernel:
-        constants = constants_for(self._config, batch, self._blocks, self._shared)
-        return Kernel(SOURCE, "decode_step", constants, self._shared)
+    def _source(self, batch: int) -> Source:
+        return Source(SOURCE, constants_for(self._config, batch, self._blocks, self._shared))
 
     def _layer(self, cache: TritonKVCache, index: int, layer: TritonLayer) -> _Layer:
         tensors = [

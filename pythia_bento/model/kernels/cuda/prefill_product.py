@@ -19,7 +19,7 @@ from pythia_bento.model.kernels.cuda.prefill_source import (
     multiply_header,
     parts,
 )
-from pythia_bento.model.kernels.cuda.program import Kernel
+from pythia_bento.model.kernels.cuda.program import Kernel, Source, build
 from pythia_bento.model.kernels.cuda.tensor_map import tensor_map
 from pythia_bento.model.kernels.triton.packing import TritonLayer
 
@@ -52,15 +52,17 @@ class PrefillProducts:
             for name, widths in tiles.items()
             for width, cluster in widths.items()
         }
-        self._kernels = {
-            (name, width): Kernel(
+        sources = [
+            Source(
                 SOURCES[name],
-                name,
                 constants_for(config, width, shared, cluster, checked=checked),
-                shared,
                 {"multiply.cuh": multiply_header(width)},
             )
             for (name, width), cluster in self._clusters.items()
+        ]
+        self._kernels = {
+            (name, width): Kernel(binary, name, shared)
+            for (name, width), binary in zip(self._clusters, build(sources), strict=True)
         }
 
     def first(

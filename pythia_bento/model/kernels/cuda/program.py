@@ -9,30 +9,23 @@ import ctypes
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from cuda.bindings import driver, nvrtc
+
+from pythia_bento.processors import usable_cores
 
 
 class Kernel:
     """One ``extern "C"`` kernel whose parameter is one structure, passed by value."""
 
-    def __init__(
-        self,
-        source: Path,
-        name: str,
-        constants: Mapping[str, int],
-        shared_bytes: int,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Compile with ``constants`` as macros, and ``headers`` beside those of the folder.
-
-        Raises RuntimeError with the compiler's words.
-        """
-        binary = compiled(source, constants, _architecture(), headers)
+    def __init__(self, binary: bytes, name: str, shared_bytes: int) -> None:
+        """Load what ``build`` made; raises RuntimeError where the device refuses it."""
         torch.zeros(1, device="cuda")  # the driver wants a context, which torch makes when it must
         self._module = _check(driver.cuModuleLoadData(binary))
         self._function = _check(driver.cuModuleGetFunction(self._module, name.encode()))
@@ -64,31 +57,40 @@ class Kernel:
         )
 
 
-def _architecture() -> str:
+class Source(NamedTuple):
+    """What is compiled: ``constants`` are macros, ``headers`` join those of the file's folder."""
+
+    path: Path
+    constants: Mapping[str, int]
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+def build(sources: Sequence[Source]) -> list[bytes]:
+    """Machine code of each for the device at hand, compiled side by side.
+
+    Raises RuntimeError with the compiler's words.
+    """
     major, minor = torch.cuda.get_device_capability()
-    return f"sm_{major}{minor}" + ("a" if major == 9 else "")
+    architecture = f"sm_{major}{minor}" + ("a" if major == 9 else "")
+    with ThreadPoolExecutor(max(1, min(len(sources), usable_cores()))) as threads:
+        return list(threads.map(lambda source: compiled(source, architecture), sources))
 
 
-def compiled(
-    source: Path,
-    constants: Mapping[str, int],
-    architecture: str,
-    headers: Mapping[str, str] | None = None,
-) -> bytes:
+def compiled(source: Source, architecture: str) -> bytes:
     """Machine code, from the user's cache directory where it was compiled before. Needs no GPU."""
     options = [f"--gpu-architecture={architecture}", "--std=c++17"]
-    options += [f"-D{name}={value}" for name, value in sorted(constants.items())]
-    paths = (source, *sorted(source.parent.glob("*.cuh")))
+    options += [f"-D{name}={value}" for name, value in sorted(source.constants.items())]
+    paths = (source.path, *sorted(source.path.parent.glob("*.cuh")))
     texts = {path.name: path.read_bytes() for path in paths}
-    texts |= {name: text.encode() for name, text in (headers or {}).items()}
+    texts |= {name: text.encode() for name, text in source.headers.items()}
     _, *version = nvrtc.nvrtcVersion()
     key = hashlib.sha256(repr((texts, options, version)).encode()).hexdigest()
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = root / "pythia-bento" / f"{source.stem}-{key[:16]}.cubin"
+    path = root / "pythia-bento" / f"{source.path.stem}-{key[:16]}.cubin"
     try:
         return path.read_bytes()
     except OSError:
-        binary = _compile(source.name, texts, options)
+        binary = _compile(source.path.name, texts, options)
     _keep(path, binary)
     return binary
 
