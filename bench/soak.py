@@ -60,6 +60,8 @@ class Sample:
 
 def main() -> None:
     options = _options()
+    if options.plot:
+        import bench.soak_plot  # needs matplotlib: better missed now than in half an hour
     settings = {
         "PYTHIA_MODEL": options.model,
         "PYTHIA_MAX_QUEUE": str(options.queue),
@@ -74,9 +76,7 @@ def main() -> None:
     if options.out:
         Path(options.out).write_text(json.dumps(figures, indent=1) + "\n")
     if options.plot:
-        from bench.soak_plot import plot  # needs matplotlib
-
-        plot(figures, Path(options.plot))
+        bench.soak_plot.plot(figures, Path(options.plot))
     print(
         json.dumps(
             {k: v for k, v in figures.items() if k not in ("series", "answers_by_time")}, indent=1
