@@ -12,13 +12,13 @@ from pydantic import SecretStr
 
 from pythia_bento.api.access import AccessControl
 from pythia_bento.api.middleware import OPEN_PATHS
-from pythia_bento.keys import new_key
 from pythia_bento.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.unit.api.conftest import MAX_BODY, app_of
 from tests.unit.toy_runner import settled, toy_runner
 
-ALICE, CAROL = new_key(), new_key()
+# The same in all of pytest's processes: they name tests.
+ALICE, CAROL = (f"pb-{name:-<43}" for name in ("Alice", "Carol"))
 BODY = {"prompt": "a", "max_tokens": 2}
 
 
@@ -60,7 +60,7 @@ async def test_a_suspended_key_is_forbidden(client: httpx.AsyncClient) -> None:
     assert CAROL not in response.text
 
 
-@pytest.mark.parametrize("path", [*OPEN_PATHS, "/playground/playground.js"])
+@pytest.mark.parametrize("path", [*sorted(OPEN_PATHS), "/playground/playground.js"])
 async def test_pages_and_probes_are_open(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path, headers=bearer(""))
     assert response.status_code == 404  # none of them is part of this small application
