@@ -12,7 +12,7 @@ EVAL := .venv-eval
 K8S := .venv-k8s
 KERNELS := pythia_bento.model.kernels.cpu.build
 PORT ?= 3000
-WORKERS ?= 2
+WORKERS ?= 0
 export BENTOML_DO_NOT_TRACK := True
 
 # The interpreter for a new environment: python3.11 if there, else any of 3.10 to 3.13.
@@ -31,7 +31,7 @@ help:  ## this list
 serve: $(READY)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other settings as in the README
 	exec $(BIN)/bentoml serve --port $(PORT)
 
-test: $(READY) $(EVAL)/.ready  ## all tests that need no GPU, with coverage (ARGS=... goes to pytest; WORKERS=2)
+test: $(READY) $(EVAL)/.ready  ## all tests that need no GPU, with coverage (ARGS=... goes to pytest; WORKERS=2 for two processes)
 	$(BIN)/pytest -m "not gpu" -n $(WORKERS) --dist loadfile --cov --cov-report=term $(ARGS)
 
 test-gpu: $(READY)  ## the tests that need a CUDA device

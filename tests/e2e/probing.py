@@ -19,6 +19,11 @@ PATIENCE = 60  # seconds; a probe that is not answered at all is no answer
 HEALTHY = {"livez": [200], "readyz": [200], "grpc": ["SERVING"]}
 DIES = {"livez": [200, 503], "readyz": [200, 503], "grpc": ["SERVING", "NOT_SERVING"]}
 DEAD = {name: answers[1:] for name, answers in DIES.items()}
+LEAVES = {  # its port is closed before anybody asks again
+    "livez": [200, None],
+    "readyz": [200, None],
+    "grpc": ["SERVING", "NOT_SERVING", None],
+}
 ENDS = {  # lives, but takes nothing more, and is gone
     "livez": [200, None],
     "readyz": [200, 503, None],
@@ -27,10 +32,11 @@ ENDS = {  # lives, but takes nothing more, and is gone
 
 
 @contextlib.contextmanager
-def probing(server: Server, expected: dict[str, list[Any]] = HEALTHY) -> Iterator[None]:
+def probing(server: Server, *expected: dict[str, list[Any]]) -> Iterator[None]:
     """Ask all probes before, all the time, and once more after; None is no answer.
 
-    ``expected`` are each one's answers without repetitions: which ones, and in which order.
+    ``expected`` are each one's answers without repetitions, which ones and in which order, or
+    several ways that are right; HEALTHY unless given.
     """
     probes = _Probes(server)
     probes.ask()
@@ -42,7 +48,7 @@ def probing(server: Server, expected: dict[str, list[Any]] = HEALTHY) -> Iterato
         probes.is_over.set()
         thread.join()
     probes.ask()
-    assert probes.answers == expected
+    assert probes.answers in (expected or (HEALTHY,)), probes.answers
 
 
 def told(server: Server, probe: str) -> str:
