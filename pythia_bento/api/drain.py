@@ -47,19 +47,23 @@ class Drain:
             config.timeout_graceful_shutdown = LAST_SECONDS
         signal.signal(signal.SIGTERM, self._on_signal)
 
-    def _on_signal(self, _: int, __: FrameType | None) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._begin)
-
-    def _begin(self) -> None:
-        assert self._loop is not None
-        if self.has_begun:
-            self._end()  # whoever asks twice is in a hurry
+    def begin(self) -> None:
+        """Say no longer ready, and end when all is answered; harmless when repeated."""
+        if self._loop is None or self.has_begun:
             return
         self.has_begun = True
         logger.info("shutting down: no longer ready")
         self._on_begin()
         self._loop.call_later(self._seconds, self._close)
+
+    def _on_signal(self, _: int, __: FrameType | None) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._asked)
+
+    def _asked(self) -> None:
+        if self.has_begun:
+            self._end()  # whoever asks twice is in a hurry
+        self.begin()
 
     def _close(self) -> None:
         loop = self._loop

@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # requests are served. Python's default of 5 ms is half the time of what it queued there.
 SWITCH_SECONDS = 0.0005
 PR_SET_PDEATHSIG = 1
+SUPERVISOR_DIED = signal.SIGUSR2
 
 
 class Worker:
@@ -56,7 +57,7 @@ class Worker:
             _give_up(error.message)
         self._runner.end_hangs()
         self._drain.install(self._is_draining)
-        _end_with_supervisor()
+        _when_supervisor_dies(self._drain.begin)
         limit_silence(self._settings.client_timeout)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
@@ -114,16 +115,19 @@ class Worker:
         await self._grpc.start()
 
 
-def _end_with_supervisor() -> None:
-    """Drain when it is killed: nobody could end us or say how we are, and we hold its ports.
+def _when_supervisor_dies(drain: Callable[[], None]) -> None:
+    """Nobody could end us then or say how we are, and we hold its ports.
 
-    Called in the main thread, which is the one that the supervisor started. Linux only.
+    Called in the main thread, which is the one that the supervisor started. Linux only. Not by
+    SIGTERM: the kernel may send this signal once for each thread that the supervisor had, as they
+    die one by one, and SIGTERM sent twice means to end at once.
     """
     if bentoml.server_context.worker_index and sys.platform == "linux":
+        asyncio.get_running_loop().add_signal_handler(SUPERVISOR_DIED, drain)
         supervisor = os.getppid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SUPERVISOR_DIED)
         if os.getppid() != supervisor:  # it has ended meanwhile
-            os.kill(os.getpid(), signal.SIGTERM)
+            drain()
 
 
 def _give_up(message: str) -> NoReturn:

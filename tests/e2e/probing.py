@@ -19,11 +19,6 @@ PATIENCE = 60  # seconds; a probe that is not answered at all is no answer
 HEALTHY = {"livez": [200], "readyz": [200], "grpc": ["SERVING"]}
 DIES = {"livez": [200, 503], "readyz": [200, 503], "grpc": ["SERVING", "NOT_SERVING"]}
 DEAD = {name: answers[1:] for name, answers in DIES.items()}
-LEAVES = {  # its port is closed before anybody asks again
-    "livez": [200, None],
-    "readyz": [200, None],
-    "grpc": ["SERVING", "NOT_SERVING", None],
-}
 ENDS = {  # lives, but takes nothing more, and is gone
     "livez": [200, None],
     "readyz": [200, 503, None],
@@ -32,11 +27,10 @@ ENDS = {  # lives, but takes nothing more, and is gone
 
 
 @contextlib.contextmanager
-def probing(server: Server, *expected: dict[str, list[Any]]) -> Iterator[None]:
+def probing(server: Server, expected: dict[str, list[Any]] = HEALTHY) -> Iterator[None]:
     """Ask all probes before, all the time, and once more after; None is no answer.
 
-    ``expected`` are each one's answers without repetitions, which ones and in which order, or
-    several ways that are right; HEALTHY unless given.
+    ``expected`` are each one's answers without repetitions, which ones and in which order.
     """
     probes = _Probes(server)
     probes.ask()
@@ -48,7 +42,7 @@ def probing(server: Server, *expected: dict[str, list[Any]]) -> Iterator[None]:
         probes.is_over.set()
         thread.join()
     probes.ask()
-    assert probes.answers in (expected or (HEALTHY,)), probes.answers
+    assert probes.answers == expected
 
 
 def told(server: Server, probe: str) -> str:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.e2e.faulty import all_of, choices, failure, faulty, is_up, running, until, worker
-from tests.e2e.probing import DEAD, DIES, ENDS, HEALTHY, LEAVES, probing, told
+from tests.e2e.probing import DEAD, DIES, ENDS, HEALTHY, probing, told
 from tests.e2e.serving import Server, serve
 
 ROOM = "24m"  # of a disk
@@ -93,7 +93,7 @@ async def test_sigkill_of_the_worker_and_of_everything(home: Path, tmp_path: Pat
 async def _supervisor_alone_killed(server: Server, place: Path) -> None:
     """The worker answers what is open and follows, rather than hold the ports for ever."""
     (place / "slow").write_text("0.03")
-    with probing(server, ENDS, LEAVES):
+    with probing(server, ENDS):
         load = asyncio.create_task(all_of(server, 3, max_tokens=120))
         await running(server, 3)
         process = worker(server)

@@ -2,12 +2,13 @@
 //
 // Workers spin for a short while after each loop, because the next one comes within microseconds
 // while a forward pass runs, and sleep when it does not. Tasks are handed out one by one: which
-// thread runs which task never changes a result.
+// thread runs which task never changes a result. A loop waits for the workers that took one of its
+// tasks and for no other: one whose core is busy with something else delays nobody.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
-#include <functional>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -45,12 +46,11 @@ class Pool {
     }
     call_ = [](const void* b, int task) { (*static_cast<const Body*>(b))(task); };
     body_ = &body;
-    tasks_ = tasks;
-    next_.store(0, std::memory_order_relaxed);
-    busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+    done_.store(0, std::memory_order_relaxed);
+    tickets_.store(static_cast<uint64_t>(tasks) << 32, std::memory_order_release);
     announce();
     drain();
-    for (int spins = 0; busy_.load(std::memory_order_acquire) != 0; spins++)
+    for (int spins = 0; done_.load(std::memory_order_acquire) != tasks; spins++)
       spins < 20000 ? relax() : (void)sched_yield();
   }
 
@@ -62,30 +62,38 @@ class Pool {
     wake_.notify_all();
   }
 
+  // Whoever holds a ticket below the number of tasks keeps its loop open: what the loop consists of
+  // is written only while there is no such ticket. A worker that comes late gets one too high.
   void drain() {
-    for (int task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;)
-      call_(body_, task);
+    int done = 0;
+    for (;; done++) {
+      uint64_t ticket = tickets_.fetch_add(1, std::memory_order_acq_rel);
+      uint32_t task = static_cast<uint32_t>(ticket);
+      if (task >= ticket >> 32) break;
+      call_(body_, static_cast<int>(task));
+    }
+    if (done) done_.fetch_add(done, std::memory_order_acq_rel);
   }
 
-  void await(unsigned seen) {
+  // Returns the number of the loop that is open or was opened last, once that is not `seen`.
+  unsigned await(unsigned seen) {
+    unsigned now;
     for (int spins = 0; spins < 4000; spins++) {
-      if (loop_.load(std::memory_order_acquire) != seen) return;
+      if ((now = loop_.load(std::memory_order_acquire)) != seen) return now;
       relax();
     }
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
-    wake_.wait(lock, [&] { return loop_.load(std::memory_order_seq_cst) != seen; });
+    wake_.wait(lock, [&] { return (now = loop_.load(std::memory_order_seq_cst)) != seen; });
     sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+    return now;
   }
 
   void work() {
     for (unsigned seen = 0;;) {
-      await(seen);
-      // Every worker takes part in every loop, so the counter moved by exactly one.
-      seen++;
+      seen = await(seen);
       if (stop_) return;
       drain();
-      busy_.fetch_sub(1, std::memory_order_acq_rel);
     }
   }
 
@@ -93,9 +101,9 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::atomic<unsigned> loop_{0};
-  std::atomic<int> sleepers_{0}, next_{0}, busy_{0};
+  std::atomic<int> sleepers_{0}, done_{0};
+  std::atomic<uint64_t> tickets_{0};  // upper half: tasks of the loop; lower half: the next of them
   std::atomic<bool> stop_{false};
-  int tasks_ = 0;
   const void* body_ = nullptr;
   void (*call_)(const void*, int) = nullptr;
 };
