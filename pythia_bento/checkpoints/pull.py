@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
-import bitsandbytes
 import filelock
 from huggingface_hub import constants
 from safetensors import SafetensorError
@@ -111,7 +111,7 @@ def _pull(
         quantization=quantization,
         source_files=source_files,
         files={path.name: store.describe(path) for path in sorted(prepared.iterdir())},
-        versions={"bitsandbytes": bitsandbytes.__version__, "pythia-bento": __version__},
+        versions={"torch": version("torch"), "pythia-bento": __version__},
         same_weights=same_weights(name, commit),
     )
     if pin:
@@ -147,7 +147,7 @@ def _prepare(
         save_int8(
             weights, sources, target, lambda done, total: on_progress("quantising", done, total)
         )
-        return f"int8 by row, by bitsandbytes {bitsandbytes.__version__}"
+        return "int8 by row, quantised as bitsandbytes does it"
     target.mkdir(parents=True)
     for name in files:
         shutil.copyfile(sources / name, target / name)  # maybe out of the library's cache

@@ -53,7 +53,7 @@ def test_stored_model_has_tag_labels_and_provenance(
     assert (origin.repository, origin.commit, origin.revision) == (REPO, commit, "step3000")
     assert origin.source_files[WEIGHTS].sha256 == sha256(sources / "a" / WEIGHTS)
     assert origin.files[WEIGHTS].sha256 == sha256(Path(model.path_of(WEIGHTS)))
-    assert set(origin.versions) == {"bitsandbytes", "pythia-bento"}
+    assert set(origin.versions) == {"torch", "pythia-bento"}
     assert bentoml.models.get("pythia-14m-int8").tag == model.tag  # the latest
 
 

@@ -42,7 +42,7 @@ def test_the_packaged_checkpoint_opens() -> None:
     assert checkpoint.revision == main.step
     assert checkpoint.commit == main.commit
     assert checkpoint.files == {name: sha256(checkpoint.path / name) for name in main.files}
-    assert "quantised at load by bitsandbytes" in checkpoint.quantization
+    assert "quantised at load as bitsandbytes does it" in checkpoint.quantization
     tokenizer = tokenizers.Tokenizer.from_file(str(checkpoint.tokenizer_path))
     assert tokenizer.get_vocab_size() <= checkpoint.config.vocab_size
     assert checkpoint.source.embedding().shape[0] == checkpoint.config.vocab_size
