@@ -113,8 +113,11 @@ def check_events(document: dict[str, Any], schema: dict[str, Any], text: str) ->
     assert data[-1] == "[DONE]" and len(data) > 1
     done, event = schema["properties"]["data"]["anyOf"]
     assert done == {"const": data.pop()}
-    texts = []
-    for text in data:
-        check(document, event["contentSchema"], part := json.loads(text))
-        texts += [delta["text"] for delta in part.get("deltas") or part["choices"]]
-    assert "".join(texts)
+    parts = [json.loads(text) for text in data]
+    for part in parts:
+        check(document, event["contentSchema"], part)
+    pieces = [piece for part in parts for piece in part.get("deltas") or part["choices"]]
+    assert "".join(piece["text"] for piece in pieces)
+    if summary := parts[-1].get("summary"):
+        count = sum(len(piece["token_ids"]) for piece in pieces)
+        assert count == summary["num_completion_tokens"] > 0
