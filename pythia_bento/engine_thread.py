@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from pythia_bento.engine.params import Request, SequenceOutput
 from pythia_bento.errors import EngineUnavailable, PythiaError
-from pythia_bento.gate import Gate, Load, load_of, share_of
+from pythia_bento.gate import LEAST, Gate, Load, load_of, share_of
 from pythia_bento.request_watch import RequestWatch
 from pythia_bento.streams import AsyncStream, Outputs, Stream, failure
 
@@ -94,6 +94,11 @@ class EngineThread:
                 )
                 self._orders.append(partial(self._add, request))
             self._notify()
+
+    def check_room(self) -> None:
+        """Raises Overloaded while ``submit`` would refuse whatever it is given."""
+        with self._wake:
+            self._gate.check(LEAST)
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """End requests before the next step; unknown ids are ignored."""

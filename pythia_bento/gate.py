@@ -27,6 +27,10 @@ class Load:
         return Load(self.sequences * count, self.tokens * count)
 
 
+LEAST = Load(1, 1)
+"""What any request asks."""
+
+
 def share_of(request: Request) -> Load:
     """One continuation's part of a request."""
     return Load(1, len(request.prompt) + request.params.max_tokens)
@@ -47,6 +51,11 @@ class Gate:
 
     def enter(self, load: Load) -> None:
         """Raises Overloaded with the seconds until there is room, at the rate of late."""
+        self.check(load)
+        self._now += load
+
+    def check(self, load: Load) -> None:
+        """What ``enter`` raises, without entering."""
         after = self._now + load
         # An idle engine takes a request of any size, or a large one could never be served.
         if self._now.sequences:
@@ -58,7 +67,6 @@ class Gate:
                         f"would pass its limit of {most}; try again later",
                         retry_after=_seconds(getattr(after, what) - most, rate.per_second()),
                     )
-        self._now = after
 
     def leave(self, load: Load) -> None:
         """So much has ended."""

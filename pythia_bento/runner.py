@@ -168,6 +168,10 @@ class PythiaRunner:
             param="model",
         )
 
+    def check_room(self) -> None:
+        """Raises Overloaded while no request at all would be taken, however small."""
+        self._thread.check_room()
+
     async def encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """Token ids of a prompt; raises InvalidRequest on lone surrogates."""
         if not isinstance(prompt, str):

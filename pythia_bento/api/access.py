@@ -6,7 +6,7 @@ import hmac
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -46,6 +46,8 @@ class AccessControl:
         concurrent_requests: int | None = None,
     ) -> None:
         self.door = Door()
+        self.check_room: Callable[[], None] = lambda: None
+        """Raises Overloaded while the engine takes nothing; set by whoever has the engine."""
         self._keys = keys
         names = ["anyone"] if keys is None else [key.name for key in keys]
         self._quotas = {name: _Quota(requests_per_minute, concurrent_requests) for name in names}
@@ -60,14 +62,17 @@ class AccessControl:
         )
 
     @contextmanager
-    def enter(self, authorization: str | None) -> Iterator[Caller]:
+    def enter(self, authorization: str | None, *, generates: bool = False) -> Iterator[Caller]:
         """Hold a place among the caller's concurrent requests until the context ends.
 
         ``authorization`` is the value of the header or metadata of that name, ``Bearer <key>``.
+        What ``generates`` is refused here while the engine is full, before anybody reads it.
         Raises Unauthenticated, PermissionDenied, Overloaded or EngineUnavailable.
         """
         caller = self._identify(authorization)
         with self.door.passage(), self._quotas[caller.name].place(), as_caller(caller.name):
+            if generates:
+                self.check_room()
             yield caller
 
     def _identify(self, authorization: str | None) -> Caller:

@@ -22,6 +22,8 @@ OPEN_PATHS = frozenset(
     ("/", "/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json", "/playground")
 )
 OPEN_FOLDERS = ("/playground/", "/static_content/")
+# Refused as a whole while the engine is full. Scores are refused one by one, in their answer.
+GENERATING = frozenset(("/generate", "/v1/completions"))
 
 
 class AccessMiddleware:
@@ -38,7 +40,8 @@ class AccessMiddleware:
         with ExitStack() as stack:
             try:
                 key = Headers(scope=scope).get("authorization")
-                note_caller(stack.enter_context(self.access.enter(key)))
+                entry = self.access.enter(key, generates=scope["path"] in GENERATING)
+                note_caller(stack.enter_context(entry))
             except PythiaError as error:
                 return await error_response(error)(scope, receive, send)
             await self.app(scope, receive, send)

@@ -55,6 +55,7 @@ class Worker:
             await self._start_grpc(self._runner)
         except PythiaError as error:
             _give_up(error.message)
+        self._access.check_room = self._runner.check_room
         self._runner.end_hangs()
         self._drain.install(self._is_draining)
         _when_supervisor_dies(self._drain.begin)

@@ -6,7 +6,7 @@ import pytest
 
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.errors import Overloaded
-from pythia_bento.gate import Gate, Load, load_of, share_of
+from pythia_bento.gate import LEAST, Gate, Load, load_of, share_of
 from pythia_bento.rate import Rate
 
 
@@ -31,6 +31,18 @@ def test_both_limits_hold(load: Load, words: str) -> None:
     gate.enter(Load(1, 10))
     gate.leave(Load(10, 100))
     gate.enter(Load(10, 100))
+
+
+def test_a_check_enters_nothing() -> None:
+    gate = Gate(Load(2, 100))
+    gate.enter(Load(1, 10))
+    for _ in range(3):
+        gate.check(LEAST)
+    gate.enter(Load(1, 10))
+    with pytest.raises(Overloaded, match="2 sequences to work on, and 1 more"):
+        gate.check(LEAST)
+    gate.leave(Load(1, 10))
+    gate.check(LEAST)
 
 
 def test_an_idle_engine_takes_a_request_of_any_size() -> None:

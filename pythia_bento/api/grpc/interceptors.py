@@ -35,6 +35,8 @@ from pythia_bento.errors import InvalidRequest, PythiaError
 REQUEST_ID = "x-request-id"
 OURS = ("/pythia.v1.Pythia/", "/bentoml.grpc.v1.BentoService/")
 
+GENERATE = "/pythia.v1.Pythia/Generate"  # refused unread while the engine is full
+
 logger = logging.getLogger(__name__)
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -203,7 +205,8 @@ class ApiKeys(Layer):
         """See Layer."""
 
         async def run(call: Call, data: bytes) -> Any:
-            with self._access.enter(call.text("authorization")) as caller:
+            generates = call.method == GENERATE
+            with self._access.enter(call.text("authorization"), generates=generates) as caller:
                 note_caller(caller)
                 return await inner(call, data)
 

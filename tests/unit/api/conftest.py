@@ -51,4 +51,7 @@ def app_of(runner: PythiaRunner | None, access: AccessControl | None = None) -> 
     v1, root = openai.create_app(), tokenizer_routes.create_app()
     v1.state.runner = root.state.runner = runner
     whole = Starlette(routes=[PassiveMount("/v1", v1), PassiveMount("/", root)])
-    return AccessMiddleware(RequestMiddleware(whole, MAX_BODY, 60), access or AccessControl(None))
+    access = access or AccessControl(None)
+    if runner is not None:
+        access.check_room = runner.check_room
+    return AccessMiddleware(RequestMiddleware(whole, MAX_BODY, 60), access)

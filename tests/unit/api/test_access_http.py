@@ -94,3 +94,20 @@ async def test_a_place_is_held_to_the_last_byte(stream: bool) -> None:
             assert (await first).status_code == 200
             settled(runner)
             assert (await client.post("/v1/completions", json=BODY)).status_code == 200
+
+
+async def test_what_would_generate_is_refused_unread_while_the_engine_is_full() -> None:
+    long = {"prompt": "a", "max_tokens": 30, "ignore_eos": True, "n": 4}
+    with toy_runner(step_seconds=0.01, max_batch_size=2, max_queue=1) as runner:
+        async with http(runner) as client:
+            first = asyncio.create_task(client.post("/v1/completions", json=long))
+            while not runner.stats().running:
+                await asyncio.sleep(0.005)
+            refused = await client.post("/v1/completions", content=b"{")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
+            assert "4 sequences to work on, and 1 more" in refused.json()["error"]["message"]
+            assert int(refused.headers["retry-after"]) >= 1
+            assert (await client.post("/tokenize", json={"prompt": "a"})).status_code == 200
+            assert (await first).status_code == 200
+            settled(runner)
+            assert (await client.post("/v1/completions", content=b"{")).status_code == 400

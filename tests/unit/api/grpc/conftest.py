@@ -22,7 +22,9 @@ from tests.unit.toy_runner import toy_runner
 async def serving(runner: PythiaRunner, **settings: Any) -> AsyncIterator[GrpcServer]:
     """A server on a port of the system's choice, stopped at the end."""
     chosen = grpc_settings(**settings)
-    server = GrpcServer(runner, chosen, AccessControl.from_settings(chosen))
+    access = AccessControl.from_settings(chosen)
+    access.check_room = runner.check_room
+    server = GrpcServer(runner, chosen, access)
     await server.start()
     try:
         yield server

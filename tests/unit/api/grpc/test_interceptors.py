@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -36,6 +38,7 @@ async def test_a_line_of_log_for_each_call(stub: PythiaStub, caplog: Any) -> Non
     with pytest.raises(grpc.aio.AioRpcError):
         await stub.Generate(asked("")).read()
     await _to_the_end(stub.Generate(asked("the end", max_tokens=3, ignore_eos=True)))
+    await _until(lambda: len(caplog.records) == 3)
     first, second, third = [record.fields for record in caplog.records]
     assert first.pop("client").startswith(f"{HOST}:") and first.pop("duration_ms") > 0
     assert first == {
@@ -180,6 +183,31 @@ async def test_health_and_reflection_need_no_key(runner: PythiaRunner) -> None:
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         names = await _reflected(server.port)
         assert "pythia.v1.Pythia" in names
+
+
+async def test_what_would_generate_is_refused_unread_while_the_engine_is_full() -> None:
+    with toy_runner(step_seconds=0.01, max_batch_size=1, max_queue=0) as runner:
+        async with (
+            serving(runner) as server,
+            open_stub(server.port) as stub,
+            grpc.aio.insecure_channel(f"{HOST}:{server.port}") as channel,
+        ):
+            first = stub.Generate(asked("the end", max_tokens=30, ignore_eos=True))
+            await first.read()
+            refused = channel.unary_stream(GENERATE)(b"no message")
+            assert await _code(refused.read()) == "RESOURCE_EXHAUSTED"
+            assert (await stub.Tokenize(pb.TokenizeRequest(text="the end"))).ids
+            await _to_the_end(first)
+            again = channel.unary_stream(GENERATE)(b"no message")
+            assert await _code(again.read()) == "INVALID_ARGUMENT"
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    """What is written of a call comes after its answer."""
+    end = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.005)
 
 
 async def _to_the_end(call: Any) -> None:
