@@ -4,7 +4,10 @@ Starts ``bentoml serve``, sends mixed requests over HTTP and gRPC of which a fif
 and watches answers, memory, handles and KV blocks. Ends with status 1 when a request failed in a
 way that is not documented, when memory at the end is not within 3 % of its level after warm-up, or
 when a block is not given back. ``--loop open --rate 50`` sends 50 requests a second whatever
-becomes of them. ``--overload`` measures the best rate, then the rate under five times that load.
+becomes of them.
+
+``--overload`` measures the best rate, then the rate under five times that load. Readers and server
+have cores of their own then, or the readers would take from the server what it is measured by.
 
 ``--out FILE`` writes the figures as JSON; ``--plot FILE`` a picture (needs matplotlib:
 ``pip install pythia-bento[bench]``).
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import sys
 import time
@@ -67,12 +71,17 @@ def main() -> None:
         "PYTHIA_MAX_QUEUE": str(options.queue),
         "PYTHIA_MAX_BATCH_SIZE": str(options.batch),
     }
+    cores = _apart() if options.overload else None
     with serve(settings) as server:
+        if cores:
+            os.sched_setaffinity(0, cores["readers"])
         figures = asyncio.run(
             _overload(server, options) if options.overload else _soak(server, options)
         )
     figures = {"command": " ".join(["python -m bench.soak", *sys.argv[1:]])} | figures
     figures["machine"] = machine.describe()
+    if cores:
+        figures["cores"] = {who: len(own) for who, own in cores.items()}
     if options.out:
         Path(options.out).write_text(json.dumps(figures, indent=1) + "\n")
     if options.plot:
@@ -104,6 +113,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out")
     parser.add_argument("--plot")
     return parser.parse_args()
+
+
+def _apart() -> dict[str, set[int]] | None:
+    """One core for the readers, the others for the server that is started next, if there are two."""
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        return None
+    readers = {max(cores)}
+    os.sched_setaffinity(0, cores - readers)
+    return {"server": cores - readers, "readers": readers}
 
 
 async def _load(stack: AsyncExitStack, server: Server, cancelled: float) -> Load:
@@ -139,11 +158,7 @@ async def _soak(server: Server, options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def _overload(server: Server, options: argparse.Namespace) -> dict[str, Any]:
-    """The best rate of a closed loop beside the rate under five times that load.
-
-    The readers take processor time too, and on a small machine take it from the server: so also
-    the tokens for each second of the server's own.
-    """
+    """The best rate of a closed loop beside the rate under five times that load."""
     seconds = options.minutes * 60
     rows = []
     async with AsyncExitStack() as stack:
