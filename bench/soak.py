@@ -116,7 +116,7 @@ def _options() -> argparse.Namespace:
 
 
 def _apart() -> dict[str, set[int]] | None:
-    """One core for the readers, the others for the server that is started next, if there are two."""
+    """One core for the readers, the others for the server that is started next; None of one."""
     cores = os.sched_getaffinity(0)
     if len(cores) < 2:
         return None
