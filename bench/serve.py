@@ -2,8 +2,10 @@
 
 Measures the engine alone, then starts ``bentoml serve`` over the same checkpoint and sends the same
 load through HTTP: 64 clients, each asking for greedy answers one after another, without streaming
-and with. Clients run in processes of their own. pythia-1b and the like are random checkpoints,
-written once to the temporary directory; ``--model`` may also be whatever PYTHIA_MODEL may be.
+and with. Clients run in processes of their own; so does the engine of a service on a GPU, and
+``--one-process`` measures the service without that too. pythia-1b and the like are random
+checkpoints, written once to the temporary directory; ``--model`` may also be whatever PYTHIA_MODEL
+may be.
 
 At the end, what HTTP and gRPC add to a single small question (``bench.overhead``).
 
@@ -40,6 +42,7 @@ CACHE = Path(tempfile.gettempdir()) / "pythia-bento-bench"
 TARGETS = {"http": 0.8, "http-stream": 0.6}  # shares of the engine's tokens/s
 INSTANT = "bench.instant:Pythia"
 ENGINE = "engine alone"
+ONE_PROCESS = ", one process"
 
 
 def main() -> None:
@@ -52,12 +55,14 @@ def main() -> None:
     checkpoint = load_checkpoint(settings["PYTHIA_MODEL"])
     vocabulary = Tokenizer.from_file(checkpoint.tokenizer_path).num_tokens - 1
     shape = {"clients": load.clients, "prompt": load.prompt, "new": load.new}
-    with serve(settings, target) as server:
-        for transport in options.transports.split(","):
-            rows.append(_through(transport, server, options, load, vocabulary))
-            compare(rows)
-            _show(rows[-1])
-            gpu.write(options.out, rows, **shape)
+    for suffix, environment in _servers(options):
+        with serve(settings | environment, target) as server:
+            for transport in options.transports.split(","):
+                row = _through(transport, server, options, load, vocabulary)
+                rows.append(row | {"backend": transport + suffix})
+                compare(rows)
+                _show(rows[-1])
+                gpu.write(options.out, rows, **shape)
     if options.overhead_rounds:  # of a model so small that the transports are what takes the time
         single = overhead.run("bundled", options.overhead_rounds)
         print(overhead.table(single))
@@ -82,6 +87,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--overhead-rounds", type=int, default=overhead.ROUNDS, help="of bench.overhead; 0: none"
     )
+    parser.add_argument(
+        "--one-process", action="store_true", help="then again with the engine in the server's"
+    )
     parser.add_argument("--instant", action="store_true", help="a device that computes nothing")
     parser.add_argument("--out", default="bench/results/h200-serve.json")
     options = parser.parse_args()
@@ -103,6 +111,14 @@ def _settings(options: argparse.Namespace) -> dict[str, str]:
         "PYTHIA_DEVICE": options.device,
         "PYTHIA_MAX_BATCH_SIZE": most,
     }
+
+
+def _servers(options: argparse.Namespace) -> list[tuple[str, dict[str, str]]]:
+    """What each server is called beside its transport, and its settings."""
+    servers: list[tuple[str, dict[str, str]]] = [("", {})]
+    if options.one_process:
+        servers.append((ONE_PROCESS, {"PYTHIA_ENGINE_PROCESS": "false"}))
+    return servers
 
 
 def _engine(options: argparse.Namespace, settings: Mapping[str, str], load: Load) -> dict[str, Any]:
@@ -146,7 +162,7 @@ def compare(rows: list[dict[str, Any]]) -> None:
         if engine["decode_tokens_per_s"]:
             share = row["tokens_per_s"] / engine["decode_tokens_per_s"]
             row["share_of_decode"] = round(share, 3)
-        if (wanted := TARGETS.get(row["backend"])) is not None:
+        if (wanted := TARGETS.get(row["backend"].removesuffix(ONE_PROCESS))) is not None:
             row["target_share"] = wanted
             row["reached"] = row["share_of_engine"] >= wanted
 

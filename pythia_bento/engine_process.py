@@ -1,7 +1,8 @@
 """An engine in a process of its own, behind the methods of an engine that a thread can drive.
 
 Scheduling, sampling on the host and text then cost the serving process no turn of its interpreter;
-what comes back is one message a step. ``PYTHIA_ENGINE_PROCESS`` turns it on.
+what comes back is one message a step. A service on a GPU has it; ``PYTHIA_ENGINE_PROCESS`` says
+otherwise.
 """
 
 from __future__ import annotations

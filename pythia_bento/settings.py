@@ -40,8 +40,8 @@ class Settings(BaseSettings):
     kv_cache_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Size of the KV cache in GB (10^9 bytes); by default what the device can spare."""
 
-    engine_process: bool = False
-    """Whether the engine has a process of its own."""
+    engine_process: bool | None = None
+    """Whether the engine has a process of its own; by default in a service on a GPU."""
 
     max_queue: int = Field(1024, ge=0)
     """Sequences that may wait beyond those in a step; more are refused with status 429."""
@@ -131,6 +131,18 @@ def wants_gpu(settings: Settings) -> bool:
         return bool(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError:
         return False
+
+
+def for_service(settings: Settings) -> Settings:
+    """With what a service decides for itself where nobody did.
+
+    On a GPU the engine gets a process of its own: there the interpreter that serves is what limits
+    both (docs/gpu.md). Not so outside a service: a program may not expect that another process
+    imports its main module.
+    """
+    if settings.engine_process is not None:
+        return settings
+    return settings.model_copy(update={"engine_process": wants_gpu(settings)})
 
 
 def _sentence(error: ValidationError) -> str:

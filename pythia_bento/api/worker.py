@@ -23,7 +23,7 @@ from pythia_bento.api.metrics import engine_metrics
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.progress import ProgressBars
 from pythia_bento.runner import PythiaRunner
-from pythia_bento.settings import Settings
+from pythia_bento.settings import Settings, for_service
 
 if TYPE_CHECKING:
     from pythia_bento.api.grpc.server import GrpcServer
@@ -41,7 +41,7 @@ class Worker:
     def __init__(
         self, settings: Settings, access: AccessControl, apps: Sequence[Starlette]
     ) -> None:
-        self._settings, self._access, self._apps = settings, access, apps
+        self._settings, self._access, self._apps = for_service(settings), access, apps
         self._runner: PythiaRunner | None = None
         self._grpc: GrpcServer | None = None
         self._drain = Drain(access.door, settings.drain_seconds)

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from pythia_bento.settings import Settings, SettingsError, load_settings, wants_gpu
+from pythia_bento.settings import Settings, SettingsError, for_service, load_settings, wants_gpu
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -49,6 +50,21 @@ def test_gpu_is_wanted_only_where_one_could_be() -> None:
     assert wants_gpu(Settings(device="cuda"))
     assert not wants_gpu(Settings(device="cpu"))
     assert isinstance(wants_gpu(Settings(device="auto")), bool)
+
+
+@pytest.mark.parametrize(
+    ("said", "device", "found"),
+    [
+        (None, "cuda", True),
+        (None, "cpu", False),
+        (False, "cuda", False),
+        (True, "cpu", True),
+    ],
+)
+def test_a_service_on_a_gpu_gives_the_engine_a_process(
+    said: bool | None, device: Literal["cuda", "cpu"], found: bool
+) -> None:
+    assert for_service(Settings(device=device, engine_process=said)).engine_process is found
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
