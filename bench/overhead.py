@@ -40,7 +40,7 @@ from pythia_bento.settings import Settings
 ENGINE, GRPC, HTTP, NOOP = "engine", "grpc", "http", "no-op"
 GOAL_MS = 1.0  # gRPC over the engine's own time, unary
 PROMPT_TOKENS = 8
-ROUNDS, TURN = 400, 20
+ROUNDS, TURN = 400, 100
 
 Question = Callable[[list[int]], Awaitable[None]]
 
@@ -175,8 +175,9 @@ async def _by_turns(
 ) -> dict[str, list[float]]:
     """Seconds of each answer; prompts differ, so that no cache helps, and are the same for all.
 
-    A turn is some questions long: the engine's threads go on looking for work for a moment, and
-    should not do so while the server's engine answers.
+    Turns are long: the engine's threads go on looking for work for a moment, and the first ten or
+    so answers of a turn find the caches full of what the other process used (on two cores the first
+    takes half as long again, the tenth a twentieth).
     """
     seconds: dict[str, list[float]] = {name: [] for name in questions}
     numbers = random.Random(0)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from pythia_bento.bound import Bound
 
 if TYPE_CHECKING:
     from pythia_bento.request_watch import Watched
@@ -54,14 +54,9 @@ def current_call() -> Call | None:
     return _current.get()
 
 
-@contextmanager
-def working_for(call: Call | None) -> Iterator[None]:
+def working_for(call: Call | None) -> Bound[Call | None]:
     """``current_call`` inside."""
-    token = _current.set(call)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+    return Bound(_current, call)
 
 
 def new_call(request_id: str | None) -> Call:

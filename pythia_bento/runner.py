@@ -7,13 +7,13 @@ import difflib
 import functools
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from pythia_bento.bound import Bound
 from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
 from pythia_bento.engine.validate import check_ids, validate
 from pythia_bento.engine_thread import EngineThread
@@ -38,14 +38,9 @@ Answer = SequenceOutput  # all deltas of one continuation, joined
 _CALLER: ContextVar[str] = ContextVar("caller", default="anyone")
 
 
-@contextmanager
-def as_caller(name: str) -> Iterator[None]:
+def as_caller(name: str) -> Bound[str]:
     """Submit requests in the name of a caller: callers take turns when the engine is full."""
-    token = _CALLER.set(name)
-    try:
-        yield
-    finally:
-        _CALLER.reset(token)
+    return Bound(_CALLER, name)
 
 
 # Texts from here on are tokenised off the event loop: this many characters take about 1 ms.

@@ -70,10 +70,19 @@ class AccessControl:
         Raises Unauthenticated, PermissionDenied, Overloaded or EngineUnavailable.
         """
         caller = self._identify(authorization)
-        with self.door.passage(), self._quotas[caller.name].place(), as_caller(caller.name):
-            if generates:
-                self.check_room()
-            yield caller
+        quota = self._quotas[caller.name]
+        self.door.enter()
+        try:
+            quota.take()
+            try:
+                if generates:
+                    self.check_room()
+                with as_caller(caller.name):
+                    yield caller
+            finally:
+                quota.give_back()
+        finally:
+            self.door.leave()
 
     def _identify(self, authorization: str | None) -> Caller:
         if self._keys is None:
@@ -112,18 +121,17 @@ class _Quota:
         self._tokens = float(per_minute or 0)
         self._filled = time.monotonic()
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
+    def take(self) -> None:
         """Take a token and a place; raises Overloaded, which takes neither."""
         with self._lock:
             self._check_open()
             self._take_token()
             self._open += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open -= 1
+
+    def give_back(self) -> None:
+        """The place; the token is spent."""
+        with self._lock:
+            self._open -= 1
 
     def _check_open(self) -> None:
         if self._concurrent is not None and self._open >= self._concurrent:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from pythia_bento.errors import EngineUnavailable
 
@@ -17,17 +16,20 @@ class Door:
         self._inside = 0
         self._when_empty: Callable[[], object] | None = None
 
-    @contextmanager
-    def passage(self) -> Iterator[None]:
-        """Be inside until the context ends; raises EngineUnavailable once the door is closed."""
+    def enter(self) -> None:
+        """Be inside until ``leave``; raises EngineUnavailable once the door is closed."""
         with self._lock:
             if self._when_empty is not None:
                 raise EngineUnavailable("the server is shutting down")
             self._inside += 1
-        try:
-            yield
-        finally:
-            self._leave()
+
+    def leave(self) -> None:
+        """The last to leave a closed door says so."""
+        with self._lock:
+            self._inside -= 1
+            when_empty = None if self._inside else self._when_empty
+        if when_empty:
+            when_empty()
 
     def close(self, when_empty: Callable[[], object]) -> None:
         """Let nobody in; ``when_empty`` is called once all have left, perhaps at once."""
@@ -35,11 +37,4 @@ class Door:
             self._when_empty = when_empty
             is_empty = not self._inside
         if is_empty:
-            when_empty()
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            when_empty = None if self._inside else self._when_empty
-        if when_empty:
             when_empty()

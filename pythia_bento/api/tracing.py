@@ -7,7 +7,7 @@ costs nothing, and neither does a request that is not sampled.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bentoml._internal.utils import telemetry
@@ -41,19 +41,15 @@ class RequestSpans(asgi.OpenTelemetryMiddleware):
     def __init__(self, app: Any, **options: Any) -> None:
         provider = options.get("tracer_provider")
         self._calls = Calls(app, trace.get_tracer(__name__, tracer_provider=provider))
-        self._ids = _ids_of_uncollected(provider)
-        self._links = {field.lower().encode() for field in propagate.get_global_textmap().fields}
+        self._uncollected = Uncollected.of(provider)
         super().__init__(self._calls, **{"exclude_spans": ["receive", "send"], **options})
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request. One that nobody will ever see in a trace gets a number only."""
-        if self._ids is None or scope["type"] != "http" or self._is_linked(scope):
+        spans = self._uncollected
+        if scope["type"] != "http" or spans is None or spans.is_linked(_names(scope)):
             return await super().__call__(scope, receive, send)
-        span = _Uncollected(
-            trace.SpanContext(
-                self._ids.generate_trace_id(), self._ids.generate_span_id(), is_remote=False
-            )
-        )
+        span = spans.make()
         token = context.attach(trace.set_span_in_context(span))
         try:
             if self.server_request_hook is not None:
@@ -62,27 +58,49 @@ class RequestSpans(asgi.OpenTelemetryMiddleware):
         finally:
             context.detach(token)
 
-    def _is_linked(self, scope: Scope) -> bool:
-        """Whether the caller sent the number of its own trace."""
-        return any(name in self._links for name, _ in scope["headers"])
+
+def _names(scope: Scope) -> Iterator[str]:
+    return (name.decode("latin-1") for name, _ in scope["headers"])
 
 
-class _Uncollected(trace.NonRecordingSpan):
+class Uncollected:
+    """Makes the spans of calls whose traces begin here and are never collected.
+
+    They have numbers, for log lines, and nothing else.
+    """
+
+    def __init__(self, ids: IdGenerator) -> None:
+        self._ids = ids
+        self._links = {field.lower() for field in propagate.get_global_textmap().fields}
+
+    @classmethod
+    def of(cls, provider: Any) -> Uncollected | None:
+        """None where traces may be collected."""
+        if not isinstance(provider, TracerProvider):
+            return None
+        if not isinstance(provider.sampler, ParentBased):
+            return None
+        root = provider.sampler._root
+        is_never = isinstance(root, TraceIdRatioBased) and root.rate == 0.0
+        return cls(provider.id_generator) if is_never else None
+
+    def is_linked(self, names: Iterable[str]) -> bool:
+        """Whether the caller sent the number of its own trace, by the names of what it sent."""
+        return not self._links.isdisjoint(names)
+
+    def make(self) -> Span:
+        """A span with new numbers."""
+        numbers = self._ids.generate_trace_id(), self._ids.generate_span_id()
+        return _NumberedSpan(trace.SpanContext(*numbers, is_remote=False))
+
+
+class _NumberedSpan(trace.NonRecordingSpan):
     """A trace's number for log lines. BentoML records all that goes into spans nobody collects."""
 
     @property
     def context(self) -> trace.SpanContext:
         """As the SDK's spans have it: BentoML's hook reads the span's number."""
         return self.get_span_context()
-
-
-def _ids_of_uncollected(provider: Any) -> IdGenerator | None:
-    """Where traces that begin here are never collected, what makes their numbers."""
-    if not isinstance(provider, TracerProvider) or not isinstance(provider.sampler, ParentBased):
-        return None
-    root = provider.sampler._root
-    is_never = isinstance(root, TraceIdRatioBased) and root.rate == 0.0
-    return provider.id_generator if is_never else None
 
 
 class Calls:

@@ -12,6 +12,7 @@ from pythia_bento.engine.tokenizer import check_unicode
 from pythia_bento.errors import ContextLengthExceeded, InvalidRequest
 
 MAX_PRIORITY = 20  # either way; bounds how long the last of a queue waits for its turn
+_NUMBERS = (int, float)  # a union would be made anew for each look
 MAX_TOP_K = 2**31 - 1  # the kernels' integers; from the vocabulary's size on it is off
 
 
@@ -167,7 +168,7 @@ def _integer(field: str, value: Any, low: int, high: int | None = None) -> None:
 def _number(
     field: str, value: Any, low: float, high: float, also: str = "", subject: str | None = None
 ) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not low <= value <= high:
         raise InvalidRequest(
             f"{subject or field} must be {also}between {low:g} and {high:g}, not {_show(value)}",

@@ -20,14 +20,14 @@ from typing import Any, TypeAlias, cast
 
 import grpc
 from grpc.aio import AbortError, ServerInterceptor, ServicerContext
-from opentelemetry import propagate
-from opentelemetry.trace import SpanKind, Tracer, use_span
+from opentelemetry import context, propagate
+from opentelemetry.trace import SpanKind, Tracer, set_span_in_context, use_span
 
 from pythia_bento.api.access import AccessControl, note_caller
 from pythia_bento.api.access_log import log_call
 from pythia_bento.api.grpc.errors import grpc_status
 from pythia_bento.api.grpc.metrics import GrpcMetrics
-from pythia_bento.api.tracing import trace_call
+from pythia_bento.api.tracing import Uncollected, trace_call
 from pythia_bento.calls import Call as Known
 from pythia_bento.calls import current_call, new_call, working_for
 from pythia_bento.errors import InvalidRequest, PythiaError
@@ -110,12 +110,28 @@ class Interceptor(ServerInterceptor):
 class Tracing(Layer):
     """A span for each call, child of the span that the client names (W3C traceparent)."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, uncollected: Uncollected | None) -> None:
         self._tracer = tracer
+        self._uncollected = uncollected
 
     def over(self, inner: Run) -> Run:
         """See Layer."""
+        recorded, spans = self._recorded(inner), self._uncollected
+        if spans is None:
+            return recorded
 
+        async def run(call: Call, data: bytes) -> Any:
+            if spans.is_linked(call.metadata):
+                return await recorded(call, data)
+            token = context.attach(set_span_in_context(spans.make()))
+            try:
+                return await inner(call, data)
+            finally:
+                context.detach(token)
+
+        return run
+
+    def _recorded(self, inner: Run) -> Run:
         async def run(call: Call, data: bytes) -> Any:
             span = self._tracer.start_span(
                 call.method[1:],

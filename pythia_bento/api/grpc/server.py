@@ -21,6 +21,7 @@ from pythia_bento.api.grpc.generated.pythia_pb2_grpc import add_PythiaServicer_t
 from pythia_bento.api.grpc.interceptors import ApiKeys, Errors, Interceptor, Records, Tracing
 from pythia_bento.api.grpc.metrics import GrpcMetrics
 from pythia_bento.api.grpc.service import PythiaService
+from pythia_bento.api.tracing import Uncollected
 from pythia_bento.runner import PythiaRunner
 from pythia_bento.settings import Settings, SettingsError
 
@@ -44,8 +45,14 @@ class GrpcServer:
         self._settings = settings
         self._metrics = GrpcMetrics()
         tracer = trace.get_tracer(__name__, tracer_provider=tracer_provider)
+        layers = (
+            Tracing(tracer, Uncollected.of(tracer_provider)),
+            Records(self._metrics, tracer),
+            Errors(),
+            ApiKeys(access),
+        )
         self._server = grpc.aio.server(
-            interceptors=[_interceptor(tracer, self._metrics, access)], options=_options(settings)
+            interceptors=[Interceptor(layers)], options=_options(settings)
         )
         self._health = health.aio.HealthServicer()
         self._telling: asyncio.Task[None] | None = None  # that it is over
@@ -98,10 +105,6 @@ class GrpcServer:
                 loop.call_soon_threadsafe(self.say_not_serving)
 
         self._runner.ended.add_done_callback(ended)
-
-
-def _interceptor(tracer: trace.Tracer, metrics: GrpcMetrics, access: AccessControl) -> Interceptor:
-    return Interceptor((Tracing(tracer), Records(metrics, tracer), Errors(), ApiKeys(access)))
 
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:

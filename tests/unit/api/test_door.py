@@ -19,12 +19,14 @@ from pythia_bento.errors import EngineUnavailable
 
 def test_closed_it_waits_for_the_last_and_lets_nobody_in() -> None:
     door, told = Door(), []
-    with door.passage():
-        with door.passage():
-            door.close(lambda: told.append("empty"))
-            with pytest.raises(EngineUnavailable, match="shutting down"), door.passage():
-                raise AssertionError("it was closed")
-        assert not told
+    door.enter()
+    door.enter()
+    door.close(lambda: told.append("empty"))
+    with pytest.raises(EngineUnavailable, match="shutting down"):
+        door.enter()
+    door.leave()
+    assert not told
+    door.leave()
     assert told == ["empty"]
 
 
@@ -65,11 +67,12 @@ async def test_sigterm_waits_for_what_is_open(ends: list[int]) -> None:
     door, begun = Door(), []
     drain = Drain(door, 0.0)
     drain.install(lambda: begun.append(True))
-    with door.passage():
-        os.kill(os.getpid(), signal.SIGTERM)
-        await _until(lambda: drain.has_begun)
-        assert begun == [True]
-        assert not ends
+    door.enter()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await _until(lambda: drain.has_begun)
+    assert begun == [True]
+    assert not ends
+    door.leave()
     await _until(lambda: ends == [signal.SIGTERM])
 
 
@@ -77,8 +80,8 @@ async def test_a_second_sigterm_does_not_wait(ends: list[int]) -> None:
     door = Door()
     drain = Drain(door, 60.0)
     drain.install(lambda: None)
-    with door.passage():
-        os.kill(os.getpid(), signal.SIGTERM)
-        await _until(lambda: drain.has_begun)
-        os.kill(os.getpid(), signal.SIGTERM)
-        await _until(lambda: ends == [signal.SIGTERM])
+    door.enter()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await _until(lambda: drain.has_begun)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await _until(lambda: ends == [signal.SIGTERM])
