@@ -142,13 +142,15 @@ def _limit(row: dict[str, Any]) -> str:
 
 
 def prefill(results: Rows) -> str:
-    """Time and rate by batch."""
+    """Time and rate by batch, and the device's clock meanwhile."""
     return _markdown(
-        ["", "prompts x tokens", "ms", "tokens/s", "TFLOP/s"],
+        ["", "prompts x tokens", "ms", "tokens/s", "TFLOP/s", "MHz", "W", "slowed by"],
         (
             [
                 *(row["model"].removeprefix("pythia-"), f"{row['batch']} x {row['prompt']}"),
                 *(f"{row['ms']:.2f}", _whole(row["tokens_per_s"]), _whole(row.get("tflops"))),
+                *(_whole(row.get("sm_mhz")), _whole(row.get("watts"))),
+                ", ".join(row.get("slowed_by", ())),
             ]
             for row in results
         ),
