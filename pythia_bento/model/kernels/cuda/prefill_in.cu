@@ -99,16 +99,5 @@ __device__ __forceinline__ void consume(const In& p, const Ring& ring, const Til
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) IN_CLUSTERS
     prefill_in(const __grid_constant__ In p) {
-    extern __shared__ char memory[];
-    const Ring ring = make_ring(memory, 4);
-    const Tiles<QKV + UP> tiles(p.count);
-    if (threadIdx.x < 128) {
-        give_registers();
-        if (threadIdx.x == 0) produce(p, ring, tiles);
-        __syncwarp();
-    } else {
-        take_registers();
-        consume(p, ring, tiles);
-    }
-    meet();
+    play_roles<QKV + UP>(p, 4);
 }

@@ -72,16 +72,5 @@ __device__ __forceinline__ void consume(const Out& p, const Ring& ring, const Ti
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) IN_CLUSTERS
     prefill_out(const __grid_constant__ Out p) {
-    extern __shared__ char memory[];
-    const Ring ring = make_ring(memory, 8);
-    const Tiles<H> tiles(p.count);
-    if (threadIdx.x < 128) {
-        give_registers();
-        if (threadIdx.x == 0) produce(p, ring, tiles);
-        __syncwarp();
-    } else {
-        take_registers();
-        consume(p, ring, tiles);
-    }
-    meet();
+    play_roles<H>(p, 8);
 }

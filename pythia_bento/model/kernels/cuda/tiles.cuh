@@ -231,6 +231,24 @@ __device__ __forceinline__ Ring make_ring(const char* memory, int readers) {
 __device__ __forceinline__ void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 40;"); }
 __device__ __forceinline__ void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 232;"); }
 
+// A kernel with its parameters: one thread does ``produce``, two warpgroups ``consume``, both found
+// by the parameters' type. ``readers`` as of ``make_ring``.
+template <int RESULTS, class Params>
+__device__ __forceinline__ void play_roles(const Params& p, int readers) {
+    extern __shared__ char memory[];
+    const Ring ring = make_ring(memory, readers);
+    const Tiles<RESULTS> tiles(p.count);
+    if (threadIdx.x < 128) {
+        give_registers();
+        if (threadIdx.x == 0) produce(p, ring, tiles);
+        __syncwarp();
+    } else {
+        take_registers();
+        consume(p, ring, tiles);
+    }
+    meet();
+}
+
 #if CLUSTER > 1
 #define IN_CLUSTERS __cluster_dims__(CLUSTER, 1, 1)
 #else
