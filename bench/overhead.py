@@ -181,9 +181,10 @@ async def _by_turns(
     """
     seconds: dict[str, list[float]] = {name: [] for name in questions}
     numbers = random.Random(0)
-    for turn in range(1 + -(-rounds // TURN)):
+    length = min(TURN, rounds)
+    for turn in range(1 + -(-rounds // length)):
         prompts = [
-            [numbers.randrange(vocabulary) for _ in range(PROMPT_TOKENS)] for _ in range(TURN)
+            [numbers.randrange(vocabulary) for _ in range(PROMPT_TOKENS)] for _ in range(length)
         ]
         for name, question in questions.items():
             found = [await _seconds(question, ids) for ids in prompts]

@@ -6,8 +6,9 @@ way that is not documented, when memory at the end is not within 3 % of its leve
 when a block is not given back. ``--loop open --rate 50`` sends 50 requests a second whatever
 becomes of them.
 
-``--overload`` measures the best rate, then the rate under five times that load. Readers and server
-have cores of their own then, or the readers would take from the server what it is measured by.
+``--overload`` measures the best rate, then the rate under five times that load, and both again some
+times, since machines drift. Readers and server have cores of their own then, or the readers would
+take from the server what it is measured by.
 
 ``--out FILE`` writes the figures as JSON; ``--plot FILE`` a picture (needs matplotlib:
 ``pip install pythia-bento[bench]``).
@@ -19,7 +20,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import sys
 import time
 from collections import Counter
@@ -35,19 +35,11 @@ import psutil
 
 from bench import machine
 from bench.server import Server, serve
-from bench.soak_load import Load, Mix, Outcome
-from bench.stats import percentile
-from pythia_bento.client import AsyncClient
+from bench.soak_figures import answers, faults_of, gauges, left, load_of
+from bench.soak_load import Outcome
+from bench.soak_overload import overload
 
-DOCUMENTED = {"ok", "cancelled", "overloaded"}
 MEMORY_SHARE = 0.03
-SETTLE_SECONDS = 30
-OVERLOAD = 5
-METRICS = {
-    "running": "num_requests_running",
-    "waiting": "num_requests_waiting",
-    "blocks": "kv_blocks_used",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +68,7 @@ def main() -> None:
         if cores:
             os.sched_setaffinity(0, cores["readers"])
         figures = asyncio.run(
-            _overload(server, options) if options.overload else _soak(server, options)
+            overload(server, options) if options.overload else _soak(server, options)
         )
     figures = {"command": " ".join(["python -m bench.soak", *sys.argv[1:]])} | figures
     figures["machine"] = machine.describe()
@@ -101,7 +93,9 @@ def _options() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument(
+        "--minutes", type=float, default=2, help="of the soak, of each of the loads of --overload"
+    )
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--loop", choices=("closed", "open"), default="closed")
     parser.add_argument("--readers", type=int, default=24, help="of the closed loop")
@@ -125,65 +119,28 @@ def _apart() -> dict[str, set[int]] | None:
     return {"server": cores - readers, "readers": readers}
 
 
-async def _load(stack: AsyncExitStack, server: Server, cancelled: float) -> Load:
-    urls = (server.url, f"grpc://{server.grpc_target}")
-    clients = [await stack.enter_async_context(AsyncClient(url)) for url in urls]
-    limits = (await clients[0].info()).limits
-    return Load(clients, Mix(limits.vocabulary - 1, cancelled=cancelled))
-
-
 async def _soak(server: Server, options: argparse.Namespace) -> dict[str, Any]:
     """Figures of one long run."""
     started = time.monotonic()
     samples: list[Sample] = []
     seconds = options.minutes * 60
     async with AsyncExitStack() as stack:
-        load = await _load(stack, server, options.cancelled)
+        load = await load_of(stack, server, options.cancelled)
         watching = asyncio.create_task(_watch(server, samples, seconds / 600))
         if options.loop == "closed":
             await load.closed(options.readers, seconds)
         else:
             await load.open(options.rate, seconds)
         watching.cancel()
-    left = await _left(server)
-    found = _memory(samples) | {"left": left}
+    found = _memory(samples) | {"left": await left(server)}
     faults = _faults(load.outcomes, found)
     return {
-        **_answers(load.outcomes, seconds),
+        **answers(load.outcomes, seconds),
         **found,
         "faults": faults,
         "series": [asdict(s) | {"at": round(s.at - started, 2)} for s in samples],
         "answers_by_time": _per_second(load.outcomes, started, seconds),
     }
-
-
-async def _overload(server: Server, options: argparse.Namespace) -> dict[str, Any]:
-    """The best rate of a closed loop beside the rate under five times that load."""
-    seconds = options.minutes * 60
-    rows = []
-    async with AsyncExitStack() as stack:
-        for kind in ("best", "overload"):
-            load = await _load(stack, server, 0.0)
-            begun = server.cpu_seconds(), time.process_time()
-            if kind == "best":
-                await load.closed(options.readers, seconds)
-            else:
-                await load.open(OVERLOAD * rows[0]["answers_per_s"], seconds)
-            used = server.cpu_seconds() - begun[0]
-            rows.append({"load": kind, **_answers(load.outcomes, seconds)})
-            rows[-1] |= {
-                "server_cpu_s": round(used, 1),
-                "readers_cpu_s": round(time.process_time() - begun[1], 1),
-                "tokens_per_server_cpu_s": round(rows[-1]["tokens_per_s"] * seconds / used, 1),
-            }
-    shares = {
-        name: round(rows[1][rate] / rows[0][rate], 3)
-        for name, rate in (
-            ("share_of_best", "tokens_per_s"),
-            ("share_of_best_by_server_cpu", "tokens_per_server_cpu_s"),
-        )
-    }
-    return {"rows": rows, **shares, "left": await _left(server), "faults": []}
 
 
 async def _watch(server: Server, samples: list[Sample], every: float) -> None:
@@ -197,52 +154,10 @@ async def _watch(server: Server, samples: list[Sample], every: float) -> None:
                     time.monotonic(),
                     round(sum(p.memory_info().rss for p in processes) / 1e6, 1),
                     sum(p.num_fds() for p in processes),
-                    **_gauges(page),
+                    **gauges(page),
                 )
             )
             await asyncio.sleep(max(every, 0.5))
-
-
-def _gauges(page: str) -> dict[str, int]:
-    values = {}
-    for name, metric in METRICS.items():
-        found = re.search(rf"^pythia_{metric}(?:{{.*}})? (\S+)$", page, re.MULTILINE)
-        if not found:
-            raise RuntimeError(f"the metrics page has no pythia_{metric}")
-        values[name] = int(float(found[1]))
-    return values
-
-
-async def _left(server: Server) -> dict[str, int]:
-    """What is still held when nobody asks any more; waits a little for zeros."""
-    end = time.monotonic() + SETTLE_SECONDS
-    async with httpx.AsyncClient() as client:
-        while True:
-            left = _gauges((await client.get(f"{server.url}/metrics")).text)
-            if not any(left.values()) or time.monotonic() > end:
-                return left
-            await asyncio.sleep(0.2)
-
-
-def _answers(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
-    answered = [o for o in outcomes if o.kind == "ok"]
-    firsts = [o.first for o in answered if o.first is not None]
-    return {
-        "seconds": seconds,
-        "requests": len(outcomes),
-        "kinds": dict(Counter(o.kind for o in outcomes).most_common()),
-        "answers_per_s": round(len(answered) / seconds, 2),
-        "tokens_per_s": round(sum(o.tokens for o in answered) / seconds, 1),
-        "answer_ms": _percentiles([o.seconds for o in answered]),
-        "first_part_ms": _percentiles(firsts),
-        "refusal_ms": _percentiles([o.seconds for o in outcomes if o.kind == "overloaded"]),
-    }
-
-
-def _percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
-    if not seconds:
-        return None
-    return {f"p{p}": round(percentile(seconds, p) * 1e3, 1) for p in (50, 90, 99, 100)}
 
 
 def _memory(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -259,12 +174,11 @@ def _memory(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _faults(outcomes: Sequence[Outcome], found: dict[str, Any]) -> list[str]:
     """What must not be."""
-    faults = [f"an answer was {kind}" for kind in {o.kind for o in outcomes} - DOCUMENTED]
+    faults = faults_of(found["left"], {o.kind for o in outcomes})
     if not any(o.kind == "ok" for o in outcomes):
         faults.append("nothing was answered")
     if found["memory_growth"] > MEMORY_SHARE:
         faults.append(f"memory grew by {found['memory_growth']:.1%}")
-    faults += [f"{count} {name} are left" for name, count in found["left"].items() if count]
     return faults
 
 

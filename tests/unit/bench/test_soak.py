@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bench.soak import DOCUMENTED, Sample, _answers, _faults, _gauges, _memory
+from bench.soak import Sample, _faults, _memory
+from bench.soak_figures import DOCUMENTED, answers, gauges
 from bench.soak_load import Outcome
+from bench.soak_overload import share_of_best
 
 
 def samples(*memory: float) -> list[Sample]:
@@ -43,7 +45,7 @@ def test_memory_is_compared_with_its_level_after_warm_up() -> None:
 
 
 def test_answers_are_counted_by_kind() -> None:
-    found = _answers(outcomes("ok", "ok", "cancelled", "overloaded"), 10)
+    found = answers(outcomes("ok", "ok", "cancelled", "overloaded"), 10)
     assert found["kinds"] == {"ok": 2, "cancelled": 1, "overloaded": 1}
     assert (found["answers_per_s"], found["tokens_per_s"]) == (0.2, 1.4)
     assert found["refusal_ms"]["p99"] == 500
@@ -55,6 +57,10 @@ def test_gauges_are_read_with_labels_and_without() -> None:
         'pythia_num_requests_waiting{model="bundled"} 4.0\n'
         "pythia_kv_blocks_used 5.0\n"
     )
-    assert _gauges(page) == {"running": 3, "waiting": 4, "blocks": 5}
+    assert gauges(page) == {"running": 3, "waiting": 4, "blocks": 5}
     with pytest.raises(RuntimeError, match="kv_blocks_used"):
-        _gauges(page[: page.rindex("pythia")])
+        gauges(page[: page.rindex("pythia")])
+
+
+def test_the_share_of_overload_is_that_of_the_middle_round() -> None:
+    assert share_of_best([100, 90, 200, 100, 100, 95]) == 0.9

@@ -1,0 +1,53 @@
+"""The best rate of a service beside its rate under five times that load."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from statistics import median
+from typing import Any
+
+from bench.server import Server
+from bench.soak_figures import answers, faults_of, left, load_of
+
+OVERLOAD, ROUNDS = 5, 3
+RAMP_SECONDS = 5.0  # until the queue is as full as it will be, and answers come evenly
+
+
+async def overload(server: Server, options: argparse.Namespace) -> dict[str, Any]:
+    """Figures of both loads by turns: machines drift."""
+    rows: list[dict[str, Any]] = []
+    seconds = options.minutes * 60 / ROUNDS
+    async with AsyncExitStack() as stack:
+        for _ in range(ROUNDS):
+            rows.append(await _phase(stack, server, options.readers, seconds, None))
+            rate = OVERLOAD * rows[-1]["answers_per_s"]
+            rows.append(await _phase(stack, server, options.readers, seconds, rate))
+    share = share_of_best([row["tokens_per_s"] for row in rows])
+    held = await left(server)
+    faults = faults_of(held, [kind for row in rows for kind in row["kinds"]])
+    return {"rows": rows, "share_of_best": share, "left": held, "faults": faults}
+
+
+async def _phase(
+    stack: AsyncExitStack, server: Server, readers: int, seconds: float, rate: float | None
+) -> dict[str, Any]:
+    """Figures of ``rate`` requests a second, or of as many as the readers' closed loop brings.
+
+    What ends while the load sets in, or is left over when it ends, is not counted.
+    """
+    load = await load_of(stack, server, 0.0)
+    begin = time.monotonic() + RAMP_SECONDS
+    if rate is None:
+        await load.closed(readers, RAMP_SECONDS + seconds)
+    else:
+        await load.open(rate, RAMP_SECONDS + seconds)
+    counted = [o for o in load.outcomes if begin <= o.at < begin + seconds]
+    return {"load": "best" if rate is None else "overload", **answers(counted, seconds)}
+
+
+def share_of_best(rates: Sequence[float]) -> float:
+    """Median of what every second rate is of the one before it."""
+    return round(median(over / best for best, over in zip(rates[::2], rates[1::2], strict=True)), 3)
