@@ -175,9 +175,8 @@ async def _by_turns(
 ) -> dict[str, list[float]]:
     """Seconds of each answer; prompts differ, so that no cache helps, and are the same for all.
 
-    Turns are long: the engine's threads go on looking for work for a moment, and the first ten or
-    so answers of a turn find the caches full of what the other process used (on two cores the first
-    takes half as long again, the tenth a twentieth).
+    Turns are long: the engine's threads go on looking for work for a moment, and the first answers
+    of a turn find the caches full of what the other process used.
     """
     seconds: dict[str, list[float]] = {name: [] for name in questions}
     numbers = random.Random(0)

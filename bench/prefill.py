@@ -15,7 +15,7 @@ from bench.random_model import model_config
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.params import Request
 
-ROUNDS = 15  # enough to reach the clocks that last
+ROUNDS = 15
 
 
 def main() -> None:
