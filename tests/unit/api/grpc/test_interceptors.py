@@ -12,9 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 from pythia_bento.api.access import AccessControl
 from pythia_bento.api.grpc.generated import pythia_pb2 as pb
@@ -127,6 +129,40 @@ async def test_spans_are_children_of_the_callers(runner: PythiaRunner) -> None:
     assert first.attributes and first.attributes["rpc.grpc.status_code"] == 0
     assert second.parent is None
     assert second.attributes and second.attributes["rpc.grpc.status_code"] == 3
+
+
+async def test_traces_that_are_never_collected_have_numbers_only(
+    runner: PythiaRunner, caplog: Any
+) -> None:
+    """Those that a caller began are collected all the same, where the caller says so."""
+    caplog.set_level(logging.INFO, "bentoml.access")
+    numbers: list[trace.SpanContext] = []
+
+    def noted(record: logging.LogRecord) -> bool:
+        numbers.append(trace.get_current_span().get_span_context())
+        return True
+
+    spans, provider = InMemorySpanExporter(), TracerProvider(sampler=ParentBasedTraceIdRatio(0.0))
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    settings = Settings(grpc_host=HOST, grpc_port=0, request_timeout=10)
+    server = GrpcServer(runner, settings, AccessControl(None), provider)
+    await server.start()
+    logger = logging.getLogger("bentoml.access")
+    logger.addFilter(noted)
+    try:
+        async with open_stub(server.port) as stub:
+            for metadata in ((), (), (("traceparent", f"00-{TRACE}-{PARENT}-01"),)):
+                await stub.Info(pb.InfoRequest(), metadata=metadata)
+            await _until(lambda: len(numbers) == 3)
+    finally:
+        logger.removeFilter(noted)
+        await server.stop()
+        provider.shutdown()
+    assert all(number.is_valid for number in numbers)
+    assert len({number.trace_id for number in numbers}) == 3
+    assert [number.trace_flags.sampled for number in numbers] == [False, False, True]
+    [collected] = spans.get_finished_spans()
+    assert collected.context and format(collected.context.trace_id, "032x") == TRACE
 
 
 @pytest.mark.parametrize(
