@@ -10,7 +10,8 @@ from pydantic import AfterValidator, WithJsonSchema
 from starlette.exceptions import HTTPException
 
 from pythia_bento.errors import PythiaError
-from pythia_bento.handlers import generation
+from pythia_bento.handlers.generate import generate
+from pythia_bento.handlers.score import attributed, score
 from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
 from pythia_bento.runtime.runner import as_caller
 from pythia_bento.server.access.control import AccessControl
@@ -19,14 +20,13 @@ from pythia_bento.server.bentoml.header_limits import limit_heads
 from pythia_bento.server.http import openai, pages, tokenizer
 from pythia_bento.server.http.body import AccessMiddleware, RequestMiddleware
 from pythia_bento.server.http.errors import error_response
+from pythia_bento.server.http.native import stream
 from pythia_bento.server.worker import Worker
 from pythia_bento.settings import load_settings, wants_gpu
 from pythia_bento.telemetry import logs
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
-Item = Annotated[
-    Any, AfterValidator(generation.attributed), WithJsonSchema(ScoreItem.model_json_schema())
-]
+Item = Annotated[Any, AfterValidator(attributed), WithJsonSchema(ScoreItem.model_json_schema())]
 
 try:
     settings = load_settings(vars(bentoml.use_arguments()))
@@ -103,8 +103,8 @@ class Pythia:
         try:
             body = GenerateRequest.model_construct(**fields)
             if body.stream:
-                return await generation.stream(self._worker.runner, body)  # type: ignore[return-value]
-            return await generation.generate(self._worker.runner, body)
+                return await stream(self._worker.runner, body)  # type: ignore[return-value]
+            return await generate(self._worker.runner, body)
         except PythiaError as error:
             return error_response(error)  # type: ignore[return-value]
 
@@ -114,7 +114,7 @@ class Pythia:
     async def score(self, items: list[Item]) -> list[dict[str, Any]]:
         """Log-probabilities of texts; an item that fails has ``error`` in its place."""
         with as_caller("/score"):  # whose items they are is not known any more
-            return await generation.score(self._worker.runner, items)
+            return await score(self._worker.runner, items)
 
     async def __is_ready__(self) -> bool:
         return _passes(self._worker.check_ready)

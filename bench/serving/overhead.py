@@ -31,10 +31,10 @@ from bench.common import machine
 from bench.serving.client import run_loop
 from bench.serving.noop_grpc import noop_server
 from bench.serving.server import serve
-from pythia_bento.engine.params import Request, SamplingParams
+from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
-from pythia_bento.runtime.runner import PythiaRunner, new_request_id
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 
 ENGINE, GRPC, HTTP, NOOP = "engine", "grpc", "http", "no-op"

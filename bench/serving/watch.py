@@ -17,7 +17,8 @@ from typing import Any
 from bentoml._internal.server.http.access import AccessLogMiddleware
 from opentelemetry import trace
 
-from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.outputs import SequenceOutput
+from pythia_bento.engine.params import Request
 from pythia_bento.server.bentoml.access_log import AccessLog
 from pythia_bento.server.bentoml.tracing import Calls
 from pythia_bento.telemetry.request_timings import RequestWatch

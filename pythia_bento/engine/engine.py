@@ -7,7 +7,8 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from pythia_bento.engine.block_pool import BlockPool
-from pythia_bento.engine.params import Request, SequenceOutput, TokenLogprob
+from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob
+from pythia_bento.engine.params import Request
 from pythia_bento.engine.scheduler import Chunk, Scheduler
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.engine.stats import EngineStats, StepSizes

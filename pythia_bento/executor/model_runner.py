@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_bento.engine.params import TokenLogprob
+from pythia_bento.engine.outputs import TokenLogprob
 from pythia_bento.engine.scheduler import Chunk
 from pythia_bento.executor.input_batch import lay_out, write_tables
 from pythia_bento.model.batch import ForwardBatch

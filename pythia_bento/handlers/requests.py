@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import InvalidRequest
-from pythia_bento.protocol.bodies import Ids, Prompt, Sampling
+from pythia_bento.protocol.sampling import Ids, Prompt, Sampling
 from pythia_bento.runtime.runner import Answer, PythiaRunner
 
 

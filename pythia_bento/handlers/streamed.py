@@ -6,12 +6,19 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
-from pythia_bento.engine.params import Request, SequenceOutput, Timings, TokenLogprob
+from pythia_bento.engine.outputs import (
+    Outputs,
+    SequenceOutput,
+    Timings,
+    TokenLogprob,
+    collect,
+    raise_error,
+)
+from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.handlers.requests import best
-from pythia_bento.protocol.bodies import Sampling
-from pythia_bento.runtime.runner import PythiaRunner, collect, raise_error
-from pythia_bento.runtime.streams import Outputs
+from pythia_bento.protocol.sampling import Sampling
+from pythia_bento.runtime.runner import PythiaRunner
 
 
 class Answer:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,12 +17,17 @@ from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from pythia_bento.engine.engine import Engine, EngineConfig
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.executor.out_of_memory import is_out_of_memory
+from pythia_bento.hardware import free_memory
 from pythia_bento.model import kernels
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels, pass_bytes
-from pythia_bento.runtime.runner import ModelInfo, Progress, Provenance
+from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
 from pythia_bento.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from pythia_bento.engine.validate import Limits
+    from pythia_bento.runtime.process import EngineProcess
 
 logger = logging.getLogger(__name__)
 # It warns on import of a package for 4-bit weights that is missing; nothing here uses those.
@@ -140,20 +146,7 @@ def _num_blocks(settings: Settings, backend: Kernels, config: ModelConfig) -> in
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    # A container's limit (control groups, version 2) is not in what the system says is available.
-    limit = _first_number("/sys/fs/cgroup/memory.max", "max")
-    available = _first_number("/proc/meminfo", "MemAvailable:") or 0
-    return min(available * 1024, limit or available * 1024)
-
-
-def _first_number(path: str, label: str) -> int | None:
-    """The number after ``label`` in a file of the kernel's, or the file's only one."""
-    try:
-        words = Path(path).read_text().split()
-    except OSError:
-        return None
-    after = words[words.index(label) + 1 :] if label in words else words
-    return int(after[0]) if after and after[0].isdigit() else None
+    return free_memory()
 
 
 def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> ModelInfo:
@@ -180,4 +173,18 @@ def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> Model
         fingerprint=f"pythia-bento-{build}-{backend.name}-{backend.matmul}",
         created=int(checkpoint.tokenizer_path.stat().st_mtime),
         provenance=provenance,
+    )
+
+
+def limits_of(engine: Engine | EngineProcess, settings: Settings) -> Limits:
+    """What the model can do, and what the settings allow."""
+    limits = engine.limits
+    return replace(
+        limits,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        max_n=settings.max_n,
+        max_sequences=settings.max_sequences,
+        # There are no more alternatives than rows of the head; ids without a token have one.
+        max_logprobs=min(settings.max_logprobs, limits.num_tokens),
+        max_stop=settings.max_stop,
     )

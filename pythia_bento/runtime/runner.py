@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import functools
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
+from pythia_bento.engine.outputs import SequenceOutput, collect, raise_error
+from pythia_bento.engine.params import Request, SamplingParams, new_request_id, score_request
 from pythia_bento.engine.validate import check_ids, validate
 from pythia_bento.errors import EngineUnavailable, ModelNotFound
 from pythia_bento.runtime.admission import Load
+from pythia_bento.runtime.loading import limits_of
+from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
 from pythia_bento.runtime.thread import EngineThread
 from pythia_bento.runtime.watchdog import Watchdog
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pythia_bento.engine.validate import Limits
     from pythia_bento.runtime.process import EngineProcess
 
-Progress = Callable[[str, int, int], None]  # what, done, total
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)
 Answer = SequenceOutput  # all deltas of one continuation, joined
 
@@ -45,33 +45,6 @@ def as_caller(name: str) -> Bound[str]:
 
 # Texts from here on are tokenised off the event loop: this many characters take about 1 ms.
 LONG_TEXT = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """Which bytes answer, and by what arithmetic."""
-
-    commit: str | None  # 40 hex digits; None for a local directory
-    files: dict[str, str]  # name -> sha256
-    weights_sha256: str  # over the names and hashes of ``files``
-    quantization: str
-    dtype: str  # of the weights
-    matmul: str
-    backend: str
-    batch_invariant: bool
-    version: str  # of this package
-    same_weights: tuple[str, ...] = ()  # other branches that hold the same weights
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What is served, as clients see it."""
-
-    id: str
-    aliases: tuple[str, ...] = ()
-    fingerprint: str = ""  # names weights, code and arithmetic: equal ones give equal bits
-    created: int = 0  # Unix time
-    provenance: Provenance | None = None
 
 
 class PythiaRunner:
@@ -268,57 +241,3 @@ def _load(settings: Settings, on_progress: Progress) -> tuple[Engine | EnginePro
     from pythia_bento.runtime.loading import load_engine
 
     return load_engine(settings, on_progress)
-
-
-def limits_of(engine: Engine | EngineProcess, settings: Settings) -> Limits:
-    """What the model can do, and what the settings allow."""
-    limits = engine.limits
-    return replace(
-        limits,
-        max_prompt_tokens=settings.max_prompt_tokens,
-        max_n=settings.max_n,
-        max_sequences=settings.max_sequences,
-        # There are no more alternatives than rows of the head; ids without a token have one.
-        max_logprobs=min(settings.max_logprobs, limits.num_tokens),
-        max_stop=settings.max_stop,
-    )
-
-
-def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:
-    """A request that generates nothing: log-probabilities of ``prompt[1:]``, ``top`` best each."""
-    return Request(new_request_id(), prompt, _score_params(top))
-
-
-@functools.lru_cache(maxsize=32)  # there are few, they never change, and making one takes 3 us
-def _score_params(top: int) -> SamplingParams:
-    return SamplingParams(max_tokens=0, prompt_logprobs=top)
-
-
-# Not the system's: a request id is no secret, and asking the system takes longer than a token.
-_IDS = random.Random()
-
-
-def new_request_id() -> str:
-    """Unique in this process, and unlikely elsewhere."""
-    return f"{_IDS.getrandbits(128):032x}"
-
-
-def collect(requests: Sequence[Request], deltas: Iterable[SequenceOutput]) -> list[list[Answer]]:
-    """Join deltas: for each request its ``n`` answers in order."""
-    answers: dict[tuple[str, int], Answer] = {}
-    for delta in deltas:
-        key = (delta.request_id, delta.index)
-        if key in answers:
-            answers[key].extend(delta)
-        else:
-            answers[key] = delta
-    return [[answers[r.request_id, index] for index in range(r.n)] for r in requests]
-
-
-def raise_error(output: SequenceOutput) -> SequenceOutput:
-    """``output`` itself, unless an error or the server ended the sequence."""
-    if output.error is not None:
-        raise output.error
-    if output.finish_reason == "abort":
-        raise EngineUnavailable("the server ended the request")
-    return output

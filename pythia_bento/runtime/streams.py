@@ -8,10 +8,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from pythia_bento.engine.params import Request, SequenceOutput
-from pythia_bento.errors import DeadlineExceeded, PythiaError
-
-Outputs = list[SequenceOutput]
+from pythia_bento.engine.outputs import Outputs, failure
+from pythia_bento.engine.params import Request
+from pythia_bento.errors import DeadlineExceeded
 
 
 class Stream(ABC):
@@ -157,8 +156,3 @@ class SyncStream(Stream):
             if outputs:
                 return outputs
         raise StopIteration
-
-
-def failure(request_id: str, index: int, error: PythiaError) -> SequenceOutput:
-    """The last output of a sequence that an error ended."""
-    return SequenceOutput(request_id, index, [], "", finish_reason="error", error=error)

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
+from pythia_bento.engine.params import Request
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.admission import LEAST, Gate, Load, load_of, share_of
-from pythia_bento.runtime.streams import AsyncStream, Outputs, Stream, failure
+from pythia_bento.runtime.streams import AsyncStream, Stream
+from pythia_bento.runtime.watchdog import Pulse
 from pythia_bento.telemetry.request_timings import RequestWatch
 
 if TYPE_CHECKING:  # neither this module nor what imports it needs torch
@@ -33,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 # For a thread that was abandoned: one that can leave its engine does so at once.
 LEAVE_SECONDS = 1.0
-
-Pulse = tuple[int, int]  # steps made, outputs that came
 
 
 class EngineThread:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pythia_bento.errors import EngineUnavailable
 
 if TYPE_CHECKING:
-    from pythia_bento.runtime.thread import EngineThread, Pulse
+    from pythia_bento.runtime.thread import EngineThread
 
 LOOKS = 20  # in a row that see no change
 
@@ -58,3 +58,6 @@ class Watchdog:
         logger.critical("%s; where its threads are is on stderr", error.message)
         with suppress(OSError, ValueError):  # no room for it, or nothing there
             faulthandler.dump_traceback(sys.stderr)
+
+
+Pulse = tuple[int, int]  # steps made, outputs that came

@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pythia_bento.engine.params import FinishReason, Request, SequenceOutput, Timings
+from pythia_bento.engine.outputs import FinishReason, SequenceOutput, Timings
+from pythia_bento.engine.params import Request
 from pythia_bento.telemetry.histogram import Histogram
 
 REASONS: tuple[FinishReason, ...] = ("stop", "length", "abort", "error")

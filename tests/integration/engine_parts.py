@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.engine import Engine, EngineConfig
-from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput, TokenLogprob
+from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob
+from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create

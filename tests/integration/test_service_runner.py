@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pythia_bento.engine.outputs import raise_error
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from pythia_bento.runtime.loading import check_loadable
-from pythia_bento.runtime.runner import PythiaRunner, raise_error
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings, SettingsError
 from tests.unit.runtime.toy_runner import ask, settled
 

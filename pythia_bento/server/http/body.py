@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pythia_bento.errors import PayloadTooLarge, PythiaError, RequestTimeout
+from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import invalid_request
 from pythia_bento.server.access.control import AccessControl, note_caller
-from pythia_bento.server.http.errors import error_body, error_response, status_body
+from pythia_bento.server.http.errors import error_response, status_body
 
 # Open to all: probes, metrics, descriptions and pages, which cost and reveal little. Whatever is
 # not named needs a key, paths that do not exist included.

@@ -10,6 +10,7 @@ import orjson
 from starlette.responses import JSONResponse
 
 from pythia_bento.errors import Overloaded, PythiaError, Unauthenticated
+from pythia_bento.protocol.errors import error_body
 
 
 class OrjsonResponse(JSONResponse):
@@ -18,18 +19,6 @@ class OrjsonResponse(JSONResponse):
     def render(self, content: Any) -> bytes:
         """Floats are written with the fewest digits that read back as the same float."""
         return orjson.dumps(content)
-
-
-def error_body(error: PythiaError) -> dict[str, Any]:
-    """``{"error": {"message", "type", "param", "code"}}``."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.type,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
 
 
 def error_response(error: PythiaError) -> JSONResponse:

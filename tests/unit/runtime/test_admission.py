@@ -6,8 +6,7 @@ import pytest
 
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.errors import Overloaded
-from pythia_bento.runtime.admission import LEAST, Gate, Load, load_of, share_of
-from pythia_bento.runtime.rate import Rate
+from pythia_bento.runtime.admission import LEAST, Gate, Load, Rate, load_of, share_of
 
 
 def test_a_request_is_its_continuations() -> None:

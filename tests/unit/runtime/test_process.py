@@ -11,8 +11,9 @@ import pytest
 from pythia_bento.engine.engine import Engine
 from pythia_bento.errors import CheckpointError, EngineUnavailable, NonFiniteLogits
 from pythia_bento.runtime import process
+from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.process import EngineProcess
-from pythia_bento.runtime.runner import ModelInfo, Progress, PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled

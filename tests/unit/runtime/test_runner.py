@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import (
@@ -18,7 +19,7 @@ from pythia_bento.errors import (
     NonFiniteLogits,
     Overloaded,
 )
-from pythia_bento.runtime.runner import PythiaRunner, as_caller, raise_error
+from pythia_bento.runtime.runner import PythiaRunner, as_caller
 from pythia_bento.settings import Settings
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled, toy_runner

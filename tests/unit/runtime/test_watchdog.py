@@ -10,8 +10,9 @@ import pytest
 from pythia_bento.engine.engine import Engine
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime import process
+from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.process import EngineProcess
-from pythia_bento.runtime.runner import ModelInfo, Progress, PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.thread import EngineThread
 from pythia_bento.runtime.watchdog import LOOKS, Watchdog
 from pythia_bento.settings import Settings

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pythia_bento.engine.params import Request, SamplingParams
-from pythia_bento.runtime.runner import ModelInfo, PythiaRunner, new_request_id
+from pythia_bento.engine.params import Request, SamplingParams, new_request_id
+from pythia_bento.runtime.model_info import ModelInfo
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.unit.engine.toy import POISON, toy_engine
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput, Timings
+from pythia_bento.engine.outputs import SequenceOutput, Timings
+from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.telemetry import request_timings
 from pythia_bento.telemetry.calls import new_call, working_for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pythia_bento.handlers import generation
+from pythia_bento.handlers.generate import generate as answer
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.runtime.runner import PythiaRunner
 
@@ -10,7 +10,7 @@ WARM = {"max_tokens": 9, "temperature": 1.0, "ignore_eos": True, "frequency_pena
 
 
 async def generate(runner: PythiaRunner, **fields: object) -> dict:
-    return await generation.generate(runner, GenerateRequest.model_validate(fields))
+    return await answer(runner, GenerateRequest.model_validate(fields))
 
 
 async def test_best_of_picks_the_same(runner: PythiaRunner, complete) -> None:

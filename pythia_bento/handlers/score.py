@@ -1,58 +1,22 @@
-"""The service's own routes: ``/generate`` and ``/score``, as plain functions over a runner."""
+"""``score``: log-probabilities of texts, over a runner."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pythia_bento.engine.params import SequenceOutput
+from pythia_bento.engine.outputs import SequenceOutput
+from pythia_bento.engine.params import score_request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import validate
 from pythia_bento.errors import PythiaError
-from pythia_bento.handlers.requests import best, make_request
-from pythia_bento.handlers.streamed import Answer, shown_output, shown_token, shown_tokens
-from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
+from pythia_bento.handlers.streamed import shown_token
+from pythia_bento.protocol.bodies import ScoreItem
+from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
-from pythia_bento.runtime.runner import PythiaRunner, new_request_id, raise_error, score_request
-from pythia_bento.runtime.streams import AsyncStream
-from pythia_bento.server.http.errors import error_body
-from pythia_bento.server.http.sse import DONE, EventStream, event
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.telemetry.calls import Call, current_call, working_for
-
-
-async def generate(
-    runner: PythiaRunner, body: GenerateRequest, timeout: float | None = None
-) -> dict[str, Any]:
-    """Continue one prompt ``n`` times; raises what ended a sequence."""
-    request = await make_request(runner, new_request_id(), body.prompt, body)
-    [answers] = await runner.complete([request], timeout)
-    chosen = best([raise_error(answer) for answer in answers], body)
-    response = {
-        "model": runner.info.id,
-        "fingerprint": runner.info.fingerprint,
-        "num_prompt_tokens": len(request.prompt),
-        "outputs": [shown_output(runner.tokenizer, answer) for answer in chosen],
-    }
-    if (scored := answers[0].prompt_logprobs) is not None:  # of all but the first token
-        response["prompt_tokens"] = shown_tokens(runner.tokenizer, scored)
-    return response
-
-
-async def stream(runner: PythiaRunner, body: GenerateRequest) -> EventStream:
-    """``generate`` as events: the parts of the answer, or an error as the last one."""
-    request = await make_request(runner, new_request_id(), body.prompt, body)
-    outputs = runner.submit([request])
-    return EventStream(_events(outputs, Answer(runner, request, body)), outputs)
-
-
-async def _events(stream: AsyncStream, answer: Answer) -> AsyncIterator[bytes]:
-    try:
-        async for outputs in stream:
-            if part := answer.part(outputs):
-                yield event(part) + (DONE if "summary" in part else b"")
-    except PythiaError as error:
-        yield event(error_body(error))
 
 
 async def score(
