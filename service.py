@@ -13,7 +13,6 @@ from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.generate import generate
 from pythia_bento.handlers.score import attributed, score
 from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
-from pythia_bento.runtime.runner import as_caller
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml import access_log, direct_routes, http_metrics, packaging, tracing
 from pythia_bento.server.bentoml.header_limits import limit_heads
@@ -113,8 +112,7 @@ class Pythia:
     @bentoml.api(batchable=True, max_batch_size=1024, max_latency_ms=10**9)
     async def score(self, items: list[Item]) -> list[dict[str, Any]]:
         """Log-probabilities of texts; an item that fails has ``error`` in its place."""
-        with as_caller("/score"):  # whose items they are is not known any more
-            return await score(self._worker.runner, items)
+        return await score(self._worker.runner, items)
 
     async def __is_ready__(self) -> bool:
         return _passes(self._worker.check_ready)

@@ -51,9 +51,9 @@ def _tokens() -> None:
     watch = RequestWatch()
     requests = [Request(str(number), (1,)) for number in range(SEQUENCES)]
     outputs = [SequenceOutput(request.request_id, 0, [1], "") for request in requests]
-    watch.arrived(requests)
+    timings = [watch.on_arrival(request) for request in requests]
     for _ in range(STEPS):
-        watch.saw(outputs)
+        watch.on_outputs(list(zip(timings, outputs, strict=True)))
 
 
 async def _calls(served: Any) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from pythia_bento.engine.block_pool import BlockPool
-from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob
+from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob, collect
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.scheduler import Chunk, Scheduler
 from pythia_bento.engine.sequence import Sequence
@@ -56,10 +56,12 @@ class Engine:
         tokenizer: Tokenizer,
         config: EngineConfig,
         on_progress: Callable[[int, int], None] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """Allocate the KV cache and prepare the device.
 
-        ``on_progress(done, total)`` is called while graphs are captured. Raises CheckpointError
+        ``on_progress(done, total)`` is called while graphs are captured. ``limits`` are what the
+        model and the cache can do where nobody says less. Raises CheckpointError
         when model and tokenizer do not match.
         """
         if tokenizer.num_tokens > model.config.vocab_size:
@@ -70,7 +72,7 @@ class Engine:
         self.config = config
         self.tokenizer = tokenizer
         self.block_size = model.kernels.block_size
-        self.limits = Limits(
+        self.limits = limits or Limits(
             num_tokens=tokenizer.num_tokens,
             max_positions=model.config.max_positions,
             cache_tokens=config.num_blocks * self.block_size,
@@ -88,9 +90,11 @@ class Engine:
         self._prompt_tokens = self._generation_tokens = 0
 
     def add_request(self, request: Request) -> None:
-        """Queue a request; raises InvalidRequest, ContextLengthExceeded or EngineUnavailable."""
+        """Queue a request that ``validate`` has passed with these limits.
+
+        Raises InvalidRequest where its id is in use, and EngineUnavailable.
+        """
         self._alive()
-        validate(request, self.limits)
         if request.request_id in self._requests:
             raise InvalidRequest(f"request id {request.request_id!r} is in use")
         self._num_requests += 1
@@ -130,19 +134,20 @@ class Engine:
         """Nothing to do: ``step`` waits for nothing but the device. In any thread."""
 
     def generate(self, requests: Iterable[Request]) -> list[list[SequenceOutput]]:
-        """Run requests to their end; for each its ``n`` answers in order."""
+        """Run requests to their end; for each its ``n`` answers in order.
+
+        Raises InvalidRequest or ContextLengthExceeded before any is begun.
+        """
         requests = list(requests)
         for request in requests:
+            validate(request, self.limits)
+        for request in requests:
             self.add_request(request)
-        answers: dict[tuple[str, int], SequenceOutput] = {}
+        return collect(requests, self._outputs())
+
+    def _outputs(self) -> Iterator[SequenceOutput]:
         while self.has_work:
-            for delta in self.step():
-                key = (delta.request_id, delta.index)
-                if key in answers:
-                    answers[key].extend(delta)
-                else:
-                    answers[key] = delta
-        return [[answers[r.request_id, index] for index in range(r.n)] for r in requests]
+            yield from self.step()
 
     @property
     def is_alive(self) -> bool:

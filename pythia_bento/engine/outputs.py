@@ -21,16 +21,6 @@ class TokenLogprob:
     top: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds of a request; queue + prefill + decode = total."""
-
-    queue: float  # from arrival to the first step
-    prefill: float  # from there to the first token
-    decode: float  # from there to the last one
-    total: float
-
-
 @dataclass(slots=True)
 class SequenceOutput:
     """What happened to one sequence in one step: a delta. ``finish_reason`` marks the last one."""
@@ -47,8 +37,6 @@ class SequenceOutput:
     error: PythiaError | None = None  # with finish_reason "error"
     # time.monotonic() when its first step began; when that was is no part of the answer
     started: float = field(default=0.0, compare=False)
-    # with the last output of a request, once it has passed the engine's thread
-    timings: Timings | None = field(default=None, compare=False)
 
     def extend(self, delta: SequenceOutput) -> None:
         """Append the next delta of the same sequence: all deltas together are the plain answer."""

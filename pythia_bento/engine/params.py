@@ -7,8 +7,6 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from pythia_bento.telemetry.calls import Call, current_call
-
 # Not the system's: a request id is no secret, and asking the system takes longer than a token.
 _IDS = random.Random()
 
@@ -48,8 +46,6 @@ class Request:
     priority: int = 0  # lower goes first among the requests of one caller
     caller: str = "anyone"  # callers take turns
     deadline: float = math.inf  # of time.monotonic(): not begun any more from then on
-    # who asked, for log and trace
-    call: Call | None = field(default_factory=current_call, compare=False, repr=False)
 
 
 def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:

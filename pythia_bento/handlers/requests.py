@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.protocol.sampling import Ids, Prompt, Sampling
-from pythia_bento.runtime.runner import Answer, PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner
 
 
 async def make_request(
@@ -47,7 +48,7 @@ def truncated(ids: Ids, body: Sampling, limits: Limits) -> Ids:
     return ids[-(max(limits.room(body.max_tokens), 1) if keep == -1 else keep) :]
 
 
-def best(answers: Sequence[Answer], body: Sampling) -> list[Answer]:
+def best(answers: Sequence[SequenceOutput], body: Sampling) -> list[SequenceOutput]:
     """The ``n`` answers with the highest mean log-probability, best first; all where n are asked.
 
     Equals keep their order. OpenAI ranks by "the highest log probability per token".
@@ -60,6 +61,6 @@ def best(answers: Sequence[Answer], body: Sampling) -> list[Answer]:
     return ranked
 
 
-def _mean_logprob(answer: Answer) -> float:
+def _mean_logprob(answer: SequenceOutput) -> float:
     values = [token.logprob for token in answer.logprobs or ()]
     return math.fsum(values) / max(len(values), 1)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from pythia_bento.errors import PythiaError
 
 
-def error_body(error: PythiaError) -> dict[str, Any]:
-    """``{"error": {"message", "type", "param", "code"}}``."""
+class ErrorDetail(TypedDict):
+    """OpenAI's fields."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(TypedDict):
+    """What stands in an answer's place."""
+
+    error: ErrorDetail
+
+
+def error_body(error: PythiaError) -> ErrorBody:
+    """The body for one of this project's errors."""
     return {
         "error": {
             "message": error.message,

@@ -15,31 +15,31 @@ WINDOW_SECONDS = 10.0  # of the rate at which work ends: what is older counts li
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class Demand:
     """What requests ask of the engine."""
 
     sequences: int
     tokens: int  # of prompts, and to generate at most
 
-    def __add__(self, other: Load) -> Load:
-        return Load(self.sequences + other.sequences, self.tokens + other.tokens)
+    def __add__(self, other: Demand) -> Demand:
+        return Demand(self.sequences + other.sequences, self.tokens + other.tokens)
 
-    def __mul__(self, count: int) -> Load:
-        return Load(self.sequences * count, self.tokens * count)
+    def __mul__(self, count: int) -> Demand:
+        return Demand(self.sequences * count, self.tokens * count)
 
 
-LEAST = Load(1, 1)
+LEAST = Demand(1, 1)
 """What any request asks."""
 
 
-def share_of(request: Request) -> Load:
+def share_of(request: Request) -> Demand:
     """One continuation's part of a request."""
-    return Load(1, len(request.prompt) + request.params.max_tokens)
+    return Demand(1, len(request.prompt) + request.params.max_tokens)
 
 
-def load_of(requests: Iterable[Request]) -> Load:
+def demand_of(requests: Iterable[Request]) -> Demand:
     """All requests together."""
-    return sum((share_of(request) * request.n for request in requests), Load(0, 0))
+    return sum((share_of(request) * request.n for request in requests), Demand(0, 0))
 
 
 class Rate:
@@ -69,38 +69,38 @@ class Rate:
         self._at = now
 
 
-class Gate:
+class AdmissionControl:
     """Counts what is under way and refuses what would be too much; for one thread at a time."""
 
-    def __init__(self, most: Load, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: Demand, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
-        self._now = Load(0, 0)
+        self._now = Demand(0, 0)
         self._sequences, self._tokens = Rate(clock), Rate(clock)  # that left
 
-    def enter(self, load: Load) -> None:
+    def enter(self, demand: Demand) -> None:
         """Raises Overloaded with the seconds until there is room, at the rate of late."""
-        self.check(load)
-        self._now += load
+        self.check(demand)
+        self._now += demand
 
-    def check(self, load: Load) -> None:
+    def check(self, demand: Demand) -> None:
         """What ``enter`` raises, without entering."""
-        after = self._now + load
+        after = self._now + demand
         # An idle engine takes a request of any size, or a large one could never be served.
         if self._now.sequences:
             for what, rate in (("sequences", self._sequences), ("tokens", self._tokens)):
                 now, most = getattr(self._now, what), getattr(self._most, what)
                 if getattr(after, what) > most:
                     raise Overloaded(
-                        f"the server has {now} {what} to work on, and {getattr(load, what)} more "
+                        f"the server has {now} {what} to work on, and {getattr(demand, what)} more "
                         f"would pass its limit of {most}; try again later",
                         retry_after=_seconds(getattr(after, what) - most, rate.per_second()),
                     )
 
-    def leave(self, load: Load) -> None:
+    def leave(self, demand: Demand) -> None:
         """So much has ended."""
-        self._now += load * -1
-        self._sequences.add(load.sequences)
-        self._tokens.add(load.tokens)
+        self._now += demand * -1
+        self._sequences.add(demand.sequences)
+        self._tokens.add(demand.tokens)
 
 
 def _seconds(excess: int, rate: float) -> float:

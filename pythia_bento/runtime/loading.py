@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +14,7 @@ from pythia_bento.catalog import int8_bytes
 from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from pythia_bento.engine.engine import Engine, EngineConfig
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.validate import Limits
 from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.hardware import free_memory
 from pythia_bento.model import kernels
@@ -24,10 +23,6 @@ from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels, pass_bytes
 from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
 from pythia_bento.settings import Settings, SettingsError
-
-if TYPE_CHECKING:
-    from pythia_bento.engine.validate import Limits
-    from pythia_bento.runtime.process import EngineProcess
 
 logger = logging.getLogger(__name__)
 # It warns on import of a package for 4-bit weights that is missing; nothing here uses those.
@@ -84,7 +79,28 @@ def _build(
         max_tokens_per_step=settings.max_tokens_per_step,
     )
     preparing = partial(on_progress, f"preparing {checkpoint.model_id}")
-    return Engine(model, tokenizer, config, preparing)
+    limits = limits_of(
+        settings,
+        num_tokens=tokenizer.num_tokens,
+        max_positions=checkpoint.config.max_positions,
+        cache_tokens=config.num_blocks * backend.block_size,
+    )
+    return Engine(model, tokenizer, config, preparing, limits=limits)
+
+
+def limits_of(settings: Settings, num_tokens: int, max_positions: int, cache_tokens: int) -> Limits:
+    """What a model and its memory can do, and what the settings allow."""
+    return Limits(
+        num_tokens=num_tokens,
+        max_positions=max_positions,
+        cache_tokens=cache_tokens,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        max_n=settings.max_n,
+        max_sequences=settings.max_sequences,
+        # There are no more alternatives than rows of the head; ids without a token have one.
+        max_logprobs=min(settings.max_logprobs, num_tokens),
+        max_stop=settings.max_stop,
+    )
 
 
 def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
@@ -173,18 +189,4 @@ def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> Model
         fingerprint=f"pythia-bento-{build}-{backend.name}-{backend.matmul}",
         created=int(checkpoint.tokenizer_path.stat().st_mtime),
         provenance=provenance,
-    )
-
-
-def limits_of(engine: Engine | EngineProcess, settings: Settings) -> Limits:
-    """What the model can do, and what the settings allow."""
-    limits = engine.limits
-    return replace(
-        limits,
-        max_prompt_tokens=settings.max_prompt_tokens,
-        max_n=settings.max_n,
-        max_sequences=settings.max_sequences,
-        # There are no more alternatives than rows of the head; ids without a token have one.
-        max_logprobs=min(settings.max_logprobs, limits.num_tokens),
-        max_stop=settings.max_stop,
     )

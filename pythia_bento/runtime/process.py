@@ -11,7 +11,6 @@ import multiprocessing
 import multiprocessing.util
 import pickle
 import select
-from dataclasses import replace
 from typing import Any
 
 from pythia_bento.engine.outputs import SequenceOutput
@@ -29,7 +28,7 @@ CLOSE_SECONDS = 10.0
 
 
 class EngineProcess:
-    """Stands where ``Engine`` stands in an ``EngineThread``; for one thread, but for ``stats``."""
+    """A ``Backend`` for an ``EngineThread``, as ``Engine`` is one."""
 
     def __init__(self, settings: Settings, on_progress: Progress, load: Load | None = None) -> None:
         """Start the process and wait until it has loaded.
@@ -50,7 +49,6 @@ class EngineProcess:
         )
         self._process.start()
         theirs.close()  # so that its end is the end of the pipe
-        self._unfinished: dict[str, set[int]] = {}
         self._interrupts = Interrupts()
         self._poll = select.poll()
         for descriptor in (self._pipe.fileno(), self._interrupts.fileno()):
@@ -64,20 +62,13 @@ class EngineProcess:
         """Whether the process runs."""
         return self._process.is_alive()
 
-    @property
-    def has_work(self) -> bool:
-        """Whether ``step`` has something to wait for."""
-        return bool(self._unfinished)
-
     def add_request(self, request: Request) -> None:
         """Hand a request over; an error comes back as the output of its sequences."""
-        self._unfinished[request.request_id] = set(range(request.n))
-        self._send(replace(request, call=None))  # which is of no use there
+        self._send(request)
 
     def abort(self, request_id: str) -> None:
-        """End a request before the next step."""
-        if self._unfinished.pop(request_id, None):
-            self._send(request_id)
+        """End a request before the next step; an unknown id is ignored."""
+        self._send(request_id)
 
     def step(self) -> list[SequenceOutput]:
         """The outputs of the steps made meanwhile; none when there are none for a moment."""
@@ -86,21 +77,11 @@ class EngineProcess:
             self._interrupts.clear()
         if self._pipe.fileno() not in ready:
             return []
-        outputs = [SequenceOutput(*fields) for fields in self._receive()]
-        for output in outputs:
-            if output.finish_reason is not None:
-                self._finished(output)
-        return outputs
+        return [SequenceOutput(*fields) for fields in self._receive()]
 
     def interrupt(self) -> None:
         """Let ``step`` return at once: something was ordered. In any thread."""
         self._interrupts.set()
-
-    def _finished(self, output: SequenceOutput) -> None:
-        if unfinished := self._unfinished.get(output.request_id):
-            unfinished.discard(output.index)
-            if not unfinished:
-                del self._unfinished[output.request_id]
 
     def stats(self) -> EngineStats:
         """Counters as of the last step."""
@@ -114,7 +95,6 @@ class EngineProcess:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-        self._unfinished.clear()
 
     def _await_loaded(self, on_progress: Progress) -> Loaded:
         while True:

@@ -21,7 +21,6 @@ from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import PythiaError
-from pythia_bento.runtime.loading import limits_of
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry import logs
@@ -53,7 +52,6 @@ def main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> 
     except PythiaError as error:
         _send(pipe, error)
         return
-    engine.limits = limits_of(engine, settings)
     _send(pipe, Loaded(info, engine.limits, engine.tokenizer))
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()

@@ -43,12 +43,6 @@ EXCEPTIONS = {
     "pythia_bento.engine.engine -> pythia_bento.executor.model_runner",
     "pythia_bento.engine.engine -> pythia_bento.executor.out_of_memory",
     "pythia_bento.engine.engine -> pythia_bento.executor.graphs.runner",
-    "pythia_bento.engine.params -> pythia_bento.telemetry.calls",
-    "pythia_bento.runtime.loading -> pythia_bento.runtime.process",
-    "pythia_bento.runtime.runner -> pythia_bento.runtime.process",
-    "pythia_bento.runtime.runner -> pythia_bento.runtime.loading",
-    "pythia_bento.runtime.watchdog -> pythia_bento.runtime.thread",
-    "pythia_bento.runtime.thread -> pythia_bento.runtime.process",
     "pythia_bento.engine.engine",
     "pythia_bento.model.kernels.gpu.triton.attention",
 }

@@ -10,7 +10,7 @@ from typing import Any
 from bentoml._internal.server.http import access
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pythia_bento.telemetry.calls import Call, current_call
+from pythia_bento.telemetry.calls import CallContext, current_call
 
 logger = logging.getLogger("bentoml.access")  # the logger of BentoML's own lines
 MAX_PATH = 200  # characters of a path that are logged
@@ -47,7 +47,12 @@ class AccessLog:
 
 
 def log_call(
-    call: Call, client: str, method: str, path: str, status: int | str, transport: str = "http"
+    call: CallContext,
+    client: str,
+    method: str,
+    path: str,
+    status: int | str,
+    transport: str = "http",
 ) -> None:
     """Write the line of a call that has ended just now; for gRPC ``method`` is empty."""
     if not logger.isEnabledFor(logging.INFO):
@@ -58,7 +63,7 @@ def log_call(
 
 
 def call_fields(
-    call: Call, client: str, method: str, path: str, status: int | str, transport: str
+    call: CallContext, client: str, method: str, path: str, status: int | str, transport: str
 ) -> dict[str, Any]:
     """In the order of the text line."""
     fields = {

@@ -29,8 +29,7 @@ from pythia_bento.server.bentoml.access_log import log_call
 from pythia_bento.server.bentoml.tracing import Uncollected, trace_call
 from pythia_bento.server.grpc.errors import grpc_status
 from pythia_bento.server.grpc.metrics import GrpcMetrics
-from pythia_bento.telemetry.calls import Call as Known
-from pythia_bento.telemetry.calls import current_call, new_call, working_for
+from pythia_bento.telemetry.calls import CallContext, current_call, new_call, working_for
 
 REQUEST_ID = "x-request-id"
 OURS = ("/pythia.v1.Pythia/", "/bentoml.grpc.v1.BentoService/")
@@ -185,7 +184,7 @@ class Records(Layer):
         return run
 
     def _ended(
-        self, known: Known, peer: str, method: str, code: grpc.StatusCode, seconds: float
+        self, known: CallContext, peer: str, method: str, code: grpc.StatusCode, seconds: float
     ) -> None:
         self._metrics.end(method, code.name, seconds)
         log_call(known, peer, "", method, code.name, "grpc")

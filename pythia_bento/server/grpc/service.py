@@ -9,7 +9,7 @@ from grpc.aio import ServicerContext
 from pythia_bento.engine.params import new_request_id
 from pythia_bento.handlers.requests import make_request
 from pythia_bento.handlers.score import score
-from pythia_bento.handlers.streamed import Answer
+from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaServicer
 from pythia_bento.runtime.runner import PythiaRunner
@@ -38,8 +38,8 @@ class PythiaService(PythiaServicer):
         self._runner.check_model(request.model or None)
         body = messages.generate_body(request)
         asked = await make_request(self._runner, new_request_id(), body.prompt, body)
-        answer = Answer(self._runner, asked, body)
         stream = self._runner.submit([asked], context.time_remaining())
+        answer = StreamedAnswer(self._runner, asked, body, stream)
         patience = Patience(self._runner.settings.client_timeout)
         try:
             async for outputs in stream:

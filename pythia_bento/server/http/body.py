@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -192,7 +192,7 @@ class ErrorShaper:
         await self._send({**start, "headers": headers.raw})
         await self._send({"type": "http.response.body", "body": body})
 
-    def _shaped(self, status: int) -> dict[str, Any]:
+    def _shaped(self, status: int) -> Mapping[str, object]:
         try:
             found = json.loads(self._body)
         except ValueError:

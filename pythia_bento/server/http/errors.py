@@ -10,7 +10,7 @@ import orjson
 from starlette.responses import JSONResponse
 
 from pythia_bento.errors import Overloaded, PythiaError, Unauthenticated
-from pythia_bento.protocol.errors import error_body
+from pythia_bento.protocol.errors import ErrorBody, error_body
 
 
 class OrjsonResponse(JSONResponse):
@@ -32,7 +32,7 @@ def _headers(error: PythiaError) -> dict[str, str]:
     return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
 
 
-def status_body(status: int, message: str) -> dict[str, Any]:
+def status_body(status: int, message: str) -> ErrorBody:
     """The same body for an answer of the framework, which knows only a status."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     code = HTTPStatus(status).phrase.lower().replace(" ", "_")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pythia_bento.engine.params import new_request_id
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.requests import make_request
-from pythia_bento.handlers.streamed import Answer
+from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.runtime.runner import PythiaRunner
@@ -19,10 +19,10 @@ async def stream(runner: PythiaRunner, body: GenerateRequest) -> EventStream:
     """``generate`` as events: the parts of the answer, or an error as the last one."""
     request = await make_request(runner, new_request_id(), body.prompt, body)
     outputs = runner.submit([request])
-    return EventStream(_events(outputs, Answer(runner, request, body)), outputs)
+    return EventStream(_events(outputs, StreamedAnswer(runner, request, body, outputs)), outputs)
 
 
-async def _events(stream: AsyncStream, answer: Answer) -> AsyncIterator[bytes]:
+async def _events(stream: AsyncStream, answer: StreamedAnswer) -> AsyncIterator[bytes]:
     try:
         async for outputs in stream:
             if part := answer.part(outputs):

@@ -8,12 +8,14 @@ memory and scheduling, and fast enough for thousands of random cases.
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pythia_bento.engine.engine import Engine, EngineConfig
 from pythia_bento.engine.params import Request, SamplingParams
+from pythia_bento.engine.validate import Limits
 from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
 from pythia_bento.model.sampling import penalised
 from tests.tokenizer_parts import small_tokenizer
@@ -23,12 +25,13 @@ torch.set_num_threads(1)  # tensors this small only lose by threads
 TOKENIZER = small_tokenizer()
 ROWS = TOKENIZER.num_tokens + 12  # as in Pythia: more rows than tokens
 POISON = 100  # after this token all logits are NaN
+BLOCK_SIZE, MAX_POSITIONS = 4, 64
 
 
 class ToyModel:
     """Stands where GPTNeoX stands."""
 
-    def __init__(self, block_size: int = 4, max_positions: int = 64) -> None:
+    def __init__(self, block_size: int = BLOCK_SIZE, max_positions: int = MAX_POSITIONS) -> None:
         self.config = SimpleNamespace(vocab_size=ROWS, max_positions=max_positions)
         self.kernels = SimpleNamespace(
             name="toy",
@@ -86,9 +89,16 @@ def _hashes(context: list[list[int]]) -> list[int]:
     return out
 
 
-def toy_engine(num_blocks: int = 64, *, block_size: int = 4, **sizes: int) -> Engine:
+def toy_engine(
+    num_blocks: int = 64,
+    *,
+    block_size: int = BLOCK_SIZE,
+    limits: Limits | None = None,
+    **sizes: int,
+) -> Engine:
     """An engine over a toy model."""
-    return Engine(ToyModel(block_size), TOKENIZER, EngineConfig(num_blocks, **sizes))  # type: ignore[arg-type]
+    model: Any = ToyModel(block_size)
+    return Engine(model, TOKENIZER, EngineConfig(num_blocks, **sizes), limits=limits)
 
 
 def request(id: str = "r", prompt: tuple[int, ...] = (5, 6, 7), n: int = 1, **params) -> Request:

@@ -7,16 +7,18 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
+from pythia_bento.runtime.loading import limits_of
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
-from tests.unit.engine.toy import POISON, toy_engine
+from tests.unit.engine.toy import BLOCK_SIZE, MAX_POSITIONS, POISON, TOKENIZER, toy_engine
 
 INFO = ModelInfo("toy@step3", ("toy", "toy@main"), "toy-fingerprint", 1700000000)
 PROMPT = (5, 6, 7, 8)
 
-__all__ = ["INFO", "POISON", "PROMPT", "ask", "settled", "toy_runner"]
+__all__ = ["INFO", "POISON", "PROMPT", "ask", "settled", "toy_engine_of", "toy_runner"]
 
 
 @contextlib.contextmanager
@@ -24,7 +26,7 @@ def toy_runner(
     num_blocks: int = 64, step_seconds: float = 0.0, **settings: Any
 ) -> Iterator[PythiaRunner]:
     """Closed at the end, after a look at whether all blocks are back."""
-    engine = toy_engine(num_blocks, max_batch_size=settings.get("max_batch_size", 64))
+    engine = toy_engine_of(Settings(**settings), num_blocks)
     if step_seconds:
         step = engine.step
         engine.step = lambda: (time.sleep(step_seconds), step())[1]  # type: ignore[method-assign]
@@ -33,6 +35,12 @@ def toy_runner(
         if runner.is_ready:
             settled(runner)
             engine.check()
+
+
+def toy_engine_of(settings: Settings, num_blocks: int = 64) -> Engine:
+    """With the limits that the settings allow, as ``load_engine`` makes engines."""
+    limits = limits_of(settings, TOKENIZER.num_tokens, MAX_POSITIONS, num_blocks * BLOCK_SIZE)
+    return toy_engine(num_blocks, limits=limits, max_batch_size=settings.max_batch_size)
 
 
 def settled(runner: PythiaRunner, seconds: float = 10.0) -> None:
