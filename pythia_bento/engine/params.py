@@ -7,6 +7,27 @@ import math
 import random
 from dataclasses import dataclass, field
 
+# Lowest and highest value of fields, for ``engine.validate`` and for what describes the API. A name
+# is that of one of the ``Limits``.
+INTEGERS: dict[str, tuple[int, int | str]] = {
+    "n": (1, "max_n"),
+    "best_of": (1, "max_n"),
+    "priority": (-20, 20),  # bounds how long the last of a queue waits for its turn
+    "top_k": (0, 2**31 - 1),  # the kernels' integers; from the vocabulary's size on it is off
+    "seed": (-(2**63), 2**64 - 1),
+    "logprobs": (0, "max_logprobs"),
+    "prompt_logprobs": (0, "max_logprobs"),
+}
+NUMBERS: dict[str, tuple[float, float]] = {
+    "temperature": (1e-6, 100),  # or 0; below, the division could overflow fp32
+    "top_p": (0, 1),  # 0 excluded
+    "min_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "repetition_penalty": (0.01, 100),
+    "logit_bias": (-100, 100),
+}
+
 # Not the system's: a request id is no secret, and asking the system takes longer than a token.
 _IDS = random.Random()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
-from pythia_bento.engine.validate import Limits
+from pythia_bento.engine.validate import Limits, check_integer
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.protocol.sampling import Ids, Prompt, Sampling
 from pythia_bento.runtime.runner import PythiaRunner
@@ -20,17 +20,9 @@ async def make_request(
 
     The request has ``best_of`` continuations where that is asked for; ``best`` picks among them.
     """
-    if body.n < 1:  # the engine is asked for ``best_of``
-        raise InvalidRequest(
-            f"n must be an integer between 1 and {runner.limits.max_n}, not {body.n}", param="n"
-        )
+    check_integer("n", body.n, runner.limits)  # the engine is asked for ``best_of``
     ids = truncated(await runner.encode(prompt), body, runner.limits)
-    if body.num_sequences > max(body.n, runner.limits.max_n):
-        raise InvalidRequest(
-            f"best_of must be an integer between 1 and {runner.limits.max_n}, "
-            f"not {body.num_sequences}",
-            param="best_of",
-        )
+    check_integer("best_of", body.num_sequences, runner.limits)
     return Request(request_id, ids, body.sampling_params(), body.num_sequences, body.priority)
 
 

@@ -86,6 +86,6 @@ class _Scoring:
         return {
             "logprob": sum(token.logprob for token in scored),
             "num_tokens": len(scored),
-            "is_greedy": all(token.logprob == token.top[0][1] for token in scored),
+            "is_greedy": all(token.token_id == token.top[0][0] for token in scored),
             "tokens": [shown_token(self.tokenizer, token, self.num_top) for token in scored],
         }
