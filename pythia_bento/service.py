@@ -1,4 +1,4 @@
-"""The BentoML service: wiring only. ``bentoml serve`` starts it from this directory."""
+"""The BentoML service: wiring only. ``bentoml serve pythia_bento.service:Pythia`` starts it."""
 
 from __future__ import annotations
 
