@@ -9,30 +9,23 @@ import bentoml
 from pydantic import AfterValidator, WithJsonSchema
 from starlette.exceptions import HTTPException
 
-from pythia_bento import logs, packaging
-from pythia_bento.api import (
-    access_log,
-    native,
-    openai,
-    pages,
-    shortcut,
-    tokenizer_routes,
-    tracing,
-    traffic,
-)
-from pythia_bento.api.access import AccessControl
-from pythia_bento.api.errors import error_response
-from pythia_bento.api.heads import limit_heads
-from pythia_bento.api.middleware import AccessMiddleware, RequestMiddleware
-from pythia_bento.api.schemas import GenerateRequest, ScoreItem
-from pythia_bento.api.worker import Worker
 from pythia_bento.errors import PythiaError
-from pythia_bento.runner import as_caller
+from pythia_bento.handlers import generation
+from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
+from pythia_bento.runtime.runner import as_caller
+from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.bentoml import access_log, direct_routes, http_metrics, packaging, tracing
+from pythia_bento.server.bentoml.header_limits import limit_heads
+from pythia_bento.server.http import openai, pages, tokenizer
+from pythia_bento.server.http.body import AccessMiddleware, RequestMiddleware
+from pythia_bento.server.http.errors import error_response
+from pythia_bento.server.worker import Worker
 from pythia_bento.settings import load_settings, wants_gpu
+from pythia_bento.telemetry import logs
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
 Item = Annotated[
-    Any, AfterValidator(native.attributed), WithJsonSchema(ScoreItem.model_json_schema())
+    Any, AfterValidator(generation.attributed), WithJsonSchema(ScoreItem.model_json_schema())
 ]
 
 try:
@@ -53,13 +46,13 @@ def _passes(check: Callable[[], None]) -> bool:
 
 
 openai_app = openai.create_app()
-tokenizer_app = tokenizer_routes.create_app()
+tokenizer_app = tokenizer.create_app()
 pages_app = pages.create_app()
 apps = (openai_app, tokenizer_app, pages_app)
 limit_heads()
-for bentoml_part in (tracing, access_log, traffic):
+for bentoml_part in (tracing, access_log, http_metrics):
     bentoml_part.install()
-shortcut.install({"/v1": openai_app, "": tokenizer_app})
+direct_routes.install({"/v1": openai_app, "": tokenizer_app})
 logs.install(settings.log_format)
 
 
@@ -87,7 +80,7 @@ class Pythia:
     @staticmethod
     def check() -> None:
         """Refuse a checkpoint that cannot be served, once, before any worker starts."""
-        from pythia_bento.loading import check_loadable  # imports torch
+        from pythia_bento.runtime.loading import check_loadable  # imports torch
 
         try:
             check_loadable(settings)
@@ -110,8 +103,8 @@ class Pythia:
         try:
             body = GenerateRequest.model_construct(**fields)
             if body.stream:
-                return await native.stream(self._worker.runner, body)  # type: ignore[return-value]
-            return await native.generate(self._worker.runner, body)
+                return await generation.stream(self._worker.runner, body)  # type: ignore[return-value]
+            return await generation.generate(self._worker.runner, body)
         except PythiaError as error:
             return error_response(error)  # type: ignore[return-value]
 
@@ -121,7 +114,7 @@ class Pythia:
     async def score(self, items: list[Item]) -> list[dict[str, Any]]:
         """Log-probabilities of texts; an item that fails has ``error`` in its place."""
         with as_caller("/score"):  # whose items they are is not known any more
-            return await native.score(self._worker.runner, items)
+            return await generation.score(self._worker.runner, items)
 
     async def __is_ready__(self) -> bool:
         return _passes(self._worker.check_ready)

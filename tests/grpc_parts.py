@@ -8,9 +8,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from pythia_bento.api.access import AccessControl
-from pythia_bento.api.grpc.server import GrpcServer
-from pythia_bento.runner import PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.grpc.server import GrpcServer
 from pythia_bento.settings import Settings
 
 HOST = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""Makes pythia_bento/api/grpc/generated from the .proto files: ``make proto``.
+"""Makes pythia_bento/protocol/generated from the .proto files: ``make proto``.
 
 The generator is pinned (requirements/proto.in): code of later ones refuses to run with older
 versions of protobuf, and what this one makes runs on all that the package allows.
@@ -12,10 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-GRPC = Path(__file__).parents[1] / "pythia_bento" / "api" / "grpc"
-PROTOS = GRPC / "protos"
-GENERATED = GRPC / "generated"
-PACKAGE = "pythia_bento.api.grpc.generated"
+PROTOCOL = Path(__file__).parents[1] / "pythia_bento" / "protocol"
+PROTOS = PROTOCOL / "protos"
+GENERATED = PROTOCOL / "generated"
+PACKAGE = "pythia_bento.protocol.generated"
 
 # Where protoc puts a module, and where it goes here.
 MODULES = {"pythia/v1/pythia": "pythia", "bentoml/grpc/v1/service": "bentoml_v1"}
@@ -29,7 +29,7 @@ REPLACED = (
 OWN_POOL = (
     (
         "from google.protobuf import descriptor_pool as",
-        "from pythia_bento.api.grpc import pools as",
+        "from pythia_bento.protocol import descriptor_pools as",
     ),
     ("_descriptor_pool.Default()", "_descriptor_pool.BENTOML_V1"),
 )

@@ -13,9 +13,9 @@ from __future__ import annotations
 import sys
 
 from pythia_bento.catalog import NAMES, SIZES, int8_bytes
-from pythia_bento.loading import CACHE_SHARE
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.base import pass_bytes
+from pythia_bento.runtime.loading import CACHE_SHARE
 from pythia_bento.settings import Settings
 
 GB = 10**9

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.peers import worker
 from pythia_bento.engine.params import Request, SamplingParams
-from pythia_bento.loading import load_engine
+from pythia_bento.runtime.loading import load_engine
 from pythia_bento.settings import load_settings
 
 

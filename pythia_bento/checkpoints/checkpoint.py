@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pythia_bento.catalog import BUNDLED, MAIN
-from pythia_bento.checkpoints import manifest
+from pythia_bento.checkpoints import bundle
 from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.reader import INDEX
 from pythia_bento.checkpoints.save import COPIED
@@ -34,7 +34,7 @@ class Checkpoint:
     same_weights: tuple[str, ...] = ()  # other branches of the model that hold these weights
 
 
-def load_checkpoint(model: str, bundled_root: Path = manifest.BUNDLED_ROOT) -> Checkpoint:
+def load_checkpoint(model: str, bundled_root: Path = bundle.BUNDLED_ROOT) -> Checkpoint:
     """Open ``bundled``, ``bundled@<revision>``, a local directory, or a model that was pulled.
 
     The files of a bundled checkpoint are compared with the manifest first, those of a pulled one
@@ -56,8 +56,8 @@ def load_checkpoint(model: str, bundled_root: Path = manifest.BUNDLED_ROOT) -> C
 
 
 def _open_bundled(revision: str, root: Path) -> Checkpoint:
-    step = manifest.find_bundled(revision, root)
-    manifest.verify(step.directory, step.files)
+    step = bundle.find_bundled(revision, root)
+    bundle.verify(step.directory, step.files)
     hashes = {name: sha256 for name, (sha256, _) in step.files.items()}
     return _open(BUNDLED, step.step, step.commit, step.directory, hashes)
 
@@ -70,7 +70,7 @@ def _open_stored(model: str) -> Checkpoint:
     # Imported here: these bring bentoml and the hub's client, which nothing else needs.
     from pythia_bento.checkpoints.lock import Lock
     from pythia_bento.checkpoints.names import ModelName
-    from pythia_bento.checkpoints.pins import locate
+    from pythia_bento.checkpoints.resolve import locate
 
     stored, name = locate(model, Lock.read()), ModelName.parse(model)
     origin = stored.provenance
@@ -110,7 +110,7 @@ def _hash_all(path: Path, weights: CheckpointWeights) -> dict[str, str]:
     names = [CONFIG, *COPIED, *(file.name for file in weights.reader.files)]
     if len(weights.reader.files) > 1:
         names.append(INDEX)
-    return {name: manifest.sha256(path / name) for name in names if (path / name).is_file()}
+    return {name: bundle.sha256(path / name) for name in names if (path / name).is_file()}
 
 
 def _describe(weights: CheckpointWeights) -> str:

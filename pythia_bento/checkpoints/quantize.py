@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pythia_bento.checkpoints import layout
+from pythia_bento.checkpoints import tensor_names
 from pythia_bento.checkpoints.reader import Reader
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
@@ -61,29 +61,29 @@ class CheckpointWeights:
     @property
     def quantized(self) -> bool:
         """Whether the file holds int8 linears already."""
-        first = layout.layer_prefix(0) + layout.QKV
+        first = tensor_names.layer_prefix(0) + tensor_names.QKV
         return self.reader.entry(f"{first}.weight").dtype == "I8"
 
     def embedding(self) -> Tensor:
         """fp16 [vocab, hidden]."""
-        return self._matrix(layout.EMBEDDING)
+        return self._matrix(tensor_names.EMBEDDING)
 
     def layer(self, index: int) -> LayerWeights:
         """Read block ``index`` and quantise it where the file holds floats."""
-        prefix = layout.layer_prefix(index)
+        prefix = tensor_names.layer_prefix(index)
         return LayerWeights(
-            input_norm=self._norm(prefix + layout.INPUT_NORM),
-            post_attention_norm=self._norm(prefix + layout.POST_ATTENTION_NORM),
-            qkv=self._linear(prefix + layout.QKV),
-            dense=self._linear(prefix + layout.DENSE),
-            up=self._linear(prefix + layout.UP),
-            down=self._linear(prefix + layout.DOWN),
+            input_norm=self._norm(prefix + tensor_names.INPUT_NORM),
+            post_attention_norm=self._norm(prefix + tensor_names.POST_ATTENTION_NORM),
+            qkv=self._linear(prefix + tensor_names.QKV),
+            dense=self._linear(prefix + tensor_names.DENSE),
+            up=self._linear(prefix + tensor_names.UP),
+            down=self._linear(prefix + tensor_names.DOWN),
         )
 
     def head(self) -> HeadWeights:
         """Final norm and fp16 head."""
-        weight = self._matrix(f"{layout.HEAD}.weight")
-        return HeadWeights(self._norm(layout.FINAL_NORM), weight)
+        weight = self._matrix(f"{tensor_names.HEAD}.weight")
+        return HeadWeights(self._norm(tensor_names.FINAL_NORM), weight)
 
     def _linear(self, name: str) -> Int8Linear:
         bias = self._vector(f"{name}.bias")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pythia_bento.checkpoints import layout
+from pythia_bento.checkpoints import tensor_names
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
 
@@ -63,7 +63,7 @@ class Reader:
     def _index(self, path: Path) -> None:
         with _open(path) as file:
             for stored in file.keys():  # noqa: SIM118 - safe_open is not a mapping
-                name = layout.canonical(stored)
+                name = tensor_names.canonical(stored)
                 if name is None:
                     continue
                 if name in self._entries:
@@ -74,7 +74,7 @@ class Reader:
                 self._entries[name] = Entry(path, stored, shape, view.get_dtype())
 
     def _check(self, directory: Path, config: ModelConfig) -> None:
-        expected = layout.shapes(config)
+        expected = tensor_names.shapes(config)
         if missing := sorted(expected.keys() - self._entries.keys()):
             more = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
             raise CheckpointError(f"checkpoint {directory} lacks tensor {missing[0]}{more}")

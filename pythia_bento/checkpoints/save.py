@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pythia_bento.checkpoints import layout
+from pythia_bento.checkpoints import tensor_names
 from pythia_bento.checkpoints.reader import INDEX, WEIGHTS
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm, WeightSource
@@ -118,25 +118,25 @@ def _name_shards(directory: Path, shards: list[tuple[Path, list[str], int]]) -> 
 
 
 def _parts(source: WeightSource) -> Iterator[dict[str, Tensor]]:
-    yield {layout.EMBEDDING: source.embedding()}
+    yield {tensor_names.EMBEDDING: source.embedding()}
     for index in range(source.config.num_layers):
-        yield _layer(layout.layer_prefix(index), source.layer(index))
+        yield _layer(tensor_names.layer_prefix(index), source.layer(index))
     yield _head(source.head())
 
 
 def _layer(prefix: str, layer: LayerWeights) -> dict[str, Tensor]:
     return {
-        **_norm(prefix + layout.INPUT_NORM, layer.input_norm),
-        **_norm(prefix + layout.POST_ATTENTION_NORM, layer.post_attention_norm),
-        **_linear(prefix + layout.QKV, layer.qkv),
-        **_linear(prefix + layout.DENSE, layer.dense),
-        **_linear(prefix + layout.UP, layer.up),
-        **_linear(prefix + layout.DOWN, layer.down),
+        **_norm(prefix + tensor_names.INPUT_NORM, layer.input_norm),
+        **_norm(prefix + tensor_names.POST_ATTENTION_NORM, layer.post_attention_norm),
+        **_linear(prefix + tensor_names.QKV, layer.qkv),
+        **_linear(prefix + tensor_names.DENSE, layer.dense),
+        **_linear(prefix + tensor_names.UP, layer.up),
+        **_linear(prefix + tensor_names.DOWN, layer.down),
     }
 
 
 def _head(head: HeadWeights) -> dict[str, Tensor]:
-    return {**_norm(layout.FINAL_NORM, head.norm), f"{layout.HEAD}.weight": head.weight}
+    return {**_norm(tensor_names.FINAL_NORM, head.norm), f"{tensor_names.HEAD}.weight": head.weight}
 
 
 def _norm(name: str, norm: Norm) -> dict[str, Tensor]:

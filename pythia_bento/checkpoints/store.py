@@ -19,8 +19,8 @@ from bentoml._internal.models import ModelStore
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pythia_bento.checkpoints.bundle import sha256
 from pythia_bento.checkpoints.lock import Commit, PinnedFile, differences
-from pythia_bento.checkpoints.manifest import sha256
 from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.errors import CheckpointError
 

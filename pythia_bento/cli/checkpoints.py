@@ -34,7 +34,7 @@ def pull(models: tuple[str, ...], lock_path: Path) -> None:
     """
     from pythia_bento.checkpoints.lock import Lock
     from pythia_bento.checkpoints.pull import pull as pull_model
-    from pythia_bento.progress import ProgressBars
+    from pythia_bento.runtime.progress import ProgressBars
 
     lock = Lock.read(lock_path)
     for model in models:
@@ -52,7 +52,7 @@ def lock(models: tuple[str, ...], lock_path: Path) -> None:
     """Pin MODELS, by default all that are pinned already, to what they are now."""
     from pythia_bento.checkpoints.lock import Lock
     from pythia_bento.checkpoints.names import ModelName
-    from pythia_bento.checkpoints.pins import make_pin
+    from pythia_bento.checkpoints.resolve import make_pin
 
     pins = Lock.read(lock_path)
     if not (models or pins.models):
@@ -74,7 +74,7 @@ def verify(lock_path: Path, offline: bool) -> None:
     from huggingface_hub import constants
 
     from pythia_bento.checkpoints.lock import Lock
-    from pythia_bento.checkpoints.pins import verify as find_differences
+    from pythia_bento.checkpoints.resolve import verify as find_differences
 
     lines = find_differences(Lock.read(lock_path), not (offline or constants.is_offline_mode()))
     for line in lines:
@@ -91,7 +91,7 @@ def checkpoints(model: str, as_json: bool) -> None:
     """List the steps of MODEL on the hub, and which of them hold the same weights."""
     from pythia_bento.checkpoints.branches import list_branches
     from pythia_bento.checkpoints.names import ModelName
-    from pythia_bento.progress import ProgressBars
+    from pythia_bento.runtime.progress import ProgressBars
 
     with ProgressBars() as bars:
         branches = list_branches(ModelName.parse(model), bars)
@@ -110,7 +110,7 @@ def quantize(source: Path, target: Path) -> None:
     from pythia_bento.checkpoints.quantize import CheckpointWeights
     from pythia_bento.checkpoints.save import save_int8
     from pythia_bento.model.config import ModelConfig
-    from pythia_bento.progress import ProgressBars
+    from pythia_bento.runtime.progress import ProgressBars
 
     weights = CheckpointWeights(source, ModelConfig.from_file(source / "config.json"))
     with ProgressBars() as bars, disk_errors(str(target)):

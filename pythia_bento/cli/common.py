@@ -13,7 +13,7 @@ import click
 from pythia_bento.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from pythia_bento.runner import PythiaRunner
+    from pythia_bento.runtime.runner import PythiaRunner
 
 model_option = click.option(
     "-m",
@@ -26,8 +26,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @contextmanager
 def open_runner(model: str | None) -> Iterator[PythiaRunner]:
     """Load ``model`` with the settings of the environment; a bar on stderr shows how far it is."""
-    from pythia_bento.progress import ProgressBars
-    from pythia_bento.runner import PythiaRunner
+    from pythia_bento.runtime.progress import ProgressBars
+    from pythia_bento.runtime.runner import PythiaRunner
     from pythia_bento.settings import load_settings
 
     settings = load_settings({} if model is None else {"model": model})

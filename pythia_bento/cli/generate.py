@@ -10,8 +10,8 @@ import click
 from pythia_bento.cli.common import json_option, model_option, open_runner, print_json, read_text
 
 if TYPE_CHECKING:
-    from pythia_bento.api.schemas import GenerateRequest
-    from pythia_bento.runner import PythiaRunner
+    from pythia_bento.protocol.bodies import GenerateRequest
+    from pythia_bento.runtime.runner import PythiaRunner
 
 
 @click.command()
@@ -31,9 +31,9 @@ def generate(prompt: str, model: str | None, as_json: bool, **sampling: Any) -> 
 
     The text appears as it is made; with --json all at once, as the server's /generate has it.
     """
-    from pythia_bento.api.native import generate as as_response
-    from pythia_bento.api.parsing import parse
-    from pythia_bento.api.schemas import GenerateRequest
+    from pythia_bento.handlers.generation import generate as as_response
+    from pythia_bento.protocol.bodies import GenerateRequest
+    from pythia_bento.protocol.parsing import parse
 
     sampling["stop"] = list(sampling["stop"])
     fields = {"prompt": read_text(prompt, "prompt"), **sampling}
@@ -47,7 +47,7 @@ def generate(prompt: str, model: str | None, as_json: bool, **sampling: Any) -> 
 
 def _print_text(runner: PythiaRunner, body: GenerateRequest) -> None:
     from pythia_bento.engine.params import Request
-    from pythia_bento.runner import new_request_id, raise_error
+    from pythia_bento.runtime.runner import new_request_id, raise_error
 
     prompt = tuple(runner.tokenizer.encode(body.prompt))
     request = Request(new_request_id(), prompt, body.sampling_params(), body.n)

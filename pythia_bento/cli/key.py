@@ -15,7 +15,7 @@ def key(name: str | None, as_json: bool) -> None:
 
     The key itself is shown this once and kept nowhere; the server needs only its hash.
     """
-    from pythia_bento.keys import ApiKey, digest, new_key
+    from pythia_bento.server.access.keys import ApiKey, digest, new_key
 
     secret = new_key()
     entry = ApiKey.named(name, digest(secret)).entry

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pythia_bento import catalog
-from pythia_bento.checkpoints import manifest
+from pythia_bento.checkpoints import bundle
 from pythia_bento.cli.common import json_option, print_json
 from pythia_bento.model.config import ModelConfig
 
@@ -25,7 +25,7 @@ def list_models(as_json: bool) -> None:
 
 
 def _bundled() -> dict[str, Any]:
-    steps = manifest.list_bundled()
+    steps = bundle.list_bundled()
     main = next(step for step in steps if step.is_main)
     shape = ModelConfig.from_file(main.directory / "config.json")
     return _entry(catalog.BUNDLED, shape, [step.step for step in steps])

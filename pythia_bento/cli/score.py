@@ -23,9 +23,9 @@ def score(text: str, model: str | None, as_json: bool) -> None:
     """
     text = read_text(text, "text")
     with open_runner(model) as runner:
-        from pythia_bento.api import native
+        from pythia_bento.handlers import generation
 
-        [result] = asyncio.run(native.score(runner, [{"prompt": text, "logprobs": 1}]))
+        [result] = asyncio.run(generation.score(runner, [{"prompt": text, "logprobs": 1}]))
     if "error" in result:
         raise _error(result["error"])
     if not result["num_tokens"]:

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING
 
 from pythia_bento.client.options import Connection, SamplingOptions, Tls, checked
 from pythia_bento.client.transport import Scores, connect, connect_async
-from pythia_bento.client.types import (
-    Generation,
-    Info,
-    Joiner,
-    Part,
-    Prompt,
-    ScoreItem,
-    joined,
-)
+from pythia_bento.protocol.types import Generation, Info, Joiner, Part, Prompt, ScoreItem, joined
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

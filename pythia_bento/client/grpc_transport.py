@@ -11,12 +11,13 @@ import grpc
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from pythia_bento.api.grpc.generated import pythia_pb2 as pb
-from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.client.failures import BY_CODE, BY_GRPC_CODE, failure
 from pythia_bento.client.options import Connection
 from pythia_bento.client.transport import Scores
-from pythia_bento.client.types import (
+from pythia_bento.errors import InvalidRequest, PythiaError
+from pythia_bento.protocol.generated import pythia_pb2 as pb
+from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
+from pythia_bento.protocol.types import (
     Delta,
     FinishReason,
     Info,
@@ -30,7 +31,6 @@ from pythia_bento.client.types import (
     Token,
     TopToken,
 )
-from pythia_bento.errors import InvalidRequest, PythiaError
 
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 FINISH_REASONS: dict[int, FinishReason | None] = {

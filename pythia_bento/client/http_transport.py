@@ -13,7 +13,8 @@ import httpx2
 from pythia_bento.client.failures import BY_CODE, BY_STATUS, failure
 from pythia_bento.client.options import Connection
 from pythia_bento.client.transport import Scores
-from pythia_bento.client.types import (
+from pythia_bento.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, PythiaError
+from pythia_bento.protocol.types import (
     Delta,
     Info,
     Limits,
@@ -26,7 +27,6 @@ from pythia_bento.client.types import (
     Token,
     TopToken,
 )
-from pythia_bento.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, PythiaError
 
 
 class HttpTransport:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Protocol
 
 from pythia_bento.client.options import Connection
-from pythia_bento.client.types import Info, Part, Prompt, Score, ScoreItem
 from pythia_bento.errors import PythiaError
+from pythia_bento.protocol.types import Info, Part, Prompt, Score, ScoreItem
 
 Scores = list[Score | PythiaError]
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from pythia_bento.engine.block_pool import BlockPool
-from pythia_bento.engine.memory import execute_what_fits
-from pythia_bento.engine.model_runner import ChunkResult, ModelRunner
 from pythia_bento.engine.params import Request, SequenceOutput, TokenLogprob
 from pythia_bento.engine.scheduler import Chunk, Scheduler
 from pythia_bento.engine.sequence import Sequence
@@ -24,6 +22,8 @@ from pythia_bento.errors import (
     OutOfMemory,
     PythiaError,
 )
+from pythia_bento.executor.model_runner import ChunkResult, ModelRunner
+from pythia_bento.executor.out_of_memory import execute_what_fits
 from pythia_bento.model.gpt_neox import GPTNeoX
 
 
@@ -283,7 +283,7 @@ def _make_runner(
     if model.kernels.name != "triton":
         return ModelRunner(model, config.num_blocks, num_tokens)
     # Imported late: triton is installed with the GPU's packages only.
-    from pythia_bento.engine.cuda_runner import CudaModelRunner
+    from pythia_bento.executor.graphs.runner import CudaModelRunner
 
     sizes = config.max_batch_size, config.max_tokens_per_step
     return CudaModelRunner(model, config.num_blocks, num_tokens, *sizes, on_progress)

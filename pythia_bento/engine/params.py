@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pythia_bento.calls import Call, current_call
 from pythia_bento.errors import PythiaError
+from pythia_bento.telemetry.calls import Call, current_call
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 

@@ -7,8 +7,8 @@ from bisect import insort
 from dataclasses import dataclass
 
 from pythia_bento.engine.block_pool import BlockPool
+from pythia_bento.engine.fair_queue import WaitingList
 from pythia_bento.engine.sequence import Sequence
-from pythia_bento.engine.waiting import WaitingList
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from pythia_bento.keys import digest
+from pythia_bento.server.access.keys import digest
 from tests.e2e.serving import ROOT, Server, serve
 from tests.fuzz.http import KEY
 

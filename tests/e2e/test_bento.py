@@ -18,8 +18,8 @@ import yaml
 from bentoml._internal.bento import BentoStore
 from bentoml._internal.container import construct_containerfile
 
-from pythia_bento import packaging
 from pythia_bento.model.kernels.cpu import build as kernels
+from pythia_bento.server.bentoml import packaging
 from tests.e2e.offline import answer_offline
 from tests.e2e.serving import (
     BENTOML,

@@ -10,7 +10,7 @@ import httpx
 import jsonschema_rs
 import pytest
 
-from pythia_bento.api.description.operations import OPERATIONS
+from pythia_bento.server.openapi.operations import OPERATIONS
 from pythia_bento.settings import Settings
 from tests.e2e.serving import ROOT, Server
 

@@ -17,8 +17,8 @@ import httpx
 import psutil
 import pytest
 
-from pythia_bento.api.grpc.generated import pythia_pb2 as pb
-from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaStub
+from pythia_bento.protocol.generated import pythia_pb2 as pb
+from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from tests.e2e.faulty import BODY, all_of, choices, faulty, running, until, worker
 from tests.e2e.probing import probing
 from tests.e2e.serving import Server

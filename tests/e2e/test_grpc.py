@@ -18,15 +18,15 @@ import torch
 from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bench import overhead
-from bench.noop_grpc import noop_server
+from bench.serving import overhead
+from bench.serving.noop_grpc import noop_server
 from pythia_bento import __version__
-from pythia_bento.api.grpc.generated import pythia_pb2 as pb
-from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaStub
-from pythia_bento.checkpoints.manifest import find_bundled
+from pythia_bento.checkpoints.bundle import find_bundled
 from pythia_bento.client import AsyncClient, Client, Generation, Score, ScoreItem
 from pythia_bento.errors import InvalidRequest
-from pythia_bento.runner import PythiaRunner
+from pythia_bento.protocol.generated import pythia_pb2 as pb
+from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.bentoml_stub import bentoml_stub
 from tests.e2e.serving import BENTOML, ROOT, START_SECONDS, Server, environment, free_port, serve

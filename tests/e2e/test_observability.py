@@ -19,8 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
-from pythia_bento.api.grpc.generated import pythia_pb2 as pb
-from pythia_bento.api.grpc.generated.pythia_pb2_grpc import PythiaStub
+from pythia_bento.protocol.generated import pythia_pb2 as pb
+from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from tests.e2e.serving import ROOT, Server, serve
 from tests.promtool import check_metrics
 

@@ -11,8 +11,8 @@ import httpx
 import openai
 import pytest
 
-from pythia_bento.api.schemas import NEUTRAL, CompletionRequest
-from pythia_bento.checkpoints.manifest import find_bundled
+from pythia_bento.checkpoints.bundle import find_bundled
+from pythia_bento.protocol.bodies import NEUTRAL, CompletionRequest
 from tests.e2e.serving import MAX_BODY, Server
 
 PROMPT = "Once upon a time"

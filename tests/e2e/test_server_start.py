@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pythia_bento.checkpoints.manifest import BUNDLED_ROOT
+from pythia_bento.checkpoints.bundle import BUNDLED_ROOT
 from tests.e2e.serving import BENTOML, ROOT, START_SECONDS, environment, free_port
 
 NAME = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from pythia_bento.keys import new_key
+from pythia_bento.server.access.keys import new_key
 from tests.e2e.serving import Server, serve
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")

@@ -26,7 +26,7 @@ def prepare(decode: object, batch: int, contexts: list[int]) -> None:
 @pytest.mark.parametrize("contexts", CONTEXTS)
 @pytest.mark.parametrize("head_dim, heads", [(32, 4), (64, 12), (80, 32), (128, 16), (256, 8)])
 def test_one_kernel_has_the_bits_of_many(head_dim: int, heads: int, contexts: list[int]) -> None:
-    from pythia_bento.engine.cuda_decode import CapturedDecode
+    from pythia_bento.executor.graphs.decode import CapturedDecode
 
     model = on_gpu(RandomWeights(head_dim, heads=heads))
     width = -(-model.config.max_positions // model.kernels.block_size)

@@ -25,8 +25,8 @@ def same(found: Tensor, wanted: Tensor) -> bool:
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("head_dim, heads", [(32, 4), (64, 8), (64, 12), (80, 32), (256, 8)])
 def test_bits_are_those_of_triton(head_dim: int, heads: int, tokens: int) -> None:
-    from pythia_bento.model.kernels.cuda.prefill_source import TILES
-    from pythia_bento.model.kernels.triton import tiles
+    from pythia_bento.model.kernels.gpu import tiles
+    from pythia_bento.model.kernels.gpu.cuda.prefill_constants import TILES
 
     model = on_gpu(RandomWeights(head_dim, heads=heads))
     config, launch, layer = model.config, model.kernels.launch, model.layers[0]
@@ -55,8 +55,8 @@ def test_bits_are_those_of_triton(head_dim: int, heads: int, tokens: int) -> Non
 @pytest.mark.parametrize("cluster", [1, 2])
 @pytest.mark.parametrize("width", [64, 128, 184, 192])
 def test_tiles_and_clusters_do_not_change_bits(width: int, cluster: int) -> None:
-    from pythia_bento.model.kernels.cuda.prefill_product import PrefillProducts
-    from pythia_bento.model.kernels.triton import tiles
+    from pythia_bento.model.kernels.gpu import tiles
+    from pythia_bento.model.kernels.gpu.prefill_product import PrefillProducts
 
     model = on_gpu(RandomWeights(64, heads=8))
     launch, layer = model.kernels.launch, model.layers[0]

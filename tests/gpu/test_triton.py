@@ -73,7 +73,7 @@ class RandomWeights:
 
 
 def on_gpu(weights: RandomWeights) -> GPTNeoX:
-    from pythia_bento.model.kernels.triton.kernels import TritonKernels
+    from pythia_bento.model.kernels.gpu.kernels import TritonKernels
 
     return GPTNeoX(weights, TritonKernels(weights.config, torch.device("cuda")))
 

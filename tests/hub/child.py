@@ -14,8 +14,8 @@ import bentoml.models  # noqa: F401 - BentoML would import it, slowly, in every 
 
 from pythia_bento.checkpoints import store
 from pythia_bento.checkpoints.lock import Lock
-from pythia_bento.checkpoints.pins import verify
 from pythia_bento.checkpoints.pull import pull
+from pythia_bento.checkpoints.resolve import verify
 from pythia_bento.errors import CheckpointError
 from tests.hub.places import bentoml_places, client_places
 

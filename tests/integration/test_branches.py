@@ -11,14 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from pythia_bento import __version__
-from pythia_bento.api.openai import create_app
 from pythia_bento.checkpoints.branches import Branch, list_branches
+from pythia_bento.checkpoints.bundle import sha256
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
-from pythia_bento.checkpoints.manifest import sha256
 from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.cli import commands
 from pythia_bento.errors import CheckpointError, ModelNotFound
-from pythia_bento.runner import PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.http.openai import create_app
 from pythia_bento.settings import Settings
 from tests.hub import HubServer
 

@@ -15,11 +15,11 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pythia_bento.api.grpc.generated import bentoml_v1_pb2, pythia_pb2
-from pythia_bento.runner import PythiaRunner
+from pythia_bento.protocol.generated import bentoml_v1_pb2, pythia_pb2
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.grpc_parts import HOST, background_server
-from tests.unit.toy_runner import settled
+from tests.unit.runtime.toy_runner import settled
 
 CALLS = 20  # in an example, all at once
 EXAMPLES = 500  # of each of the two tests: 20,000 calls in all

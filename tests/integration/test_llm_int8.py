@@ -21,12 +21,12 @@ from pythia_bento.checkpoints.reader import WEIGHTS
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
 from pythia_bento.model.kernels.reference import linear
-from pythia_bento.runner import PythiaRunner, raise_error
+from pythia_bento.runtime.runner import PythiaRunner, raise_error
 from pythia_bento.settings import Settings
 from tests.forward import Driver
 from tests.hub import HubServer
 from tests.models import random_checkpoint
-from tests.unit.toy_runner import ask
+from tests.unit.runtime.toy_runner import ask
 
 REPO, MODEL = "EleutherAI/pythia-14m", "pythia-14m"
 SHAPES = {  # layers, heads, head_dim

@@ -10,12 +10,12 @@ import pytest
 from huggingface_hub import constants, hf_hub_download
 
 from pythia_bento.checkpoints import store
+from pythia_bento.checkpoints.bundle import sha256
 from pythia_bento.checkpoints.lock import Lock
-from pythia_bento.checkpoints.manifest import sha256
 from pythia_bento.checkpoints.names import ModelName
-from pythia_bento.checkpoints.pins import locate, make_pin, verify
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.quantize import CheckpointWeights
+from pythia_bento.checkpoints.resolve import locate, make_pin, verify
 from pythia_bento.checkpoints.save import save_int8
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from pythia_bento.model.config import ModelConfig

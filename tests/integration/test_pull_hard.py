@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from pythia_bento.checkpoints import store
+from pythia_bento.checkpoints.bundle import sha256
 from pythia_bento.checkpoints.lock import Lock
-from pythia_bento.checkpoints.manifest import sha256
-from pythia_bento.checkpoints.pins import locate, verify
 from pythia_bento.checkpoints.pull import pull
+from pythia_bento.checkpoints.resolve import locate, verify
 from tests.hub import HubServer
 from tests.hub.child import Puller
 

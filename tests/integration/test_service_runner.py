@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pythia_bento.errors import CheckpointError, ModelNotFound
-from pythia_bento.loading import check_loadable
-from pythia_bento.runner import PythiaRunner, raise_error
+from pythia_bento.runtime.loading import check_loadable
+from pythia_bento.runtime.runner import PythiaRunner, raise_error
 from pythia_bento.settings import Settings, SettingsError
-from tests.unit.toy_runner import ask, settled
+from tests.unit.runtime.toy_runner import ask, settled
 
 SMALL = {"model": "bundled@step64", "device": "cpu", "max_batch_size": 4}
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from pythia_bento import __version__, catalog
-from pythia_bento.api.access import AccessControl
 from pythia_bento.cli import main
+from pythia_bento.server.access.control import AccessControl
 from pythia_bento.settings import load_settings
 
 PROMPT = "Once upon a time"

@@ -23,7 +23,7 @@ def create(name: str, config: ModelConfig, device: torch.device, matmul: str = "
 
         return CpuKernels(config, device)
     if name == "triton":
-        from pythia_bento.model.kernels.triton.kernels import TritonKernels
+        from pythia_bento.model.kernels.gpu.kernels import TritonKernels
 
         return TritonKernels(config, device)
     if name == "reference":

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import tokenizers
 
+from pythia_bento.checkpoints.bundle import MANIFEST, list_bundled, sha256
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
-from pythia_bento.checkpoints.manifest import MANIFEST, list_bundled, sha256
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from tests.models import random_checkpoint
 

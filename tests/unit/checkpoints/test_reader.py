@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM
 
-from pythia_bento.checkpoints import layout
+from pythia_bento.checkpoints import tensor_names
 from pythia_bento.checkpoints.reader import INDEX, Reader
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
@@ -26,7 +26,7 @@ def read(directory: Path) -> Reader:
 
 def contents(directory: Path) -> dict[str, Tensor]:
     reader = read(directory)
-    names = layout.shapes(ModelConfig.from_file(directory / "config.json"))
+    names = tensor_names.shapes(ModelConfig.from_file(directory / "config.json"))
     return {name: reader.tensor(name) for name in names}
 
 

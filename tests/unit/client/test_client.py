@@ -22,11 +22,11 @@ from pythia_bento.errors import (
     PythiaError,
     Unauthenticated,
 )
-from pythia_bento.runner import PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner
 from tests.e2e.serving import free_port
 from tests.grpc_parts import HOST, background_server
 from tests.unit.engine.toy import POISON
-from tests.unit.toy_runner import INFO, settled, toy_runner
+from tests.unit.runtime.toy_runner import INFO, settled, toy_runner
 
 KEY = "a-long-enough-key-for-alice-0123456789"
 

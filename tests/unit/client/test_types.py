@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pythia_bento.client import Delta, Output, Part, Summary, Timings, Token
-from pythia_bento.client.types import joined
+from pythia_bento.protocol.types import joined
 
 SUMMARY = Summary("toy", "print", 1, 0, 3, Timings(0, 0, 0, 0))
 

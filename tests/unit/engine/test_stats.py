@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from pythia_bento.engine.stats import BATCH_SIZES, NUM_NUMBERS, EngineStats, StepSizes
 from tests.unit.engine.toy import toy_engine
-from tests.unit.toy_runner import ask
+from tests.unit.runtime.toy_runner import ask
 
 
 def test_numbers_of_stats_and_back() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pythia_bento.hardware import usable_cores
 from pythia_bento.model.batch import ForwardBatch, Logprobs, Penalties, SamplingRow
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.cpu import build
@@ -32,7 +33,6 @@ from pythia_bento.model.kernels.cpu.library import (
     load,
 )
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
-from pythia_bento.processors import usable_cores
 
 # Models below this hidden size get activations of 31 bits instead of 15: they have fewer terms to
 # average rounding out, and too little arithmetic for the second pass to be felt.

@@ -1,0 +1,38 @@
+"""Engines of the benchmarks that run on a GPU and, for trying them, on a processor."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+
+from bench.common.random_model import SIZES
+from bench.gpu import harness
+from pythia_bento.engine.engine import Engine
+
+
+def add_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """``--model``, ``--device`` and ``--out``."""
+    parser.add_argument("--model", default="pythia-1b", help="a size of the suite, or PYTHIA_MODEL")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--out", default=f"bench/results/{out}")
+
+
+def load(model: str, device: str, max_batch: int, context: int, max_tokens: int) -> Engine:
+    """Random weights where ``model`` is a size and the device a GPU, else what would be served."""
+    if device == "cuda" and model in SIZES:
+        return harness.load_engine(model, max_batch, context, max_tokens)
+    from pythia_bento.runtime.loading import load_engine
+    from pythia_bento.settings import load_settings
+
+    sizes = {"max_batch_size": max_batch, "max_tokens_per_step": max_tokens}
+    settings = load_settings({"model": model, "device": device, **sizes})
+    return load_engine(settings, lambda what, done, total: None)[0]
+
+
+def now() -> float:
+    """Seconds of the monotonic clock, after the device is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.monotonic()

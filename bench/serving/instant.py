@@ -1,0 +1,110 @@
+"""The real service over a device that computes nothing, to measure what serving itself costs.
+
+``bentoml serve bench.serving.instant:Pythia``. Scheduling, memory, look-ahead, text and transport
+are the service's own; only the model's forward passes are replaced by a clock. BENCH_STEP_US is the
+time of a decode step (default 0: as fast as the host can), BENCH_PROMPT_US that of a prompt token.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from pythia_bento.engine import engine
+from pythia_bento.engine.scheduler import Chunk
+from pythia_bento.engine.sequence import Sequence as Sequence_
+from pythia_bento.executor.lookahead import LOOKAHEAD, Flight, Inputs, Lookahead, Row
+from pythia_bento.executor.model_runner import ChunkResult, ModelRunner, Results
+from pythia_bento.model.gpt_neox import GPTNeoX
+from pythia_bento.runtime import process
+from pythia_bento.runtime.runner import ModelInfo, Progress
+from pythia_bento.settings import Settings
+
+STEP = float(os.environ.get("BENCH_STEP_US", "0")) / 1e6
+PROMPT_TOKEN = float(os.environ.get("BENCH_PROMPT_US", "0")) / 1e6
+
+
+class Clock:
+    """A ``lookahead.Device`` whose steps take their time, one after another."""
+
+    def __init__(self, num_tokens: int, block_size: int) -> None:
+        self._num_tokens = num_tokens
+        self._block_size = block_size
+        self._free_at = 0.0
+
+    def start(self, rows: list[Row], steps: int, inputs: Inputs | None = None) -> Flight:
+        room = [len(sequence.blocks) * self._block_size for sequence, _ in rows]
+        return self._fly(rows, room, steps)
+
+    def extend(self, flight: Flight, steps: int) -> Flight:
+        rows = [(sequence, start + flight.steps) for sequence, start in flight.rows]
+        return self._fly(rows, flight.room, steps)
+
+    def busy(self, seconds: float) -> float:
+        """Queue work; when it will be done."""
+        self._free_at = max(self._free_at, time.monotonic()) + seconds
+        return self._free_at
+
+    def wait(self, until: float) -> None:
+        time.sleep(max(0.0, until - time.monotonic()))  # others may run, as while CUDA waits
+
+    def token(self, sequence: Sequence_, position: int) -> int:
+        """Any token, the same for the same request."""
+        return (sequence.seed + sequence.order[0] * 31 + position * 7) % self._num_tokens
+
+    def _fly(self, rows: list[Row], room: list[int], steps: int) -> Flight:
+        until = self.busy(steps * STEP)
+
+        def tokens() -> list[list[int]]:
+            self.wait(until)
+            return [[self.token(s, start + i) for i in range(steps)] for s, start in rows]
+
+        return Flight(rows, room, steps, tokens, None)
+
+
+class InstantRunner(ModelRunner):
+    """Stands where ``CudaModelRunner`` stands."""
+
+    lookahead = LOOKAHEAD
+
+    def __init__(self, model: GPTNeoX, num_blocks: int, num_tokens: int) -> None:
+        super().__init__(model, num_blocks, num_tokens)
+        self._clock = Clock(num_tokens, self._block_size)
+        self._lookahead = Lookahead(self._clock, self._block_size)
+
+    def execute(self, chunks: Sequence[Chunk]) -> Results:
+        """Steps ahead of the host, behind decode steps and behind passes with prompts."""
+        are_decodes = all(chunk.count == 1 and chunk.samples for chunk in chunks)
+        if are_decodes or self._lookahead.is_under_way(chunks):
+            return self._lookahead.decode(chunks)
+        clock = self._clock
+        until = clock.busy(sum(chunk.count for chunk in chunks) * PROMPT_TOKEN)
+        self._lookahead.begin(chunks, None)
+        clock.wait(until)
+        return [
+            ChunkResult([clock.token(c.sequence, c.start + c.count)] if c.samples else [], [])
+            for c in chunks
+        ]
+
+
+def make_runner(
+    model: GPTNeoX, config: engine.EngineConfig, num_tokens: int, on_progress: object
+) -> InstantRunner:
+    return InstantRunner(model, config.num_blocks, num_tokens)
+
+
+engine._make_runner = make_runner
+
+
+def load(settings: Settings, on_progress: Progress) -> tuple[engine.Engine, ModelInfo]:
+    """``load_engine``, by a name that brings this module into an engine's own process."""
+    return load_engine(settings, on_progress)
+
+
+load_engine = process.load_engine
+process.load_engine = load
+
+from pythia_bento.service import Pythia  # noqa: E402
+
+__all__ = ["Pythia"]

@@ -1,0 +1,176 @@
+"""Turns scheduled chunks into one forward pass on the device and reads the answers back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pythia_bento.engine.params import TokenLogprob
+from pythia_bento.engine.scheduler import Chunk
+from pythia_bento.executor.input_batch import lay_out, write_tables
+from pythia_bento.model.batch import ForwardBatch
+from pythia_bento.model.gpt_neox import GPTNeoX
+
+# Rows of logits computed at a time for prompts: bounds memory at 64 * vocab_size * 4 bytes.
+PROMPT_ROWS_AT_ONCE = 64
+
+
+@dataclass(slots=True)
+class ChunkResult:
+    """What a step found out about one chunk.
+
+    ``token_ids`` is empty for a piece of a prompt. A runner that decodes several steps in one
+    visit to the device returns several tokens; the engine drops those after the end.
+    """
+
+    token_ids: list[int]
+    logprobs: list[TokenLogprob]
+    prompt_logprobs: Sequence[TokenLogprob] = ()
+    is_finite: bool = True
+
+
+Results = list[ChunkResult | None]
+
+
+class ModelRunner:
+    """Owns the model and the KV cache on one device."""
+
+    lookahead = 1  # steps that ``execute`` may make where a sequence has blocks for them
+
+    def __init__(self, model: GPTNeoX, num_blocks: int, num_tokens: int) -> None:
+        self._model = model
+        self._device = model.kernels.device
+        self._block_size = model.kernels.block_size
+        self._num_tokens = num_tokens
+        self._cache = model.kernels.allocate_cache(num_blocks)
+
+    @torch.inference_mode()
+    def execute(self, chunks: Sequence[Chunk]) -> Results:
+        """Compute the chunks; one result for each, None for those that are to come again."""
+        batch, starts = self.prepare(chunks)
+        hidden = self._model.forward(batch, self._cache)
+        results = [ChunkResult([], []) for _ in chunks]
+        self._score_prompts(chunks, starts, hidden, results)
+        self._choose_tokens(chunks, starts, hidden, results)
+        return list(results)
+
+    def recover(self) -> None:
+        """``execute`` ran out of memory: give back what is kept for later, and trust nothing."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def prepare(self, chunks: Sequence[Chunk]) -> tuple[ForwardBatch, list[int]]:
+        """Lay the tokens of all chunks end to end; also the S + 1 row boundaries on the host."""
+        width = max(len(chunk.sequence.blocks) for chunk in chunks)
+        tables = np.zeros((len(chunks), width), dtype=np.int32)
+        write_tables((chunk.sequence for chunk in chunks), tables)
+        layout = lay_out(chunks, tables, self._block_size)
+        batch = ForwardBatch(*map(self._upload, (*layout, tables)))
+        return batch, layout.query_starts.tolist()
+
+    def _choose_tokens(
+        self,
+        chunks: Sequence[Chunk],
+        starts: list[int],
+        hidden: Tensor,
+        results: list[ChunkResult],
+    ) -> None:
+        """Sample the next token of every chunk that reaches the end of its known tokens."""
+        chosen = [index for index, chunk in enumerate(chunks) if chunk.samples]
+        if not chosen:
+            return
+        logits = self._logits(hidden, [starts[index + 1] - 1 for index in chosen])
+        rows = [chunks[index].sequence.sampling_row() for index in chosen]
+        tokens = self._model.sample(logits, rows, self._num_tokens)
+        for index, token in zip(chosen, tokens.tolist(), strict=True):
+            results[index].token_ids.append(token)
+            results[index].is_finite &= token >= 0
+        self._add_logprobs(chunks, chosen, logits, tokens, results)
+
+    def _add_logprobs(
+        self,
+        chunks: Sequence[Chunk],
+        chosen: list[int],
+        logits: Tensor,
+        tokens: Tensor,
+        results: list[ChunkResult],
+    ) -> None:
+        wanted = [
+            (row, index, limit)
+            for row, index in enumerate(chosen)
+            if (limit := chunks[index].sequence.params.logprobs) is not None
+            and results[index].is_finite
+        ]
+        if not wanted:
+            return
+        if len(wanted) < len(chosen):
+            picked = torch.tensor([row for row, _, _ in wanted], device=self._device)
+            logits, tokens = logits[picked], tokens[picked]
+        limits = [limit for _, _, limit in wanted]
+        for (_, index, _), logprob in zip(
+            wanted, self._logprobs(logits, tokens, limits), strict=True
+        ):
+            results[index].logprobs.append(logprob)
+            results[index].is_finite &= math.isfinite(logprob.logprob)
+
+    def _score_prompts(
+        self,
+        chunks: Sequence[Chunk],
+        starts: list[int],
+        hidden: Tensor,
+        results: list[ChunkResult],
+    ) -> None:
+        """Log-probability of each prompt token after the first, a slice of rows at a time."""
+        scored: dict[int, list[TokenLogprob]] = {}
+        asked: list[tuple[int, int, int, int]] = []  # chunk, row of hidden, next token, limit
+        for index, chunk in enumerate(chunks):
+            if chunk.sequence.params.prompt_logprobs is not None:
+                asked += _prompt_rows(index, chunk, starts[index])
+                scored[index] = results[index].prompt_logprobs = []
+        for begin in range(0, len(asked), PROMPT_ROWS_AT_ONCE):
+            part = asked[begin : begin + PROMPT_ROWS_AT_ONCE]
+            logits = self._logits(hidden, [row for _, row, _, _ in part])
+            targets = self._upload(np.array([token for _, _, token, _ in part], dtype=np.int32))
+            found = self._logprobs(logits, targets, [limit for _, _, _, limit in part])
+            for (index, _, _, _), logprob in zip(part, found, strict=True):
+                scored[index].append(logprob)
+                results[index].is_finite &= math.isfinite(logprob.logprob)
+
+    def _logits(self, hidden: Tensor, rows: list[int]) -> Tensor:
+        if len(rows) < len(hidden):
+            hidden = hidden[torch.tensor(rows, device=self._device)]
+        return self._model.logits(hidden)
+
+    def _logprobs(self, logits: Tensor, tokens: Tensor, limits: list[int]) -> list[TokenLogprob]:
+        """One for each row, with the ``limits[row]`` best alternatives."""
+        found = self._model.logprobs(logits, tokens, max(limits))
+        columns = (
+            tokens.tolist(),
+            found.chosen.tolist(),
+            found.top_ids.tolist(),
+            found.top.tolist(),
+        )
+        return [
+            TokenLogprob(token, chosen, tuple(zip(ids[:limit], top[:limit], strict=True)))
+            for limit, token, chosen, ids, top in zip(limits, *columns, strict=True)
+        ]
+
+    def _upload(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+
+def _prompt_rows(index: int, chunk: Chunk, first_row: int) -> list[tuple[int, int, int, int]]:
+    """(chunk, row of hidden, next token, number of alternatives) of the rows still to score."""
+    sequence = chunk.sequence
+    wanted, limit = sequence.prompt_rows, sequence.params.prompt_logprobs
+    if limit is None or not wanted:
+        return []
+    start, end = max(wanted.start, chunk.start), min(wanted.stop, chunk.start + chunk.count)
+    targets = sequence.token_ids[start + 1 : max(start, end) + 1].tolist()
+    rows = range(first_row + start - chunk.start, first_row + end - chunk.start)
+    return [(index, row, token, limit) for row, token in zip(rows, targets, strict=True)]

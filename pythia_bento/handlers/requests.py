@@ -1,0 +1,65 @@
+"""From a validated body to engine requests, and from their answers to the best ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pythia_bento.engine.params import Request
+from pythia_bento.engine.validate import Limits
+from pythia_bento.errors import InvalidRequest
+from pythia_bento.protocol.bodies import Ids, Prompt, Sampling
+from pythia_bento.runtime.runner import Answer, PythiaRunner
+
+
+async def make_request(
+    runner: PythiaRunner, request_id: str, prompt: Prompt, body: Sampling
+) -> Request:
+    """Tokenise and cut the prompt; raises InvalidRequest.
+
+    The request has ``best_of`` continuations where that is asked for; ``best`` picks among them.
+    """
+    if body.n < 1:  # the engine is asked for ``best_of``
+        raise InvalidRequest(
+            f"n must be an integer between 1 and {runner.limits.max_n}, not {body.n}", param="n"
+        )
+    ids = truncated(await runner.encode(prompt), body, runner.limits)
+    if body.num_sequences > max(body.n, runner.limits.max_n):
+        raise InvalidRequest(
+            f"best_of must be an integer between 1 and {runner.limits.max_n}, "
+            f"not {body.num_sequences}",
+            param="best_of",
+        )
+    return Request(request_id, ids, body.sampling_params(), body.num_sequences, body.priority)
+
+
+def truncated(ids: Ids, body: Sampling, limits: Limits) -> Ids:
+    """The last ``truncate_prompt_tokens`` of ``ids``, all of them where that is null."""
+    keep = body.truncate_prompt_tokens
+    if keep is None:
+        return ids
+    if keep != -1 and not 1 <= keep <= limits.max_positions:
+        raise InvalidRequest(
+            f"truncate_prompt_tokens must be -1 or between 1 and {limits.max_positions}, "
+            f"not {keep}",
+            param="truncate_prompt_tokens",
+        )
+    return ids[-(max(limits.room(body.max_tokens), 1) if keep == -1 else keep) :]
+
+
+def best(answers: Sequence[Answer], body: Sampling) -> list[Answer]:
+    """The ``n`` answers with the highest mean log-probability, best first; all where n are asked.
+
+    Equals keep their order. OpenAI ranks by "the highest log probability per token".
+    """
+    if len(answers) == body.n:
+        return list(answers)
+    ranked = sorted(answers, key=_mean_logprob, reverse=True)[: body.n]
+    for answer in ranked:
+        answer.logprobs = None if body.logprobs is None else answer.logprobs
+    return ranked
+
+
+def _mean_logprob(answer: Answer) -> float:
+    values = [token.logprob for token in answer.logprobs or ()]
+    return math.fsum(values) / max(len(values), 1)

@@ -1,0 +1,183 @@
+"""From settings to an engine: checkpoint, device, kernels, memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pythia_bento import __version__
+from pythia_bento.catalog import int8_bytes
+from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.executor.out_of_memory import is_out_of_memory
+from pythia_bento.model import kernels
+from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.gpt_neox import GPTNeoX
+from pythia_bento.model.kernels.base import Kernels, pass_bytes
+from pythia_bento.runtime.runner import ModelInfo, Progress, Provenance
+from pythia_bento.settings import Settings, SettingsError
+
+logger = logging.getLogger(__name__)
+# It warns on import of a package for 4-bit weights that is missing; nothing here uses those.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+# Share of the free memory that the KV cache takes when nobody says how much. On the CPU pages
+# are mapped as they are used, and others want memory too.
+CACHE_SHARE = {"cuda": 0.9, "cpu": 0.25}
+
+
+def check_loadable(settings: Settings) -> None:
+    """Look at everything that can be wrong before weights are loaded.
+
+    Raises CheckpointError, ModelNotFound or SettingsError.
+    """
+    _device(settings)
+    checkpoint = load_checkpoint(settings.model)
+    Tokenizer.from_file(checkpoint.tokenizer_path)
+
+
+def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
+    """Raises CheckpointError, ModelNotFound or SettingsError."""
+    device = _device(settings)
+    checkpoint = load_checkpoint(settings.model)
+    if checkpoint.same_weights:
+        others = ", ".join(checkpoint.same_weights)
+        logger.warning("the weights of %s are also those of %s", settings.model, others)
+    tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
+    backend = _kernels(settings, checkpoint.config, device)
+    try:
+        engine = _build(settings, checkpoint, backend, tokenizer, on_progress)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SettingsError(_too_large(checkpoint, backend)) from None
+    return engine, _info(settings, checkpoint, backend)
+
+
+def _build(
+    settings: Settings,
+    checkpoint: Checkpoint,
+    backend: Kernels,
+    tokenizer: Tokenizer,
+    on_progress: Progress,
+) -> Engine:
+    """Everything that takes much memory."""
+    loading = partial(on_progress, f"loading {checkpoint.model_id}")
+    model = GPTNeoX(checkpoint.source, backend, loading)
+    if backend.name == "cpu":
+        torch.set_num_threads(1)  # it has threads of its own, and they need the cores
+    config = EngineConfig(
+        num_blocks=_num_blocks(settings, backend, checkpoint.config),
+        max_batch_size=settings.max_batch_size,
+        max_tokens_per_step=settings.max_tokens_per_step,
+    )
+    preparing = partial(on_progress, f"preparing {checkpoint.model_id}")
+    return Engine(model, tokenizer, config, preparing)
+
+
+def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
+    weights, free = int8_bytes(checkpoint.config) / 1e9, _free_bytes(backend.device) / 1e9
+    return (
+        f"{checkpoint.model_id} does not fit on the device: its weights take {weights:.1f} GB, and "
+        f"{free:.1f} GB are free after the attempt; a smaller model, or lower settings kv_cache_gb "
+        "(PYTHIA_KV_CACHE_GB), max_batch_size and max_tokens_per_step, need less"
+    )
+
+
+def model_names(checkpoint: Checkpoint, asked: str) -> list[str]:
+    """All ids a client may send for a checkpoint, the canonical one first."""
+    name = checkpoint.model_id
+    if checkpoint.revision is None:
+        return [name]
+    revisions = [checkpoint.revision, checkpoint.commit, asked.partition("@")[2] or "main"]
+    return [*(f"{name}@{revision}" for revision in revisions if revision), name]
+
+
+def _device(settings: Settings) -> torch.device:
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("setting device (PYTHIA_DEVICE) is cuda, but torch finds no GPU")
+    use_cuda = settings.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def _kernels(settings: Settings, config: ModelConfig, device: torch.device) -> Kernels:
+    """The backend asked for, or the fastest one that works here."""
+    if settings.backend != "auto":
+        try:
+            return kernels.create(settings.backend, config, device, settings.matmul)
+        except (ImportError, RuntimeError, ValueError) as error:
+            raise SettingsError(
+                f"setting backend (PYTHIA_BACKEND) is {settings.backend}, but {error}"
+            ) from None
+    if settings.matmul == "w8a16":
+        try:
+            name = "triton" if device.type == "cuda" else "cpu"
+            return kernels.create(name, config, device, settings.matmul)
+        except (ImportError, RuntimeError, ValueError) as error:
+            logger.warning("using the slow reference backend: %s", error)
+    return kernels.create("reference", config, device, settings.matmul)
+
+
+def _num_blocks(settings: Settings, backend: Kernels, config: ModelConfig) -> int:
+    """KV blocks: what was asked for, or a full batch of full contexts as far as memory allows."""
+    block_bytes = backend.kv_bytes_per_block()
+    if settings.kv_cache_gb is not None:
+        return max(1, int(settings.kv_cache_gb * 10**9) // block_bytes)
+    full = settings.max_batch_size * -(-config.max_positions // backend.block_size)
+    free = _free_bytes(backend.device)
+    if backend.device.type == "cuda":
+        free -= pass_bytes(config, settings.max_batch_size, settings.max_tokens_per_step)
+    spare = int(free * CACHE_SHARE[backend.device.type])
+    return max(1, min(full, spare // block_bytes))
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    # A container's limit (control groups, version 2) is not in what the system says is available.
+    limit = _first_number("/sys/fs/cgroup/memory.max", "max")
+    available = _first_number("/proc/meminfo", "MemAvailable:") or 0
+    return min(available * 1024, limit or available * 1024)
+
+
+def _first_number(path: str, label: str) -> int | None:
+    """The number after ``label`` in a file of the kernel's, or the file's only one."""
+    try:
+        words = Path(path).read_text().split()
+    except OSError:
+        return None
+    after = words[words.index(label) + 1 :] if label in words else words
+    return int(after[0]) if after and after[0].isdigit() else None
+
+
+def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> ModelInfo:
+    name, *aliases = model_names(checkpoint, settings.model)
+    files = json.dumps(sorted(checkpoint.files.items())).encode()
+    weights = hashlib.sha256(files).hexdigest()
+    commit = (checkpoint.commit or "local")[:12]
+    provenance = Provenance(
+        commit=checkpoint.commit,
+        files=checkpoint.files,
+        weights_sha256=weights,
+        quantization=checkpoint.quantization,
+        dtype="int8",
+        matmul=backend.matmul,
+        backend=backend.name,
+        batch_invariant=backend.batch_invariant,
+        version=__version__,
+        same_weights=checkpoint.same_weights,
+    )
+    build = f"{__version__}-{commit}-{weights[:12]}"
+    return ModelInfo(
+        id=name,
+        aliases=tuple(aliases),
+        fingerprint=f"pythia-bento-{build}-{backend.name}-{backend.matmul}",
+        created=int(checkpoint.tokenizer_path.stat().st_mtime),
+        provenance=provenance,
+    )

@@ -1,0 +1,233 @@
+"""Runs an engine on a thread of its own and carries its outputs to where they are awaited.
+
+Callers hand over requests and read an ``AsyncStream`` or a ``SyncStream``. Each step's outputs
+reach an event loop in one call, however many streams and tokens it has. A stream that is closed
+early ends its requests before the next step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.errors import EngineUnavailable, PythiaError
+from pythia_bento.runtime.admission import LEAST, Gate, Load, load_of, share_of
+from pythia_bento.runtime.streams import AsyncStream, Outputs, Stream, failure
+from pythia_bento.telemetry.request_timings import RequestWatch
+
+if TYPE_CHECKING:  # neither this module nor what imports it needs torch
+    from pythia_bento.engine.engine import Engine
+    from pythia_bento.engine.stats import EngineStats
+    from pythia_bento.runtime.process import EngineProcess
+
+logger = logging.getLogger(__name__)
+
+# For a thread that was abandoned: one that can leave its engine does so at once.
+LEAVE_SECONDS = 1.0
+
+Pulse = tuple[int, int]  # steps made, outputs that came
+
+
+class EngineThread:
+    """Owns an engine; all its methods may be called from any thread."""
+
+    def __init__(self, engine: Engine | EngineProcess, most: Load) -> None:
+        """Start the thread; ``most`` may be computed or wait at a time."""
+        self._engine = engine
+        self._gate = Gate(most)  # guarded by _wake too
+        self._wake = threading.Condition()  # guards everything below
+        self._orders: list[Callable[[], None]] = []  # done by the thread before its next step
+        self._open: dict[str, _Open] = {}
+        self.watch = RequestWatch()
+        self._end: EngineUnavailable | None = None
+        self._num_outputs = 0
+        self._is_abandoned = False
+        self._has_left = threading.Event()  # the engine: the thread is about to end
+        self.ended: Future[None] = Future()
+        """Done when the thread has ended everything, for whatever reason."""
+        self._thread = threading.Thread(target=self._run, name="pythia-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are taken."""
+        return self.end is None
+
+    @property
+    def end(self) -> EngineUnavailable | None:
+        """Why no requests are taken any more."""
+        if self._end is None and not self._engine.is_alive:
+            return EngineUnavailable("the engine's process ended")
+        return self._end
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the thread is in a step that it may never come back from."""
+        return self._is_abandoned and not self._has_left.is_set()
+
+    def stats(self) -> EngineStats:
+        """The engine's counters; a snapshot that may be torn between two steps."""
+        return self._engine.stats()
+
+    def submit(self, requests: Sequence[Request], stream: Stream) -> None:
+        """Queue requests that ``engine.validate`` has passed, all or none.
+
+        Raises Overloaded or EngineUnavailable.
+        """
+        with self._wake:
+            if self._end is not None:
+                raise self._end
+            self._gate.enter(load_of(requests))
+            self.watch.arrived(requests)
+            for request in requests:
+                self._open[request.request_id] = _Open(
+                    stream, set(range(request.n)), share_of(request)
+                )
+                self._orders.append(partial(self._add, request))
+            self._notify()
+
+    def check_room(self) -> None:
+        """Raises Overloaded while ``submit`` would refuse whatever it is given."""
+        with self._wake:
+            self._gate.check(LEAST)
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        """End requests before the next step; unknown ids are ignored."""
+        with self._wake:
+            self._orders += [partial(self._remove, request_id) for request_id in request_ids]
+            self._notify()
+
+    def close(self) -> None:
+        """End everything and wait for the thread; open streams get EngineUnavailable."""
+        self._stop(EngineUnavailable("the server is shutting down"))
+        if not self._is_abandoned or self._has_left.wait(LEAVE_SECONDS):
+            self._thread.join()
+
+    def pulse(self) -> Pulse | None:
+        """Changes whenever the engine gets on; None while it has nothing to do."""
+        if self._end is not None or not (self._open or self._orders):
+            return None
+        return self._engine.stats().steps, self._num_outputs
+
+    def abandon(self, error: EngineUnavailable) -> None:
+        """End everything without the thread, which does not come back; ``error`` says why."""
+        self._is_abandoned = True
+        self._stop(error)
+        self._fail_all()
+        self._say_ended()
+
+    def _stop(self, error: EngineUnavailable) -> None:
+        with self._wake:
+            self._end = self._end or error
+            self._notify()
+
+    def _notify(self) -> None:
+        self._wake.notify()
+        self._engine.interrupt()
+
+    def _run(self) -> None:
+        try:
+            while self._follow_orders():
+                outputs = self._engine.step()
+                self._num_outputs += len(outputs)
+                self._deliver(outputs)
+        except BaseException as error:
+            logger.exception("the engine died")
+            died = EngineUnavailable(f"the engine died of {type(error).__name__}")
+            self._stop(error if isinstance(error, EngineUnavailable) else died)
+        self._has_left.set()
+        self._fail_all()
+        self._engine.close()
+        self._say_ended()
+
+    def _say_ended(self) -> None:
+        with suppress(InvalidStateError):  # said before, when the engine was abandoned
+            self.ended.set_result(None)
+
+    def _follow_orders(self) -> bool:
+        """Wait for work and do what was ordered; false when it is time to end."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._end or self._orders or self._engine.has_work)
+            orders, self._orders = self._orders, []
+            if self._end is not None:
+                return False
+        for order in orders:
+            order()
+        return True
+
+    def _add(self, request: Request) -> None:
+        try:
+            self._engine.add_request(request)
+        except PythiaError as error:
+            self._deliver([failure(request.request_id, i, error) for i in range(request.n)])
+
+    def _remove(self, request_id: str) -> None:
+        self._engine.abort(request_id)
+        self.watch.aborted(request_id)
+        with self._wake:
+            if entry := self._open.pop(request_id, None):
+                self._gate.leave(entry.share * len(entry.unfinished))
+
+    def _fail_all(self) -> None:
+        """Only once ``_end`` is set: from then on nothing is added."""
+        error = self._end
+        assert error is not None
+        with self._wake:
+            failures = [
+                failure(request_id, index, error)
+                for request_id, entry in self._open.items()
+                for index in entry.unfinished
+            ]
+        self._deliver(failures)
+
+    def _deliver(self, outputs: Outputs) -> None:
+        """Bring each output to its stream, with one call for each event loop."""
+        self.watch.saw(outputs)
+        by_stream: dict[Stream, Outputs] = defaultdict(list)
+        with self._wake:
+            for output in outputs:
+                if entry := self._open.get(output.request_id):
+                    by_stream[entry.stream].append(output)
+                    if output.finish_reason is not None:
+                        self._finished(output, entry)
+        by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = defaultdict(list)
+        for stream, own in by_stream.items():
+            if not (due := stream.due(own)):
+                continue
+            if isinstance(stream, AsyncStream):
+                by_loop[stream.loop].append(partial(stream.post, due))
+            else:
+                stream.post(due)
+        for loop, posts in by_loop.items():
+            # A loop that was closed has nobody left to read; its requests run to their end.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_call_all, posts)
+
+    def _finished(self, output: SequenceOutput, entry: _Open) -> None:
+        entry.unfinished.discard(output.index)
+        self._gate.leave(entry.share)
+        if not entry.unfinished:
+            del self._open[output.request_id]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request that is not finished."""
+
+    stream: Stream
+    unfinished: set[int]  # indexes of continuations
+    share: Load  # of one continuation
+
+
+def _call_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()

@@ -1,0 +1,157 @@
+"""Who may ask, how often, and how much at a time: one rule for every transport."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pythia_bento.errors import Overloaded, PermissionDenied, Unauthenticated
+from pythia_bento.runtime.runner import as_caller
+from pythia_bento.server.access.keys import ApiKey, digest, read_keys
+from pythia_bento.server.in_flight import Door
+from pythia_bento.settings import Settings
+from pythia_bento.telemetry.calls import current_call
+
+BUSY_SECONDS = 1.0  # when to come again while too many requests are open: nobody knows
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the name of an API key, or ``anyone``."""
+
+    name: str
+
+
+def note_caller(caller: Caller) -> None:
+    """For the log line and the trace of the current call."""
+    if (call := current_call()) is not None:
+        call.caller = caller.name
+
+
+class AccessControl:
+    """Knows the API keys and counts what each of them asks.
+
+    Without keys everybody is the one caller ``anyone``, and limits hold for all together.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[ApiKey] | None,
+        requests_per_minute: int | None = None,
+        concurrent_requests: int | None = None,
+    ) -> None:
+        self.door = Door()
+        self.check_room: Callable[[], None] = lambda: None
+        """Raises Overloaded while the engine takes nothing; set by whoever has the engine."""
+        self._keys = keys
+        names = ["anyone"] if keys is None else [key.name for key in keys]
+        self._quotas = {name: _Quota(requests_per_minute, concurrent_requests) for name in names}
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> AccessControl:
+        """Raises SettingsError for keys that cannot be read."""
+        return cls(
+            read_keys(settings),
+            settings.key_requests_per_minute,
+            settings.key_concurrent_requests,
+        )
+
+    @contextmanager
+    def enter(self, authorization: str | None, *, generates: bool = False) -> Iterator[Caller]:
+        """Hold a place among the caller's concurrent requests until the context ends.
+
+        ``authorization`` is the value of the header or metadata of that name, ``Bearer <key>``.
+        What ``generates`` is refused here while the engine is full, before anybody reads it.
+        Raises Unauthenticated, PermissionDenied, Overloaded or EngineUnavailable.
+        """
+        caller = self._identify(authorization)
+        quota = self._quotas[caller.name]
+        self.door.enter()
+        try:
+            quota.take()
+            try:
+                if generates:
+                    self.check_room()
+                with as_caller(caller.name):
+                    yield caller
+            finally:
+                quota.give_back()
+        finally:
+            self.door.leave()
+
+    def _identify(self, authorization: str | None) -> Caller:
+        if self._keys is None:
+            return Caller("anyone")
+        key = self._find(_bearer(authorization))
+        if key is None:
+            raise Unauthenticated("the API key is not known to this server")
+        if key.suspended:
+            raise PermissionDenied(f"the API key {key.name!r} is suspended")
+        return Caller(key.name)
+
+    def _find(self, presented: str) -> ApiKey | None:
+        """Compares with every key, whichever fits, so that time tells nothing."""
+        wanted, found = digest(presented), None
+        for key in self._keys or ():
+            if hmac.compare_digest(key.digest, wanted):
+                found = key
+        return found
+
+
+def _bearer(authorization: str | None) -> str:
+    scheme, _, key = (authorization or "").strip().partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise Unauthenticated("an API key is required: send the header Authorization: Bearer <key>")
+    return key.strip()
+
+
+class _Quota:
+    """One caller's token bucket and open requests; any thread may ask."""
+
+    def __init__(self, per_minute: int | None, concurrent: int | None) -> None:
+        self._per_minute = per_minute
+        self._concurrent = concurrent
+        self._lock = threading.Lock()  # guards what follows
+        self._open = 0
+        self._tokens = float(per_minute or 0)
+        self._filled = time.monotonic()
+
+    def take(self) -> None:
+        """Take a token and a place; raises Overloaded, which takes neither."""
+        with self._lock:
+            self._check_open()
+            self._take_token()
+            self._open += 1
+
+    def give_back(self) -> None:
+        """The place; the token is spent."""
+        with self._lock:
+            self._open -= 1
+
+    def _check_open(self) -> None:
+        if self._concurrent is not None and self._open >= self._concurrent:
+            raise Overloaded(
+                f"{self._open} requests of this caller are open, and the limit is "
+                f"{self._concurrent}; try again when one has ended",
+                retry_after=BUSY_SECONDS,
+            )
+
+    def _take_token(self) -> None:
+        if self._per_minute is None:
+            return
+        now, rate = time.monotonic(), self._per_minute / 60
+        self._tokens = min(self._tokens + (now - self._filled) * rate, self._per_minute)
+        self._filled = now
+        if self._tokens < 1:
+            wait = math.ceil((1 - self._tokens) / rate)
+            raise Overloaded(
+                f"this caller's limit is {self._per_minute} requests a minute; try again in "
+                f"{wait} s",
+                retry_after=wait,
+            )
+        self._tokens -= 1

@@ -1,0 +1,101 @@
+"""What goes into a Bento besides the source: the container image, and the pinned model.
+
+BentoML's own ways to lock packages name the index they were locked from, and so tie a Bento to
+one place. Here the requirements are locked in the repository, by hash, with no index in them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bentoml.images import Image
+from bentoml.models import BentoModel
+
+from pythia_bento.catalog import BUNDLED
+from pythia_bento.settings import Settings
+
+REQUIREMENTS = Path(__file__).parents[3] / "requirements"
+PYTHON = "3.11"  # what requirements/serve-*.txt are locked for
+
+# BentoML installs with uv; naming one here keeps it from taking the newest.
+UV = "uv==0.13.9"
+
+_PACKAGES = f"/app/.venv/lib/python{PYTHON}/site-packages"
+
+# Triton compiles the code that launches its kernels with the system's C compiler.
+_C_COMPILER = (
+    "apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev"
+    " && rm -rf /var/lib/apt/lists/*"
+)
+# Packages' own tests, and the headers of torch. torch will not start without its manager.
+_TRIM = (
+    f"cd {_PACKAGES} && rm -rf torch/test torch/include"
+    " && find torch/bin -mindepth 1 ! -name torch_shm_manager -delete"
+    " && find sympy numpy networkx mpmath -type d -name tests -prune -exec rm -r {} +"
+)
+_TRIM_GPU_LIBRARIES = (
+    f"find {_PACKAGES}/bitsandbytes -name 'libbitsandbytes_*.so'"
+    " ! -name libbitsandbytes_cpu.so -delete"
+)
+# BentoML has everything compiled, but most of these is never imported. What is imported must be
+# compiled: where the root is read-only Python would do it again at every start.
+_COMPILE = (
+    f"cd {_PACKAGES}"
+    " && find torch sympy networkx mpmath -name __pycache__ -prune -exec rm -r {} +"
+    " && /app/.venv/bin/python -c 'import bitsandbytes.functional'"
+)
+_CLEAN = "pip uninstall -y uv && rm -rf /root/.cache"
+
+# uv looks at this page or folder too: PyTorch's builds for the CPU are not on the index that
+# everyone has. It is a secret of the build, which BentoML leaves out of Bento and image.
+BUILD_SECRETS = [{"name": "UV_FIND_LINKS", "value": "", "stage": "build"}]
+# The only folder that can be written when the root is read-only.
+_GPU_ENVIRONMENT = [{"name": "TRITON_CACHE_DIR", "value": "/tmp/triton"}]
+
+
+def image(settings: Settings) -> Image | None:
+    """The image of a Bento for the CPU, or with ``device=cuda`` for the GPU.
+
+    None where the requirements are not: in a Bento, whose image was settled when it was built.
+    """
+    gpu = _is_gpu(settings)
+    requirements = REQUIREMENTS / f"serve-{'gpu' if gpu else 'cpu'}.txt"
+    if not requirements.is_file():
+        return None
+    return Image(
+        base_image=f"python:{PYTHON}-slim",
+        distro="none",  # otherwise BentoML installs compilers and git, 700 MB
+        python_version=PYTHON,
+        lock_python_packages=False,
+        python_requirements=requirements.read_text(),
+        commands=[f"pip install --no-cache-dir {UV}", *([_C_COMPILER] if gpu else [])],
+        # What these delete takes no room only where layers are squashed: see `make image`.
+        post_commands=[_TRIM, *([] if gpu else [_TRIM_GPU_LIBRARIES]), _COMPILE, _CLEAN],
+    )
+
+
+def environment(settings: Settings) -> list[dict[str, str]]:
+    """Variables of the image and of its build."""
+    return [*BUILD_SECRETS, *(_GPU_ENVIRONMENT if _is_gpu(settings) else [])]
+
+
+def pinned_model(settings: Settings) -> BentoModel | None:
+    """The pulled model that the settings name, pinned to its commit.
+
+    None for the bundled checkpoint, which the package holds, and for a directory, which stays
+    where it is. Hashes are not checked here but when the model is loaded.
+
+    Raises ModelNotFound and CheckpointError.
+    """
+    name = settings.model.partition("@")[0]
+    if name == BUNDLED or Path(settings.model).expanduser().is_dir():
+        return None
+    # Imported here: these bring torch, which takes seconds.
+    from pythia_bento.checkpoints.lock import Lock
+    from pythia_bento.checkpoints.resolve import find
+
+    return BentoModel(find(settings.model, Lock.read()).tag)
+
+
+def _is_gpu(settings: Settings) -> bool:
+    return settings.device == "cuda"

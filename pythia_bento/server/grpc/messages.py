@@ -1,0 +1,100 @@
+"""Between protobuf's messages and the schemas and outputs that all transports share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from google.protobuf.message import Message
+
+from pythia_bento.handlers.info import limits
+from pythia_bento.protocol.bodies import GenerateRequest
+from pythia_bento.protocol.generated import pythia_pb2 as pb
+from pythia_bento.protocol.parsing import parse
+from pythia_bento.runtime.runner import PythiaRunner
+
+FINISH_REASONS = {
+    None: pb.FINISH_REASON_UNSPECIFIED,
+    "stop": pb.FINISH_REASON_STOP,
+    "length": pb.FINISH_REASON_LENGTH,
+}
+
+
+def generate_body(request: pb.GenerateRequest) -> GenerateRequest:
+    """Raises InvalidRequest, with the words that HTTP's clients read too."""
+    fields = _fields(request.sampling)
+    if "logit_bias" in fields:  # JSON has only strings for keys
+        fields["logit_bias"] = {str(id): bias for id, bias in fields["logit_bias"].items()}
+    if request.HasField("prompt"):
+        fields["prompt"] = _prompt(request.prompt)
+    return parse(GenerateRequest, fields)
+
+
+def score_body(item: pb.ScoreItem) -> Any:
+    """One item as JSON would have it; what is wrong with it is found later, with the others."""
+    body: dict[str, Any] = {"logprobs": item.logprobs}
+    for name in ("prompt", "continuation"):
+        if item.HasField(name):
+            body[name] = _prompt(getattr(item, name))
+    return body
+
+
+def generate_part(part: Mapping[str, Any]) -> pb.GenerateResponse:
+    """A part of an answer."""
+    return pb.GenerateResponse(**{**part, "deltas": [_delta(**delta) for delta in part["deltas"]]})
+
+
+def score_results(results: Iterable[Mapping[str, Any]]) -> pb.ScoreResponse:
+    """HTTP's results have the same fields."""
+    return pb.ScoreResponse(results=[_score_result(result) for result in results])
+
+
+def info(runner: PythiaRunner) -> pb.InfoResponse:
+    """What is served."""
+    response = pb.InfoResponse(
+        model=runner.info.id,
+        aliases=runner.info.aliases,
+        fingerprint=runner.info.fingerprint,
+        limits=pb.Limits(**asdict(limits(runner))),
+    )
+    if runner.info.provenance is not None:
+        provenance = asdict(runner.info.provenance)
+        provenance["commit"] = provenance["commit"] or ""
+        response.MergeFrom(pb.InfoResponse(**provenance))
+    return response
+
+
+def _prompt(prompt: pb.Prompt) -> str | list[int]:
+    # Where there is neither, the list is empty, which the schemas refuse.
+    return prompt.text if prompt.HasField("text") else list(prompt.tokens.ids)
+
+
+def _delta(finish_reason: str | None, stop_reason: str | int | None, **rest: Any) -> pb.Delta:
+    delta = pb.Delta(finish_reason=FINISH_REASONS[finish_reason], **rest)
+    if isinstance(stop_reason, str):
+        delta.stop_string = stop_reason
+    elif stop_reason is not None:
+        delta.stop_token_id = stop_reason
+    return delta
+
+
+def _score_result(result: Mapping[str, Any]) -> pb.ScoreResult:
+    if "error" in result:
+        return pb.ScoreResult(error=pb.Error(**_error(result["error"])))
+    return pb.ScoreResult(score=pb.Score(**result))
+
+
+def _error(body: Mapping[str, Any]) -> dict[str, str]:
+    return {name: body[name] or "" for name in ("code", "message", "param")}
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    """What was set, as JSON would have it."""
+    return {field.name: _plain(value) for field, value in message.ListFields()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if hasattr(value, "extend") else value

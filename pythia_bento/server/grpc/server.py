@@ -1,0 +1,168 @@
+"""The gRPC server: in the event loop of the service, on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from opentelemetry import trace
+
+from pythia_bento.protocol import descriptor_pools
+from pythia_bento.protocol.generated import bentoml_v1_pb2, pythia_pb2
+from pythia_bento.protocol.generated.bentoml_v1_pb2_grpc import add_BentoServiceServicer_to_server
+from pythia_bento.protocol.generated.pythia_pb2_grpc import add_PythiaServicer_to_server
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.bentoml.tracing import Uncollected
+from pythia_bento.server.grpc.bentoml_v1 import BentoService
+from pythia_bento.server.grpc.interceptors import ApiKeys, Errors, Interceptor, Records, Tracing
+from pythia_bento.server.grpc.metrics import GrpcMetrics
+from pythia_bento.server.grpc.service import PythiaService
+from pythia_bento.settings import Settings, SettingsError
+
+SERVICES = ("pythia.v1.Pythia", "bentoml.grpc.v1.BentoService")
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class GrpcServer:
+    """Answers from ``start`` to ``stop``; both are called in the event loop that serves."""
+
+    def __init__(
+        self,
+        runner: PythiaRunner,
+        settings: Settings,
+        access: AccessControl,
+        tracer_provider: trace.TracerProvider | None = None,
+    ) -> None:
+        """Open the port; raises SettingsError."""
+        self._runner = runner
+        self._settings = settings
+        self._metrics = GrpcMetrics()
+        tracer = trace.get_tracer(__name__, tracer_provider=tracer_provider)
+        layers = (
+            Tracing(tracer, Uncollected.of(tracer_provider)),
+            Records(self._metrics, tracer),
+            Errors(),
+            ApiKeys(access),
+        )
+        self._server = grpc.aio.server(
+            interceptors=[Interceptor(layers)], options=_options(settings)
+        )
+        self._health = health.aio.HealthServicer()
+        self._telling: asyncio.Task[None] | None = None  # that it is over
+        self._add_services()
+        self.port = _open(self._server, settings)
+        """The port; of the system's choice where the setting was 0."""
+
+    async def start(self) -> None:
+        """Take calls; healthy only once that is so."""
+        await self._set_health(NOT_SERVING)
+        await self._server.start()
+        await self._set_health(SERVING)
+        self._tell_when_ended()
+
+    async def stop(self) -> None:
+        """Unhealthy first; then no new calls; clients have their time to read what is left.
+
+        By then the door is closed and all is answered: nothing is computed any more.
+        """
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.client_timeout)
+
+    def say_not_serving(self) -> None:
+        """Calls are answered still; for those who ask or watch its health it is over."""
+        loop = asyncio.get_running_loop()
+        self._telling = loop.create_task(self._health.enter_graceful_shutdown())
+
+    def metrics(self) -> str:
+        """Lines for the metrics page."""
+        return self._metrics.text()
+
+    def _add_services(self) -> None:
+        server = self._server
+        add_PythiaServicer_to_server(PythiaService(self._runner), server)
+        add_BentoServiceServicer_to_server(BentoService(self._runner), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server, pool=_all_files())
+
+    async def _set_health(self, status: Any) -> None:
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+    def _tell_when_ended(self) -> None:
+        """A dead engine makes the service unhealthy, for those who watch too."""
+        loop = asyncio.get_running_loop()
+
+        def ended(_: object) -> None:
+            with suppress(RuntimeError):  # the loop has ended before
+                loop.call_soon_threadsafe(self.say_not_serving)
+
+        self._runner.ended.add_done_callback(ended)
+
+
+def _options(settings: Settings) -> list[tuple[str, Any]]:
+    return [
+        ("grpc.so_reuseport", 0),  # two servers on one port are a mistake
+        ("grpc.max_receive_message_length", settings.max_body_bytes),
+        ("grpc.max_send_message_length", -1),
+        *_keepalive(settings.client_timeout),
+    ]
+
+
+def _keepalive(seconds: float) -> list[tuple[str, Any]]:
+    """A client that is gone without a word is found within ``seconds``; its sequences end."""
+    half = round(seconds * 1000 / 2)
+    return [
+        ("grpc.keepalive_time_ms", half),  # of silence, then a ping
+        ("grpc.keepalive_timeout_ms", half),  # for its answer
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # clients' own pings
+    ]
+
+
+def _open(server: grpc.aio.Server, settings: Settings) -> int:
+    address = f"{settings.grpc_host}:{settings.grpc_port}"
+    try:
+        credentials = _credentials(settings)
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise SettingsError(
+            f"gRPC cannot listen on {address} (PYTHIA_GRPC_HOST, PYTHIA_GRPC_PORT; port 0 is "
+            f"no gRPC): {error}"
+        ) from None
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.grpc_tls_cert is None:
+        return None
+    pair = (_pem(settings, "grpc_tls_key"), _pem(settings, "grpc_tls_cert"))
+    if settings.grpc_tls_client_ca is None:
+        return grpc.ssl_server_credentials([pair])
+    ca = _pem(settings, "grpc_tls_client_ca")
+    return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=True)
+
+
+def _pem(settings: Settings, name: str) -> bytes:
+    try:
+        return Path(getattr(settings, name)).read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"setting {name} (PYTHIA_{name.upper()}) names a file that cannot be read: {error}"
+        ) from None
+
+
+def _all_files() -> Any:
+    """What reflection describes; BentoML's messages are in a pool of their own otherwise."""
+    modules = (health_pb2, reflection_pb2, pythia_pb2)
+    files = [module.DESCRIPTOR.serialized_pb for module in modules]
+    imported = [file.serialized_pb for file in bentoml_v1_pb2.DESCRIPTOR.dependencies]
+    return descriptor_pools.with_files(*imported, *files, bentoml_v1_pb2.DESCRIPTOR.serialized_pb)

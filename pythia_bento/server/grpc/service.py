@@ -1,0 +1,68 @@
+"""``pythia.v1.Pythia``: the methods, over a runner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from pythia_bento.handlers import generation
+from pythia_bento.handlers.requests import make_request
+from pythia_bento.handlers.streamed import Answer
+from pythia_bento.protocol.generated import pythia_pb2 as pb
+from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaServicer
+from pythia_bento.runtime.runner import PythiaRunner, new_request_id
+from pythia_bento.server.grpc import messages
+from pythia_bento.server.grpc.write_timeout import Patience
+
+Context = ServicerContext[Any, Any]
+
+
+class PythiaService(PythiaServicer):
+    """Methods raise leaves of the exception tree; ``interceptors.Errors`` translates them."""
+
+    def __init__(self, runner: PythiaRunner) -> None:
+        self._runner = runner
+
+    async def Info(self, request: pb.InfoRequest, context: Context) -> pb.InfoResponse:
+        """See pythia.proto, here and below."""
+        return messages.info(self._runner)
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
+        """One message for each step.
+
+        Messages are written rather than yielded: a call that is cancelled while one is on its way
+        then ends in this coroutine, and so ends its sequences at once.
+        """
+        self._runner.check_model(request.model or None)
+        body = messages.generate_body(request)
+        asked = await make_request(self._runner, new_request_id(), body.prompt, body)
+        answer = Answer(self._runner, asked, body)
+        stream = self._runner.submit([asked], context.time_remaining())
+        patience = Patience(self._runner.settings.client_timeout)
+        try:
+            async for outputs in stream:
+                if part := answer.part(outputs):
+                    message = messages.generate_part(part)
+                    with patience:
+                        await context.write(message)
+        finally:
+            patience.close()
+            stream.close()
+
+    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
+        """Goes to the engine at once: its scheduler is the batcher."""
+        self._runner.check_model(request.model or None)
+        items = [messages.score_body(item) for item in request.items]
+        results = await generation.score(self._runner, items, context.time_remaining())
+        return messages.score_results(results)
+
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
+        """Nothing is added to the text."""
+        return pb.TokenizeResponse(ids=await self._runner.encode(request.text))
+
+    async def Detokenize(
+        self, request: pb.DetokenizeRequest, context: Context
+    ) -> pb.DetokenizeResponse:
+        """The inverse, for whole texts."""
+        return pb.DetokenizeResponse(text=await self._runner.decode(list(request.ids), "ids"))

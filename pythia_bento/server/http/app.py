@@ -1,0 +1,37 @@
+"""What the mounted Starlette applications share: the runner behind them, and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pythia_bento.errors import EngineUnavailable, PythiaError
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.http.errors import error_response
+
+
+def make_app(routes: Sequence[Route]) -> Starlette:
+    """An application that answers once ``app.state.runner`` is a PythiaRunner.
+
+    It counts on ``RequestMiddleware`` around it, for the size limit and for clients that leave.
+    """
+    app = Starlette(routes=routes, exception_handlers={PythiaError: _pythia_error})
+    app.state.runner = None
+    return app
+
+
+def runner_of(request: HttpRequest) -> PythiaRunner:
+    """Raises EngineUnavailable before the model is loaded."""
+    runner = request.app.state.runner
+    if not isinstance(runner, PythiaRunner):
+        raise EngineUnavailable("the model is not loaded yet")
+    return runner
+
+
+async def _pythia_error(request: HttpRequest, error: Exception) -> Response:
+    assert isinstance(error, PythiaError)
+    return error_response(error)

@@ -1,0 +1,187 @@
+"""From a completion request to engine requests, and from outputs to OpenAI's answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, NamedTuple
+
+import orjson
+
+from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.validate import check_sequences
+from pythia_bento.errors import PythiaError
+from pythia_bento.handlers.requests import best, make_request
+from pythia_bento.protocol.bodies import CompletionRequest, Ids, Prompt
+from pythia_bento.runtime.runner import PythiaRunner, collect, new_request_id, raise_error
+from pythia_bento.runtime.streams import Outputs
+from pythia_bento.server.http.errors import error_body
+from pythia_bento.server.http.logprobs import LogprobsBuilder, by_id, joined
+from pythia_bento.server.http.sse import DONE, event
+
+
+class Completion:
+    """One request of a client: some prompts, each with ``n`` choices."""
+
+    def __init__(
+        self, body: CompletionRequest, id: str, requests: list[Request], runner: PythiaRunner
+    ) -> None:
+        self.body = body
+        self.id = id
+        self.requests = requests
+        self._created = int(time.time())
+        self._runner = runner
+        self._numbers = {request.request_id: n for n, request in enumerate(requests)}
+        self._choices: dict[int, _Choice] = {}
+        self._generated = 0
+        # What every event of a stream begins with: choices are the last of the fields.
+        self._event_head = b"data: " + orjson.dumps(self._envelope([]))[: -len(b"]}")]
+
+    @classmethod
+    async def create(cls, body: CompletionRequest, runner: PythiaRunner) -> Completion:
+        """Tokenise the prompts; raises InvalidRequest."""
+        check_sequences(len(body.prompt), body.num_sequences, runner.limits)
+        id = f"cmpl-{new_request_id()}"
+        requests = [
+            await make_request(runner, f"{id}-{number}", prompt, body)
+            for number, prompt in enumerate(body.prompt)
+        ]
+        return cls(body, id, requests, runner)
+
+    def plain(self, outputs: Iterable[SequenceOutput]) -> dict[str, Any]:
+        """The whole answer; raises what ended a sequence. ``usage`` counts all of ``best_of``."""
+        choices = []
+        for answers in collect(self.requests, map(raise_error, outputs)):
+            self._generated += sum(len(answer.token_ids) for answer in answers)
+            for place, answer in enumerate(best(answers, self.body)):
+                choices.append(self._choice(answer, place).delta(answer))
+        return self._envelope(choices) | {"usage": self._usage()}
+
+    async def events(self, stream: AsyncIterator[Outputs]) -> AsyncIterator[bytes]:
+        """Server-sent events, those of one step together; an error is the last event."""
+        try:
+            async for outputs in stream:
+                if events := b"".join(self._events(outputs)):
+                    yield events
+        except PythiaError as error:
+            yield event(error_body(error))
+            return
+        yield self._last_events()
+
+    def _choice(self, output: SequenceOutput, place: int) -> _Choice:
+        """The choice at ``place`` among those of the output's prompt."""
+        number = self._numbers[output.request_id]
+        index = number * self.body.n + place
+        if index not in self._choices:
+            ids = self.requests[number].prompt
+            prompt = _Prompt(self.body.prompt[number], ids)
+            self._choices[index] = _Choice(self.body, prompt, index, self._runner.tokenizer)
+        return self._choices[index]
+
+    def _events(self, outputs: Outputs) -> Iterable[bytes]:
+        for output in outputs:
+            raise_error(output)
+            self._generated += len(output.token_ids)
+            delta = self._choice(output, output.index).delta(output)
+            # Text may be held back, and then there is nothing to say.
+            if delta["text"] or delta["finish_reason"] or delta["logprobs"] or "token_ids" in delta:
+                yield self._event_head + orjson.dumps(delta) + self._event_tail()
+
+    def _event_tail(self) -> bytes:
+        usage = self._event_usage()
+        return b"]," + orjson.dumps(usage)[1:] + b"\n\n" if usage else b"]}\n\n"
+
+    def _event_usage(self) -> dict[str, Any]:
+        options = self.body.stream_options
+        if options is None or not options.include_usage:
+            return {}
+        return {"usage": self._usage() if options.continuous_usage_stats else None}
+
+    def _last_events(self) -> bytes:
+        if not self._event_usage():
+            return DONE
+        return event(self._envelope([]) | {"usage": self._usage()}) + DONE
+
+    def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self._created,
+            "model": self._runner.info.id,
+            "system_fingerprint": self._runner.info.fingerprint,
+            "choices": choices,
+        }
+
+    def _usage(self) -> dict[str, int]:
+        prompt = sum(len(request.prompt) for request in self.requests)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": self._generated,
+            "total_tokens": prompt + self._generated,
+        }
+
+
+class _Prompt(NamedTuple):
+    """A prompt as the client wrote it, and what the model was given."""
+
+    written: Prompt
+    ids: Ids
+
+    def text(self, body: CompletionRequest, tokenizer: Tokenizer) -> str:
+        """What ``echo`` shows: the client's own text where there is one, uncut."""
+        is_whole = isinstance(self.written, str) and body.truncate_prompt_tokens is None
+        return str(self.written) if is_whole else tokenizer.decode(self.ids)
+
+
+class _Choice:
+    """Turns one sequence's outputs into deltas of one choice."""
+
+    def __init__(
+        self, body: CompletionRequest, prompt: _Prompt, index: int, tokenizer: Tokenizer
+    ) -> None:
+        self._body = body
+        self._prompt = prompt
+        self._index = index
+        self._tokenizer = tokenizer
+        self._is_first = True
+        self._logprobs = LogprobsBuilder(
+            tokenizer,
+            skip_special_tokens=body.skip_special_tokens,
+            as_ids=body.return_tokens_as_token_ids,
+        )
+
+    def delta(self, output: SequenceOutput) -> dict[str, Any]:
+        """What ``output`` adds."""
+        is_first, self._is_first = self._is_first, False
+        echo = self._echo(output) if is_first and self._body.echo else ("", [])
+        text, logprobs = echo[0] + output.text, echo[1]
+        if output.logprobs:
+            logprobs.append(self._logprobs.generated(output.logprobs))
+        return {
+            "index": self._index,
+            "text": text,
+            "logprobs": joined(logprobs) if logprobs else None,
+            "finish_reason": output.finish_reason,
+            "stop_reason": output.stop_reason,
+            **self._additions(output, is_first),
+        }
+
+    def _echo(self, output: SequenceOutput) -> tuple[str, list[dict[str, Any]]]:
+        text, num_top = self._prompt.text(self._body, self._tokenizer), self._body.logprobs
+        if num_top is None:
+            return text, []
+        return text, [self._logprobs.echo(self._prompt.ids, output.prompt_logprobs, num_top)]
+
+    def _additions(self, output: SequenceOutput, is_first: bool) -> dict[str, Any]:
+        """vLLM's fields, where they were asked for; those of the prompt with the first delta."""
+        body = self._body
+        found: dict[str, Any] = {}
+        if body.return_token_ids:
+            found["token_ids"] = output.token_ids
+        if is_first and body.return_token_ids:
+            found["prompt_token_ids"] = self._prompt.ids
+        if is_first and body.prompt_logprobs is not None:
+            scored = output.prompt_logprobs or ()
+            found["prompt_logprobs"] = by_id(self._tokenizer, scored, body.prompt_logprobs)
+        return found

@@ -1,0 +1,74 @@
+"""OpenAI's HTTP routes as a Starlette application, to be mounted under ``/v1``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pythia_bento.handlers.info import limits
+from pythia_bento.protocol.bodies import CompletionRequest
+from pythia_bento.protocol.parsing import loads, parse
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.http.app import make_app, runner_of
+from pythia_bento.server.http.completions import Completion
+from pythia_bento.server.http.errors import OrjsonResponse
+from pythia_bento.server.http.sse import EventStream
+
+
+def create_app() -> Starlette:
+    """To be mounted under ``/v1``; see ``make_app``."""
+    return make_app(
+        [
+            Route("/completions", completions, methods=["POST"]),
+            Route("/models", models, methods=["GET"]),
+            Route("/models/{id:path}", model, methods=["GET"]),
+        ]
+    )
+
+
+async def completions(request: HttpRequest) -> Response:
+    """POST ``/completions``."""
+    runner = runner_of(request)
+    body = parse(CompletionRequest, loads(await request.body()))
+    runner.check_model(body.model)
+    completion = await Completion.create(body, runner)
+    stream = runner.submit(completion.requests)
+    if body.stream:
+        return EventStream(completion.events(stream), stream)
+    try:
+        return OrjsonResponse(completion.plain(await stream.all()))
+    finally:
+        stream.close()
+
+
+async def models(request: HttpRequest) -> Response:
+    """GET ``/models``."""
+    return OrjsonResponse({"object": "list", "data": [_card(runner_of(request))]})
+
+
+async def model(request: HttpRequest) -> Response:
+    """GET ``/models/{id}``."""
+    runner = runner_of(request)
+    runner.check_model(request.path_params["id"])
+    return OrjsonResponse(_card(runner))
+
+
+def _card(runner: PythiaRunner) -> dict[str, Any]:
+    return {
+        "id": runner.info.id,
+        "object": "model",
+        "created": runner.info.created,
+        "owned_by": "pythia-bento",
+        "root": runner.info.id,
+        "parent": None,
+        "max_model_len": runner.limits.max_positions,
+        "system_fingerprint": runner.info.fingerprint,
+        "aliases": runner.info.aliases,
+        "limits": asdict(limits(runner)),
+        "provenance": asdict(runner.info.provenance) if runner.info.provenance else None,
+    }

@@ -1,0 +1,70 @@
+"""Pages for people: the description of the API at ``/`` and the playground.
+
+They load nothing from other hosts, and the browser is told not to allow it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from pythia_bento.server.http.app import make_app, runner_of
+from pythia_bento.server.http.errors import OrjsonResponse
+from pythia_bento.server.openapi.document import describe
+
+STATIC = Path(__file__).parent / "static"
+ASSETS = frozenset(path.name for path in STATIC.iterdir() if path.suffix in (".css", ".js"))
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'{inline}; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # ask whether it changed, so that files of one version meet
+}
+
+
+def create_app() -> Starlette:
+    """To be mounted at the root, before BentoML's own ``/`` and ``/docs.json``."""
+    return make_app(
+        [
+            Route("/", index),
+            Route("/docs.json", description),
+            Route("/playground", playground),
+            Route("/playground/{name}", asset),
+        ]
+    )
+
+
+async def index(request: Request) -> Response:
+    """GET ``/``: Swagger UI, which writes style attributes."""
+    return _page("index.html", _POLICY.format(inline=" 'unsafe-inline'"))
+
+
+async def description(request: Request) -> Response:
+    """GET ``/docs.json``: the OpenAPI document."""
+    return OrjsonResponse(describe(runner_of(request)))
+
+
+async def playground(request: Request) -> Response:
+    """GET ``/playground``."""
+    return _page("playground.html", _POLICY.format(inline=""))
+
+
+async def asset(request: Request) -> Response:
+    """GET ``/playground/{name}``: styles and scripts."""
+    name = request.path_params["name"]
+    if name not in ASSETS:
+        raise HTTPException(404)
+    return FileResponse(STATIC / name, headers=_HEADERS)
+
+
+def _page(name: str, policy: str) -> Response:
+    return FileResponse(STATIC / name, headers={**_HEADERS, "Content-Security-Policy": policy})

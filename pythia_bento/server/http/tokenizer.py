@@ -1,0 +1,100 @@
+"""``/tokenize``, ``/detokenize`` and ``/tokenizer_info`` at the server's root, as vLLM has them.
+
+lm-evaluation-harness looks for them there (``tokenizer_backend=auto``), and then needs no
+tokenizer of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, StrictBool, StrictStr
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pythia_bento.protocol.bodies import IDS_SCHEMA, Body, is_ids, schema
+from pythia_bento.protocol.parsing import loads, parse
+from pythia_bento.server.http.app import make_app, runner_of
+from pythia_bento.server.http.errors import OrjsonResponse
+
+
+def _tokens(value: Any) -> tuple[int, ...]:
+    if not is_ids(value):
+        raise ValueError("tokens must be a list of token ids")
+    return tuple(value)
+
+
+class TokenizeRequest(Body):
+    """``/tokenize``: a text, which may be empty."""
+
+    prompt: StrictStr
+    model: StrictStr | None = None
+    add_special_tokens: StrictBool = True
+    """Either value gives the same: Pythia's tokenizer adds no token to a text."""
+    return_token_strs: StrictBool = False
+    """Whether to return the tokens as the vocabulary spells them, too."""
+
+
+class DetokenizeRequest(Body):
+    """``/detokenize``: token ids."""
+
+    tokens: Annotated[Any, BeforeValidator(_tokens), schema(IDS_SCHEMA)]
+    model: StrictStr | None = None
+
+
+def create_app() -> Starlette:
+    """To be mounted at the root; see ``make_app``."""
+    return make_app(
+        [
+            Route("/tokenize", tokenize, methods=["POST"]),
+            Route("/detokenize", detokenize, methods=["POST"]),
+            Route("/tokenizer_info", tokenizer_info, methods=["GET"]),
+        ]
+    )
+
+
+async def tokenize(request: HttpRequest) -> Response:
+    """POST ``/tokenize``."""
+    runner = runner_of(request)
+    body = parse(TokenizeRequest, loads(await request.body()))
+    runner.check_model(body.model)
+    ids = await runner.encode(body.prompt)
+    names = [runner.tokenizer.token_name(id) for id in ids]
+    return OrjsonResponse(
+        {
+            "count": len(ids),
+            "max_model_len": runner.limits.max_positions,
+            "tokens": ids,
+            "token_strs": names if body.return_token_strs else None,
+        }
+    )
+
+
+async def detokenize(request: HttpRequest) -> Response:
+    """POST ``/detokenize``; special tokens are shown, bytes that are no UTF-8 become U+FFFD."""
+    runner = runner_of(request)
+    body = parse(DetokenizeRequest, loads(await request.body()))
+    runner.check_model(body.model)
+    return OrjsonResponse({"prompt": await runner.decode(body.tokens, "tokens")})
+
+
+async def tokenizer_info(request: HttpRequest) -> Response:
+    """GET ``/tokenizer_info``: keys as in ``tokenizer_config.json``. There is no chat template."""
+    runner = runner_of(request)
+    end = runner.tokenizer.token_text(runner.tokenizer.eos_id)
+    return OrjsonResponse(
+        {
+            "tokenizer_class": "GPTNeoXTokenizer",
+            "bos_token": end,  # one token is both in the whole suite
+            "eos_token": end,
+            "unk_token": end,
+            "pad_token": None,
+            "add_bos_token": False,
+            "add_eos_token": False,
+            "chat_template": None,
+            "model_max_length": runner.limits.max_positions,
+            "vocab_size": runner.tokenizer.num_tokens,
+        }
+    )

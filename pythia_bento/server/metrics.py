@@ -1,0 +1,113 @@
+"""The engine's numbers in Prometheus' text format, for BentoML's ``/metrics`` page.
+
+docs/observability.md lists every family; a test compares it with the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import generate_latest
+
+from pythia_bento.engine.stats import BATCH_SIZES, EngineStats
+from pythia_bento.runtime.runner import ModelInfo, PythiaRunner
+from pythia_bento.telemetry.histogram import cumulative
+from pythia_bento.telemetry.request_timings import RequestWatch
+
+GAUGES = {
+    "num_requests_running": ("running", "Sequences in the current step."),
+    "num_requests_waiting": ("waiting", "Sequences that wait for a place or for blocks."),
+    "kv_blocks_used": ("blocks_used", "KV blocks held by sequences."),
+    "kv_blocks": ("blocks_total", "KV blocks there are."),
+    "kv_blocks_cached": ("blocks_cached", "KV blocks readable through the prefix cache."),
+}
+COUNTERS = {
+    "steps": ("steps", "Forward passes."),
+    "prompt_tokens": ("prompt_tokens", "Prompt tokens of admitted requests."),
+    "generation_tokens": ("generation_tokens", "Generated tokens."),
+    "prefix_cache_queries": ("prefix_queries", "Prompt tokens looked up in the prefix cache."),
+    "prefix_cache_hits": ("prefix_hits", "Prompt tokens found in the prefix cache."),
+    "num_preemptions": ("preemptions", "Sequences that gave their blocks back for a while."),
+    "corrupted_requests": ("non_finite", "Sequences that ended by non-finite logits."),
+}
+HISTOGRAMS = {
+    "time_to_first_token_seconds": "From a request's arrival to its first token.",
+    "inter_token_latency_seconds": "Between the tokens of a sequence, for each but the first.",
+    "e2e_request_latency_seconds": "From a request's arrival to its last token.",
+    "request_queue_time_seconds": "From a request's arrival to its first step.",
+    "request_prefill_time_seconds": "From a request's first step to its first token.",
+    "request_decode_time_seconds": "From a request's first token to its last one.",
+}
+
+
+class _Families:
+    """What prometheus_client needs of a registry."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def engine_metrics(runner: PythiaRunner) -> str:
+    """One family for each of the engine's numbers, named ``pythia_...``."""
+    stats, watch = runner.stats(), runner.watch
+    return rendered([*_numbers(stats), *_requests(watch), _batch_size(stats), _model(runner.info)])
+
+
+def rendered(families: Iterable[Metric]) -> str:
+    """As lines of a metrics page."""
+    return generate_latest(_Families(families)).decode()
+
+
+def _numbers(stats: EngineStats) -> Iterable[Metric]:
+    for name, (field, text) in GAUGES.items():
+        yield GaugeMetricFamily(f"pythia_{name}", text, value=getattr(stats, field))
+    for name, (field, text) in COUNTERS.items():
+        yield CounterMetricFamily(f"pythia_{name}", text, value=getattr(stats, field))
+    usage = stats.blocks_used / max(stats.blocks_total, 1)
+    text = "Share of the KV blocks that sequences hold; 1 is all."
+    yield GaugeMetricFamily("pythia_kv_cache_usage_perc", text, value=usage)
+
+
+def _requests(watch: RequestWatch) -> Iterable[Metric]:
+    ended = CounterMetricFamily(
+        "pythia_request_success", "Sequences that ended, by why.", labels=["finished_reason"]
+    )
+    for reason, count in watch.ended.items():
+        ended.add_metric([reason], count)
+    yield ended
+    for name, text in HISTOGRAMS.items():
+        found = watch.histograms[name]
+        buckets = cumulative(found.bounds, found.counts)
+        yield HistogramMetricFamily(f"pythia_{name}", text, buckets, found.sum)
+
+
+def _batch_size(stats: EngineStats) -> Metric:
+    buckets = cumulative(BATCH_SIZES, stats.batch_sizes)
+    text = "Sequences in a step."
+    return HistogramMetricFamily("pythia_batch_size", text, buckets, stats.step_sequences)
+
+
+def _model(info: ModelInfo) -> Metric:
+    origin = info.provenance
+    labels = {
+        "model": info.id,
+        "commit": (origin and origin.commit) or "",
+        "quantization": origin.quantization if origin else "",
+        "matmul": origin.matmul if origin else "",
+        "backend": origin.backend if origin else "",
+        "version": origin.version if origin else "",
+    }
+    family = GaugeMetricFamily(
+        "pythia_model_info", "What is served; always 1.", labels=list(labels)
+    )
+    family.add_metric(list(labels.values()), 1)
+    return family

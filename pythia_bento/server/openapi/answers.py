@@ -1,0 +1,220 @@
+"""What clients get, for the description of the API. Tests hold real answers against it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from pythia_bento.protocol.types import Limits, Summary
+from pythia_bento.runtime.runner import Provenance
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class ErrorDetail(_Answer):
+    """What went wrong."""
+
+    message: str
+    """One sentence that names the field and the limit."""
+    type: str
+    param: str | None
+    """The field at fault."""
+    code: str
+
+
+class Error(_Answer):
+    """The body of every answer with a status of 400 or above."""
+
+    error: ErrorDetail
+
+
+class Usage(_Answer):
+    """Token counts; all of ``best_of`` are counted."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Logprobs(_Answer):
+    """One entry for each token; null for the first token of an echoed prompt."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+    """Where each token begins, in characters of ``text``."""
+
+
+class PromptLogprob(_Answer):
+    """A token that stands in the prompt, or could."""
+
+    logprob: float
+    rank: int | None
+    """1 is the most likely; null for a token that is not among the best asked for."""
+    decoded_token: str
+
+
+class Choice(_Answer):
+    """One continuation."""
+
+    index: int
+    text: str
+    logprobs: Logprobs | None
+    finish_reason: Literal["stop", "length"] | None
+    stop_reason: str | int | None
+    """The stop string or token id; null for the end of the text."""
+    token_ids: list[int] = Field([], json_schema_extra={"description": "`return_token_ids`"})
+    prompt_token_ids: list[int] = Field([], json_schema_extra={"description": "`return_token_ids`"})
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] = []
+
+
+class _CompletionParts(_Answer):
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    """Names weights, package version and kernels: equal fingerprints, equal answers."""
+    choices: list[Choice]
+
+
+class Completion(_CompletionParts):
+    """OpenAI's completion."""
+
+    usage: Usage
+
+
+class CompletionChunk(_CompletionParts):
+    """The data of one event of a stream: what was added."""
+
+    usage: Usage | None = None
+
+
+class Model(_Answer):
+    """What is served, and where it comes from."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+    parent: None
+    max_model_len: int
+    system_fingerprint: str
+    aliases: list[str]
+    """Other names of it."""
+    limits: Limits
+    provenance: Provenance | None
+
+
+class Models(_Answer):
+    """The one model that is served."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class TopToken(_Answer):
+    """A token that could have stood there."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+class Token(TopToken):
+    """A token with its best alternatives, where they were asked for."""
+
+    top: list[TopToken] = []
+
+
+class Output(_Answer):
+    """One continuation."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: Literal["stop", "length"]
+    stop_reason: str | int | None
+    tokens: list[Token] = []
+
+
+class Generated(_Answer):
+    """The continuations of one prompt."""
+
+    model: str
+    fingerprint: str
+    num_prompt_tokens: int
+    outputs: list[Output]
+    prompt_tokens: list[Token] = []
+
+
+class Delta(_Answer):
+    """What was added to one continuation."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: Literal["stop", "length"] | None
+    stop_reason: str | int | None
+    tokens: list[Token] = []
+
+
+class GeneratedPart(_Answer):
+    """The data of one event of a stream; the last one before the end has ``summary``."""
+
+    deltas: list[Delta]
+    prompt_tokens: list[Token] = []
+    summary: Summary | None = None
+
+
+class Scored(_Answer):
+    """Log-probabilities of one text."""
+
+    logprob: float
+    """The sum over all tokens."""
+    num_tokens: int
+    is_greedy: bool
+    """Whether every token is the most likely one."""
+    tokens: list[Token]
+
+
+class Scores(RootModel[list[Scored | Error]]):
+    """One for each item, in order; an item that failed has its error."""
+
+
+class Tokenized(_Answer):
+    """The tokens of a text."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class Detokenized(_Answer):
+    """The text of some tokens."""
+
+    prompt: str
+
+
+class TokenizerInfo(_Answer):
+    """Keys as in ``tokenizer_config.json``."""
+
+    tokenizer_class: str
+    bos_token: str
+    eos_token: str
+    unk_token: str
+    pad_token: str | None
+    add_bos_token: bool
+    add_eos_token: bool
+    chat_template: None
+    model_max_length: int
+    vocab_size: int
+
+
+class AnyObject(RootModel[dict[str, Any]]):
+    """A JSON object."""

@@ -1,0 +1,133 @@
+"""What is to be said about the fields of requests: meaning, and limits as JSON Schema.
+
+The limits are the engine's (``engine.validate``); a test sends the outermost values of each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pythia_bento.engine.validate import MAX_PRIORITY, MAX_TOP_K, Limits
+from pythia_bento.protocol.bodies import MAX_PROMPTS, NEUTRAL
+from pythia_bento.runtime.runner import PythiaRunner
+
+Schema = dict[str, Any]
+
+MEANINGS: dict[str, str] = {
+    "prompt": "Text or token ids.",
+    "model": "What is served, by any of its names; may be left out.",
+    "max_tokens": "Tokens to generate at most; with the prompt's they must fit into the context.",
+    "min_tokens": "No end of text and no stop string before this many tokens.",
+    "temperature": "0 is greedy; otherwise at least 0.000001.",
+    "top_k": "Sample among this many tokens; 0 and -1 mean all.",
+    "top_p": "Sample among the most likely tokens that together have this probability.",
+    "min_p": "Sample among tokens with at least this share of the best one's probability.",
+    "presence_penalty": "Taken from the logit of every token that was generated before.",
+    "frequency_penalty": "The same, as often as the token was generated.",
+    "repetition_penalty": "Divides the logits of tokens in prompt and text; 1 is off.",
+    "n": "Continuations of each prompt.",
+    "best_of": "Continuations to make, of which the n best by mean log-probability answer.",
+    "seed": "Equal seeds give equal answers; 0 where it is left out.",
+    "logprobs": "Log-probabilities of the tokens, with this many alternatives each.",
+    "prompt_logprobs": "The same of the prompt's tokens.",
+    "stop": "End before the first of these strings.",
+    "stop_token_ids": "End after any of these tokens.",
+    "include_stop_str_in_output": "Whether the text has the stop string at its end.",
+    "ignore_eos": "Go on after the token that ends a text.",
+    "logit_bias": "Added to the logits, by token id.",
+    "skip_special_tokens": "Whether to leave special tokens out of the text.",
+    "truncate_prompt_tokens": "Keep this many last tokens of a prompt; -1: all that fit.",
+    "priority": "Lower goes first among the waiting requests of one API key.",
+    "echo": "Whether the text begins with the prompt.",
+    "stream": "Whether to answer with server-sent events.",
+    "stream_options": "Only where stream is true.",
+    "include_usage": "Whether the last event has token counts.",
+    "continuous_usage_stats": "Whether every event has them.",
+    "user": "Not looked at.",
+    "return_token_ids": "Whether to answer with token ids too.",
+    "return_tokens_as_token_ids": "Whether logprobs names tokens `token_id:<id>`.",
+    "add_special_tokens": "Either value gives the same: no token is added to a prompt.",
+    "spaces_between_special_tokens": "Either value gives the same.",
+    "continuation": "What to score after the prompt; without it all but the first token is scored.",
+    "items": "The texts to score.",
+    "tokens": "Token ids.",
+    "return_token_strs": "Whether to answer with the tokens as the vocabulary spells them too.",
+}
+
+
+def limits_of_fields(runner: PythiaRunner) -> dict[str, Schema]:
+    """JSON Schema that replaces pydantic's, by field; or by ``Model.field``, which wins."""
+    limits = runner.limits
+    ids = _array(_between(0, limits.num_tokens - 1), least=0)
+    some_ids, text = ids | {"minItems": 1}, {"type": "string", "minLength": 1}
+    one_prompt = [text, some_ids]
+    many = [_array(kind, most=MAX_PROMPTS) for kind in one_prompt]
+    return {
+        "model": {"type": "string", "enum": [runner.info.id, *runner.info.aliases]},
+        "CompletionRequest.prompt": {"anyOf": [*one_prompt, *many]},
+        "GenerateRequest.prompt": {"anyOf": one_prompt},
+        "ScoreItem.prompt": {"anyOf": one_prompt},
+        "ScoreItem.continuation": {"anyOf": one_prompt},
+        "ScoreItem.logprobs": _between(0, limits.max_logprobs),
+        "tokens": ids,
+        **_numbers(limits),
+        **_stops(limits),
+    }
+
+
+def unsupported_fields() -> dict[str, Schema]:
+    """Fields of OpenAI's and vLLM's whose neutral value alone is accepted."""
+    note = "Not supported: only this value is accepted."
+    return {
+        name: {"enum": [value, None] if value is not None else [None], "description": note}
+        for name, value in NEUTRAL.items()
+    }
+
+
+def _numbers(limits: Limits) -> dict[str, Schema]:
+    context = limits.max_positions
+    kept = {"type": "integer", "anyOf": [{"const": -1}, {"minimum": 1, "maximum": context}]}
+    return {
+        "max_tokens": _between(0, context - 1),  # a prompt has one token or more
+        "min_tokens": _between(0, context - 1),
+        "temperature": _between(0, 100, "number"),
+        "top_k": _between(-1, MAX_TOP_K),
+        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+        "min_p": _between(0, 1, "number"),
+        "presence_penalty": _between(-2, 2, "number"),
+        "frequency_penalty": _between(-2, 2, "number"),
+        "repetition_penalty": _between(0.01, 100, "number"),
+        "n": _between(1, limits.max_n),
+        "best_of": _between(1, limits.max_n),
+        "seed": _between(-(2**63), 2**64 - 1),
+        "logprobs": _between(0, limits.max_logprobs),
+        "prompt_logprobs": _between(0, limits.max_logprobs),
+        "truncate_prompt_tokens": kept,
+        "priority": _between(-MAX_PRIORITY, MAX_PRIORITY),
+    }
+
+
+def _stops(limits: Limits) -> dict[str, Schema]:
+    ids = _between(0, limits.num_tokens - 1)
+    string = {"type": "string", "minLength": 1, "maxLength": limits.max_stop_chars}
+    return {
+        "stop": {"anyOf": [string, _array(string, least=0, most=limits.max_stop)]},
+        "stop_token_ids": _array(ids, least=0, most=limits.max_stop_token_ids),
+        "logit_bias": {
+            "type": "object",
+            "propertyNames": {"pattern": "^[0-9]+$"},
+            "additionalProperties": _between(-100, 100, "number"),
+            "maxProperties": limits.max_logit_bias,
+        },
+    }
+
+
+def _between(low: float, high: float, kind: str = "integer") -> Schema:
+    return {"type": kind, "minimum": low, "maximum": high}
+
+
+def _array(items: Schema, least: int = 1, most: int | None = None) -> Schema:
+    array: Schema = {"type": "array", "items": items}
+    if least:
+        array["minItems"] = least
+    return array if most is None else array | {"maxItems": most}

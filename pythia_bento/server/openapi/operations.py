@@ -1,0 +1,243 @@
+"""Every operation over HTTP: what it takes, what it answers, how it fails, and examples.
+
+A new route is described by one more entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from pythia_bento import errors
+from pythia_bento.errors import PythiaError
+from pythia_bento.protocol.bodies import CompletionRequest, GenerateRequest, ScoreItem
+from pythia_bento.server.http.tokenizer import DetokenizeRequest, TokenizeRequest
+from pythia_bento.server.openapi import answers
+
+Errors = tuple[type[PythiaError], ...]
+
+ACCESS: Errors = (errors.Unauthenticated, errors.PermissionDenied, errors.Overloaded)
+BODY: Errors = (errors.InvalidRequest, errors.RequestTimeout, errors.PayloadTooLarge)
+ENGINE: Errors = (
+    errors.ContextLengthExceeded,
+    errors.NonFiniteLogits,
+    errors.DeadlineExceeded,
+)
+UNAVAILABLE: Errors = (errors.PythiaError, errors.EngineUnavailable, errors.OutOfMemory)
+
+
+class ScoreRequest(BaseModel):
+    """The texts to score, each on its own: a bad one does not fail the others."""
+
+    model_config = {"extra": "forbid"}
+
+    items: list[ScoreItem]
+
+
+@dataclass(frozen=True)
+class Events:
+    """Server-sent events with JSON of one of these models; the last event is ``[DONE]``."""
+
+    models: tuple[type[BaseModel], ...]
+
+
+Answer = type[BaseModel] | Events | str  # JSON, a stream of it, or another media type
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path."""
+
+    tag: str
+    method: str
+    path: str
+    id: str
+    summary: str
+    answers: tuple[Answer, ...]
+    errors: Errors = ()
+    body: type[BaseModel] | None = None
+    examples: Mapping[str, Any] = field(default_factory=dict)  # summary -> body
+    parameters: Mapping[str, str] = field(default_factory=dict)  # of the path: name -> example
+    needs_key: bool = True
+
+
+_COMPLETIONS = {
+    "Continue a text": {"prompt": "Once upon a time", "max_tokens": 22, "temperature": 0},
+    "Several prompts, two continuations each, streamed": {
+        "prompt": ["Once upon a time", "Question: What color is"],
+        "n": 2,
+        "max_tokens": 8,
+        "seed": 7,
+        "stop": "\n",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    },
+    "Score a prompt": {"prompt": "Once upon a time", "max_tokens": 0, "echo": True, "logprobs": 2},
+    "Token ids": {"prompt": [[5, 6, 7], [8, 9]], "max_tokens": 2, "return_token_ids": True},
+}
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        tag="OpenAI",
+        method="post",
+        path="/v1/completions",
+        id="createCompletion",
+        summary="Continue prompts, plain or streamed; score them.",
+        answers=(answers.Completion, Events((answers.CompletionChunk, answers.Error))),
+        errors=(*BODY, *ENGINE, errors.ModelNotFound, *UNAVAILABLE),
+        body=CompletionRequest,
+        examples=_COMPLETIONS,
+    ),
+    Operation(
+        tag="OpenAI",
+        method="get",
+        path="/v1/models",
+        id="listModels",
+        summary="What is served: commit, hashes of all files, arithmetic.",
+        answers=(answers.Models,),
+        errors=UNAVAILABLE,
+    ),
+    Operation(
+        tag="OpenAI",
+        method="get",
+        path="/v1/models/{id}",
+        id="retrieveModel",
+        summary="The same, by any of its names.",
+        answers=(answers.Model,),
+        errors=(errors.ModelNotFound, *UNAVAILABLE),
+        parameters={"id": "bundled"},
+    ),
+    Operation(
+        tag="Tokenizer",
+        method="post",
+        path="/tokenize",
+        id="tokenize",
+        summary="The tokens of a text.",
+        answers=(answers.Tokenized,),
+        errors=(*BODY, errors.ModelNotFound, *UNAVAILABLE),
+        body=TokenizeRequest,
+        examples={"A text": {"prompt": "Once upon a time", "return_token_strs": True}},
+    ),
+    Operation(
+        tag="Tokenizer",
+        method="post",
+        path="/detokenize",
+        id="detokenize",
+        summary="The text of tokens.",
+        answers=(answers.Detokenized,),
+        errors=(*BODY, errors.ModelNotFound, *UNAVAILABLE),
+        body=DetokenizeRequest,
+        examples={"Some tokens": {"tokens": [5, 6, 7]}},
+    ),
+    Operation(
+        tag="Tokenizer",
+        method="get",
+        path="/tokenizer_info",
+        id="tokenizerInfo",
+        summary="Special tokens and sizes.",
+        answers=(answers.TokenizerInfo,),
+        errors=UNAVAILABLE,
+    ),
+    Operation(
+        tag="Native",
+        method="post",
+        path="/generate",
+        id="generate",
+        summary="Continue one prompt; token ids and text in the answer.",
+        answers=(answers.Generated, Events((answers.GeneratedPart, answers.Error))),
+        errors=(*BODY, *ENGINE, *UNAVAILABLE),
+        body=GenerateRequest,
+        examples={
+            "Continue a text": {"prompt": "Once upon a time", "max_tokens": 12, "logprobs": 2},
+            "Streamed": {"prompt": "Once upon a time", "max_tokens": 8, "stream": True},
+            "The best of three": {"prompt": [5, 6, 7], "n": 1, "best_of": 3, "max_tokens": 4},
+        },
+    ),
+    Operation(
+        tag="Native",
+        method="post",
+        path="/score",
+        id="score",
+        summary="Log-probabilities of many texts; an item that fails does not fail the others.",
+        answers=(answers.Scores,),
+        errors=(*BODY, *UNAVAILABLE),
+        body=ScoreRequest,
+        examples={
+            "A continuation": {"items": [{"prompt": "Once upon", "continuation": " a time"}]},
+            "Two texts": {"items": [{"prompt": "Once upon a time"}, {"prompt": [5, 6, 7]}]},
+        },
+    ),
+    Operation(
+        tag="Operation",
+        method="get",
+        path="/livez",
+        id="livez",
+        summary="Whether the process lives.",
+        answers=("text/plain",),
+        errors=UNAVAILABLE,
+        needs_key=False,
+    ),
+    Operation(
+        tag="Operation",
+        method="get",
+        path="/healthz",
+        id="healthz",
+        summary="The same as /livez.",
+        answers=("text/plain",),
+        errors=UNAVAILABLE,
+        needs_key=False,
+    ),
+    Operation(
+        tag="Operation",
+        method="get",
+        path="/readyz",
+        id="readyz",
+        summary="Whether the model answers.",
+        answers=("text/plain",),
+        errors=UNAVAILABLE,
+        needs_key=False,
+    ),
+    Operation(
+        tag="Operation",
+        method="get",
+        path="/metrics",
+        id="metrics",
+        summary="Prometheus metrics.",
+        answers=("text/plain",),
+        errors=UNAVAILABLE,
+        needs_key=False,
+    ),
+    Operation(
+        tag="Pages",
+        method="get",
+        path="/docs.json",
+        id="describe",
+        summary="This description.",
+        answers=(answers.AnyObject,),
+        errors=UNAVAILABLE,
+        needs_key=False,
+    ),
+    Operation(
+        tag="Pages",
+        method="get",
+        path="/schema.json",
+        id="schema",
+        summary="BentoML's description of /generate and /score, for its client.",
+        answers=(answers.AnyObject,),
+        errors=(errors.PythiaError,),
+        needs_key=False,
+    ),
+    Operation(
+        tag="Pages",
+        method="get",
+        path="/playground",
+        id="playground",
+        summary="A page to try the model with.",
+        answers=("text/html",),
+        errors=(errors.PythiaError,),
+        needs_key=False,
+    ),
+)

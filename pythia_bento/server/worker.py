@@ -1,0 +1,141 @@
+"""What one worker process holds: the engine, the gRPC server, and the applications over them."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from starlette.applications import Starlette
+
+from pythia_bento.errors import EngineUnavailable, PythiaError
+from pythia_bento.runtime.progress import ProgressBars
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.bentoml.socket_timeouts import limit_silence
+from pythia_bento.server.drain import Drain
+from pythia_bento.server.metrics import engine_metrics
+from pythia_bento.settings import Settings, for_service
+
+if TYPE_CHECKING:
+    from pythia_bento.server.grpc.server import GrpcServer
+
+# How long the engine's thread waits for the interpreter when it comes back from the device while
+# requests are served. Python's default of 5 ms is half the time of what it queued there.
+SWITCH_SECONDS = 0.0005
+PR_SET_PDEATHSIG = 1
+SUPERVISOR_DIED = signal.SIGUSR2
+
+
+class Worker:
+    """Started and stopped by BentoML's hooks; ``apps`` find the runner in their state."""
+
+    def __init__(
+        self, settings: Settings, access: AccessControl, apps: Sequence[Starlette]
+    ) -> None:
+        self._settings, self._access, self._apps = for_service(settings), access, apps
+        self._runner: PythiaRunner | None = None
+        self._grpc: GrpcServer | None = None
+        self._drain = Drain(access.door, settings.drain_seconds)
+
+    async def start(self) -> None:
+        """Load the model and open gRPC's port; ends the process where that is impossible."""
+        try:
+            with ProgressBars() as bars:
+                self._runner = await asyncio.to_thread(PythiaRunner.load, self._settings, bars)
+            self._show(self._runner)
+            await self._start_grpc(self._runner)
+        except PythiaError as error:
+            _give_up(error.message)
+        self._access.check_room = self._runner.check_room
+        self._runner.end_hangs()
+        self._drain.install(self._is_draining)
+        _when_supervisor_dies(self._drain.begin)
+        limit_silence(self._settings.client_timeout)
+        sys.setswitchinterval(SWITCH_SECONDS)
+        gc.collect()
+        gc.freeze()  # what lives now lives on: later collections need not look at it
+
+    async def stop(self) -> None:
+        """End what is open and free the model."""
+        self._show(None)
+        if self._grpc is not None:
+            await self._grpc.stop()
+        if self._runner is not None:
+            await asyncio.to_thread(self._runner.close)
+            if self._runner.hangs:
+                os._exit(1)  # all is answered, and Python would wait for the device
+
+    @property
+    def runner(self) -> PythiaRunner:
+        """Raises EngineUnavailable before and after its time."""
+        if self._runner is None:
+            raise EngineUnavailable("the model is not loaded")
+        return self._runner
+
+    def check_ready(self) -> None:
+        """Raise EngineUnavailable unless requests are taken and answered."""
+        if self._drain.has_begun:
+            raise EngineUnavailable("the server is shutting down")
+        if error := self.runner.end:
+            raise error
+
+    def check_alive(self) -> None:
+        """Raise EngineUnavailable when only a new process can help."""
+        if self._runner is not None and (error := self._runner.end):
+            raise error
+
+    def metrics(self) -> str:
+        """The engine's and gRPC's metrics in Prometheus' text format."""
+        return engine_metrics(self.runner) + (self._grpc.metrics() if self._grpc else "")
+
+    def _show(self, runner: PythiaRunner | None) -> None:
+        for app in self._apps:
+            app.state.runner = runner
+
+    def _is_draining(self) -> None:
+        if self._grpc is not None:
+            self._grpc.say_not_serving()
+
+    async def _start_grpc(self, runner: PythiaRunner) -> None:
+        if self._settings.grpc_port == 0:
+            return
+        # Imported here: only the process that serves needs it.
+        from pythia_bento.server.grpc.server import GrpcServer
+
+        tracers = BentoMLContainer.tracer_provider.get()
+        self._grpc = GrpcServer(runner, self._settings, self._access, tracers)
+        await self._grpc.start()
+
+
+def _when_supervisor_dies(drain: Callable[[], None]) -> None:
+    """Nobody could end us then or say how we are, and we hold its ports.
+
+    Called in the main thread, which is the one that the supervisor started. Linux only. Not by
+    SIGTERM: the kernel may send this signal once for each thread that the supervisor had, as they
+    die one by one, and SIGTERM sent twice means to end at once.
+    """
+    if bentoml.server_context.worker_index and sys.platform == "linux":
+        asyncio.get_running_loop().add_signal_handler(SUPERVISOR_DIED, drain)
+        supervisor = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SUPERVISOR_DIED)
+        if os.getppid() != supervisor:  # it has ended meanwhile
+            drain()
+
+
+def _give_up(message: str) -> NoReturn:
+    """Say why. Under ``bentoml serve`` end the supervisor too: it would start us for ever."""
+    with suppress(OSError):  # no room for it
+        print(f"pythia-bento: {message}", file=sys.stderr, flush=True)
+    if bentoml.server_context.worker_index:
+        os.kill(os.getppid(), signal.SIGTERM)
+        os._exit(1)
+    raise SystemExit(1)

@@ -1,0 +1,193 @@
+"""Decoding ahead of the host, over a toy device that keeps the block tables it was given.
+
+The device runs its steps at once, as if it were far ahead: everything that a forgotten flight
+writes is in the cache before the host decides what comes next.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from pythia_bento.engine import engine as engine_module
+from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.executor.lookahead import LOOKAHEAD, Flight, Lookahead
+from pythia_bento.executor.model_runner import ModelRunner
+from pythia_bento.model.batch import ForwardBatch
+from tests.unit.engine.toy import POISON, TOKENIZER, ToyModel, request, toy_engine
+
+
+class ToyDevice:
+    """What ``CapturedDecode`` is on a GPU."""
+
+    def __init__(self, runner: ToyRunner) -> None:
+        self.runner = runner
+        self.flights = self.following = self.extensions = self.steps = 0
+
+    def start(self, rows, steps, inputs=None):
+        self.flights += 1
+        self.following += inputs is not None
+        size = self.runner._block_size
+        if inputs:
+            self.inputs = [max(inputs.tokens[entry], 0) for entry in inputs.entries]
+        else:
+            self.inputs = [int(sequence.token_ids[start]) for sequence, start in rows]
+        self.tables = [sequence.block_table[: len(sequence.blocks)] for sequence, _ in rows]
+        self.tables = [table.tolist() for table in self.tables]
+        room = [len(table) * size for table in self.tables]
+        return self.fly(list(rows), room, steps)
+
+    def extend(self, flight, steps):
+        self.extensions += 1
+        rows = [(sequence, start + flight.steps) for sequence, start in flight.rows]
+        return self.fly(rows, flight.room, steps)
+
+    def fly(self, rows, room, steps):
+        self.steps += steps
+        tokens = [[self.step(row, *rows[row], i) for i in range(steps)] for row in range(len(rows))]
+        return Flight(rows, room, steps, lambda: tokens, self.inputs)
+
+    def step(self, row, sequence, start, ahead):
+        runner, position, size = self.runner, start + ahead, self.runner._block_size
+        table = self.tables[row]
+        block = table[position // size] if position // size < len(table) else 0
+
+        def ints(values):
+            return torch.tensor(values, dtype=torch.int32)
+
+        batch = ForwardBatch(
+            ints([self.inputs[row]]),
+            ints([position]),
+            ints([block * size + position % size]),
+            ints([0, 1]),
+            ints([position + 1]),
+            ints([table + [0] * 16]),
+        )
+        logits = runner._model.logits(runner._model.forward(batch, runner._cache))
+        wanted = sequence.sampling_row()
+        wanted = type(wanted)(position + 1, wanted.temperature, seed=wanted.seed)
+        token = int(runner._model.sample(logits, [wanted], runner._num_tokens)[0])
+        self.inputs[row] = max(token, 0)
+        return token
+
+
+class ToyRunner(ModelRunner):
+    """What ``CudaModelRunner`` is on a GPU."""
+
+    lookahead = LOOKAHEAD
+
+    def __init__(self, model, num_blocks, num_tokens):
+        super().__init__(model, num_blocks, num_tokens)
+        self.device = ToyDevice(self)
+        self.ahead = Lookahead(self.device, self._block_size)
+
+    def execute(self, chunks):
+        are_plain = all(c.sequence.params.logprobs is None for c in chunks)
+        are_decodes = are_plain and all(c.count == 1 and c.samples for c in chunks)
+        if are_decodes or self.ahead.is_under_way(chunks):
+            return self.ahead.decode(chunks)
+        self.ahead.forget()
+        results = super().execute(chunks)
+        if are_plain:
+            self.ahead.begin(chunks, [token for r in results for token in r.token_ids or [0]])
+        return results
+
+
+@pytest.fixture
+def engine_ahead(monkeypatch):
+    def make(num_blocks, block_size=4, **sizes):
+        monkeypatch.setattr(
+            engine_module, "_make_runner", lambda m, c, n, _: ToyRunner(m, c.num_blocks, n)
+        )
+        engine = Engine(ToyModel(block_size), TOKENIZER, EngineConfig(num_blocks, **sizes))
+        monkeypatch.undo()
+        return engine
+
+    return make
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_answers_are_those_of_single_steps(engine_ahead, seed):
+    draw = random.Random(seed)
+    asked = [
+        request(
+            str(i),
+            tuple(draw.randrange(1, 90) for _ in range(draw.randint(1, 20))),
+            max_tokens=draw.randint(1, 40),
+            temperature=draw.choice([0.0, 1.0]),
+            seed=i,
+            logprobs=draw.choice([None, None, None, 0]),
+            ignore_eos=draw.random() < 0.7,
+        )
+        for i in range(20)
+    ]
+    engine = engine_ahead(draw.choice([24, 60, 400]), max_batch_size=8, max_tokens_per_step=32)
+    waiting, answers = list(asked), {}
+    while waiting or engine.has_work:
+        if waiting and draw.random() < 0.4:
+            engine.add_request(waiting.pop())
+        for delta in engine.step():
+            if delta.request_id in answers:
+                answers[delta.request_id].extend(delta)
+            else:
+                answers[delta.request_id] = delta
+        engine.check()
+    for r in asked:
+        [[alone]] = toy_engine(256, max_tokens_per_step=256).generate([r])
+        assert answers[r.request_id].token_ids == alone.token_ids
+        assert answers[r.request_id].finish_reason == alone.finish_reason
+
+
+def test_steps_are_queued_ahead_and_few_visits_describe_rows(engine_ahead):
+    engine = engine_ahead(400, block_size=16)
+    engine.generate([request(max_tokens=48, temperature=0.0, ignore_eos=True)])
+    device = engine._runner.device
+    assert device.extensions > device.flights
+
+
+def test_an_arrival_waits_for_the_steps_under_way_and_wastes_none(engine_ahead):
+    engine = engine_ahead(400, block_size=16, max_batch_size=8)
+    engine.add_request(request("first", max_tokens=48, temperature=0.0, ignore_eos=True))
+    for _ in range(3):
+        engine.step()
+    flown = engine._runner.device.steps
+    engine.add_request(request("second", (8, 9), max_tokens=4, temperature=0.0, ignore_eos=True))
+    known = engine._scheduler.running[0].num_generated
+    [output] = engine.step()
+    assert output.request_id == "first"
+    assert known + len(output.token_ids) == 1 + flown  # the prompt's token, and all steps so far
+    assert engine._runner.device.steps == flown
+    assert {output.request_id for output in engine.step()} == {"first", "second"}
+
+
+def test_steps_follow_a_prompt_and_the_end_of_a_neighbour(engine_ahead):
+    engine = engine_ahead(400, block_size=16)
+    device = engine._runner.device
+    asked = [
+        request("short", max_tokens=6, temperature=0.0, ignore_eos=True),
+        request("long", (9, 8), max_tokens=20, temperature=0.0, ignore_eos=True),
+    ]
+    engine.generate(asked)
+    # Behind the prompts, and without the short one behind its last step: never from the host.
+    assert device.flights == device.following == 2
+    assert device.steps == 19  # none for nothing
+
+
+def test_a_failed_row_ends_alone(engine_ahead):
+    engine = engine_ahead(400, block_size=16)
+    asked = [
+        request("bad", (POISON,), max_tokens=20, ignore_eos=True),
+        request("good", max_tokens=20, ignore_eos=True),
+    ]
+    [[bad], [good]] = engine.generate(asked)
+    assert bad.finish_reason == "error"
+    [[alone]] = toy_engine(256).generate([request("good", max_tokens=20, ignore_eos=True)])
+    assert good.token_ids == alone.token_ids
+
+
+def test_steps_follow_a_prompt_that_fills_its_blocks(engine_ahead):
+    engine = engine_ahead(400, block_size=16)
+    engine.generate([request("r", (7,) * 16, max_tokens=6, temperature=0.0, ignore_eos=True)])
+    assert engine._runner.device.flights == engine._runner.device.following == 1

@@ -1,0 +1,44 @@
+"""What is said of a model that does not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pythia_bento.catalog import SIZES
+from pythia_bento.model.kernels.base import pass_bytes
+from pythia_bento.runtime import loading
+from pythia_bento.settings import Settings, SettingsError
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_model_that_does_not_fit_is_an_error_with_figures(monkeypatch, error):
+    create = loading.kernels.create
+
+    def cramped(*args):
+        backend = create(*args)
+
+        def load_layer(layer):
+            raise error
+
+        backend.load_layer = load_layer
+        return backend
+
+    monkeypatch.setattr(loading.kernels, "create", cramped)
+    with pytest.raises(SettingsError, match=r"bundled.* does not fit .* take 0\.\d GB, and .* GB"):
+        loading.load_engine(Settings(model="bundled"), lambda what, done, total: None)
+
+
+def test_other_failures_are_not_called_too_large(monkeypatch):
+    def broken(*args):
+        raise RuntimeError("a kernel is wrong")
+
+    monkeypatch.setattr(loading, "_build", broken)
+    with pytest.raises(RuntimeError, match="a kernel is wrong"):
+        loading.load_engine(Settings(model="bundled"), lambda what, done, total: None)
+
+
+def test_a_larger_pass_takes_more_memory():
+    config = SIZES["12b"].config
+    assert pass_bytes(config, 64, 512) < pass_bytes(config, 64, 2048) < 1.5e9
+    assert pass_bytes(config, 64, 512) < pass_bytes(config, 256, 512)

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from pythia_bento.engine.params import Request
+from pythia_bento.engine.validate import Limits
+from pythia_bento.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    ModelNotFound,
+    NonFiniteLogits,
+    Overloaded,
+)
+from pythia_bento.runtime.runner import PythiaRunner, as_caller, raise_error
+from pythia_bento.settings import Settings
+from tests.unit.engine.toy import toy_engine
+from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled, toy_runner
+
+
+async def test_deltas_join_to_what_the_engine_answers_alone() -> None:
+    requests = [ask((i + 1, 2), n=2, max_tokens=5 + i, temperature=0.5, seed=i) for i in range(6)]
+    expected = toy_engine(64).generate(requests)
+    with toy_runner() as runner:
+        together = await runner.complete(requests)
+        one_by_one = [await _generate(runner, request) for request in requests[:2]]
+        plain = runner.complete_sync(requests)
+    for answers in (together, plain):
+        assert _tokens(answers) == _tokens(expected)
+    assert one_by_one == [[part.token_ids for part in answer] for answer in expected[:2]]
+
+
+async def test_one_call_into_the_loop_for_all_outputs_of_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    calls = 0
+
+    def counted(*args: object, _real=loop.call_soon_threadsafe) -> object:
+        nonlocal calls
+        calls += 1
+        return _real(*args)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    with toy_runner() as runner:
+        steps = runner.stats().steps
+        await asyncio.gather(*(_generate(runner, ask((i + 1,), max_tokens=20)) for i in range(16)))
+        assert calls <= runner.stats().steps - steps < 16 * 20
+        before = calls
+        asked = [ask((i,), max_tokens=20 + 10 * i) for i in range(1, 4)]
+        answers = await runner.complete(asked)
+        assert [len(answer.token_ids) for [answer] in answers] == [30, 40, 50]
+        assert calls - before < 20  # not for outputs of which nobody waits
+
+
+async def test_a_reader_of_everything_is_woken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    waits: list[asyncio.Future] = []
+
+    def counted(_real=loop.create_future) -> asyncio.Future:
+        waits.append(_real())
+        return waits[-1]
+
+    with toy_runner(step_seconds=0.002) as runner:
+        monkeypatch.setattr(loop, "create_future", counted)
+        stream = runner.submit([ask((i + 1, 2), n=2, max_tokens=10) for i in range(3)])
+        outputs = await stream.all()
+    assert len(waits) == 1
+    assert sum(len(output.token_ids) for output in outputs) == 3 * 2 * 10
+    assert sum(output.finish_reason is not None for output in outputs) == 6
+
+
+async def test_a_reader_of_everything_gets_the_deadline_too() -> None:
+    with toy_runner(step_seconds=0.05, request_timeout=0.12) as runner:
+        outputs = await runner.submit([ask(max_tokens=50)]).all()
+    assert outputs[-1].finish_reason == "error"
+    assert isinstance(outputs[-1].error, DeadlineExceeded)
+
+
+async def test_closing_the_generator_frees_the_blocks() -> None:
+    with toy_runner(step_seconds=0.005) as runner:
+        deltas = runner.generate(ask(max_tokens=60))
+        await anext(deltas)
+        assert runner.stats().blocks_used > 0
+        await deltas.aclose()
+        settled(runner)
+        assert runner.stats().generation_tokens < 60
+
+
+async def test_cancelling_the_task_frees_the_blocks() -> None:
+    with toy_runner(step_seconds=0.005) as runner:
+        task = asyncio.create_task(runner.complete([ask(max_tokens=60)]))
+        while runner.stats().running == 0:
+            await asyncio.sleep(0.002)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        settled(runner)
+        assert runner.stats().generation_tokens < 60
+
+
+async def test_the_queue_is_bounded_and_an_idle_server_takes_anything() -> None:
+    with toy_runner(step_seconds=0.01, max_batch_size=2, max_queue=2) as runner:
+        first = runner.submit([ask((i + 1,), max_tokens=8) for i in range(6)])  # idle: all taken
+        with pytest.raises(Overloaded, match=r"6 sequences.*1 more.*limit of 4"):
+            runner.submit([ask()])
+        async for _ in first:
+            pass
+        stream = runner.submit([ask(max_tokens=2), ask((9,), max_tokens=2)])
+        assert await _reasons(stream) == ["length", "length"]
+
+
+async def test_deadline() -> None:
+    with toy_runner(step_seconds=0.05, request_timeout=0.12) as runner:
+        [[answer]] = await runner.complete([ask(max_tokens=50)])
+        assert isinstance(answer.error, DeadlineExceeded)
+        assert "0.12 seconds" in answer.error.message
+        [[answer]] = runner.complete_sync([ask(max_tokens=50)])
+        assert isinstance(answer.error, DeadlineExceeded)
+
+
+async def test_requests_are_refused_before_they_are_queued() -> None:
+    with toy_runner(num_blocks=4, max_n=3, max_logprobs=2) as runner:
+        assert isinstance(runner.limits, Limits)
+        for request, kind in (
+            (ask(()), InvalidRequest),
+            (ask(n=4), InvalidRequest),
+            (ask(logprobs=3), InvalidRequest),
+            (ask((1,) * 65), ContextLengthExceeded),
+        ):
+            with pytest.raises(kind):
+                runner.submit([ask(), request])
+        assert runner.stats().prompt_tokens == 0
+
+
+async def test_a_bad_number_ends_one_request_alone() -> None:
+    with toy_runner() as runner:
+        [bad], [good] = await runner.complete([ask((POISON, 1)), ask(max_tokens=3)])
+        assert (bad.finish_reason, good.finish_reason) == ("error", "length")
+        with pytest.raises(NonFiniteLogits):
+            raise_error(bad)
+        with pytest.raises(NonFiniteLogits):
+            await _generate(runner, ask((POISON, 1)))
+
+
+async def test_a_dead_engine_tells_everybody() -> None:
+    engine = toy_engine(64)
+    real, died = engine.step, threading.Event()
+
+    def step() -> list:
+        if engine.stats().generation_tokens > 10:
+            died.set()
+            raise ZeroDivisionError("broken kernel")
+        return real()
+
+    engine.step = step  # type: ignore[method-assign]
+    runner = PythiaRunner(engine, INFO, Settings())
+    answers = await runner.complete([ask((i + 1,), max_tokens=30) for i in range(4)])
+    assert died.is_set()
+    assert all(isinstance(answer.error, EngineUnavailable) for [answer] in answers)
+    assert "ZeroDivisionError" in answers[0][0].error.message
+    assert not runner.is_ready
+    with pytest.raises(EngineUnavailable, match="died"):
+        runner.submit([ask()])
+    runner.close()
+
+
+async def test_close_joins_the_thread_and_ends_open_requests() -> None:
+    with toy_runner(step_seconds=0.005) as runner:
+        task = asyncio.create_task(runner.complete([ask(max_tokens=60)]))
+        await asyncio.sleep(0.02)
+        await asyncio.to_thread(runner.close)
+        [[answer]] = await task
+        assert isinstance(answer.error, EngineUnavailable)
+        assert "shutting down" in answer.error.message
+        runner.close()
+    assert not any(thread.name == "pythia-engine" for thread in threading.enumerate())
+
+
+def test_a_loop_that_is_gone_does_not_hurt_the_engine() -> None:
+    with toy_runner(step_seconds=0.005) as runner:
+
+        async def leave() -> None:
+            runner.submit([ask(max_tokens=10)])
+
+        asyncio.run(leave())
+        [[answer]] = runner.complete_sync([ask(max_tokens=3)])
+        assert answer.finish_reason == "length"
+
+
+async def test_score_is_the_same_in_both_worlds() -> None:
+    with toy_runner() as runner:
+        prompts = [(1, 2, 3, 4, 5), (9, 8), (7,)]
+        scored = await runner.score(prompts, top=2)
+        assert [[lp.token_id for lp in s.prompt_logprobs or ()] for s in scored] == [
+            [2, 3, 4, 5],
+            [8],
+            [],
+        ]
+        assert [s.prompt_logprobs for s in runner.score_sync(prompts, top=2)] == [
+            s.prompt_logprobs for s in scored
+        ]
+        assert runner.stats().generation_tokens == 0
+
+
+async def test_model_names() -> None:
+    with toy_runner() as runner:
+        for name in (None, "toy", "toy@main", "toy@step3"):
+            runner.check_model(name)
+        with pytest.raises(ModelNotFound, match=r"'tooy'.*nearest names are toy"):
+            runner.check_model("tooy")
+
+
+async def test_long_texts_are_encoded_elsewhere_with_the_same_result() -> None:
+    with toy_runner() as runner:
+        text = "in the all " * 1000
+        assert await runner.encode(text) == tuple(runner.tokenizer.encode(text))
+        assert await runner.encode([1, 2]) == (1, 2)
+
+
+async def _generate(runner: PythiaRunner, request) -> list[list[int]]:
+    tokens: list[list[int]] = [[] for _ in range(request.n)]
+    async for delta in runner.generate(request):
+        tokens[delta.index] += delta.token_ids
+    return tokens
+
+
+async def _reasons(stream) -> list[str | None]:
+    outputs = [output async for outputs in stream for output in outputs]
+    return [output.finish_reason for output in outputs if output.finish_reason]
+
+
+def _tokens(answers) -> list[list[list[int]]]:
+    return [[part.token_ids for part in answer] for answer in answers]
+
+
+@pytest.mark.parametrize(
+    ("setting", "request_", "words"),
+    [
+        ("max_n", ask(n=3), "n must be an integer between 1 and 2, not 3"),
+        ("max_logprobs", ask(logprobs=3), "logprobs must be an integer between 0 and 2, not 3"),
+        ("max_stop", ask(stop=("a", "b", "c")), "stop has 3 strings, but the limit is 2"),
+        ("max_prompt_tokens", ask((5, 6, 7)), "prompt has 3 tokens, but the limit is 2"),
+    ],
+)
+def test_limits_are_settings(setting: str, request_: Request, words: str) -> None:
+    with toy_runner(**{setting: 2}) as runner, pytest.raises(InvalidRequest, match=words):
+        runner.complete_sync([request_])
+
+
+async def test_a_request_whose_deadline_passes_in_the_queue_is_never_computed() -> None:
+    with toy_runner(max_batch_size=1, step_seconds=0.01) as runner:
+        before = runner.stats()
+        long = asyncio.create_task(runner.complete([ask((1,), max_tokens=60)]))
+        await asyncio.sleep(0)
+        stream = runner.submit([ask((9,) * 20, n=2)], timeout=0)
+        outputs = [output async for outputs in stream for output in outputs]
+        assert [type(output.error) for output in outputs] == [DeadlineExceeded] * 2
+        await long
+        settled(runner)
+        assert runner.stats().prefix_queries == before.prefix_queries  # nobody asked for blocks
+
+
+def test_the_engine_itself_looks_at_deadlines() -> None:
+    engine = toy_engine(max_batch_size=1)
+    late = replace(ask((2, 3), n=2), deadline=time.monotonic())
+    answers = engine.generate([ask((5,), max_tokens=3), late, ask((6,), max_tokens=3)])
+    assert [a.finish_reason for answer in answers for a in answer] == [
+        *("length", "error", "error", "length")
+    ]
+    assert isinstance(answers[1][0].error, DeadlineExceeded)
+    assert "while it waited" in answers[1][1].error.message
+    assert engine.stats().prompt_tokens == 4  # taken in, but only two were looked at
+    assert engine.stats().blocks_used == 0
+
+
+async def test_tokens_are_bounded_too() -> None:
+    with toy_runner(max_queue_tokens=100, step_seconds=0.005) as runner:  # and 256 in the cache
+        first = asyncio.create_task(runner.complete([ask((1,) * 40, n=10, max_tokens=20)]))
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded, match=r"tokens to work on, and 21 more .* limit of 356"):
+            runner.submit([ask((1,), max_tokens=20)])
+        first.cancel()
+
+
+async def test_a_caller_with_a_long_queue_does_not_delay_another() -> None:
+    with toy_runner(max_batch_size=2, step_seconds=0.002) as runner:
+        ended: list[str] = []
+
+        async def run(name: str, request: Request) -> None:
+            with as_caller(name):
+                await runner.complete([request])
+            ended.append(name)
+
+        many = [asyncio.create_task(run("a", ask((i + 1,), max_tokens=4))) for i in range(60)]
+        await asyncio.sleep(0.01)
+        await asyncio.gather(run("b", ask((99,), max_tokens=4)), *many)
+        assert ended.index("b") < 15

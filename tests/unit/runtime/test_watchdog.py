@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import io
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from pythia_bento.engine.engine import Engine
+from pythia_bento.errors import EngineUnavailable
+from pythia_bento.runtime import process
+from pythia_bento.runtime.process import EngineProcess
+from pythia_bento.runtime.runner import ModelInfo, Progress, PythiaRunner
+from pythia_bento.runtime.thread import EngineThread
+from pythia_bento.runtime.watchdog import LOOKS, Watchdog
+from pythia_bento.settings import Settings
+from tests.unit.engine.toy import toy_engine
+from tests.unit.runtime.toy_runner import INFO, ask, settled, toy_runner
+
+SOON = Settings(stall_seconds=0.2)
+
+
+class Gate:
+    """Lets an engine make its steps, or not."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.is_open = threading.Event()
+        self.is_reached = threading.Event()
+        self._step = engine.step
+        engine.step = self._wait  # type: ignore[method-assign]
+
+    def _wait(self) -> Any:
+        self.is_reached.set()
+        self.is_open.wait()
+        return self._step()
+
+
+def looks(thread: EngineThread, count: int = LOOKS + 1) -> bool:
+    """Whether a new watchdog sees a hang within so many looks."""
+    watchdog = Watchdog(thread, 1)
+    return any(watchdog.sees_hang() for _ in range(count))
+
+
+def test_idle_engines_do_not_hang() -> None:
+    with toy_runner() as runner:
+        assert not looks(runner._thread, 10 * LOOKS)
+        runner.complete_sync([ask()])
+        settled(runner)
+        assert not looks(runner._thread, 10 * LOOKS)
+
+
+def test_looks_that_see_a_step_begin_anew() -> None:
+    engine = toy_engine(64)
+    gate = Gate(engine)
+    with PythiaRunner(engine, INFO, Settings()) as runner:
+        stream = runner.submit_sync([ask(max_tokens=3), ask((9, 9), max_tokens=3)])
+        gate.is_reached.wait()
+        watchdog = Watchdog(runner._thread, 1)
+        assert not any(watchdog.sees_hang() for _ in range(LOOKS))
+        gate.is_open.set()
+        outputs = [output for outputs in stream for output in outputs]
+        assert not watchdog.sees_hang()  # the last one would have been one too many
+        assert all(output.error is None for output in outputs)
+
+
+async def test_an_engine_that_hangs_is_abandoned(capfd: pytest.CaptureFixture[str]) -> None:
+    engine = toy_engine(64)
+    gate = Gate(engine)
+    runner = PythiaRunner(engine, INFO, SOON)
+    runner.end_hangs()
+    answers = await runner.complete([ask(n=2), ask((1, 2))])
+    errors = [answer.error for group in answers for answer in group]
+    assert [str(error) for error in errors] == [
+        "the engine hangs: it made no step in 0.2 seconds"
+    ] * 3
+    assert (runner.is_ready, runner.hangs, runner.end) == (False, True, errors[0])
+    runner.ended.result(10)
+    with pytest.raises(EngineUnavailable, match="no step"):
+        runner.submit([ask()])
+    runner.close()  # does not wait for what does not come
+    assert runner.hangs
+    gate.is_open.set()  # it comes back after all: nobody is left, and the thread ends
+    runner._thread._thread.join(10)
+    assert not runner._thread._thread.is_alive()
+    assert not runner.hangs
+    _joined("pythia-watchdog")
+    assert "_wait" in capfd.readouterr().err  # where it was
+
+
+def test_zero_is_never() -> None:
+    with PythiaRunner(toy_engine(64), INFO, Settings(stall_seconds=0)) as runner:
+        runner.end_hangs()
+        assert "pythia-watchdog" not in {thread.name for thread in threading.enumerate()}
+
+
+def load_hanging(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
+    engine = toy_engine(64)
+    Gate(engine)
+    return engine, INFO
+
+
+async def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "CLOSE_SECONDS", 0.2)
+    engine = EngineProcess(SOON, lambda *_: None, load_hanging)
+    runner = PythiaRunner(engine, engine.info, SOON)
+    runner.end_hangs()
+    [[answer]] = await runner.complete([ask()])
+    assert "no step in 0.2 seconds" in str(answer.error)
+    runner.close()
+    assert not runner.hangs
+    assert engine._process.exitcode == -9
+    _joined("pythia-watchdog")
+
+
+@pytest.mark.parametrize("broken", [OSError(28, "full"), ValueError("closed")])
+async def test_stacks_that_cannot_be_written(
+    broken: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = toy_engine(64)
+    gate = Gate(engine)
+    monkeypatch.setattr(sys, "stderr", _Broken(broken))
+    with PythiaRunner(engine, INFO, SOON) as runner:
+        runner.end_hangs()
+        [[answer]] = await runner.complete([ask()])
+        assert isinstance(answer.error, EngineUnavailable)
+        _joined("pythia-watchdog")
+        gate.is_open.set()
+
+
+class _Broken(io.StringIO):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def fileno(self) -> int:
+        raise self._error
+
+
+def _joined(name: str) -> None:
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(10)
+            assert not thread.is_alive()

@@ -1,0 +1,50 @@
+"""A runner over the toy engine: real scheduling, memory and threads, no arithmetic."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pythia_bento.engine.params import Request, SamplingParams
+from pythia_bento.runtime.runner import ModelInfo, PythiaRunner, new_request_id
+from pythia_bento.settings import Settings
+from tests.unit.engine.toy import POISON, toy_engine
+
+INFO = ModelInfo("toy@step3", ("toy", "toy@main"), "toy-fingerprint", 1700000000)
+PROMPT = (5, 6, 7, 8)
+
+__all__ = ["INFO", "POISON", "PROMPT", "ask", "settled", "toy_runner"]
+
+
+@contextlib.contextmanager
+def toy_runner(
+    num_blocks: int = 64, step_seconds: float = 0.0, **settings: Any
+) -> Iterator[PythiaRunner]:
+    """Closed at the end, after a look at whether all blocks are back."""
+    engine = toy_engine(num_blocks, max_batch_size=settings.get("max_batch_size", 64))
+    if step_seconds:
+        step = engine.step
+        engine.step = lambda: (time.sleep(step_seconds), step())[1]  # type: ignore[method-assign]
+    with PythiaRunner(engine, INFO, Settings(**settings)) as runner:
+        yield runner
+        if runner.is_ready:
+            settled(runner)
+            engine.check()
+
+
+def settled(runner: PythiaRunner, seconds: float = 10.0) -> None:
+    """Wait until nothing runs, waits or holds a block."""
+    end = time.monotonic() + seconds
+    while True:
+        stats = runner.stats()
+        if stats.running == stats.waiting == stats.blocks_used == 0:
+            return
+        assert time.monotonic() < end, stats
+        time.sleep(0.005)
+
+
+def ask(prompt: tuple[int, ...] = PROMPT, n: int = 1, **params: Any) -> Request:
+    """A request with an id of its own."""
+    return Request(new_request_id(), prompt, SamplingParams(**{"ignore_eos": True} | params), n)

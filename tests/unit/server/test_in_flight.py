@@ -1,0 +1,87 @@
+"""The door that every request passes, and what SIGTERM does with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+from pythia_bento.errors import EngineUnavailable
+from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.drain import Drain
+from pythia_bento.server.in_flight import Door
+
+
+def test_closed_it_waits_for_the_last_and_lets_nobody_in() -> None:
+    door, told = Door(), []
+    door.enter()
+    door.enter()
+    door.close(lambda: told.append("empty"))
+    with pytest.raises(EngineUnavailable, match="shutting down"):
+        door.enter()
+    door.leave()
+    assert not told
+    door.leave()
+    assert told == ["empty"]
+
+
+def test_an_empty_one_tells_at_once() -> None:
+    told: list[str] = []
+    Door().close(lambda: told.append("empty"))
+    assert told == ["empty"]
+
+
+def test_access_passes_it() -> None:
+    access = AccessControl(None)
+    access.door.close(lambda: None)
+    with pytest.raises(EngineUnavailable), access.enter(None):
+        raise AssertionError("it was closed")
+
+
+@pytest.fixture
+def ends() -> Iterator[list[int]]:
+    """What a web server's handler of SIGTERM was called with."""
+    calls: list[int] = []
+
+    def handler(number: int, _: FrameType | None) -> None:
+        calls.append(number)
+
+    before = signal.signal(signal.SIGTERM, handler)
+    yield calls
+    signal.signal(signal.SIGTERM, before)
+
+
+async def _until(condition) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.005)
+
+
+async def test_sigterm_waits_for_what_is_open(ends: list[int]) -> None:
+    door, begun = Door(), []
+    drain = Drain(door, 0.0)
+    drain.install(lambda: begun.append(True))
+    door.enter()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await _until(lambda: drain.has_begun)
+    assert begun == [True]
+    assert not ends
+    door.leave()
+    await _until(lambda: ends == [signal.SIGTERM])
+
+
+async def test_a_second_sigterm_does_not_wait(ends: list[int]) -> None:
+    door = Door()
+    drain = Drain(door, 60.0)
+    drain.install(lambda: None)
+    door.enter()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await _until(lambda: drain.has_begun)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await _until(lambda: ends == [signal.SIGTERM])

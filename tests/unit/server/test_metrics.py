@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pythia_bento.errors import NonFiniteLogits
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.metrics import engine_metrics
+from tests.promtool import check_metrics
+from tests.unit.runtime.toy_runner import POISON, ask, settled, toy_runner
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "observability.md").read_text()
+
+
+def values(runner: PythiaRunner) -> dict[str, float]:
+    """Samples of the page, by name and labels as the page writes them."""
+    lines = engine_metrics(runner).splitlines()
+    samples = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    assert len(dict(samples)) == len(samples)
+    return {name: float(value) for name, value in samples}
+
+
+def test_what_requests_leave_behind(runner: PythiaRunner) -> None:
+    runner.complete_sync([ask((1, 2, 3, 4, 5), n=2, max_tokens=4)])
+    [[answer]] = runner.complete_sync([ask((POISON, 2))])
+    assert isinstance(answer.error, NonFiniteLogits)
+    settled(runner)
+    found = values(runner)
+    assert found['pythia_request_success_total{finished_reason="length"}'] == 2
+    assert found['pythia_request_success_total{finished_reason="error"}'] == 1
+    assert found["pythia_corrupted_requests_total"] == 1
+    assert found["pythia_generation_tokens_total"] == 8
+    assert found["pythia_prompt_tokens_total"] == 7
+    assert found["pythia_inter_token_latency_seconds_count"] == 6
+    for name in ("time_to_first_token_seconds", "e2e_request_latency_seconds"):
+        assert found[f"pythia_{name}_count"] == found[f'pythia_{name}_bucket{{le="+Inf"}}'] == 1
+    queue, prefill, decode, total = (
+        found[f"pythia_{name}_seconds_sum"]
+        for name in (
+            *("request_queue_time", "request_prefill_time", "request_decode_time"),
+            "e2e_request_latency",
+        )
+    )
+    assert queue + prefill + decode == pytest.approx(total)
+    assert found["pythia_batch_size_count"] == found["pythia_steps_total"]
+    info = 'model="toy@step3"'
+    assert [v for name, v in found.items() if name.startswith("pythia_model_info") and info in name]
+
+
+def test_share_of_the_cache() -> None:
+    with toy_runner(step_seconds=0.01) as runner:
+        stream = runner.submit_sync([ask(max_tokens=50)])
+        next(stream)
+        found = values(runner)
+        stream.close()
+    used, there_are = found["pythia_kv_blocks_used"], found["pythia_kv_blocks"]
+    assert 0 < used < there_are
+    assert found["pythia_kv_cache_usage_perc"] == used / there_are
+
+
+def test_prometheus_takes_the_page(runner: PythiaRunner) -> None:
+    runner.complete_sync([ask()])
+    check_metrics(engine_metrics(runner))
+
+
+def test_prometheus_would_not_take_any_page() -> None:
+    with pytest.raises(AssertionError, match="_total"):
+        check_metrics("# HELP pythia_steps Steps.\n# TYPE pythia_steps counter\npythia_steps 1\n")
+
+
+def test_the_document_has_what_the_page_has(runner: PythiaRunner) -> None:
+    rows = re.findall(r"^\| `(pythia_\w+?)(?:\{([\w,]+)\})?` \| (\w+) \|", DOCUMENT, re.MULTILINE)
+    documented = {
+        (name.removesuffix("_total"), kind, frozenset(labels.split(",")) - {""})
+        for name, labels, kind in rows
+        if not name.startswith("pythia_grpc_")
+    }
+    runner.complete_sync([ask()])
+    families = text_string_to_metric_families(engine_metrics(runner))
+    served = {(f.name, f.type, frozenset(f.samples[0].labels) - {"le"}) for f in families}
+    assert served == documented
