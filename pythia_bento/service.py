@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers import generation
 from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
+from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.runtime.runner import as_caller
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml import access_log, direct_routes, http_metrics, packaging, tracing
@@ -81,8 +82,6 @@ class Pythia:
     @staticmethod
     def check() -> None:
         """Refuse a checkpoint that cannot be served, once, before any worker starts."""
-        from pythia_bento.runtime.loading import check_loadable  # imports torch
-
         try:
             check_loadable(settings)
         except PythiaError as error:

@@ -22,8 +22,6 @@ from pythia_bento.checkpoints.branches import same_weights
 from pythia_bento.checkpoints.hub import RemoteFile, Snapshot
 from pythia_bento.checkpoints.lock import Lock, PinnedFile, PinnedModel, differences
 from pythia_bento.checkpoints.names import ModelName
-from pythia_bento.checkpoints.quantize import CheckpointWeights
-from pythia_bento.checkpoints.save import save_int8
 from pythia_bento.checkpoints.store import Provenance, StoredModel
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
@@ -142,8 +140,12 @@ def _prepare(
     sources: Path, files: dict[str, PinnedFile], target: Path, on_progress: Progress
 ) -> str:
     """Write the 8-bit files to ``target``; says in words how they came about."""
+    # Imported here: these bring torch, which takes seconds, and a name is resolved without.
+    from pythia_bento.checkpoints.quantize import CheckpointWeights
+    from pythia_bento.checkpoints.save import save_int8
+
     weights = CheckpointWeights(sources, ModelConfig.from_file(sources / "config.json"))
-    if not weights.quantized:
+    if not weights.reader.quantized:
         save_int8(
             weights, sources, target, lambda done, total: on_progress("quantising", done, total)
         )

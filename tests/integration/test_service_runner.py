@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pythia_bento.errors import CheckpointError, ModelNotFound
-from pythia_bento.runtime.loading import check_loadable
+from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.runtime.runner import PythiaRunner, raise_error
 from pythia_bento.settings import Settings, SettingsError
 from tests.unit.runtime.toy_runner import ask, settled

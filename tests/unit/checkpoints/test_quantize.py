@@ -80,7 +80,7 @@ def test_all_but_the_linears_becomes_fp16(tmp_path: Path, dtype: torch.dtype) ->
     halves = [source.embedding(), head.weight, head.norm.weight, head.norm.bias]
     halves += [layer.input_norm.weight, layer.post_attention_norm.bias, layer.up.bias]
     assert {tensor.dtype for tensor in halves} == {torch.float16}
-    assert not source.quantized
+    assert not source.reader.quantized
 
 
 def test_a_linear_is_near_its_float_weight(original: Path) -> None:
