@@ -71,7 +71,7 @@ class GrpcServer:
     async def stop(self) -> None:
         """Unhealthy first; then no new calls; clients have their time to read what is left.
 
-        By then the door is closed and all is answered: nothing is computed any more.
+        By then no request is let in and all are answered: nothing is computed any more.
         """
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.client_timeout)
