@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pythia_bento.catalog import BUNDLED, MAIN
 from pythia_bento.checkpoints import bundle
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.reader import INDEX
 from pythia_bento.checkpoints.save import COPIED
@@ -88,7 +89,7 @@ def _open(
     path: Path,
     hashes: dict[str, str] | None,
 ) -> Checkpoint:
-    config = ModelConfig.from_file(path / CONFIG)
+    config = read_config(path / CONFIG)
     weights = CheckpointWeights(path, config)
     if not (path / TOKENIZER).is_file():
         raise CheckpointError(f"checkpoint has no {TOKENIZER}: {path}")
