@@ -145,7 +145,9 @@ class ConfigFile(Strict):
             f"rope_scaling.{new}": getattr(self.rope_scaling, new, None),
             f"rope_parameters.{new}": getattr(self.rope_parameters, new, None),
         }
-        said = {place: value for place, value in places.items() if value is not None}
+        said: dict[str, float] = {
+            place: value for place, value in places.items() if value is not None
+        }
         said = said or {f"the default of {old}": default}
         if (loose := getattr(self, new)) is not None:
             said[new] = loose
