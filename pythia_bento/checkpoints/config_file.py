@@ -21,7 +21,7 @@ DEFAULT_BASE, DEFAULT_FRACTION = 10000.0, 0.25  # of GPTNeoXConfig
 Layers = Annotated[int, Field(ge=1, le=256)]
 Heads = Annotated[int, Field(ge=1, le=1024)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
-Inner = Annotated[int, Field(ge=1, le=262_144)]
+Inner = Annotated[int, Field(ge=1, le=131_072)]
 Rows = Annotated[int, Field(ge=1, le=1_000_000)]
 Positions = Annotated[int, Field(ge=1, le=65_536)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
