@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from pythia_bento.checkpoints import quantize
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.quantize import CheckpointWeights, quantize_rows
 from pythia_bento.errors import CheckpointError
-from pythia_bento.model.config import ModelConfig
 from tests.models import dequantize, random_checkpoint
 from tests.unit.checkpoints.conftest import edit
 
@@ -24,7 +24,7 @@ DENSE = "gpt_neox.layers.1.attention.dense"
 
 
 def weights(directory: Path) -> CheckpointWeights:
-    return CheckpointWeights(directory, ModelConfig.from_file(directory / "config.json"))
+    return CheckpointWeights(directory, read_config(directory / "config.json"))
 
 
 def int8(tensors: dict[str, Tensor], name: str) -> None:
