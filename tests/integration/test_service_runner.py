@@ -84,7 +84,7 @@ def test_what_cannot_be_loaded() -> None:
         PythiaRunner.load(Settings(**SMALL, backend="cpu", matmul="llm-int8"))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_without_a_gpu() -> None:
+def test_cuda_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match=r"PYTHIA_DEVICE.*no GPU"):
         check_loadable(Settings(device="cuda"))
