@@ -105,6 +105,6 @@ def load(settings: Settings, on_progress: Progress) -> tuple[engine.Engine, Mode
 load_engine = process.load_engine
 process.load_engine = load
 
-from service import Pythia  # noqa: E402
+from pythia_bento.service import Pythia  # noqa: E402
 
 __all__ = ["Pythia"]

@@ -22,6 +22,7 @@ from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels, pass_bytes
 from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
+from pythia_bento.runtime.preflight import check_matmul, find_device
 from pythia_bento.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -33,19 +34,10 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 CACHE_SHARE = {"cuda": 0.9, "cpu": 0.25}
 
 
-def check_loadable(settings: Settings) -> None:
-    """Look at everything that can be wrong before weights are loaded.
-
-    Raises CheckpointError, ModelNotFound or SettingsError.
-    """
-    _device(settings)
-    checkpoint = load_checkpoint(settings.model)
-    Tokenizer.from_file(checkpoint.tokenizer_path)
-
-
 def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
     """Raises CheckpointError, ModelNotFound or SettingsError."""
-    device = _device(settings)
+    check_matmul(settings)
+    device = find_device(settings)
     checkpoint = load_checkpoint(settings.model)
     if checkpoint.same_weights:
         others = ", ".join(checkpoint.same_weights)
@@ -119,13 +111,6 @@ def model_names(checkpoint: Checkpoint, asked: str) -> list[str]:
         return [name]
     revisions = [checkpoint.revision, checkpoint.commit, asked.partition("@")[2] or "main"]
     return [*(f"{name}@{revision}" for revision in revisions if revision), name]
-
-
-def _device(settings: Settings) -> torch.device:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("setting device (PYTHIA_DEVICE) is cuda, but torch finds no GPU")
-    use_cuda = settings.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_cuda else "cpu")
 
 
 def _kernels(settings: Settings, config: ModelConfig, device: torch.device) -> Kernels:
