@@ -1,8 +1,9 @@
 """Compile the CPU kernels: ``python -m pythia_bento.model.kernels.cpu.build``.
 
-Run as a file it needs nothing but Python. One shared library per instruction set, named after a hash of its sources and flags, so a stale one
-is never loaded. Libraries are looked for beside the sources, then in the user's cache directory,
-and are compiled into the first of the two that can be written.
+Run as a file it needs nothing but Python. One shared library per instruction set, named after a
+hash of its sources and flags, so a stale one is never loaded. Libraries are looked for beside the
+sources, then in the user's cache directory, and are compiled into the first of the two that can be
+written.
 """
 
 from __future__ import annotations
