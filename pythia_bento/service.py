@@ -18,7 +18,8 @@ from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml import access_log, direct_routes, http_metrics, packaging, tracing
 from pythia_bento.server.bentoml.header_limits import limit_heads
 from pythia_bento.server.http import openai, pages, tokenizer
-from pythia_bento.server.http.body import AccessMiddleware, RequestMiddleware
+from pythia_bento.server.http.access import AccessMiddleware
+from pythia_bento.server.http.body import RequestMiddleware
 from pythia_bento.server.http.errors import error_response
 from pythia_bento.server.worker import Worker
 from pythia_bento.settings import load_settings, wants_gpu

@@ -93,7 +93,7 @@ def test_llm_int8_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
             load(settings)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_without_a_gpu() -> None:
+def test_cuda_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match=r"PYTHIA_DEVICE.*no GPU"):
         check_loadable(Settings(device="cuda"))

@@ -63,7 +63,8 @@ class CpuKVCache:
         self.values = torch.empty(layers, size)
         self.nbytes = self.keys.nbytes + self.values.nbytes
         self.layers = [
-            CCache(address(self.keys[i]), address(self.values[i])) for i in range(layers)
+            CCache(address(self.keys[i]), address(self.values[i]), num_blocks)
+            for i in range(layers)
         ]
 
 
@@ -97,6 +98,7 @@ class CpuKernels:
             config.num_heads,
             config.head_dim,
             config.rotary_dims,
+            config.max_positions,
             address(self._cosine),
             address(self._sine),
         )

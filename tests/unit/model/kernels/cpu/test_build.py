@@ -83,7 +83,7 @@ def test_main_removes_what_older_sources_left(
     compiler_script(tmp_path, monkeypatch, 'for last; do :; done; echo library > "$last"')
     folders[0].mkdir()
     (folders[0] / "pythia-generic-000000000000.so").write_text("old")
-    build.main([])
+    build.main()
     names = {path.name for path in folders[0].iterdir()}
     assert len(names) == len(build.variants())
     assert "pythia-generic-000000000000.so" not in names

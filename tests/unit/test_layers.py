@@ -1,0 +1,144 @@
+"""Layers point one way: what a folder of the package may import, and no circle anywhere."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "pythia_bento"
+MAX_LINES = 300
+MAX_ROOT_MODULES = 6
+
+# A folder, or a module of the root, and what it may import of the package beside itself.
+BASE = {"", "errors", "hardware"}  # "" is the package itself: its version
+ENGINE = BASE | {"model", "engine"}
+RUNTIME = ENGINE | {"catalog", "settings", "checkpoints", "executor", "telemetry", "runtime"}
+ALLOWED = {
+    "": set(),
+    "errors": set(),
+    "hardware": set(),
+    "settings": BASE,
+    "catalog": BASE | {"model"},
+    "model": BASE,
+    "engine": BASE | {"model"},
+    "telemetry": ENGINE,
+    "executor": ENGINE,
+    "checkpoints": BASE | {"catalog", "model"},
+    "protocol": ENGINE,
+    "client": BASE | {"protocol"},
+    "runtime": RUNTIME - {"runtime"},
+    "handlers": RUNTIME | {"protocol"},
+    "server": RUNTIME | {"protocol", "handlers"},
+    "cli": RUNTIME | {"protocol", "handlers", "client", "server"},
+    "service": RUNTIME | {"protocol", "handlers", "server"},
+}
+# "module -> module" of imports that break the table, and modules that are too long, by name.
+EXCEPTIONS = {
+    "pythia_bento.client.transport -> pythia_bento.client.grpc_transport",
+    "pythia_bento.client.transport -> pythia_bento.client.http_transport",
+    "pythia_bento.engine.engine -> pythia_bento.executor.model_runner",
+    "pythia_bento.engine.engine -> pythia_bento.executor.out_of_memory",
+    "pythia_bento.engine.engine -> pythia_bento.executor.graphs.runner",
+    "pythia_bento.engine.params -> pythia_bento.telemetry.calls",
+    "pythia_bento.handlers.generation -> pythia_bento.server.http.errors",
+    "pythia_bento.handlers.generation -> pythia_bento.server.http.sse",
+    "pythia_bento.runtime.loading -> pythia_bento.runtime.process",
+    "pythia_bento.runtime.runner -> pythia_bento.runtime.process",
+    "pythia_bento.runtime.runner -> pythia_bento.runtime.loading",
+    "pythia_bento.runtime.watchdog -> pythia_bento.runtime.thread",
+    "pythia_bento.runtime.thread -> pythia_bento.runtime.process",
+    "pythia_bento.engine.engine",
+    "pythia_bento.model.kernels.gpu.triton.attention",
+    "pythia_bento.protocol.bodies",
+    "pythia_bento.runtime.runner",
+}
+
+# What nothing from the engine down may know: it runs where only torch and its like are installed.
+LOWER = ("engine", "executor", "model", "errors", "hardware")
+SERVING = {"bentoml", "starlette", "uvicorn", "grpc", "pydantic", "fastapi", "opentelemetry"}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, full name) of everything that a file imports, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def own(path: Path) -> Iterator[tuple[int, str]]:
+    """The same, only modules of the package, each by its longest name that is a module."""
+    for line, name in imported(path):
+        while name.startswith("pythia_bento") and name not in MODULES:
+            name = name.rpartition(".")[0]
+        if name in MODULES:
+            yield line, name
+
+
+def room(module: str) -> str:
+    return ".".join(module.split(".")[1:2])
+
+
+def test_every_folder_imports_only_what_lies_below() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE.parent)}:{line}: {module} -> {name}"
+        for module, path in MODULES.items()
+        for line, name in own(path)
+        if room(name) not in {room(module)} | ALLOWED[room(module)]
+        and f"{module} -> {name}" not in EXCEPTIONS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {
+        module: {
+            name
+            for _, name in own(path)
+            if name != module and f"{module} -> {name}" not in EXCEPTIONS
+        }
+        for module, path in MODULES.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_engine_and_what_is_below_know_no_transport() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE.parent)}:{line}: {name}"
+        for module, path in MODULES.items()
+        if room(module) in LOWER
+        for line, name in imported(path)
+        if name.split(".")[0] in SERVING
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_hold_one_idea_and_the_root_few() -> None:
+    long = [
+        f"{module}: {count} lines"
+        for module, path in MODULES.items()
+        if "generated" not in module and module not in EXCEPTIONS
+        if (count := len(path.read_text().splitlines())) > MAX_LINES
+    ]
+    assert not long, "\n".join(long)
+    root = sorted(path.name for path in PACKAGE.glob("*.py"))
+    assert len(root) <= MAX_ROOT_MODULES, root
