@@ -126,8 +126,8 @@ class Pythia:
         return text + self._worker.metrics()
 
 
-Pythia.add_asgi_middleware(AccessMiddleware, access=access)
-Pythia.add_asgi_middleware(
+Pythia.add_asgi_middleware(AccessMiddleware, access=access)  # type: ignore[attr-defined]
+Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     RequestMiddleware,
     max_body_bytes=settings.max_body_bytes,
     client_timeout=settings.client_timeout,
