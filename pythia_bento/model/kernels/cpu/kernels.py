@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.hardware import usable_cores
-from pythia_bento.model.batch import ForwardBatch, Logprobs, Penalties, SamplingRow
+from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.cpu import build
 from pythia_bento.model.kernels.cpu.library import (
@@ -33,6 +33,7 @@ from pythia_bento.model.kernels.cpu.library import (
     load,
 )
 from pythia_bento.model.rotary import rotary_tables
+from pythia_bento.model.sampling_row import Penalties, SamplingRow
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 
 # Models below this hidden size get activations of 31 bits instead of 15: they have fewer terms to
