@@ -59,8 +59,11 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-proto: $(SERVE)  ## make the gRPC code from the .proto files, with the generator that is pinned for it
-	$(INSTALL) lock .venv-proto requirements/proto.txt
+.venv-proto/.ready: $(SERVE) requirements/proto.txt
+	@$(INSTALL) lock .venv-proto requirements/proto.txt
+	@touch $@
+
+proto: .venv-proto/.ready  ## make the gRPC code from the .proto files, with the generator that is pinned for it
 	.venv-proto/bin/python tools/make_proto.py $(ARGS)
 
 soak: $(READY)  ## two minutes of mixed load with cancelled requests (ARGS="--minutes N")

@@ -16,7 +16,7 @@ from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml import access_log, direct_routes, http_metrics, packaging, tracing
-from pythia_bento.server.bentoml.header_limits import limit_heads
+from pythia_bento.server.bentoml.http_protocol import limit_framing
 from pythia_bento.server.http import openai, pages, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
@@ -50,7 +50,7 @@ openai_app = openai.create_app()
 tokenizer_app = tokenizer.create_app()
 pages_app = pages.create_app()
 apps = (openai_app, tokenizer_app, pages_app)
-limit_heads()
+limit_framing()
 for bentoml_part in (tracing, access_log, http_metrics):
     bentoml_part.install()
 direct_routes.install({"/v1": openai_app, "": tokenizer_app})
@@ -124,8 +124,8 @@ class Pythia:
         return text + self._worker.metrics()
 
 
-Pythia.add_asgi_middleware(AccessMiddleware, access=access)
-Pythia.add_asgi_middleware(
+Pythia.add_asgi_middleware(AccessMiddleware, access=access)  # type: ignore[attr-defined]
+Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     RequestMiddleware,
     max_body_bytes=settings.max_body_bytes,
     client_timeout=settings.client_timeout,

@@ -14,7 +14,7 @@ from pythia_bento.engine.outputs import FinishReason, TokenLogprob
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.penalties import TokenCounts
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.model.batch import SamplingRow
+from pythia_bento.model.sampling_row import SamplingRow
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15

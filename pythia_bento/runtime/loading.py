@@ -12,9 +12,11 @@ import torch
 from pythia_bento import __version__
 from pythia_bento.catalog import int8_bytes
 from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
+from pythia_bento.executor import MakeExecutor, make_executor
 from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.hardware import free_memory
 from pythia_bento.model import kernels
@@ -34,7 +36,9 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 CACHE_SHARE = {"cuda": 0.9, "cpu": 0.25}
 
 
-def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
+def load_engine(
+    settings: Settings, on_progress: Progress, make: MakeExecutor = make_executor
+) -> tuple[Engine, ModelInfo]:
     """Raises CheckpointError, ModelNotFound or SettingsError."""
     check_matmul(settings)
     device = find_device(settings)
@@ -45,7 +49,7 @@ def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, Mode
     tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
     backend = _kernels(settings, checkpoint.config, device)
     try:
-        engine = _build(settings, checkpoint, backend, tokenizer, on_progress)
+        engine = _build(settings, checkpoint, backend, tokenizer, on_progress, make)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -59,6 +63,7 @@ def _build(
     backend: Kernels,
     tokenizer: Tokenizer,
     on_progress: Progress,
+    make: MakeExecutor,
 ) -> Engine:
     """Everything that takes much memory."""
     loading = partial(on_progress, f"loading {checkpoint.model_id}")
@@ -77,7 +82,7 @@ def _build(
         max_positions=checkpoint.config.max_positions,
         cache_tokens=config.num_blocks * backend.block_size,
     )
-    return Engine(model, tokenizer, config, preparing, limits=limits)
+    return Engine(make(model, config, tokenizer.num_tokens, preparing), tokenizer, limits)
 
 
 def limits_of(settings: Settings, num_tokens: int, max_positions: int, cache_tokens: int) -> Limits:

@@ -7,6 +7,7 @@ import torch
 
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.errors import CheckpointError, ModelNotFound
+from pythia_bento.runtime import preflight
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings, SettingsError
@@ -83,6 +84,14 @@ def test_what_cannot_be_loaded() -> None:
         check_loadable(Settings(model="bundled@step65"))
     with pytest.raises(SettingsError, match="computes w8a16"):
         PythiaRunner.load(Settings(**SMALL, backend="cpu", matmul="llm-int8"))
+
+
+def test_llm_int8_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(**SMALL, matmul="llm-int8")
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    for load in (check_loadable, PythiaRunner.load):
+        with pytest.raises(SettingsError, match=r"PYTHIA_MATMUL.*pythia-bento\[llm-int8\]"):
+            load(settings)
 
 
 def test_cuda_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,10 +40,6 @@ ALLOWED = {
 EXCEPTIONS = {
     "pythia_bento.client.transport -> pythia_bento.client.grpc_transport",
     "pythia_bento.client.transport -> pythia_bento.client.http_transport",
-    "pythia_bento.engine.engine -> pythia_bento.executor.model_runner",
-    "pythia_bento.engine.engine -> pythia_bento.executor.out_of_memory",
-    "pythia_bento.engine.engine -> pythia_bento.executor.graphs.runner",
-    "pythia_bento.engine.engine",
     "pythia_bento.model.kernels.gpu.triton.attention",
 }
 

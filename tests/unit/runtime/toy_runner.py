@@ -13,7 +13,7 @@ from pythia_bento.runtime.loading import limits_of
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
-from tests.unit.engine.toy import BLOCK_SIZE, MAX_POSITIONS, POISON, TOKENIZER, toy_engine
+from tests.unit.engine.toy import BLOCK_SIZE, MAX_POSITIONS, POISON, TOKENIZER, Before, toy_engine
 
 INFO = ModelInfo("toy@step3", ("toy", "toy@main"), "toy-fingerprint", 1700000000)
 PROMPT = (5, 6, 7, 8)
@@ -26,10 +26,9 @@ def toy_runner(
     num_blocks: int = 64, step_seconds: float = 0.0, **settings: Any
 ) -> Iterator[PythiaRunner]:
     """Closed at the end, after a look at whether all blocks are back."""
-    engine = toy_engine_of(Settings(**settings), num_blocks)
-    if step_seconds:
-        step = engine.step
-        engine.step = lambda: (time.sleep(step_seconds), step())[1]  # type: ignore[method-assign]
+    engine = toy_engine_of(
+        Settings(**settings), num_blocks, before=lambda chunks: time.sleep(step_seconds)
+    )
     with PythiaRunner(engine, INFO, Settings(**settings)) as runner:
         yield runner
         if runner.is_ready:
@@ -37,10 +36,11 @@ def toy_runner(
             engine.check()
 
 
-def toy_engine_of(settings: Settings, num_blocks: int = 64) -> Engine:
+def toy_engine_of(settings: Settings, num_blocks: int = 64, before: Before | None = None) -> Engine:
     """With the limits that the settings allow, as ``load_engine`` makes engines."""
     limits = limits_of(settings, TOKENIZER.num_tokens, MAX_POSITIONS, num_blocks * BLOCK_SIZE)
-    return toy_engine(num_blocks, limits=limits, max_batch_size=settings.max_batch_size)
+    sizes = {"max_batch_size": settings.max_batch_size}
+    return toy_engine(num_blocks, before=before, limits=limits, **sizes)
 
 
 def settled(runner: PythiaRunner, seconds: float = 10.0) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.quantize import CheckpointWeights, quantize_rows
-from pythia_bento.model.batch import SamplingRow
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
@@ -22,6 +21,7 @@ from pythia_bento.model.kernels.reference.kernels import ReferenceKernels
 from pythia_bento.model.kernels.reference.linear import THRESHOLD, LLMInt8, WeightOnly
 from pythia_bento.model.kernels.reference.llm_int8 import LLMInt8Kernels
 from pythia_bento.model.sampling import choose
+from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import Int8Linear
 from tests.forward import Driver
 from tests.models import dequantize, random_checkpoint
