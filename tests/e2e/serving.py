@@ -75,13 +75,14 @@ def serve(
     port: int = 0,
     log: Path | None = None,
     prefix: Sequence[str] = (),
+    bentoml: Sequence[str] = (BENTOML,),
     **settings: object,
 ) -> Iterator[Server]:
     """Start ``<prefix> bentoml serve <arguments>`` and wait until it is ready."""
     port = port or free_port()
     log = log or home / f"serve-{port}.log"
     variables = environment(home, **settings)
-    command = [BENTOML, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
+    command = [*bentoml, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*prefix, *command], cwd=cwd, env=variables, stdout=output, stderr=output
