@@ -1,41 +1,61 @@
-"""A limit for the head of an HTTP request: its line and its headers.
+"""A limit for the line and the headers of an HTTP request.
 
-uvicorn has none where httptools parses: a head of 50 MB kept its event loop busy for 10 seconds.
+uvicorn has none where httptools parses: headers of 50 MB kept its event loop busy for 10 seconds.
 BentoML leaves the choice of a protocol to uvicorn, so the entry is made in uvicorn's own table.
 """
 
 from __future__ import annotations
 
-import uvicorn.config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from typing import TYPE_CHECKING
 
-MAX_HEAD_BYTES = 64 * 2**10
+from pythia_bento.server.bentoml.internals import internal, replace
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+else:
+    HttpToolsProtocol = internal("uvicorn.protocols.http.httptools_impl:HttpToolsProtocol")
+
+AUTO = "uvicorn.config:HTTP_PROTOCOLS.auto"
+# What is called or taken over of uvicorn's protocol.
+METHODS = (
+    *("on_message_begin", "on_url", "on_header", "on_headers_complete"),
+    "send_400_response",
+)
+MAX_BYTES = 64 * 2**10
 ONE_READ = 2**18  # what the event loop reads at most at once
 
 
-def limit_heads() -> None:
-    """Let servers that are configured from now on refuse larger ones with status 400."""
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:LimitedHeads"
+def check() -> None:
+    """Raise MissingInternal where uvicorn is not as it has to be."""
+    internal(AUTO)
+    for method in METHODS:
+        internal(f"uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.{method}")
 
 
-class LimitedHeads(HttpToolsProtocol):
+def install() -> None:
+    """Let servers that are configured from now on in this process refuse more with status 400."""
+    check()
+    replace(AUTO, f"{__name__}:LimitedHeaders")
+
+
+class LimitedHeaders(HttpToolsProtocol):
     """uvicorn's protocol; what a callback of the parser raises is a wrong request to it."""
 
-    _head_bytes = 0
-    _pending = 0  # bytes read while the head was not complete
-    _in_head = False
+    _size = 0  # of the request's line and headers
+    _pending = 0  # bytes read while they were not complete
+    _is_pending = False
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop, with at most what it reads at once."""
         super().data_received(data)
-        if self._in_head:
+        if self._is_pending:
             self._pending += len(data)
-            if self._pending > MAX_HEAD_BYTES + ONE_READ:
+            if self._pending > MAX_BYTES + ONE_READ:
                 self._refuse()
 
     def on_message_begin(self) -> None:
         """Called by the parser, as are the following."""
-        self._in_head, self._pending, self._head_bytes = True, 0, 0
+        self._is_pending, self._pending, self._size = True, 0, 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -50,14 +70,14 @@ class LimitedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The body follows."""
-        self._in_head = False
+        self._is_pending = False
         super().on_headers_complete()
 
     def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise ValueError(f"a head above {MAX_HEAD_BYTES} bytes")
+        self._size += size
+        if self._size > MAX_BYTES:
+            raise ValueError(f"a request's line and headers above {MAX_BYTES} bytes")
 
     def _refuse(self) -> None:
         if not self.transport.is_closing():
-            self.send_400_response(f"the request's head is above {MAX_HEAD_BYTES} bytes")
+            self.send_400_response(f"the request's line and headers are above {MAX_BYTES} bytes")
