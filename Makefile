@@ -1,6 +1,6 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu fuzz lint proto soak bench bench-peers eval lock clean bento image \
+.PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers eval lock clean bento image \
 	image-check k8s-check sbom
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -13,7 +13,7 @@ EVAL := .venv-eval
 K8S := .venv-k8s
 KERNELS := pythia_bento.model.kernels.cpu.build
 PORT ?= 3000
-WORKERS ?= 0
+WORKERS ?= 2
 export BENTOML_DO_NOT_TRACK := True
 
 # The interpreter for a new environment: python3.11 if there, else any of 3.10 to 3.13.
@@ -33,8 +33,20 @@ help:  ## this list
 serve: $(SERVE)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other settings as in the README
 	exec $(BIN)/bentoml serve --port $(PORT)
 
-test: $(READY) $(EVAL)/.ready  ## all tests that need no GPU, with coverage (ARGS=... goes to pytest; WORKERS=2 for two processes)
-	$(BIN)/pytest -m "not gpu" -n $(WORKERS) --dist loadfile --cov --cov-report=term $(ARGS)
+# Files are shared out between processes in the order of collection: those with servers come first.
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+NEEDS = $(BIN)/python -m tests.needs
+
+test: $(READY) $(EVAL)/.ready  ## the tests, with coverage, but the long ones and those for a GPU (ARGS=... goes to pytest)
+	@$(NEEDS)
+	$(PYTEST) -m "not gpu and not long" --cov --cov-report=term $(ARGS)
+
+test-long: $(READY) $(EVAL)/.ready  ## the long tests: fuzzing, floods, rolling restarts
+	@$(NEEDS)
+	$(PYTEST) -m "long and not gpu" $(ARGS)
+
+check: lint  ## lint, types and unit tests, in less than 90 s on two cores
+	$(PYTEST) -m "not gpu and not long" tests/unit $(ARGS)
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)
@@ -47,8 +59,11 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-proto: $(SERVE)  ## make the gRPC code from the .proto files, with the generator that is pinned for it
-	$(INSTALL) lock .venv-proto requirements/proto.txt
+.venv-proto/.ready: $(SERVE) requirements/proto.txt
+	@$(INSTALL) lock .venv-proto requirements/proto.txt
+	@touch $@
+
+proto: .venv-proto/.ready  ## make the gRPC code from the .proto files, with the generator that is pinned for it
 	.venv-proto/bin/python tools/make_proto.py $(ARGS)
 
 soak: $(READY)  ## two minutes of mixed load with cancelled requests (ARGS="--minutes N")

@@ -48,7 +48,7 @@ class Command:
 
     def __init__(self, *arguments: str | Path, **environment: str) -> None:
         self._arguments = [str(argument) for argument in arguments]
-        self._output = tempfile.TemporaryFile("w+", errors="replace")
+        self._output = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - see wait
         self._process = subprocess.Popen(
             self._arguments,
             cwd=ROOT,
@@ -61,8 +61,9 @@ class Command:
     def wait(self) -> str:
         """What it printed. Raises Failed."""
         status = self._process.wait()
-        self._output.seek(0)
-        text = self._output.read()
+        with self._output:
+            self._output.seek(0)
+            text = self._output.read()
         if status:
             raise Failed(f"{text}error: {' '.join(self._arguments)} ended with status {status}")
         return text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pythia_bento.catalog import BUNDLED, MAIN
 from pythia_bento.checkpoints import bundle
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.reader import COPIED, INDEX, Reader
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
@@ -95,7 +96,7 @@ def _open(
     path: Path,
     hashes: dict[str, str] | None,
 ) -> Checkpoint:
-    config = ModelConfig.from_file(path / CONFIG)
+    config = read_config(path / CONFIG)
     reader = Reader(path, config)
     if not (path / TOKENIZER).is_file():
         raise CheckpointError(f"checkpoint has no {TOKENIZER}: {path}")

@@ -19,12 +19,12 @@ from safetensors import SafetensorError
 from pythia_bento import __version__
 from pythia_bento.checkpoints import hub, store
 from pythia_bento.checkpoints.branches import same_weights
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.hub import RemoteFile, Snapshot
 from pythia_bento.checkpoints.lock import Lock, PinnedFile, PinnedModel, differences
 from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.checkpoints.store import Provenance, StoredModel
 from pythia_bento.errors import CheckpointError
-from pythia_bento.model.config import ModelConfig
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 _log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def _prepare(
     from pythia_bento.checkpoints.quantize import CheckpointWeights
     from pythia_bento.checkpoints.save import save_int8
 
-    weights = CheckpointWeights(sources, ModelConfig.from_file(sources / "config.json"))
+    weights = CheckpointWeights(sources, read_config(sources / "config.json"))
     if not weights.reader.quantized:
         save_int8(
             weights, sources, target, lambda done, total: on_progress("quantising", done, total)

@@ -13,8 +13,10 @@ import torch
 from pythia_bento import __version__
 from pythia_bento.catalog import int8_bytes
 from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.executor import MakeExecutor, make_executor
 from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.model import kernels
 from pythia_bento.model.config import ModelConfig
@@ -33,7 +35,9 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 CACHE_SHARE = {"cuda": 0.9, "cpu": 0.25}
 
 
-def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
+def load_engine(
+    settings: Settings, on_progress: Progress, make: MakeExecutor = make_executor
+) -> tuple[Engine, ModelInfo]:
     """Raises CheckpointError, ModelNotFound or SettingsError."""
     check_matmul(settings)
     device = find_device(settings)
@@ -44,7 +48,7 @@ def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, Mode
     tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
     backend = _kernels(settings, checkpoint.config, device)
     try:
-        engine = _build(settings, checkpoint, backend, tokenizer, on_progress)
+        engine = _build(settings, checkpoint, backend, tokenizer, on_progress, make)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -58,6 +62,7 @@ def _build(
     backend: Kernels,
     tokenizer: Tokenizer,
     on_progress: Progress,
+    make: MakeExecutor,
 ) -> Engine:
     """Everything that takes much memory."""
     loading = partial(on_progress, f"loading {checkpoint.model_id}")
@@ -70,7 +75,7 @@ def _build(
         max_tokens_per_step=settings.max_tokens_per_step,
     )
     preparing = partial(on_progress, f"preparing {checkpoint.model_id}")
-    return Engine(model, tokenizer, config, preparing)
+    return Engine(make(model, config, tokenizer.num_tokens, preparing), tokenizer)
 
 
 def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:

@@ -40,9 +40,6 @@ ALLOWED = {
 EXCEPTIONS = {
     "pythia_bento.client.transport -> pythia_bento.client.grpc_transport",
     "pythia_bento.client.transport -> pythia_bento.client.http_transport",
-    "pythia_bento.engine.engine -> pythia_bento.executor.model_runner",
-    "pythia_bento.engine.engine -> pythia_bento.executor.out_of_memory",
-    "pythia_bento.engine.engine -> pythia_bento.executor.graphs.runner",
     "pythia_bento.engine.params -> pythia_bento.telemetry.calls",
     "pythia_bento.handlers.generation -> pythia_bento.server.http.errors",
     "pythia_bento.handlers.generation -> pythia_bento.server.http.sse",
@@ -51,7 +48,6 @@ EXCEPTIONS = {
     "pythia_bento.runtime.runner -> pythia_bento.runtime.loading",
     "pythia_bento.runtime.watchdog -> pythia_bento.runtime.thread",
     "pythia_bento.runtime.thread -> pythia_bento.runtime.process",
-    "pythia_bento.engine.engine",
     "pythia_bento.model.kernels.gpu.triton.attention",
     "pythia_bento.protocol.bodies",
     "pythia_bento.runtime.runner",

@@ -2,7 +2,7 @@
 
 From the socket inwards a request passes (in brackets whose place a layer of ours takes):
 
-1. ``header_limits.LimitedHeaders`` [uvicorn's protocol]
+1. ``http_protocol.BoundedHttp`` [uvicorn's protocol]
 2. ``http_metrics.HttpMetrics`` [RunnerTrafficMetricsMiddleware], where metrics are enabled
 3. ``tracing.RequestSpans`` [OpenTelemetryMiddleware]
 4. ``tracing.Calls``
@@ -33,7 +33,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from pythia_bento.server.bentoml import error_log, header_limits, http_metrics, tracing
+from pythia_bento.server.bentoml import error_log, http_metrics, http_protocol, tracing
 from pythia_bento.server.bentoml.access_log import AccessLog
 from pythia_bento.server.bentoml.direct_routes import DirectRoutes, routes_of
 from pythia_bento.server.bentoml.http_metrics import HttpMetrics, families_of
@@ -66,7 +66,7 @@ def service_class(log_format: logs.LogFormat) -> type[Any]:
 
     Raises MissingInternal where BentoML is not as it has to be.
     """
-    header_limits.check()
+    http_protocol.check()
     for path in NEEDED:
         internal(path)
 
@@ -137,7 +137,7 @@ class _Stack:
 
 def _prepare_process(log_format: logs.LogFormat) -> None:
     """What holds for all that this process serves, which is one service."""
-    header_limits.install()
+    http_protocol.limit_framing()
     error_log.hide_bodies()
     logs.install(log_format)
     with optional("metrics are kept in files"):

@@ -1,8 +1,9 @@
 """Compile the CPU kernels: ``python -m pythia_bento.model.kernels.cpu.build``.
 
-Run as a file it needs nothing but Python. One shared library per instruction set, named after a hash of its sources and flags, so a stale one
-is never loaded. Libraries are looked for beside the sources, then in the user's cache directory,
-and are compiled into the first of the two that can be written.
+Run as a file it needs nothing but Python. One shared library per instruction set, named after a
+hash of its sources and flags, so a stale one is never loaded. Libraries are looked for beside the
+sources, then in the user's cache directory, and are compiled into the first of the two that can be
+written.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def _cpu_flags() -> set[str]:
     return set(line.partition(":")[2].split())
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     """Compile every variant of this architecture, and remove what older sources left behind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--native", action="store_true", help="only the one this machine runs")
@@ -145,4 +146,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -77,7 +77,7 @@ def documented() -> list[str]:
 
 
 def test_layers_have_the_order_that_the_document_says(theirs: list[Middleware]) -> None:
-    found = ["LimitedHeaders", *names(install.layers(theirs, MOUNTS))]
+    found = ["BoundedHttp", *names(install.layers(theirs, MOUNTS))]
     assert found == documented()
 
 

@@ -83,12 +83,23 @@ def test_main_removes_what_older_sources_left(
     compiler_script(tmp_path, monkeypatch, 'for last; do :; done; echo library > "$last"')
     folders[0].mkdir()
     (folders[0] / "pythia-generic-000000000000.so").write_text("old")
-    build.main([])
+    build.main()
     names = {path.name for path in folders[0].iterdir()}
     assert len(names) == len(build.variants())
     assert "pythia-generic-000000000000.so" not in names
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)
+
+
+def test_only_what_this_machine_runs(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler_script(tmp_path, monkeypatch, 'for last; do :; done; echo library > "$last"')
+    folders[0].mkdir()
+    kept = folders[0] / build.library("generic").name
+    build.main(["--native"])
+    best = build.library(build.supported()[0])
+    assert {path.name for path in folders[0].iterdir()} == {best.name, kept.name}
 
 
 def test_a_machine_without_cpu_flags_runs_the_generic_kernels(
