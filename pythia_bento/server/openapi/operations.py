@@ -9,8 +9,13 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from pythia_bento import errors
-from pythia_bento.protocol.bodies import CompletionRequest, GenerateRequest, ScoreItem
-from pythia_bento.server.http.tokenizer import DetokenizeRequest, TokenizeRequest
+from pythia_bento.protocol.bodies import (
+    CompletionRequest,
+    DetokenizeRequest,
+    GenerateRequest,
+    ScoreItem,
+    TokenizeRequest,
+)
 from pythia_bento.server.openapi import answers
 from pythia_bento.server.openapi.operation import Errors, Events, Operation
 
