@@ -1,8 +1,7 @@
-"""Hashes of checkpoint files, and the checkpoint that comes with the package."""
+"""The checkpoint that comes with the package: its steps, from the manifest beside them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -62,28 +61,6 @@ def find_bundled(revision: str, root: Path = BUNDLED_ROOT) -> BundledStep:
     else:
         hint = f"it has {MAIN}, {', '.join(names)}"
     raise ModelNotFound(f"{BUNDLED} has no revision {revision[:100]!r}; {hint}", param="model")
-
-
-def verify(directory: Path, files: dict[str, tuple[str, int]]) -> None:
-    """Raise CheckpointError unless every file has its size and sha256."""
-    for name, (expected, size) in files.items():
-        path = directory / name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing")
-        if (actual_size := path.stat().st_size) != size:
-            raise CheckpointError(f"{path} is {actual_size} bytes long, not {size}")
-        if (actual := sha256(path)) != expected:
-            raise CheckpointError(f"{path} has sha256 {actual}, not {expected}: it was changed")
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(1 << 20))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
 
 
 def _step(root: Path, name: str, entry: dict[str, Any], main: str) -> BundledStep:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pythia_bento.catalog import BUNDLED, MAIN
-from pythia_bento.checkpoints import bundle
+from pythia_bento.checkpoints import bundle, files
 from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.reader import INDEX
 from pythia_bento.checkpoints.save import COPIED
@@ -57,7 +57,7 @@ def load_checkpoint(model: str, bundled_root: Path = bundle.BUNDLED_ROOT) -> Che
 
 def _open_bundled(revision: str, root: Path) -> Checkpoint:
     step = bundle.find_bundled(revision, root)
-    bundle.verify(step.directory, step.files)
+    files.verify(step.directory, step.files)
     hashes = {name: sha256 for name, (sha256, _) in step.files.items()}
     return _open(BUNDLED, step.step, step.commit, step.directory, hashes)
 
@@ -110,7 +110,7 @@ def _hash_all(path: Path, weights: CheckpointWeights) -> dict[str, str]:
     names = [CONFIG, *COPIED, *(file.name for file in weights.reader.files)]
     if len(weights.reader.files) > 1:
         names.append(INDEX)
-    return {name: bundle.sha256(path / name) for name in names if (path / name).is_file()}
+    return {name: files.sha256(path / name) for name in names if (path / name).is_file()}
 
 
 def _describe(weights: CheckpointWeights) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import yaml  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 
+from pythia_bento.checkpoints.files import Commit, PinnedFile, Strict
 from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.errors import CheckpointError
 
@@ -19,22 +20,8 @@ _HEADER = """\
 # serves them; `int8`, where present, are the files that `pull` made of them.
 """
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PinnedFile(_Strict):
-    """Content of one file. The size may be unknown, the hash may not."""
-
-    sha256: Sha256
-    size: Annotated[int, Field(ge=0)] | None = None
-
-
-class PinnedModel(_Strict):
+class PinnedModel(Strict):
     """One model id. A file that is not listed is not pinned by itself, only by the commit."""
 
     repository: str
@@ -42,14 +29,14 @@ class PinnedModel(_Strict):
     commit: Commit
     quantization: str = "int8"
     files: dict[str, PinnedFile]
-    int8: dict[str, PinnedFile] = {}
+    int8: dict[str, PinnedFile] = Field(default_factory=dict)
 
 
-class Lock(_Strict):
+class Lock(Strict):
     """All pinned models, by the shortest id: ``pythia-1b-deduped@step3000``."""
 
     version: Literal[1] = 1
-    models: dict[str, PinnedModel] = {}
+    models: dict[str, PinnedModel] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path = LOCK) -> Lock:
@@ -88,17 +75,3 @@ class Lock(_Strict):
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         partial.write_text(_HEADER + text)
         partial.replace(path)
-
-
-def differences(pinned: dict[str, PinnedFile], actual: dict[str, PinnedFile]) -> list[str]:
-    """One line for each pinned file that is absent or another; other files are not looked at."""
-    lines = []
-    for name, pin in pinned.items():
-        found = actual.get(name)
-        if found is None:
-            lines.append(f"{name} is missing")
-        elif found.sha256 != pin.sha256:
-            lines.append(f"{name} has sha256 {found.sha256}, not {pin.sha256}")
-        elif None not in (pin.size, found.size) and pin.size != found.size:
-            lines.append(f"{name} is {found.size} bytes long, not {pin.size}")
-    return lines

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import filelock
-from huggingface_hub import constants
-from safetensors import SafetensorError
-
 from pythia_bento import __version__
-from pythia_bento.checkpoints import hub, store
+from pythia_bento.checkpoints import download, hub, store
 from pythia_bento.checkpoints.branches import same_weights
-from pythia_bento.checkpoints.hub import RemoteFile, Snapshot
-from pythia_bento.checkpoints.lock import Lock, PinnedFile, PinnedModel, differences
+from pythia_bento.checkpoints.files import PinnedFile, RemoteFile, Snapshot, describe, differences
+from pythia_bento.checkpoints.lock import Lock, PinnedModel
 from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.checkpoints.quantize import CheckpointWeights
+from pythia_bento.checkpoints.resolve import mismatches, revision_commit
 from pythia_bento.checkpoints.save import save_int8
 from pythia_bento.checkpoints.store import Provenance, StoredModel
+from pythia_bento.checkpoints.workspace import (
+    disk_errors,
+    downloads,
+    exclusive,
+    require_space,
+)
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
 
@@ -63,15 +64,6 @@ def pull(model: str, lock: Lock | None = None, on_progress: Progress | None = No
     return Pulled(found, was_there)
 
 
-def revision_commit(name: ModelName) -> str:
-    """The commit of a revision: itself, what the hub says, or, offline, what it was last."""
-    if name.is_commit:
-        return name.revision
-    if constants.is_offline_mode() and (found := store.find_branch(name)):
-        return found.provenance.commit
-    return hub.resolve(name).commit
-
-
 def _whole(name: ModelName, commit: str) -> StoredModel | None:
     """The model in the store if it is undamaged; a damaged one is thrown away."""
     found = store.find(name, commit)
@@ -85,20 +77,12 @@ def _whole(name: ModelName, commit: str) -> StoredModel | None:
     return None
 
 
-def mismatches(pin: PinnedModel, found: StoredModel) -> list[str]:
-    """Where a stored model departs from what is pinned; its files are not read."""
-    return [
-        *differences(pin.files, found.provenance.source_files),
-        *(f"8-bit {line}" for line in differences(pin.int8, found.provenance.files)),
-    ]
-
-
 def _pull(
     name: ModelName, commit: str, pin: PinnedModel | None, on_progress: Progress
 ) -> StoredModel:
     snapshot = hub.resolve(name.at(commit))
     sources, prepared = downloads(name, commit), store.workspace(name, commit) / "int8"
-    _require_space(sources, sum(file.size for file in snapshot.files))
+    require_space(sources, sum(file.size for file in snapshot.files))
     source_files = _fetch(snapshot, sources, on_progress)
     if pin:
         _require(differences(pin.files, source_files), name)
@@ -110,7 +94,7 @@ def _pull(
         commit=commit,
         quantization=quantization,
         source_files=source_files,
-        files={path.name: store.describe(path) for path in sorted(prepared.iterdir())},
+        files={path.name: describe(path) for path in sorted(prepared.iterdir())},
         versions={"torch": version("torch"), "pythia-bento": __version__},
         same_weights=same_weights(name, commit),
     )
@@ -119,17 +103,12 @@ def _pull(
     return store.insert(name, provenance, prepared, {**name.labels, "quantisation": "int8"})
 
 
-def downloads(name: ModelName, commit: str) -> Path:
-    """Where downloads wait; in HF_HOME, which people move to where there is room."""
-    return Path(constants.HF_HOME) / "pythia-bento" / name.repo_id.replace("/", "--") / commit
-
-
 def _fetch(snapshot: Snapshot, directory: Path, on_progress: Progress) -> dict[str, PinnedFile]:
     directory.mkdir(parents=True, exist_ok=True)
     files = {}
     for file in snapshot.files:
         report = partial(_report_kilobytes, on_progress, file)
-        digest = hub.fetch(snapshot, file, directory, report)
+        digest = download.fetch(snapshot, file, directory, report)
         files[file.name] = PinnedFile(sha256=digest, size=file.size)
     return files
 
@@ -151,7 +130,7 @@ def _prepare(
     target.mkdir(parents=True)
     for name in files:
         shutil.copyfile(sources / name, target / name)  # maybe out of the library's cache
-    copies = {name: store.describe(target / name) for name in files}
+    copies = {name: describe(target / name) for name in files}
     if problems := differences(files, copies):
         raise CheckpointError(f"{target}: {problems[0]}")
     return "int8 by row, as in the repository"
@@ -160,43 +139,3 @@ def _prepare(
 def _require(problems: list[str], name: ModelName) -> None:
     if problems:
         raise CheckpointError(f"{name.id} is not what the lock pins: {'; '.join(problems)}")
-
-
-def _require_space(directory: Path, size: int) -> None:
-    """Fail before a download rather than late in it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    there = sum(path.stat().st_size for path in directory.iterdir())
-    free = shutil.disk_usage(directory).free
-    if size - there > free:
-        raise CheckpointError(
-            f"the disk is full: {directory} has room for {free / 1e6:,.1f} MB, and "
-            f"{(size - there) / 1e6:,.1f} MB are to be downloaded"
-        )
-
-
-@contextmanager
-def exclusive(name: ModelName, commit: str) -> Iterator[None]:
-    """One process at a time for a model, at any stage of a pull."""
-    lock = store.pulling(name, commit)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        _log.warning("another process is pulling %s; waiting for it", name.id)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def disk_errors(what: str) -> Iterator[None]:
-    """Say in one sentence why files cannot be written."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        # safetensors has the system's error only in its words.
-        told = re.search(r"os error (\d+)", str(error))
-        number = int(told[1]) if told else getattr(error, "errno", None)
-        full = "the disk is full: " if number in hub.FULL else ""
-        raise CheckpointError(f"{full}{what} cannot be stored: {error}") from None

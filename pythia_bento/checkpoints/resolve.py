@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pythia_bento.checkpoints import hub, store
-from pythia_bento.checkpoints.lock import Lock, PinnedFile, PinnedModel, differences
+from huggingface_hub import constants
+
+from pythia_bento.checkpoints import download, hub, store
+from pythia_bento.checkpoints.files import PinnedFile, differences
+from pythia_bento.checkpoints.lock import Lock, PinnedModel
 from pythia_bento.checkpoints.names import ModelName
-from pythia_bento.checkpoints.pull import downloads, exclusive, mismatches, revision_commit
 from pythia_bento.checkpoints.store import StoredModel
+from pythia_bento.checkpoints.workspace import downloads, exclusive
 from pythia_bento.errors import CheckpointError, ModelNotFound
 
 
@@ -102,7 +105,24 @@ def _source_files(name: ModelName, commit: str) -> dict[str, PinnedFile]:
     with exclusive(name, commit):
         return {
             file.name: PinnedFile(
-                sha256=file.sha256 or hub.fetch(snapshot, file, directory), size=file.size
+                sha256=file.sha256 or download.fetch(snapshot, file, directory), size=file.size
             )
             for file in snapshot.files
         }
+
+
+def revision_commit(name: ModelName) -> str:
+    """The commit of a revision: itself, what the hub says, or, offline, what it was last."""
+    if name.is_commit:
+        return name.revision
+    if constants.is_offline_mode() and (found := store.find_branch(name)):
+        return found.provenance.commit
+    return hub.resolve(name).commit
+
+
+def mismatches(pin: PinnedModel, found: StoredModel) -> list[str]:
+    """Where a stored model departs from what is pinned; its files are not read."""
+    return [
+        *differences(pin.files, found.provenance.source_files),
+        *(f"8-bit {line}" for line in differences(pin.int8, found.provenance.files)),
+    ]

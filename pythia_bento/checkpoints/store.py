@@ -19,8 +19,7 @@ from bentoml._internal.models import ModelStore
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pythia_bento.checkpoints.bundle import sha256
-from pythia_bento.checkpoints.lock import Commit, PinnedFile, differences
+from pythia_bento.checkpoints.files import Commit, PinnedFile, describe, differences
 from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.errors import CheckpointError
 
@@ -57,11 +56,6 @@ class StoredModel:
         lines = [f"{name} is not part of the model" for name in sorted(present - expected.keys())]
         found = {name: describe(self.path / name) for name in expected if name in present}
         return [f"{self.tag}: {line}" for line in [*differences(expected, found), *lines]]
-
-
-def describe(path: Path) -> PinnedFile:
-    """Hash and size of a file."""
-    return PinnedFile(sha256=sha256(path), size=path.stat().st_size)
 
 
 def find(name: ModelName, commit: str) -> StoredModel | None:

@@ -106,9 +106,9 @@ def checkpoints(model: str, as_json: bool) -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 def quantize(source: Path, target: Path) -> None:
     """Write the checkpoint in directory SOURCE in 8 bits to the new directory TARGET."""
-    from pythia_bento.checkpoints.pull import disk_errors
     from pythia_bento.checkpoints.quantize import CheckpointWeights
     from pythia_bento.checkpoints.save import save_int8
+    from pythia_bento.checkpoints.workspace import disk_errors
     from pythia_bento.model.config import ModelConfig
     from pythia_bento.runtime.progress import ProgressBars
 

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from pythia_bento import __version__
 from pythia_bento.checkpoints.branches import Branch, list_branches
-from pythia_bento.checkpoints.bundle import sha256
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.files import sha256
 from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.cli import commands
 from pythia_bento.errors import CheckpointError, ModelNotFound

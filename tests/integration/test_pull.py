@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants, hf_hub_download
 
 from pythia_bento.checkpoints import store
-from pythia_bento.checkpoints.bundle import sha256
+from pythia_bento.checkpoints.files import sha256
 from pythia_bento.checkpoints.lock import Lock
 from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.checkpoints.pull import pull

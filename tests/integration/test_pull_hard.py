@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pythia_bento.checkpoints import store
-from pythia_bento.checkpoints.bundle import sha256
+from pythia_bento.checkpoints.files import sha256
 from pythia_bento.checkpoints.lock import Lock
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.resolve import locate, verify

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import tokenizers
 
-from pythia_bento.checkpoints.bundle import MANIFEST, list_bundled, sha256
+from pythia_bento.checkpoints.bundle import MANIFEST, list_bundled
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.files import sha256
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from tests.models import random_checkpoint
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pythia_bento.checkpoints.lock import Lock, PinnedFile, PinnedModel, differences
+from pythia_bento.checkpoints.files import PinnedFile, differences
+from pythia_bento.checkpoints.lock import Lock, PinnedModel
 from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.errors import CheckpointError
 

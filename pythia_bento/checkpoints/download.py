@@ -1,0 +1,120 @@
+"""Verified copies of the hub's files.
+
+Downloads go through the library's own ``http_get``, which reconnects and resumes. A file is kept
+as ``<name>.part`` until its hash is the one that the hub's metadata gives, so that a later process
+goes on where this one was stopped; the library's cache forgets unfinished files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+from pythia_bento import __version__
+from pythia_bento.checkpoints.files import RemoteFile, Snapshot
+from pythia_bento.checkpoints.hub_errors import retrying, translated
+from pythia_bento.checkpoints.names import ModelName
+from pythia_bento.errors import CheckpointError
+
+Report = Callable[[int], None]
+_log = logging.getLogger(__name__)
+
+
+def fetch(
+    snapshot: Snapshot, file: RemoteFile, directory: Path, report: Report | None = None
+) -> str:
+    """Bring one file into ``directory`` and return its sha256; ``report`` gets the bytes so far.
+
+    A file of the library's cache is linked rather than downloaded. Whatever is there already is
+    used if its hash is right. Raises CheckpointError, and leaves no file whose hash is wrong.
+    """
+    target = directory / file.name
+    if target.is_file() and (digest := _matching_digest(target, file)):
+        return digest
+    target.unlink(missing_ok=True)
+    cached = try_to_load_from_cache(snapshot.repo_id, file.name, revision=snapshot.commit)
+    if isinstance(cached, str) and (digest := _matching_digest(Path(cached), file)):
+        target.symlink_to(Path(cached).resolve())
+        return digest
+    return _download(snapshot, file, target, report or (lambda done: None))
+
+
+def _download(snapshot: Snapshot, file: RemoteFile, target: Path, report: Report) -> str:
+    """Download with resume; a wrong file that was begun by another process is begun anew once."""
+    part = target.with_name(f"{target.name}.part")
+    while True:
+        was_begun = part.exists()
+        if was_begun and part.stat().st_size > file.size:
+            part.unlink()
+        with translated(ModelName(snapshot.repo_id, snapshot.commit), file):
+            retrying(lambda: _get(snapshot, file, part, report))
+        if digest := _matching_digest(part, file):
+            part.rename(target)
+            return digest
+        actual = _digest(part, "sha256")
+        part.unlink()
+        if not was_begun:
+            raise CheckpointError(
+                f"{file.name} of {snapshot.repo_id} at {snapshot.commit} arrived with sha256 "
+                f"{actual}, which is not what the hub's metadata says; it was deleted, pull again"
+            )
+        _log.warning("%s was damaged; downloading it from its beginning", part)
+
+
+class _Bar:
+    """What ``http_get`` needs of a progress bar."""
+
+    def __init__(self, report: Report, initial: int) -> None:
+        self._report, self._done = report, initial
+
+    def update(self, count: int) -> None:
+        self._done += count
+        self._report(self._done)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+def _get(snapshot: Snapshot, file: RemoteFile, part: Path, report: Report) -> None:
+    url = hf_hub_url(snapshot.repo_id, file.name, revision=snapshot.commit)
+    headers: dict[str, Any] = build_hf_headers(
+        library_name="pythia-bento", library_version=__version__
+    )
+    headers["accept-encoding"] = "identity"  # ranges count bytes of the file
+    with part.open("ab") as sink:
+        http_get(
+            url,
+            sink,
+            resume_size=part.stat().st_size,
+            headers=headers,
+            expected_size=file.size,
+            tqdm_class=cast(Any, lambda initial=0, **rest: _Bar(report, initial)),
+        )
+
+
+def _matching_digest(path: Path, file: RemoteFile) -> str | None:
+    """sha256 of ``path`` if it has the size and the hash that the hub gives, else None."""
+    if path.stat().st_size != file.size:
+        return None
+    digest = _digest(path, "sha256")
+    if file.sha256 is not None:
+        return digest if digest == file.sha256 else None
+    blob_id = _digest(path, "sha1", b"blob %d\0" % file.size)  # as git names a blob
+    return digest if blob_id == file.blob_id else None
+
+
+def _digest(path: Path, algorithm: str, prefix: bytes = b"") -> str:
+    state = hashlib.new(algorithm, prefix, usedforsecurity=False)
+    with path.open("rb") as content:
+        while piece := content.read(1 << 20):
+            state.update(piece)
+    return state.hexdigest()
