@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pythia_bento.catalog import BUNDLED, MAIN
+from pythia_bento.catalog import BUNDLED, MAIN, ModelId, nearest_steps
 from pythia_bento.errors import CheckpointError, ModelNotFound
 
 BUNDLED_ROOT = Path(__file__).parent / BUNDLED
 MANIFEST = "manifest.json"
-_NEAREST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +52,12 @@ def find_bundled(revision: str, root: Path = BUNDLED_ROOT) -> BundledStep:
         if revision in (step.step, step.commit) or (revision == MAIN and step.is_main):
             return step
     names = [step.step for step in steps]
-    if re.fullmatch(r"step\d+", revision):
-        wanted = _number(revision)
-        nearest = sorted(names, key=lambda name: abs(_number(name) - wanted))[:_NEAREST]
-        hint = f"the nearest steps are {', '.join(sorted(nearest, key=_number))}"
-    else:
+    wanted = ModelId(BUNDLED, revision).step
+    if wanted is None:
         hint = f"it has {MAIN}, {', '.join(names)}"
+    else:
+        nearest = nearest_steps(wanted, map(_number, names))
+        hint = f"the nearest steps are {', '.join(nearest)}"
     raise ModelNotFound(f"{BUNDLED} has no revision {revision[:100]!r}; {hint}", param="model")
 
 

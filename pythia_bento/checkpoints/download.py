@@ -20,7 +20,6 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from pythia_bento import __version__
 from pythia_bento.checkpoints.files import RemoteFile, Snapshot
 from pythia_bento.checkpoints.hub_errors import retrying, translated
-from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.errors import CheckpointError
 
 Report = Callable[[int], None]
@@ -39,7 +38,9 @@ def fetch(
     if target.is_file() and (digest := _matching_digest(target, file)):
         return digest
     target.unlink(missing_ok=True)
-    cached = try_to_load_from_cache(snapshot.repo_id, file.name, revision=snapshot.commit)
+    cached = try_to_load_from_cache(
+        snapshot.model.repository, file.name, revision=snapshot.model.revision
+    )
     if isinstance(cached, str) and (digest := _matching_digest(Path(cached), file)):
         target.symlink_to(Path(cached).resolve())
         return digest
@@ -53,7 +54,7 @@ def _download(snapshot: Snapshot, file: RemoteFile, target: Path, report: Report
         was_begun = part.exists()
         if was_begun and part.stat().st_size > file.size:
             part.unlink()
-        with translated(ModelName(snapshot.repo_id, snapshot.commit), file):
+        with translated(snapshot.model, file):
             retrying(lambda: _get(snapshot, file, part, report))
         if digest := _matching_digest(part, file):
             part.rename(target)
@@ -62,7 +63,7 @@ def _download(snapshot: Snapshot, file: RemoteFile, target: Path, report: Report
         part.unlink()
         if not was_begun:
             raise CheckpointError(
-                f"{file.name} of {snapshot.repo_id} at {snapshot.commit} arrived with sha256 "
+                f"{file.name} of {snapshot.model} arrived with sha256 "
                 f"{actual}, which is not what the hub's metadata says; it was deleted, pull again"
             )
         _log.warning("%s was damaged; downloading it from its beginning", part)
@@ -85,7 +86,7 @@ class _Bar:
 
 
 def _get(snapshot: Snapshot, file: RemoteFile, part: Path, report: Report) -> None:
-    url = hf_hub_url(snapshot.repo_id, file.name, revision=snapshot.commit)
+    url = hf_hub_url(snapshot.model.repository, file.name, revision=snapshot.model.revision)
     headers: dict[str, Any] = build_hf_headers(
         library_name="pythia-bento", library_version=__version__
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from pythia_bento.catalog import ModelId
 from pythia_bento.errors import CheckpointError
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -42,9 +43,13 @@ class RemoteFile:
 class Snapshot:
     """The files of one commit that are needed to serve it."""
 
-    repo_id: str
-    commit: str
+    model: ModelId  # at a commit
     files: tuple[RemoteFile, ...]
+
+    @property
+    def commit(self) -> str:
+        """40 hex digits."""
+        return self.model.revision
 
 
 def verify(directory: Path, files: dict[str, tuple[str, int]]) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
+from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints.files import RemoteFile, Snapshot
 from pythia_bento.checkpoints.hub_errors import NotServable, retrying, translated
-from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.checkpoints.reader import INDEX, WEIGHTS
 from pythia_bento.errors import CheckpointError
 
@@ -20,20 +20,20 @@ _SAFETENSORS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _PICKLES = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin")
 
 
-def resolve(name: ModelName) -> Snapshot:
+def resolve(model: ModelId) -> Snapshot:
     """Commit and needed files of a revision, from metadata alone.
 
     Raises ModelNotFound for an unknown repository or revision, NotServable for one without
     safetensors, and CheckpointError when the hub cannot be asked.
     """
-    commit, files = _metadata(name)
-    wanted = (_remote_file(files[file]) for file in _needed(name, set(files)))
-    return Snapshot(name.repo_id, commit, tuple(wanted))
+    commit, files = _metadata(model)
+    wanted = (_remote_file(files[file]) for file in _needed(model, set(files)))
+    return Snapshot(model.at(commit), tuple(wanted))
 
 
-def weight_hashes(name: ModelName) -> tuple[str, dict[str, str]]:
+def weight_hashes(model: ModelId) -> tuple[str, dict[str, str]]:
     """Commit of a revision, and sha256 of each weight file: safetensors, else pickles."""
-    commit, files = _metadata(name)
+    commit, files = _metadata(model)
     hashes = {file: facts.lfs.sha256 for file, facts in files.items() if facts.lfs}
     for pattern in (_SAFETENSORS, _PICKLES):
         if weights := {file: hashes[file] for file in hashes if pattern.fullmatch(file)}:
@@ -41,34 +41,36 @@ def weight_hashes(name: ModelName) -> tuple[str, dict[str, str]]:
     return commit, {}
 
 
-def branches(name: ModelName) -> dict[str, str]:
+def branches(model: ModelId) -> dict[str, str]:
     """All branches of a repository: name -> commit."""
-    with translated(name):
-        refs = retrying(lambda: HfApi().list_repo_refs(name.repo_id))
+    with translated(model):
+        refs = retrying(lambda: HfApi().list_repo_refs(model.repository))
     return {branch.name: branch.target_commit for branch in refs.branches}
 
 
-def _metadata(name: ModelName) -> tuple[str, dict[str, Any]]:
+def _metadata(model: ModelId) -> tuple[str, dict[str, Any]]:
     """Commit, and the hub's description of each file."""
-    with translated(name):
+    with translated(model):
         info = retrying(
-            lambda: HfApi().model_info(name.repo_id, revision=name.revision, files_metadata=True)
+            lambda: HfApi().model_info(
+                model.repository, revision=model.revision, files_metadata=True
+            )
         )
     if info.sha is None:
-        raise CheckpointError(f"the hub gives no commit for {name.id}")
+        raise CheckpointError(f"the hub gives no commit for {model}")
     return info.sha, {sibling.rfilename: sibling for sibling in info.siblings or ()}
 
 
-def _needed(name: ModelName, names: set[str]) -> list[str]:
+def _needed(model: ModelId, names: set[str]) -> list[str]:
     """Config, tokenizer and safetensors; never pickles, optimizer states or folders."""
     if WEIGHTS in names:
         weights = [WEIGHTS]
     elif INDEX in names:
         weights = [INDEX, *sorted(file for file in names if _SHARD.fullmatch(file))]
     else:
-        raise NotServable(f"{name.id} has neither {WEIGHTS} nor {INDEX} on the hub")
+        raise NotServable(f"{model} has neither {WEIGHTS} nor {INDEX} on the hub")
     if missing := [file for file in REQUIRED if file not in names]:
-        raise NotServable(f"{name.id} has no {missing[0]} on the hub")
+        raise NotServable(f"{model} has no {missing[0]} on the hub")
     return [*REQUIRED, *(file for file in OPTIONAL if file in names), *weights]
 
 

@@ -20,8 +20,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
+from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints.files import RemoteFile
-from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.errors import CheckpointError, ModelNotFound
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, or a limit on file sizes
@@ -63,23 +63,24 @@ def _wait(headers: Any, attempt: int) -> float:
 
 
 @contextmanager
-def translated(name: ModelName, file: RemoteFile | None = None) -> Iterator[None]:
+def translated(model: ModelId, file: RemoteFile | None = None) -> Iterator[None]:
     """Turn the library's errors into ours."""
-    what = f"{file.name} of {name.id}" if file else name.id
+    what = f"{file.name} of {model}" if file else str(model)
     try:
         yield
     except GatedRepoError:
         raise CheckpointError(
-            f"{name.repo_id} is gated: accept its terms on the hub, and log in with "
+            f"{model.repository} is gated: accept its terms on the hub, and log in with "
             "`hf auth login` or set HF_TOKEN"
         ) from None
     except RepositoryNotFoundError:
         raise ModelNotFound(
-            f"the hub has no repository {name.repo_id}, or hides it from this token", param="model"
+            f"the hub has no repository {model.repository}, or hides it from this token",
+            param="model",
         ) from None
     except RevisionNotFoundError:
         raise ModelNotFound(
-            f"{name.repo_id} has no revision {name.revision!r} on the hub", param="model"
+            f"{model.repository} has no revision {model.revision!r} on the hub", param="model"
         ) from None
     except OfflineModeIsEnabled:
         raise CheckpointError(

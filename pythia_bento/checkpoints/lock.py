@@ -9,8 +9,8 @@ from typing import Literal
 import yaml  # type: ignore[import-untyped]
 from pydantic import Field, ValidationError
 
+from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints.files import Commit, PinnedFile, Strict
-from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.errors import CheckpointError
 
 LOCK = Path("pythia.lock")
@@ -54,16 +54,16 @@ class Lock(Strict):
             where = ".".join(str(part) for part in first["loc"])
             raise CheckpointError(f"{path}: {where}: {first['msg']}") from None
 
-    def get(self, name: ModelName) -> PinnedModel | None:
+    def get(self, model: ModelId) -> PinnedModel | None:
         """The pin of exactly this id, or of the commit that it names."""
-        if name.is_commit:
-            pins = (pin for pin in self.models.values() if pin.repository == name.repo_id)
-            return next((pin for pin in pins if pin.commit == name.revision), None)
-        return self.models.get(name.id)
+        if model.is_commit:
+            pins = (pin for pin in self.models.values() if pin.repository == model.repository)
+            return next((pin for pin in pins if pin.commit == model.revision), None)
+        return self.models.get(str(model))
 
-    def pinning(self, name: ModelName, pin: PinnedModel) -> Lock:
-        """A lock in which ``name`` stands for ``pin``."""
-        return Lock(models=dict(sorted({**self.models, name.id: pin}.items())))
+    def pinning(self, model: ModelId, pin: PinnedModel) -> Lock:
+        """A lock in which ``model`` stands for ``pin``."""
+        return Lock(models=dict(sorted({**self.models, str(model): pin}.items())))
 
     def write(self, path: Path = LOCK) -> None:
         """Replace ``path`` at once."""

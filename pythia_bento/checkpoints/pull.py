@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pythia_bento import __version__
+from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints import download, hub, store
 from pythia_bento.checkpoints.branches import same_weights
 from pythia_bento.checkpoints.files import PinnedFile, RemoteFile, Snapshot, describe, differences
 from pythia_bento.checkpoints.lock import Lock, PinnedModel
-from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.resolve import mismatches, revision_commit
 from pythia_bento.checkpoints.save import save_int8
@@ -41,66 +41,67 @@ class Pulled:
     was_there: bool
 
 
-def pull(model: str, lock: Lock | None = None, on_progress: Progress | None = None) -> Pulled:
+def pull(model: ModelId, lock: Lock | None = None, on_progress: Progress | None = None) -> Pulled:
     """Bring ``model`` into the store; a model that ``lock`` pins comes at its pinned commit.
 
     Nothing happens if the store has it whole; a damaged copy is replaced. Raises ModelNotFound,
     and CheckpointError for all that goes wrong on the way: the store then has no such model, and
     what was downloaded is used by the next pull.
     """
-    name = ModelName.parse(model)
-    pin = (lock or Lock()).get(name)
-    commit = pin.commit if pin else revision_commit(name)
-    with exclusive(name, commit), disk_errors(name.id):
-        found = _whole(name, commit)
+    pin = (lock or Lock()).get(model)
+    commit = pin.commit if pin else revision_commit(model)
+    with exclusive(model, commit), disk_errors(str(model)):
+        found = _whole(model, commit)
         was_there = found is not None
         if found is None:
-            found = _pull(name, commit, pin, on_progress or (lambda what, done, total: None))
+            found = _pull(model, commit, pin, on_progress or (lambda what, done, total: None))
         if pin:
-            _require(mismatches(pin, found), name)
-        store.record_branch(name, commit)
-        shutil.rmtree(downloads(name, commit), ignore_errors=True)
-        shutil.rmtree(store.workspace(name, commit), ignore_errors=True)
+            _require(mismatches(pin, found), model)
+        store.record_branch(model, commit)
+        shutil.rmtree(downloads(model, commit), ignore_errors=True)
+        shutil.rmtree(store.workspace(model, commit), ignore_errors=True)
     return Pulled(found, was_there)
 
 
-def _whole(name: ModelName, commit: str) -> StoredModel | None:
+def _whole(model: ModelId, commit: str) -> StoredModel | None:
     """The model in the store if it is undamaged; a damaged one is thrown away."""
-    found = store.find(name, commit)
+    found = store.find(model, commit)
     if found is None:
         return None
     problems = found.check()
     if not problems:
         return found
     _log.warning("%s; pulling it anew", problems[0])
-    store.discard(name, commit)
+    store.discard(model, commit)
     return None
 
 
 def _pull(
-    name: ModelName, commit: str, pin: PinnedModel | None, on_progress: Progress
+    model: ModelId, commit: str, pin: PinnedModel | None, on_progress: Progress
 ) -> StoredModel:
-    snapshot = hub.resolve(name.at(commit))
-    sources, prepared = downloads(name, commit), store.workspace(name, commit) / "int8"
+    snapshot = hub.resolve(model.at(commit))
+    sources, prepared = downloads(model, commit), store.workspace(model, commit) / "int8"
     require_space(sources, sum(file.size for file in snapshot.files))
     source_files = _fetch(snapshot, sources, on_progress)
     if pin:
-        _require(differences(pin.files, source_files), name)
+        _require(differences(pin.files, source_files), model)
     shutil.rmtree(prepared, ignore_errors=True)
     quantization = _prepare(sources, source_files, prepared, on_progress)
     provenance = Provenance(
-        repository=name.repo_id,
-        revision=name.revision,
+        repository=model.repository,
+        revision=model.revision,
         commit=commit,
         quantization=quantization,
         source_files=source_files,
         files={path.name: describe(path) for path in sorted(prepared.iterdir())},
         versions={"torch": version("torch"), "pythia-bento": __version__},
-        same_weights=same_weights(name, commit),
+        same_weights=same_weights(model, commit),
     )
     if pin:
-        _require(differences(pin.int8, provenance.files), name)
-    return store.insert(name, provenance, prepared, {**name.labels, "quantisation": "int8"})
+        _require(differences(pin.int8, provenance.files), model)
+    return store.insert(
+        model, provenance, prepared, {**store.labels_of(model), "quantisation": "int8"}
+    )
 
 
 def _fetch(snapshot: Snapshot, directory: Path, on_progress: Progress) -> dict[str, PinnedFile]:
@@ -136,6 +137,6 @@ def _prepare(
     return "int8 by row, as in the repository"
 
 
-def _require(problems: list[str], name: ModelName) -> None:
+def _require(problems: list[str], model: ModelId) -> None:
     if problems:
-        raise CheckpointError(f"{name.id} is not what the lock pins: {'; '.join(problems)}")
+        raise CheckpointError(f"{model} is not what the lock pins: {'; '.join(problems)}")

@@ -13,16 +13,16 @@ import filelock
 from huggingface_hub import constants
 from safetensors import SafetensorError
 
+from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints import hub_errors, store
-from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
 
 
-def downloads(name: ModelName, commit: str) -> Path:
+def downloads(model: ModelId, commit: str) -> Path:
     """Where downloads wait; in HF_HOME, which people move to where there is room."""
-    return Path(constants.HF_HOME) / "pythia-bento" / name.repo_id.replace("/", "--") / commit
+    return Path(constants.HF_HOME) / "pythia-bento" / model.repository.replace("/", "--") / commit
 
 
 def require_space(directory: Path, size: int) -> None:
@@ -38,13 +38,13 @@ def require_space(directory: Path, size: int) -> None:
 
 
 @contextmanager
-def exclusive(name: ModelName, commit: str) -> Iterator[None]:
+def exclusive(model: ModelId, commit: str) -> Iterator[None]:
     """One process at a time for a model, at any stage of a pull."""
-    lock = store.pulling(name, commit)
+    lock = store.pulling(model, commit)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        _log.warning("another process is pulling %s; waiting for it", name.id)
+        _log.warning("another process is pulling %s; waiting for it", str(model))
         lock.acquire()
     try:
         yield

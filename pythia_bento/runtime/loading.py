@@ -90,15 +90,6 @@ def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
     )
 
 
-def model_names(checkpoint: Checkpoint, asked: str) -> list[str]:
-    """All ids a client may send for a checkpoint, the canonical one first."""
-    name = checkpoint.model_id
-    if checkpoint.revision is None:
-        return [name]
-    revisions = [checkpoint.revision, checkpoint.commit, asked.partition("@")[2] or "main"]
-    return [*(f"{name}@{revision}" for revision in revisions if revision), name]
-
-
 def _device(settings: Settings) -> torch.device:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("setting device (PYTHIA_DEVICE) is cuda, but torch finds no GPU")
@@ -157,7 +148,7 @@ def _first_number(path: str, label: str) -> int | None:
 
 
 def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> ModelInfo:
-    name, *aliases = model_names(checkpoint, settings.model)
+    name, *aliases = checkpoint.names
     files = json.dumps(sorted(checkpoint.files.items())).encode()
     weights = hashlib.sha256(files).hexdigest()
     commit = (checkpoint.commit or "local")[:12]

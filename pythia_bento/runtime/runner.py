@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import functools
 import random
 import time
@@ -13,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from pythia_bento.catalog import nearest
 from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
 from pythia_bento.engine.validate import check_ids, validate
 from pythia_bento.errors import EngineUnavailable, ModelNotFound
@@ -157,9 +157,9 @@ class PythiaRunner:
         names = (self.info.id, *self.info.aliases)
         if name is None or name in names:
             return
-        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+        hint = f"the nearest names are {', '.join(nearest(name, names))}"
         raise ModelNotFound(
-            f"model {name[:100]!r} is not served here; the nearest names are {', '.join(nearest)}",
+            f"model {name[:100]!r} is not served here; {hint}",
             param="model",
         )
 

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from pythia_bento import __version__
+from pythia_bento.catalog import parse
 from pythia_bento.checkpoints.branches import Branch, list_branches
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.files import sha256
-from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.cli import commands
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from pythia_bento.runtime.runner import PythiaRunner
@@ -23,7 +23,7 @@ from pythia_bento.settings import Settings
 from tests.hub import HubServer
 
 REPO = "EleutherAI/pythia-14m"
-NAME = ModelName.parse("pythia-14m")
+NAME = parse("pythia-14m")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from pythia_bento.catalog import parse
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.reader import WEIGHTS
@@ -67,7 +68,7 @@ def pulled(
         random_checkpoint(origin, layers=layers, heads=heads, head_dim=head_dim)
         add_outliers(origin)
     hub.folder.commit(REPO, "main", origin)
-    return pull(MODEL).model.path
+    return pull(parse(MODEL)).model.path
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import bentoml
 import pytest
 from huggingface_hub import constants, hf_hub_download
 
+from pythia_bento.catalog import parse
 from pythia_bento.checkpoints import store
 from pythia_bento.checkpoints.files import sha256
 from pythia_bento.checkpoints.lock import Lock
-from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.resolve import locate, make_pin, verify
@@ -22,7 +22,7 @@ from pythia_bento.model.config import ModelConfig
 from tests.hub import HubServer
 
 REPO = "EleutherAI/pythia-14m"
-MODEL = "pythia-14m@step3000"
+MODEL = parse("pythia-14m@step3000")
 WEIGHTS = "model.safetensors"
 
 
@@ -71,7 +71,7 @@ def test_stored_files_are_what_quantising_makes_of_the_originals(
 
 @pytest.mark.parametrize("name", ["pythia-14m", "EleutherAI/pythia-14m@{}", "pythia-14m@{}"])
 def test_names_of_every_kind_find_their_commit(hub: HubServer, commit: str, name: str) -> None:
-    pulled = pull(name.format(commit))
+    pulled = pull(parse(name.format(commit)))
     head = hub.folder.refs(REPO)["main"]
     assert pulled.model.provenance.commit == (head if name == "pythia-14m" else commit)
 
@@ -93,7 +93,7 @@ def test_nothing_is_left_but_the_stored_model(
 
 def test_second_pull_downloads_nothing(hub: HubServer, commit: str) -> None:
     pull(MODEL)
-    path = store.find(ModelName.parse(MODEL), commit)
+    path = store.find(MODEL, commit)
     assert path is not None
     before = {p: p.stat().st_mtime_ns for p in path.path.iterdir()}
     hub.seen.clear()
@@ -104,13 +104,13 @@ def test_second_pull_downloads_nothing(hub: HubServer, commit: str) -> None:
 
 def test_what_does_not_exist_is_not_found(commit: str) -> None:
     with pytest.raises(ModelNotFound, match="no revision 'step4000' on the hub"):
-        pull("pythia-14m@step4000")
+        pull(parse("pythia-14m@step4000"))
     with pytest.raises(ModelNotFound, match="no repository EleutherAI/pythia-31m"):
-        pull("pythia-31m")
+        pull(parse("pythia-31m"))
     with pytest.raises(ModelNotFound, match="nearest are"):
-        pull("pythia-15m")
+        pull(parse("pythia-15m"))
     with pytest.raises(ModelNotFound, match="comes with the package"):
-        pull("bundled")
+        pull(parse("bundled"))
 
 
 def test_gated_repository_wants_a_token(
@@ -222,7 +222,7 @@ def test_model_of_another_maker_is_not_taken_for_ours(commit: str) -> None:
         pass
     for act in (pull, lambda model: locate(model, Lock())):
         with pytest.raises(CheckpointError, match=f"`bentoml models delete {tag}` removes it"):
-            act(f"pythia-14m@{commit}")
+            act(parse(f"pythia-14m@{commit}"))
 
 
 def test_file_of_the_librarys_cache_is_used_if_it_is_right(
@@ -245,7 +245,7 @@ def test_offline_works_from_the_store(commit: str, monkeypatch: pytest.MonkeyPat
     assert pull(MODEL).was_there
     assert locate(MODEL, Lock()).provenance.commit == commit
     with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE"):
-        pull("pythia-14m")
+        pull(parse("pythia-14m"))
 
 
 def test_prequantised_copy_is_taken_as_it_is(
@@ -256,36 +256,34 @@ def test_prequantised_copy_is_taken_as_it_is(
     config = ModelConfig.from_file(origin / "config.json")
     save_int8(CheckpointWeights(origin, config), origin, prequantised)
     commit = hub.folder.commit(copy, "main", prequantised)
-    pulled = pull(copy).model
+    pulled = pull(parse(copy)).model
     assert pulled.tag == f"eleutherai_-_pythia-14m-8bits-int8:{commit}"
     assert pulled.provenance.repository == copy
     assert pulled.provenance.quantization == "int8 by row, as in the repository"
     assert pulled.provenance.files == pulled.provenance.source_files
-    assert locate(copy, Lock()).tag == pulled.tag
+    assert locate(parse(copy), Lock()).tag == pulled.tag
 
 
 def test_same_weights_as_main_are_told(hub: HubServer, bento_home: Path, sources: Path) -> None:
     for branch, source in {"main": "a", "step2000": "b", "step3000": "a", "step4000": "b"}.items():
         hub.folder.commit(REPO, branch, sources / source)
     assert pull(MODEL).model.provenance.same_weights == ["main"]
-    assert pull("pythia-14m@step2000").model.provenance.same_weights == []
+    assert pull(parse("pythia-14m@step2000")).model.provenance.same_weights == []
 
 
 def test_pin_of_a_model_not_pulled_is_what_is_pulled_later(hub: HubServer, commit: str) -> None:
-    name = ModelName.parse(MODEL)
-    pin = make_pin(name)
+    pin = make_pin(MODEL)
     assert not hub.requests("/cdn/")
-    lock = Lock().pinning(name, pin)
+    lock = Lock().pinning(MODEL, pin)
     assert pull(MODEL, lock).model.provenance.source_files == pin.files
-    assert make_pin(name).int8[WEIGHTS].size
+    assert make_pin(MODEL).int8[WEIGHTS].size
 
 
 def test_moved_branch_is_told_and_the_lock_holds(
     hub: HubServer, commit: str, sources: Path
 ) -> None:
-    name = ModelName.parse(MODEL)
     pull(MODEL)
-    lock = Lock().pinning(name, make_pin(name))
+    lock = Lock().pinning(MODEL, make_pin(MODEL))
     assert verify(lock, ask_hub=True) == []
     moved = hub.folder.commit(REPO, "step3000", sources / "b")
     [line] = verify(lock, ask_hub=True)
@@ -299,8 +297,7 @@ def test_moved_branch_is_told_and_the_lock_holds(
 def test_hub_that_serves_another_content_for_a_commit_is_refused(
     hub: HubServer, commit: str, sources: Path
 ) -> None:
-    name = ModelName.parse(MODEL)
-    lock = Lock().pinning(name, make_pin(name))
+    lock = Lock().pinning(MODEL, make_pin(MODEL))
     root = hub.folder.root / REPO / "commits" / commit
     hub.folder.forget()
     shutil.copyfile(sources / "b" / WEIGHTS, root / WEIGHTS)
@@ -326,4 +323,4 @@ def test_changed_store_is_not_served(commit: str) -> None:
 
 def test_model_that_was_not_pulled_names_the_command(commit: str) -> None:
     with pytest.raises(CheckpointError, match="`pythia-bento pull pythia-14m@step3000`"):
-        locate("EleutherAI/pythia-14m@step3000", Lock())
+        locate(parse("EleutherAI/pythia-14m@step3000"), Lock())

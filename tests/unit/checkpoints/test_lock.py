@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pythia_bento.catalog import ModelId, parse
 from pythia_bento.checkpoints.files import PinnedFile, differences
 from pythia_bento.checkpoints.lock import Lock, PinnedModel
-from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.errors import CheckpointError
 
 ROOT = Path(__file__).parents[3]
-NAME = ModelName.parse("pythia-14m@step3000")
+NAME = parse("pythia-14m@step3000")
 A, B = "0" * 63 + "1", "1" * 64  # YAML would read both as numbers
 PIN = PinnedModel(
-    repository=NAME.repo_id,
+    repository=NAME.repository,
     revision=NAME.revision,
     commit="1234567890" * 4,
     files={"config.json": PinnedFile(sha256=A, size=3), "x.safetensors": PinnedFile(sha256=B)},
@@ -35,7 +35,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_writing_again_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "pythia.lock"
-    other = ModelName.parse("pythia-14m")
+    other = parse("pythia-14m")
     Lock().pinning(NAME, PIN).pinning(other, PIN).write(path)
     before = path.read_text()
     Lock.read(path).write(path)
@@ -48,7 +48,7 @@ def test_pins_are_found_by_id_and_by_commit() -> None:
     assert lock.get(NAME) == PIN
     assert lock.get(NAME.at(PIN.commit)) == PIN
     assert lock.get(NAME.at("main")) is None
-    assert lock.get(ModelName("Someone/pythia-14m", PIN.commit)) is None
+    assert lock.get(ModelId("Someone/pythia-14m", PIN.commit)) is None
 
 
 def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
 def test_nonsense_is_named(tmp_path: Path, change: dict[str, object], place: str) -> None:
     path = tmp_path / "pythia.lock"
     pin = PIN.model_dump(exclude_none=True) | change
-    path.write_text(yaml.safe_dump({"version": 1, "models": {NAME.id: pin}}))
-    with pytest.raises(CheckpointError, match=f"pythia.lock: models.{NAME.id}.{place}: "):
+    path.write_text(yaml.safe_dump({"version": 1, "models": {str(NAME): pin}}))
+    with pytest.raises(CheckpointError, match=f"pythia.lock: models.{NAME}.{place}: "):
         Lock.read(path)
 
 
