@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_bento.catalog import BUNDLED, MAIN, ModelId, nearest_steps
+from pythia_bento.checkpoints.files import FileHash, Hashes
 from pythia_bento.errors import CheckpointError, ModelNotFound
 
 BUNDLED_ROOT = Path(__file__).parent / BUNDLED
@@ -21,7 +22,7 @@ class BundledStep:
     step: str  # "step3000"
     commit: str  # 40 hex digits, a hash of the files
     directory: Path
-    files: dict[str, tuple[str, int]]  # name -> sha256, bytes
+    files: Hashes
     is_main: bool
 
     @property
@@ -32,7 +33,7 @@ class BundledStep:
     @property
     def nbytes(self) -> int:
         """Size of all files."""
-        return sum(size for _, size in self.files.values())
+        return sum(file.size or 0 for file in self.files.values())
 
 
 def list_bundled(root: Path = BUNDLED_ROOT) -> list[BundledStep]:
@@ -62,7 +63,7 @@ def find_bundled(revision: str, root: Path = BUNDLED_ROOT) -> BundledStep:
 
 
 def _step(root: Path, name: str, entry: dict[str, Any], main: str) -> BundledStep:
-    files = {file: (facts["sha256"], facts["size"]) for file, facts in entry["files"].items()}
+    files = {file: FileHash(**facts) for file, facts in entry["files"].items()}
     return BundledStep(name, entry["commit"], root / name, files, name == main)
 
 

@@ -69,8 +69,9 @@ def load_checkpoint(model: str, bundled_root: Path = bundle.BUNDLED_ROOT) -> Che
 
 def _open_bundled(model: ModelId, root: Path) -> Checkpoint:
     step = bundle.find_bundled(model.revision, root)
-    files.verify(step.directory, step.files)
-    hashes = {name: sha256 for name, (sha256, _) in step.files.items()}
+    if problems := files.check(step.directory, step.files):
+        raise CheckpointError(f"{step.directory}/{problems[0]}: it was changed")
+    hashes = {name: file.sha256 for name, file in step.files.items()}
     return _open(BUNDLED, step.step, step.commit, step.directory, hashes)
 
 
@@ -80,7 +81,7 @@ def _open_stored(model: ModelId) -> Checkpoint:
     from pythia_bento.checkpoints.resolve import locate
 
     stored = locate(model, Lock.read())
-    origin = stored.provenance
+    origin = stored.origin
     hashes = {file: facts.sha256 for file, facts in origin.files.items()}
     opened = _open(model.name, model.revision, origin.commit, stored.path, hashes)
     return replace(

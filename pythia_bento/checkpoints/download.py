@@ -7,7 +7,6 @@ goes on where this one was stopped; the library's cache forgets unfinished files
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from pythia_bento import __version__
-from pythia_bento.checkpoints.files import RemoteFile, Snapshot
+from pythia_bento.checkpoints.files import FileHash, RemoteFile, Snapshot, sha256
 from pythia_bento.checkpoints.hub_errors import retrying, translated
 from pythia_bento.errors import CheckpointError
 
@@ -28,26 +27,26 @@ _log = logging.getLogger(__name__)
 
 def fetch(
     snapshot: Snapshot, file: RemoteFile, directory: Path, report: Report | None = None
-) -> str:
-    """Bring one file into ``directory`` and return its sha256; ``report`` gets the bytes so far.
+) -> FileHash:
+    """Bring one file into ``directory`` and hash it; ``report`` gets the bytes so far.
 
     A file of the library's cache is linked rather than downloaded. Whatever is there already is
     used if its hash is right. Raises CheckpointError, and leaves no file whose hash is wrong.
     """
     target = directory / file.name
-    if target.is_file() and (digest := _matching_digest(target, file)):
-        return digest
+    if target.is_file() and (found := file.verified(target)):
+        return found
     target.unlink(missing_ok=True)
     cached = try_to_load_from_cache(
         snapshot.model.repository, file.name, revision=snapshot.model.revision
     )
-    if isinstance(cached, str) and (digest := _matching_digest(Path(cached), file)):
+    if isinstance(cached, str) and (found := file.verified(Path(cached))):
         target.symlink_to(Path(cached).resolve())
-        return digest
+        return found
     return _download(snapshot, file, target, report or (lambda done: None))
 
 
-def _download(snapshot: Snapshot, file: RemoteFile, target: Path, report: Report) -> str:
+def _download(snapshot: Snapshot, file: RemoteFile, target: Path, report: Report) -> FileHash:
     """Download with resume; a wrong file that was begun by another process is begun anew once."""
     part = target.with_name(f"{target.name}.part")
     while True:
@@ -56,15 +55,15 @@ def _download(snapshot: Snapshot, file: RemoteFile, target: Path, report: Report
             part.unlink()
         with translated(snapshot.model, file):
             retrying(lambda: _get(snapshot, file, part, report))
-        if digest := _matching_digest(part, file):
+        if found := file.verified(part):
             part.rename(target)
-            return digest
-        actual = _digest(part, "sha256")
+            return found
+        actual = sha256(part)
         part.unlink()
         if not was_begun:
             raise CheckpointError(
-                f"{file.name} of {snapshot.model} arrived with sha256 "
-                f"{actual}, which is not what the hub's metadata says; it was deleted, pull again"
+                f"{file.name} of {snapshot.model} arrived with sha256 {actual}, which is not "
+                "what the hub's metadata says; it was deleted, pull again"
             )
         _log.warning("%s was damaged; downloading it from its beginning", part)
 
@@ -100,22 +99,3 @@ def _get(snapshot: Snapshot, file: RemoteFile, part: Path, report: Report) -> No
             expected_size=file.size,
             tqdm_class=cast(Any, lambda initial=0, **rest: _Bar(report, initial)),
         )
-
-
-def _matching_digest(path: Path, file: RemoteFile) -> str | None:
-    """sha256 of ``path`` if it has the size and the hash that the hub gives, else None."""
-    if path.stat().st_size != file.size:
-        return None
-    digest = _digest(path, "sha256")
-    if file.sha256 is not None:
-        return digest if digest == file.sha256 else None
-    blob_id = _digest(path, "sha1", b"blob %d\0" % file.size)  # as git names a blob
-    return digest if blob_id == file.blob_id else None
-
-
-def _digest(path: Path, algorithm: str, prefix: bytes = b"") -> str:
-    state = hashlib.new(algorithm, prefix, usedforsecurity=False)
-    with path.open("rb") as content:
-        while piece := content.read(1 << 20):
-            state.update(piece)
-    return state.hexdigest()

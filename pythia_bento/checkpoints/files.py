@@ -1,8 +1,9 @@
-"""Checkpoint files by what is in them: hashes, and whether a file has the one it should have."""
+"""Checkpoint files by what is in them: hashes, and the comparison of hashes."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,6 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pythia_bento.catalog import ModelId
-from pythia_bento.errors import CheckpointError
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
@@ -22,11 +22,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class PinnedFile(Strict):
+class FileHash(Strict):
     """Content of one file. The size may be unknown, the hash may not."""
 
     sha256: Sha256
-    size: Annotated[int, Field(ge=0)] | None = None
+    size: Annotated[int, Field(ge=0)] | None = None  # bytes
+
+
+Hashes = dict[str, FileHash]  # by the name of the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +38,25 @@ class RemoteFile:
 
     name: str
     size: int
-    sha256: str | None  # known for files in LFS
+    hash: FileHash | None  # known for files in LFS
     blob_id: str | None  # git's sha1 of the content, for the others
+
+    def verified(self, path: Path) -> FileHash | None:
+        """What is in ``path`` if that is what the hub tells of, else None."""
+        if path.stat().st_size != self.size:
+            return None
+        found = hash_file(path)
+        if self.hash is not None:
+            return found if found == self.hash else None
+        blob_id = _digest(path, "sha1", b"blob %d\0" % self.size)  # as git names a blob
+        return found if blob_id == self.blob_id else None
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The files of one commit that are needed to serve it."""
 
-    model: ModelId  # at a commit
+    model: ModelId  # at the commit
     files: tuple[RemoteFile, ...]
 
     @property
@@ -52,42 +65,45 @@ class Snapshot:
         return self.model.revision
 
 
-def verify(directory: Path, files: dict[str, tuple[str, int]]) -> None:
-    """Raise CheckpointError unless every file has its size and sha256."""
-    for name, (expected, size) in files.items():
-        path = directory / name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing")
-        if (actual_size := path.stat().st_size) != size:
-            raise CheckpointError(f"{path} is {actual_size} bytes long, not {size}")
-        if (actual := sha256(path)) != expected:
-            raise CheckpointError(f"{path} has sha256 {actual}, not {expected}: it was changed")
+def check(directory: Path, expected: Mapping[str, FileHash]) -> list[str]:
+    """``differences`` to what lies in ``directory``, whose other files are not looked at."""
+    return differences(expected, hash_files(directory, expected))
+
+
+def differences(expected: Mapping[str, FileHash], found: Mapping[str, FileHash]) -> list[str]:
+    """One line for each expected file that is absent or another; it begins with the name."""
+    lines = []
+    for name, wanted in expected.items():
+        actual = found.get(name)
+        if actual is None:
+            lines.append(f"{name} is missing")
+        elif None not in (wanted.size, actual.size) and wanted.size != actual.size:
+            lines.append(f"{name} is {actual.size} bytes long, not {wanted.size}")
+        elif actual.sha256 != wanted.sha256:
+            lines.append(f"{name} has sha256 {actual.sha256}, not {wanted.sha256}")
+    return lines
+
+
+def hash_files(directory: Path, names: Iterable[str]) -> Hashes:
+    """Those of the files that are there; a name with a path in it is none."""
+    paths = {name: directory / name for name in names if Path(name).name == name}
+    return {name: hash_file(path) for name, path in paths.items() if path.is_file()}
+
+
+def hash_file(path: Path) -> FileHash:
+    """Hash and size of a file."""
+    return FileHash(sha256=sha256(path), size=path.stat().st_size)
 
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
-    digest = hashlib.sha256()
+    return _digest(path, "sha256")
+
+
+def _digest(path: Path, algorithm: str, prefix: bytes = b"") -> str:
+    state = hashlib.new(algorithm, prefix, usedforsecurity=False)
     buffer = memoryview(bytearray(1 << 20))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
-
-
-def differences(pinned: dict[str, PinnedFile], actual: dict[str, PinnedFile]) -> list[str]:
-    """One line for each pinned file that is absent or another; other files are not looked at."""
-    lines = []
-    for name, pin in pinned.items():
-        found = actual.get(name)
-        if found is None:
-            lines.append(f"{name} is missing")
-        elif found.sha256 != pin.sha256:
-            lines.append(f"{name} has sha256 {found.sha256}, not {pin.sha256}")
-        elif None not in (pin.size, found.size) and pin.size != found.size:
-            lines.append(f"{name} is {found.size} bytes long, not {pin.size}")
-    return lines
-
-
-def describe(path: Path) -> PinnedFile:
-    """Hash and size of a file."""
-    return PinnedFile(sha256=sha256(path), size=path.stat().st_size)
+            state.update(buffer[:count])
+    return state.hexdigest()

@@ -6,9 +6,10 @@ import re
 from typing import Any
 
 from huggingface_hub import HfApi
+from pydantic import ValidationError
 
 from pythia_bento.catalog import ModelId
-from pythia_bento.checkpoints.files import RemoteFile, Snapshot
+from pythia_bento.checkpoints.files import FileHash, RemoteFile, Snapshot
 from pythia_bento.checkpoints.hub_errors import NotServable, retrying, translated
 from pythia_bento.checkpoints.reader import INDEX, WEIGHTS
 from pythia_bento.errors import CheckpointError
@@ -56,7 +57,7 @@ def _metadata(model: ModelId) -> tuple[str, dict[str, Any]]:
                 model.repository, revision=model.revision, files_metadata=True
             )
         )
-    if info.sha is None:
+    if info.sha is None or not model.at(info.sha).is_commit:
         raise CheckpointError(f"the hub gives no commit for {model}")
     return info.sha, {sibling.rfilename: sibling for sibling in info.siblings or ()}
 
@@ -75,7 +76,12 @@ def _needed(model: ModelId, names: set[str]) -> list[str]:
 
 
 def _remote_file(sibling: Any) -> RemoteFile:
-    if sibling.size is None or not (sibling.lfs or sibling.blob_id):
-        raise CheckpointError(f"the hub gives neither size nor hash of {sibling.rfilename}")
-    sha256 = sibling.lfs.sha256 if sibling.lfs else None
-    return RemoteFile(sibling.rfilename, sibling.size, sha256, None if sha256 else sibling.blob_id)
+    name, size = sibling.rfilename, sibling.size
+    if size is None or not (sibling.lfs or sibling.blob_id):
+        raise CheckpointError(f"the hub gives neither size nor hash of {name}")
+    if not sibling.lfs:
+        return RemoteFile(name, size, None, sibling.blob_id)
+    try:
+        return RemoteFile(name, size, FileHash(sha256=sibling.lfs.sha256, size=size), None)
+    except ValidationError:
+        raise CheckpointError(f"the hub gives no sha256 of {name} that is one") from None

@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from pydantic import Field, ValidationError
 
 from pythia_bento.catalog import ModelId
-from pythia_bento.checkpoints.files import Commit, PinnedFile, Strict
+from pythia_bento.checkpoints.files import Commit, Hashes, Strict
 from pythia_bento.errors import CheckpointError
 
 LOCK = Path("pythia.lock")
@@ -28,8 +28,8 @@ class PinnedModel(Strict):
     revision: str
     commit: Commit
     quantization: str = "int8"
-    files: dict[str, PinnedFile]
-    int8: dict[str, PinnedFile] = Field(default_factory=dict)
+    files: Hashes
+    int8: Hashes = Field(default_factory=dict)
 
 
 class Lock(Strict):

@@ -14,12 +14,19 @@ from pythia_bento import __version__
 from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints import download, hub, store
 from pythia_bento.checkpoints.branches import same_weights
-from pythia_bento.checkpoints.files import PinnedFile, RemoteFile, Snapshot, describe, differences
+from pythia_bento.checkpoints.files import (
+    Hashes,
+    RemoteFile,
+    Snapshot,
+    check,
+    differences,
+    hash_files,
+)
 from pythia_bento.checkpoints.lock import Lock, PinnedModel
 from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.resolve import mismatches, revision_commit
 from pythia_bento.checkpoints.save import save_int8
-from pythia_bento.checkpoints.store import Provenance, StoredModel
+from pythia_bento.checkpoints.store import Origin, StoredModel
 from pythia_bento.checkpoints.workspace import (
     disk_errors,
     downloads,
@@ -87,40 +94,35 @@ def _pull(
         _require(differences(pin.files, source_files), model)
     shutil.rmtree(prepared, ignore_errors=True)
     quantization = _prepare(sources, source_files, prepared, on_progress)
-    provenance = Provenance(
+    origin = Origin(
         repository=model.repository,
         revision=model.revision,
         commit=commit,
         quantization=quantization,
         source_files=source_files,
-        files={path.name: describe(path) for path in sorted(prepared.iterdir())},
+        files=hash_files(prepared, sorted(path.name for path in prepared.iterdir())),
         versions={"torch": version("torch"), "pythia-bento": __version__},
         same_weights=same_weights(model, commit),
     )
     if pin:
-        _require(differences(pin.int8, provenance.files), model)
-    return store.insert(
-        model, provenance, prepared, {**store.labels_of(model), "quantisation": "int8"}
-    )
+        _require(differences(pin.int8, origin.files), model)
+    return store.insert(model, origin, prepared, {**store.labels_of(model), "quantisation": "int8"})
 
 
-def _fetch(snapshot: Snapshot, directory: Path, on_progress: Progress) -> dict[str, PinnedFile]:
+def _fetch(snapshot: Snapshot, directory: Path, on_progress: Progress) -> Hashes:
     directory.mkdir(parents=True, exist_ok=True)
-    files = {}
+    hashes = {}
     for file in snapshot.files:
         report = partial(_report_kilobytes, on_progress, file)
-        digest = download.fetch(snapshot, file, directory, report)
-        files[file.name] = PinnedFile(sha256=digest, size=file.size)
-    return files
+        hashes[file.name] = download.fetch(snapshot, file, directory, report)
+    return hashes
 
 
 def _report_kilobytes(on_progress: Progress, file: RemoteFile, done: int) -> None:
     on_progress(f"{file.name} (kB)", -(-done // 1000), -(-file.size // 1000))
 
 
-def _prepare(
-    sources: Path, files: dict[str, PinnedFile], target: Path, on_progress: Progress
-) -> str:
+def _prepare(sources: Path, files: Hashes, target: Path, on_progress: Progress) -> str:
     """Write the 8-bit files to ``target``; says in words how they came about."""
     weights = CheckpointWeights(sources, ModelConfig.from_file(sources / "config.json"))
     if not weights.quantized:
@@ -131,8 +133,7 @@ def _prepare(
     target.mkdir(parents=True)
     for name in files:
         shutil.copyfile(sources / name, target / name)  # maybe out of the library's cache
-    copies = {name: describe(target / name) for name in files}
-    if problems := differences(files, copies):
+    if problems := check(target, files):
         raise CheckpointError(f"{target}: {problems[0]}")
     return "int8 by row, as in the repository"
 

@@ -6,7 +6,7 @@ from huggingface_hub import constants
 
 from pythia_bento.catalog import ModelId, parse
 from pythia_bento.checkpoints import download, hub, store
-from pythia_bento.checkpoints.files import PinnedFile, differences
+from pythia_bento.checkpoints.files import Hashes, differences
 from pythia_bento.checkpoints.lock import Lock, PinnedModel
 from pythia_bento.checkpoints.store import StoredModel
 from pythia_bento.checkpoints.workspace import downloads, exclusive
@@ -21,7 +21,7 @@ def make_pin(model: ModelId) -> PinnedModel:
     """
     commit = revision_commit(model)
     if found := store.find(model, commit):
-        files, int8 = found.provenance.source_files, found.provenance.files
+        files, int8 = found.origin.source_files, found.origin.files
     else:
         files, int8 = _source_files(model, commit), {}
     return PinnedModel(
@@ -73,6 +73,23 @@ def verify(lock: Lock, ask_hub: bool) -> list[str]:
     return lines
 
 
+def revision_commit(model: ModelId) -> str:
+    """The commit of a revision: itself, what the hub says, or, offline, what it was last."""
+    if model.is_commit:
+        return model.revision
+    if constants.is_offline_mode() and (found := store.find_branch(model)):
+        return found.origin.commit
+    return hub.resolve(model).commit
+
+
+def mismatches(pin: PinnedModel, found: StoredModel) -> list[str]:
+    """Where a stored model departs from what is pinned; its files are not read."""
+    return [
+        *differences(pin.files, found.origin.source_files),
+        *(f"8-bit {line}" for line in differences(pin.int8, found.origin.files)),
+    ]
+
+
 def _find(model: ModelId, pin: PinnedModel | None) -> StoredModel | None:
     if pin:
         return store.find(model, pin.commit)
@@ -87,40 +104,17 @@ def _hub_differences(model: ModelId, pin: PinnedModel) -> list[str]:
     except ModelNotFound as error:
         return [error.message]
     lines = [] if now == pin.commit else [f"{model.revision} has moved to {now} on the hub"]
-    known = {
-        file.name: PinnedFile(sha256=file.sha256, size=file.size)
-        for file in snapshot.files
-        if file.sha256
-    }
+    known = {file.name: file.hash for file in snapshot.files if file.hash}
     pinned = {file: pin.files[file] for file in known if file in pin.files}
     return lines + [f"on the hub {line}" for line in differences(pinned, known)]
 
 
-def _source_files(model: ModelId, commit: str) -> dict[str, PinnedFile]:
+def _source_files(model: ModelId, commit: str) -> Hashes:
     directory = downloads(model, commit)
     directory.mkdir(parents=True, exist_ok=True)
     snapshot = hub.resolve(model.at(commit))
     with exclusive(model, commit):
         return {
-            file.name: PinnedFile(
-                sha256=file.sha256 or download.fetch(snapshot, file, directory), size=file.size
-            )
+            file.name: file.hash or download.fetch(snapshot, file, directory)
             for file in snapshot.files
         }
-
-
-def revision_commit(model: ModelId) -> str:
-    """The commit of a revision: itself, what the hub says, or, offline, what it was last."""
-    if model.is_commit:
-        return model.revision
-    if constants.is_offline_mode() and (found := store.find_branch(model)):
-        return found.provenance.commit
-    return hub.resolve(model).commit
-
-
-def mismatches(pin: PinnedModel, found: StoredModel) -> list[str]:
-    """Where a stored model departs from what is pinned; its files are not read."""
-    return [
-        *differences(pin.files, found.provenance.source_files),
-        *(f"8-bit {line}" for line in differences(pin.int8, found.provenance.files)),
-    ]

@@ -21,7 +21,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pythia_bento.catalog import ModelId
-from pythia_bento.checkpoints.files import Commit, PinnedFile, describe, differences
+from pythia_bento.checkpoints.files import Commit, Hashes, check
 from pythia_bento.errors import CheckpointError
 
 _YAML = "model.yaml"  # BentoML's own file in a model
@@ -30,7 +30,7 @@ _INT8 = "-int8"
 _PYTHIA = re.compile(r"pythia-(?:intervention-(?:long-)?)?([0-9]+(?:\.[0-9]+)?[mb])(-deduped)?")
 
 
-class Provenance(BaseModel):
+class Origin(BaseModel):
     """The metadata of a pulled model in ``model.yaml``."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -39,8 +39,8 @@ class Provenance(BaseModel):
     revision: str  # what was asked for at the first pull
     commit: Commit
     quantization: str  # how the 8-bit files came about, in words
-    source_files: dict[str, PinnedFile]  # as the hub serves them
-    files: dict[str, PinnedFile]  # as they lie in the store
+    source_files: Hashes  # as the hub serves them
+    files: Hashes  # as they lie in the store
     versions: dict[str, str]  # of the packages that made the files
     same_weights: list[str] = []  # other branches that hold the same weights, or some of them
 
@@ -51,15 +51,14 @@ class StoredModel:
 
     tag: str
     path: Path
-    provenance: Provenance
+    origin: Origin
 
     def check(self) -> list[str]:
         """Hash every file: one line for each that is damaged, missing, or does not belong."""
-        expected = self.provenance.files
+        expected = self.origin.files
         present = {path.name for path in self.path.iterdir()} - {_YAML}
         lines = [f"{name} is not part of the model" for name in sorted(present - expected.keys())]
-        found = {name: describe(self.path / name) for name in expected if name in present}
-        return [f"{self.tag}: {line}" for line in [*differences(expected, found), *lines]]
+        return [f"{self.tag}: {line}" for line in [*check(self.path, expected), *lines]]
 
 
 def store_name(model: ModelId) -> str:
@@ -84,7 +83,7 @@ def find(model: ModelId, commit: str) -> StoredModel | None:
     if not (path / _YAML).is_file():
         return None  # also what is left of a copy by BentoML that was killed
     found = _open(path)
-    return found if found.provenance.repository == model.repository else None
+    return found if found.origin.repository == model.repository else None
 
 
 def stored_models() -> list[StoredModel]:
@@ -106,7 +105,7 @@ def find_branch(model: ModelId) -> StoredModel | None:
     paths = [path for path in _directories(store_name(model)) if (path / _YAML).is_file()]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         found = _open(path)
-        asked = (found.provenance.repository, found.provenance.revision)
+        asked = (found.origin.repository, found.origin.revision)
         if asked == (model.repository, model.revision):
             return found
     return None
@@ -118,35 +117,33 @@ def record_branch(model: ModelId, commit: str) -> None:
         _replace_text(_ref(model), commit)
 
 
-def insert(
-    model: ModelId, provenance: Provenance, files: Path, labels: dict[str, str]
-) -> StoredModel:
+def insert(model: ModelId, origin: Origin, files: Path, labels: dict[str, str]) -> StoredModel:
     """Move the complete directory ``files`` into the store; it must be on the same file system.
 
     The caller holds ``pulling`` and has made sure that the model is not in the store.
     """
-    tag = f"{store_name(model)}:{provenance.commit}"
-    staging = workspace(model, provenance.commit) / "store"
+    tag = f"{store_name(model)}:{origin.commit}"
+    staging = workspace(model, origin.commit) / "store"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    metadata: dict[str, Any] = provenance.model_dump(exclude_none=True)
+    metadata: dict[str, Any] = origin.model_dump(exclude_none=True)
     with bentoml.models.create(
         tag, labels=labels, metadata=metadata, _model_store=ModelStore(staging)
     ):
         pass  # model.yaml is all that BentoML writes
-    staged = staging / store_name(model) / provenance.commit
+    staged = staging / store_name(model) / origin.commit
     for path in files.iterdir():
         path.rename(staged / path.name)
     _sync(staged)
-    final = _models() / store_name(model) / provenance.commit
+    final = _models() / store_name(model) / origin.commit
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():
-        discard(model, provenance.commit)
+        discard(model, origin.commit)
     staged.rename(final)
     _sync_directory(final.parent)
-    _replace_text(final.parent / "latest", provenance.commit)
+    _replace_text(final.parent / "latest", origin.commit)
     shutil.rmtree(staging)
-    return StoredModel(tag, final, provenance)
+    return StoredModel(tag, final, origin)
 
 
 def discard(model: ModelId, commit: str) -> None:
@@ -200,13 +197,13 @@ def _open(path: Path) -> StoredModel:
     tag = _tag(path)
     try:
         model = bentoml.models.get(tag)
-        provenance = Provenance.model_validate(model.info.metadata)
+        origin = Origin.model_validate(model.info.metadata)
     except (bentoml.exceptions.BentoMLException, ValidationError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{tag} in BentoML's store was not put there by `pythia-bento pull`, or is damaged; "
             f"`bentoml models delete {tag}` removes it ({str(error).splitlines()[0]})"
         ) from None
-    return StoredModel(tag, path, provenance)
+    return StoredModel(tag, path, origin)
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -43,7 +43,7 @@ def pull(models: tuple[str, ...], lock_path: Path) -> None:
             pulled = pull_model(model, lock, bars)
         there = " was there already" if pulled.was_there else ""
         click.echo(f"{pulled.model.tag}{there}")
-        _warn(model, pulled.model.provenance.same_weights)
+        _warn(model, pulled.model.origin.same_weights)
 
 
 @click.command()

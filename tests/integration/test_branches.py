@@ -133,10 +133,11 @@ def test_serving_such_a_branch_warns(
     settings = Settings(model="pythia-14m@step1", device="cpu", kv_cache_gb=0.01)
     with PythiaRunner.load(settings) as runner:
         commit = hub.folder.refs(REPO)["step1"]
-        assert {"pythia-14m@step1", f"pythia-14m@{commit}"} <= {
-            runner.info.id,
-            *runner.info.aliases,
-        }
+        names = [runner.info.id, *runner.info.aliases]
+        ids = ["pythia-14m@step1", f"pythia-14m@{commit}", "pythia-14m"]
+        assert names == [*ids, *(f"EleutherAI/{id}" for id in ids)]
+        for name in names:
+            runner.check_model(name)
         provenance = runner.info.provenance
         assert provenance is not None
         assert (provenance.commit, provenance.same_weights) == (commit, ("step0",))

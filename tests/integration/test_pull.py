@@ -49,7 +49,7 @@ def test_stored_model_has_tag_labels_and_provenance(
         "step": "3000",
         "quantisation": "int8",
     }
-    origin = pulled.model.provenance
+    origin = pulled.model.origin
     assert (origin.repository, origin.commit, origin.revision) == (REPO, commit, "step3000")
     assert origin.source_files[WEIGHTS].sha256 == sha256(sources / "a" / WEIGHTS)
     assert origin.files[WEIGHTS].sha256 == sha256(Path(model.path_of(WEIGHTS)))
@@ -73,7 +73,7 @@ def test_stored_files_are_what_quantising_makes_of_the_originals(
 def test_names_of_every_kind_find_their_commit(hub: HubServer, commit: str, name: str) -> None:
     pulled = pull(parse(name.format(commit)))
     head = hub.folder.refs(REPO)["main"]
-    assert pulled.model.provenance.commit == (head if name == "pythia-14m" else commit)
+    assert pulled.model.origin.commit == (head if name == "pythia-14m" else commit)
 
 
 def test_only_needed_files_are_downloaded(hub: HubServer, commit: str) -> None:
@@ -243,7 +243,7 @@ def test_offline_works_from_the_store(commit: str, monkeypatch: pytest.MonkeyPat
     pull(MODEL)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert pull(MODEL).was_there
-    assert locate(MODEL, Lock()).provenance.commit == commit
+    assert locate(MODEL, Lock()).origin.commit == commit
     with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE"):
         pull(parse("pythia-14m"))
 
@@ -258,24 +258,24 @@ def test_prequantised_copy_is_taken_as_it_is(
     commit = hub.folder.commit(copy, "main", prequantised)
     pulled = pull(parse(copy)).model
     assert pulled.tag == f"eleutherai_-_pythia-14m-8bits-int8:{commit}"
-    assert pulled.provenance.repository == copy
-    assert pulled.provenance.quantization == "int8 by row, as in the repository"
-    assert pulled.provenance.files == pulled.provenance.source_files
+    assert pulled.origin.repository == copy
+    assert pulled.origin.quantization == "int8 by row, as in the repository"
+    assert pulled.origin.files == pulled.origin.source_files
     assert locate(parse(copy), Lock()).tag == pulled.tag
 
 
 def test_same_weights_as_main_are_told(hub: HubServer, bento_home: Path, sources: Path) -> None:
     for branch, source in {"main": "a", "step2000": "b", "step3000": "a", "step4000": "b"}.items():
         hub.folder.commit(REPO, branch, sources / source)
-    assert pull(MODEL).model.provenance.same_weights == ["main"]
-    assert pull(parse("pythia-14m@step2000")).model.provenance.same_weights == []
+    assert pull(MODEL).model.origin.same_weights == ["main"]
+    assert pull(parse("pythia-14m@step2000")).model.origin.same_weights == []
 
 
 def test_pin_of_a_model_not_pulled_is_what_is_pulled_later(hub: HubServer, commit: str) -> None:
     pin = make_pin(MODEL)
     assert not hub.requests("/cdn/")
     lock = Lock().pinning(MODEL, pin)
-    assert pull(MODEL, lock).model.provenance.source_files == pin.files
+    assert pull(MODEL, lock).model.origin.source_files == pin.files
     assert make_pin(MODEL).int8[WEIGHTS].size
 
 
@@ -288,10 +288,10 @@ def test_moved_branch_is_told_and_the_lock_holds(
     moved = hub.folder.commit(REPO, "step3000", sources / "b")
     [line] = verify(lock, ask_hub=True)
     assert f"step3000 has moved to {moved}" in line
-    assert pull(MODEL, lock).model.provenance.commit == commit
-    assert pull(MODEL).model.provenance.commit == moved
-    assert locate(MODEL, lock).provenance.commit == commit
-    assert locate(MODEL, Lock()).provenance.commit == moved
+    assert pull(MODEL, lock).model.origin.commit == commit
+    assert pull(MODEL).model.origin.commit == moved
+    assert locate(MODEL, lock).origin.commit == commit
+    assert locate(MODEL, Lock()).origin.commit == moved
 
 
 def test_hub_that_serves_another_content_for_a_commit_is_refused(

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pythia_bento.catalog import ModelId, parse
-from pythia_bento.checkpoints.files import PinnedFile, differences
+from pythia_bento.checkpoints.files import FileHash
 from pythia_bento.checkpoints.lock import Lock, PinnedModel
 from pythia_bento.errors import CheckpointError
 
@@ -18,7 +18,7 @@ PIN = PinnedModel(
     repository=NAME.repository,
     revision=NAME.revision,
     commit="1234567890" * 4,
-    files={"config.json": PinnedFile(sha256=A, size=3), "x.safetensors": PinnedFile(sha256=B)},
+    files={"config.json": FileHash(sha256=A, size=3), "x.safetensors": FileHash(sha256=B)},
 )
 
 
@@ -79,19 +79,6 @@ def test_other_files_are_no_locks(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(CheckpointError, match=r"pythia\.lock"):
         Lock.read(path)
-
-
-def test_differences_name_the_file() -> None:
-    same = {"config.json": PinnedFile(sha256=A, size=3), "x.safetensors": PinnedFile(sha256=B)}
-    assert differences(PIN.files, same) == []
-    assert differences(PIN.files, {**same, "more": PinnedFile(sha256=A)}) == []
-    assert differences(PIN.files, {"x.safetensors": same["x.safetensors"]}) == [
-        "config.json is missing"
-    ]
-    changed = {**same, "x.safetensors": PinnedFile(sha256=A)}
-    assert differences(PIN.files, changed) == [f"x.safetensors has sha256 {A}, not {B}"]
-    longer = {**same, "config.json": PinnedFile(sha256=A, size=4)}
-    assert differences(PIN.files, longer) == ["config.json is 4 bytes long, not 3"]
 
 
 def test_the_shipped_lock_pins_what_the_hub_was_seen_to_hold(tmp_path: Path) -> None:
