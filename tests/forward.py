@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pythia_bento.model.batch import ForwardBatch, SamplingRow
+from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.gpt_neox import GPTNeoX
+from pythia_bento.model.sampling_row import SamplingRow
 
 
 @dataclass

@@ -19,9 +19,11 @@ import torch
 from bench.common import machine
 from bench.common.random_model import RandomModel, model_config
 from bench.common.shapes import tokenizer
-from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput, TokenLogprob
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.executor import make_executor
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
 from pythia_bento.runtime.loading import load_engine
@@ -96,7 +98,8 @@ def engine_of(model: str, device: str) -> Engine:
     with torch.inference_mode():
         weights = GPTNeoX(RandomModel(config, torch.device(device)), kernels)
     blocks = POOL[device] // kernels.block_size
-    return Engine(weights, Tokenizer(tokenizer()), EngineConfig(blocks, BATCH, TOKENS_A_STEP))
+    known, config = Tokenizer(tokenizer()), EngineConfig(blocks, BATCH, TOKENS_A_STEP)
+    return Engine(make_executor(weights, config, known.num_tokens), known)
 
 
 def digest(answers: list[SequenceOutput]) -> str:

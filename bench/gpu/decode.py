@@ -16,6 +16,8 @@ import torch
 from bench.common.random_model import model_config
 from bench.gpu import harness
 from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import Executor
+from pythia_bento.executor import make_executor
 
 ROUNDS = 3
 
@@ -48,8 +50,16 @@ def measure(name: str, args: Any, limit: float) -> list[dict[str, Any]]:
     batches = [int(batch) for batch in args.batches.split(",")]
     config = model_config(name)
     context = args.prompt + args.new
-    engine = harness.load_engine(name, max(batches), context, max(512, max(batches) * args.prompt))
-    capture = engine._runner.decode.capture_seconds  # type: ignore[union-attr]
+    capture = 0.0
+
+    def make(*known: Any) -> Executor:
+        nonlocal capture
+        executor: Any = make_executor(*known)
+        capture = executor.decode.capture_seconds
+        return executor
+
+    most = max(512, max(batches) * args.prompt)
+    engine = harness.load_engine(name, max(batches), context, most, make=make)
     print(f"{name}: captured in {capture:.1f} s", flush=True)
     rows = []
     for batch in batches:

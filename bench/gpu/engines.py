@@ -10,6 +10,7 @@ import torch
 from bench.common.random_model import SIZES
 from bench.gpu import harness
 from pythia_bento.engine.engine import Engine
+from pythia_bento.executor import MakeExecutor, make_executor
 
 
 def add_arguments(parser: argparse.ArgumentParser, out: str) -> None:
@@ -19,16 +20,23 @@ def add_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--out", default=f"bench/results/{out}")
 
 
-def load(model: str, device: str, max_batch: int, context: int, max_tokens: int) -> Engine:
+def load(
+    model: str,
+    device: str,
+    max_batch: int,
+    context: int,
+    max_tokens: int,
+    make: MakeExecutor = make_executor,
+) -> Engine:
     """Random weights where ``model`` is a size and the device a GPU, else what would be served."""
     if device == "cuda" and model in SIZES:
-        return harness.load_engine(model, max_batch, context, max_tokens)
+        return harness.load_engine(model, max_batch, context, max_tokens, make=make)
     from pythia_bento.runtime.loading import load_engine
     from pythia_bento.settings import load_settings
 
     sizes = {"max_batch_size": max_batch, "max_tokens_per_step": max_tokens}
     settings = load_settings({"model": model, "device": device, **sizes})
-    return load_engine(settings, lambda what, done, total: None)[0]
+    return load_engine(settings, lambda what, done, total: None, make)[0]
 
 
 def now() -> float:

@@ -17,9 +17,11 @@ import torch
 from bench.common import machine
 from bench.common.random_model import RandomModel, model_config
 from bench.common.shapes import tokenizer
-from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.executor import MakeExecutor, make_executor
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
@@ -28,7 +30,12 @@ DEVICE = torch.device("cuda")
 
 
 def load_engine(
-    name: str, max_batch: int, context: int, max_tokens: int, blocks: int = 0
+    name: str,
+    max_batch: int,
+    context: int,
+    max_tokens: int,
+    blocks: int = 0,
+    make: MakeExecutor = make_executor,
 ) -> Engine:
     """An engine over random weights; ``blocks`` 0 gives every sequence its whole context."""
     gc.collect()
@@ -40,11 +47,9 @@ def load_engine(
     wanted = blocks or (max_batch + 1) * -(-context // kernels.block_size)
     free = torch.cuda.mem_get_info()[0] - (6 << 30)
     count = min(wanted, free // kernels.kv_bytes_per_block())
-    return Engine(
-        model,
-        Tokenizer(tokenizer()),
-        EngineConfig(num_blocks=count, max_batch_size=max_batch, max_tokens_per_step=max_tokens),
-    )
+    sizes = EngineConfig(count, max_batch_size=max_batch, max_tokens_per_step=max_tokens)
+    known = Tokenizer(tokenizer())
+    return Engine(make(model, sizes, known.num_tokens, None), known)
 
 
 def requests(batch: int, prompt: int, new: int, seed: int) -> list[Request]:

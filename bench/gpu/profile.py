@@ -28,8 +28,10 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from bench.gpu import engines, harness
 from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import Executor
 from pythia_bento.engine.params import Request, SamplingParams
-from pythia_bento.executor.lookahead import Flight
+from pythia_bento.executor import make_executor
+from pythia_bento.executor.lookahead import Flight, Lookahead
 
 REPLAY, READ = "bench: replay", "bench: read tokens"
 WAITS = frozenset(
@@ -51,13 +53,11 @@ def main() -> None:
     # CUPTI must know of graphs when they are made, and must not be taken down between profiles.
     os.environ.setdefault("DISABLE_CUPTI_LAZY_REINIT", "1")
     os.environ.setdefault("TEARDOWN_CUPTI", "0")
-    if options.device == "cpu":
-        import bench.instant  # noqa: F401
-    else:
+    if options.device == "cuda":
         _record(lambda: torch.zeros(1, device="cuda").add_(1))
     context = options.prompt + options.new
-    engine = engines.load(options.model, options.device, max(batches), context, 8192)
-    watch(engine._runner._lookahead)  # type: ignore[union-attr]
+    make = watched if options.device == "cuda" else watched_clock
+    engine = engines.load(options.model, options.device, max(batches), context, 8192, make)
     rows = []
     for batch in batches:
         events, steps = visits(engine, batch, options)
@@ -89,9 +89,25 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def watch(lookahead: Any) -> None:
+def watched(*known: Any) -> Executor:
+    """An executor whose look-ahead is marked in the profile."""
+    executor: Any = make_executor(*known)
+    watch(executor.ahead)
+    return executor
+
+
+def watched_clock(*known: Any) -> Executor:
+    """The same of one that computes nothing."""
+    from bench.serving.instant import InstantExecutor
+
+    executor = InstantExecutor(*known)
+    watch(executor.ahead)
+    return executor
+
+
+def watch(lookahead: Lookahead) -> None:
     """Mark the look-ahead's calls in the profile, under PyTorch's check for waits."""
-    device = lookahead._device
+    device: Any = lookahead.device
     device.start = _marked(device.start)
     device.extend = _marked(device.extend)
 

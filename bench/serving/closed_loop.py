@@ -97,12 +97,13 @@ def measure(engine: Engine, load: Load) -> dict[str, Any]:
 
 
 def main() -> None:
-    from pythia_bento.runtime.loading import load_engine
     from pythia_bento.settings import load_settings
 
     load = Load(**json.loads(sys.argv[1]))
     if "--instant" in sys.argv:
-        import bench.instant  # noqa: F401
+        from bench.serving.instant import load as load_engine
+    else:
+        from pythia_bento.runtime.loading import load_engine
     start = time.perf_counter()
     engine, info = load_engine(load_settings(), lambda what, done, total: None)
     loaded = time.perf_counter() - start

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 
-from pythia_bento.engine import engine
-from pythia_bento.engine.scheduler import Chunk
-from pythia_bento.engine.sequence import Sequence as Sequence_
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
+from pythia_bento.engine.sequence import Sequence
 from pythia_bento.executor.lookahead import LOOKAHEAD, Flight, Inputs, Lookahead, Row
-from pythia_bento.executor.model_runner import ChunkResult, ModelRunner, Results
 from pythia_bento.model.gpt_neox import GPTNeoX
-from pythia_bento.runtime import process
+from pythia_bento.runtime import loading, process
 from pythia_bento.runtime.runner import ModelInfo, Progress
 from pythia_bento.settings import Settings
 
@@ -49,7 +49,7 @@ class Clock:
     def wait(self, until: float) -> None:
         time.sleep(max(0.0, until - time.monotonic()))  # others may run, as while CUDA waits
 
-    def token(self, sequence: Sequence_, position: int) -> int:
+    def token(self, sequence: Sequence, position: int) -> int:
         """Any token, the same for the same request."""
         return (sequence.seed + sequence.order[0] * 31 + position * 7) % self._num_tokens
 
@@ -63,48 +63,52 @@ class Clock:
         return Flight(rows, room, steps, tokens, None)
 
 
-class InstantRunner(ModelRunner):
-    """Stands where ``CudaModelRunner`` stands."""
+class InstantExecutor:
+    """An ``engine.executor.Executor`` that looks ahead as the one with captured graphs does."""
 
     lookahead = LOOKAHEAD
 
-    def __init__(self, model: GPTNeoX, num_blocks: int, num_tokens: int) -> None:
-        super().__init__(model, num_blocks, num_tokens)
-        self._clock = Clock(num_tokens, self._block_size)
-        self._lookahead = Lookahead(self._clock, self._block_size)
+    def __init__(
+        self,
+        model: GPTNeoX,
+        config: EngineConfig,
+        num_tokens: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.block_size = model.kernels.block_size
+        self.max_positions = model.config.max_positions
+        self.vocab_size = model.config.vocab_size
+        self._clock = Clock(num_tokens, self.block_size)
+        self.ahead = Lookahead(self._clock, self.block_size)
 
-    def execute(self, chunks: Sequence[Chunk]) -> Results:
+    def execute(self, chunks: Seq[Chunk]) -> Results:
         """Steps ahead of the host, behind decode steps and behind passes with prompts."""
         are_decodes = all(chunk.count == 1 and chunk.samples for chunk in chunks)
-        if are_decodes or self._lookahead.is_under_way(chunks):
-            return self._lookahead.decode(chunks)
+        if are_decodes or self.ahead.is_under_way(chunks):
+            return self.ahead.decode(chunks)
         clock = self._clock
         until = clock.busy(sum(chunk.count for chunk in chunks) * PROMPT_TOKEN)
-        self._lookahead.begin(chunks, None)
+        self.ahead.begin(chunks, None)
         clock.wait(until)
         return [
             ChunkResult([clock.token(c.sequence, c.start + c.count)] if c.samples else [], [])
             for c in chunks
         ]
 
-
-def make_runner(
-    model: GPTNeoX, config: engine.EngineConfig, num_tokens: int, on_progress: object
-) -> InstantRunner:
-    return InstantRunner(model, config.num_blocks, num_tokens)
+    def recover(self) -> None:
+        """Nothing is kept that could be given back."""
+        self.ahead.forget()
 
 
-engine._make_runner = make_runner
-
-
-def load(settings: Settings, on_progress: Progress) -> tuple[engine.Engine, ModelInfo]:
+def load(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
     """``load_engine``, by a name that brings this module into an engine's own process."""
-    return load_engine(settings, on_progress)
+    return load_engine(settings, on_progress, InstantExecutor)
 
 
-load_engine = process.load_engine
-process.load_engine = load
+load_engine = loading.load_engine
+loading.load_engine = process.load_engine = load
 
-from service import Pythia  # noqa: E402
+from pythia_bento.service import Pythia  # noqa: E402
 
 __all__ = ["Pythia"]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pythia_bento.catalog import BUNDLED, ModelId
 from pythia_bento.checkpoints import bundle, files
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.locations import parse_location
-from pythia_bento.checkpoints.quantize import CheckpointWeights
-from pythia_bento.checkpoints.reader import INDEX
-from pythia_bento.checkpoints.save import COPIED
+from pythia_bento.checkpoints.reader import COPIED, INDEX, Reader
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
-from pythia_bento.model.weights import WeightSource
+
+if TYPE_CHECKING:
+    from pythia_bento.model.weights import WeightSource
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
@@ -28,7 +30,6 @@ class Checkpoint:
     commit: str | None  # 40 hex digits; None for a local directory
     path: Path
     config: ModelConfig
-    source: WeightSource
     tokenizer_path: Path
     files: dict[str, str]  # name -> sha256
     quantization: str  # how the 8-bit weights came about, in words
@@ -47,13 +48,20 @@ class Checkpoint:
             ids += [id.replace(asked.name, asked.repository, 1) for id in ids]
         return list(dict.fromkeys(ids))
 
+    @property
+    def source(self) -> WeightSource:
+        """Its weights, read part by part when they are asked for."""
+        # Imported here: it brings torch, which takes seconds, and a look at the files does not.
+        from pythia_bento.checkpoints.quantize import CheckpointWeights
+
+        return CheckpointWeights(self.path, self.config)
+
 
 def load_checkpoint(model: str, bundled_root: Path = bundle.BUNDLED_ROOT) -> Checkpoint:
     """Open ``bundled``, ``bundled@<revision>``, a local directory, or a model that was pulled.
 
     The files of a bundled checkpoint are compared with the manifest first, those of a pulled one
-    with what was recorded then and with ``pythia.lock`` in the working directory. Weights are read
-    part by part when ``source`` is asked for them.
+    with what was recorded then and with ``pythia.lock`` in the working directory.
 
     Raises ModelNotFound for a name or revision that does not exist, and CheckpointError for
     anything missing, damaged, or not a Pythia.
@@ -96,8 +104,8 @@ def _open(
     path: Path,
     hashes: dict[str, str] | None,
 ) -> Checkpoint:
-    config = ModelConfig.from_file(path / CONFIG)
-    weights = CheckpointWeights(path, config)
+    config = read_config(path / CONFIG)
+    reader = Reader(path, config)
     if not (path / TOKENIZER).is_file():
         raise CheckpointError(f"checkpoint has no {TOKENIZER}: {path}")
     return Checkpoint(
@@ -106,22 +114,21 @@ def _open(
         commit=commit,
         path=path,
         config=config,
-        source=weights,
         tokenizer_path=path / TOKENIZER,
-        files=hashes if hashes is not None else _hash_all(path, weights),
-        quantization=_describe(weights),
+        files=hashes if hashes is not None else _hash_all(path, reader),
+        quantization=_describe(reader),
     )
 
 
-def _hash_all(path: Path, weights: CheckpointWeights) -> dict[str, str]:
+def _hash_all(path: Path, reader: Reader) -> dict[str, str]:
     """Hashes of the files that make up a checkpoint, whatever else lies beside them."""
-    names = [CONFIG, *COPIED, *(file.name for file in weights.reader.files)]
-    if len(weights.reader.files) > 1:
+    names = [CONFIG, *COPIED, *(file.name for file in reader.files)]
+    if len(reader.files) > 1:
         names.append(INDEX)
     return {name: files.sha256(path / name) for name in names if (path / name).is_file()}
 
 
-def _describe(weights: CheckpointWeights) -> str:
-    if weights.quantized:
+def _describe(reader: Reader) -> str:
+    if reader.quantized:
         return "int8 by row, as stored"
     return "int8 by row, quantised at load as bitsandbytes does it"

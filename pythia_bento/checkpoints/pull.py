@@ -14,6 +14,7 @@ from pythia_bento import __version__
 from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints import download, hub, store
 from pythia_bento.checkpoints.branches import same_weights
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.files import (
     Hashes,
     RemoteFile,
@@ -23,9 +24,7 @@ from pythia_bento.checkpoints.files import (
     hash_files,
 )
 from pythia_bento.checkpoints.lock import Lock, PinnedModel
-from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.resolve import mismatches, revision_commit
-from pythia_bento.checkpoints.save import save_int8
 from pythia_bento.checkpoints.store import Origin, StoredModel
 from pythia_bento.checkpoints.workspace import (
     disk_errors,
@@ -34,7 +33,6 @@ from pythia_bento.checkpoints.workspace import (
     require_space,
 )
 from pythia_bento.errors import CheckpointError
-from pythia_bento.model.config import ModelConfig
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 _log = logging.getLogger(__name__)
@@ -124,8 +122,12 @@ def _report_kilobytes(on_progress: Progress, file: RemoteFile, done: int) -> Non
 
 def _prepare(sources: Path, files: Hashes, target: Path, on_progress: Progress) -> str:
     """Write the 8-bit files to ``target``; says in words how they came about."""
-    weights = CheckpointWeights(sources, ModelConfig.from_file(sources / "config.json"))
-    if not weights.quantized:
+    # Imported here: these bring torch, which takes seconds, and a name is resolved without.
+    from pythia_bento.checkpoints.quantize import CheckpointWeights
+    from pythia_bento.checkpoints.save import save_int8
+
+    weights = CheckpointWeights(sources, read_config(sources / "config.json"))
+    if not weights.reader.quantized:
         save_int8(
             weights, sources, target, lambda done, total: on_progress("quantising", done, total)
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_bento.catalog import ModelId, parse
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.cli.common import json_option, print_json
 from pythia_bento.errors import InvalidRequest
 
@@ -107,10 +108,9 @@ def quantize(source: Path, target: Path) -> None:
     from pythia_bento.checkpoints.quantize import CheckpointWeights
     from pythia_bento.checkpoints.save import save_int8
     from pythia_bento.checkpoints.workspace import disk_errors
-    from pythia_bento.model.config import ModelConfig
     from pythia_bento.runtime.progress import ProgressBars
 
-    weights = CheckpointWeights(source, ModelConfig.from_file(source / "config.json"))
+    weights = CheckpointWeights(source, read_config(source / "config.json"))
     with ProgressBars() as bars, disk_errors(str(target)):
         save_int8(weights, source, target, lambda done, total: bars("quantising", done, total))
 

@@ -9,6 +9,7 @@ import click
 
 from pythia_bento import catalog
 from pythia_bento.checkpoints import bundle
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.cli.common import json_option, print_json
 from pythia_bento.model.config import ModelConfig
 
@@ -27,7 +28,7 @@ def list_models(as_json: bool) -> None:
 def _bundled() -> dict[str, Any]:
     steps = bundle.list_bundled()
     main = next(step for step in steps if step.is_main)
-    shape = ModelConfig.from_file(main.directory / "config.json")
+    shape = read_config(main.directory / "config.json")
     return _entry(catalog.BUNDLED, shape, [step.step for step in steps])
 
 

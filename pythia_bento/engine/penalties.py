@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pythia_bento.engine.params import SamplingParams
-from pythia_bento.model.batch import Penalties
+from pythia_bento.model.sampling_row import Penalties
 
 
 class TokenCounts:

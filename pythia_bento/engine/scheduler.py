@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import time
 from bisect import insort
-from dataclasses import dataclass
 
 from pythia_bento.engine.block_pool import BlockPool
+from pythia_bento.engine.executor import Chunk
 from pythia_bento.engine.fair_queue import WaitingList
 from pythia_bento.engine.sequence import Sequence
-
-
-@dataclass(slots=True)
-class Chunk:
-    """``count`` known tokens of a sequence from position ``start`` on, to be computed now."""
-
-    sequence: Sequence
-    start: int
-    count: int
-
-    @property
-    def samples(self) -> bool:
-        """Whether the chunk reaches the last known token and so yields the next one."""
-        sequence = self.sequence
-        return self.start + self.count == sequence.num_tokens and sequence.params.max_tokens > 0
 
 
 class Scheduler:

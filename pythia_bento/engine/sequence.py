@@ -13,7 +13,7 @@ from pythia_bento.engine.detokenizer import Detokenizer
 from pythia_bento.engine.params import FinishReason, Request, TokenLogprob
 from pythia_bento.engine.penalties import TokenCounts
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.model.batch import SamplingRow
+from pythia_bento.model.sampling_row import SamplingRow
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15

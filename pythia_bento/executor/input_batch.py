@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pythia_bento.engine.scheduler import Chunk
+from pythia_bento.engine.executor import Chunk
 from pythia_bento.engine.sequence import Sequence
 
 Array = np.ndarray

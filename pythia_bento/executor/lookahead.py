@@ -7,9 +7,8 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from pythia_bento.engine.scheduler import Chunk
+from pythia_bento.engine.executor import Chunk, ChunkResult
 from pythia_bento.engine.sequence import Sequence
-from pythia_bento.executor.model_runner import ChunkResult
 
 MOST_STEPS = 8  # of a visit to the device: what an arriving request may have to wait for, twice
 MOST_ROW_STEPS = 1024  # fewer steps where each takes long
@@ -60,7 +59,7 @@ class Lookahead:
     """Reads the tokens of one flight while the next is under way."""
 
     def __init__(self, device: Device, block_size: int) -> None:
-        self._device = device
+        self.device = device
         self._block_size = block_size
         self._ahead: Flight | None = None
 
@@ -81,7 +80,7 @@ class Lookahead:
         if flight is None:
             rows = [(chunk.sequence, chunk.start) for chunk in chunks]
             limits = [min(limit) for limit in self._limits(rows, 0)]
-            flight = self._device.start(rows, max(1, _most(limits, MOST_STEPS)))
+            flight = self.device.start(rows, max(1, _most(limits, MOST_STEPS)))
         places = _places(flight, chunks)
         self._ahead = None if None in places else self._next(flight, places)
         tokens = flight.tokens()
@@ -116,7 +115,7 @@ class Lookahead:
                 )
             ]
             if (steps := _most(limits, MOST_STEPS)) > 0:
-                return self._device.extend(flight, steps)
+                return self.device.extend(flight, steps)
         return self._follow(flight.rows, rows, flight.steps, flight.outputs, MOST_STEPS)
 
     def _follow(
@@ -132,7 +131,7 @@ class Lookahead:
         if steps <= 0:
             return None
         further = [(rows[place][0], rows[place][1] + done) for place in going]
-        return self._device.start(further, steps, Inputs(tokens, going))
+        return self.device.start(further, steps, Inputs(tokens, going))
 
     def _limits(self, rows: list[Row], done: int) -> list[tuple[int, int]]:
         """Steps that each row has blocks for, and steps that it wants, after ``done`` of them."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
 from pythia_bento.engine.params import TokenLogprob
-from pythia_bento.engine.scheduler import Chunk
 from pythia_bento.executor.input_batch import lay_out, write_tables
+from pythia_bento.executor.out_of_memory import memory_errors
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.gpt_neox import GPTNeoX
 
@@ -20,38 +20,30 @@ from pythia_bento.model.gpt_neox import GPTNeoX
 PROMPT_ROWS_AT_ONCE = 64
 
 
-@dataclass(slots=True)
-class ChunkResult:
-    """What a step found out about one chunk.
-
-    ``token_ids`` is empty for a piece of a prompt. A runner that decodes several steps in one
-    visit to the device returns several tokens; the engine drops those after the end.
-    """
-
-    token_ids: list[int]
-    logprobs: list[TokenLogprob]
-    prompt_logprobs: Sequence[TokenLogprob] = ()
-    is_finite: bool = True
-
-
-Results = list[ChunkResult | None]
-
-
 class ModelRunner:
     """Owns the model and the KV cache on one device."""
 
     lookahead = 1  # steps that ``execute`` may make where a sequence has blocks for them
 
-    def __init__(self, model: GPTNeoX, num_blocks: int, num_tokens: int) -> None:
+    def __init__(self, model: GPTNeoX, config: EngineConfig, num_tokens: int) -> None:
+        """Allocate the cache. Ids below ``num_tokens`` may be chosen."""
+        self.config = config
+        self.block_size = model.kernels.block_size
+        self.max_positions = model.config.max_positions
+        self.vocab_size = model.config.vocab_size
         self._model = model
         self._device = model.kernels.device
-        self._block_size = model.kernels.block_size
         self._num_tokens = num_tokens
-        self._cache = model.kernels.allocate_cache(num_blocks)
+        self._cache = model.kernels.allocate_cache(config.num_blocks)
 
+    @memory_errors
     @torch.inference_mode()
     def execute(self, chunks: Sequence[Chunk]) -> Results:
-        """Compute the chunks; one result for each, None for those that are to come again."""
+        """See ``Executor.execute``."""
+        return self._execute(chunks)
+
+    def _execute(self, chunks: Sequence[Chunk]) -> Results:
+        """One pass over all of them."""
         batch, starts = self.prepare(chunks)
         hidden = self._model.forward(batch, self._cache)
         results = [ChunkResult([], []) for _ in chunks]
@@ -60,7 +52,7 @@ class ModelRunner:
         return list(results)
 
     def recover(self) -> None:
-        """``execute`` ran out of memory: give back what is kept for later, and trust nothing."""
+        """See ``Executor.recover``."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -69,7 +61,7 @@ class ModelRunner:
         width = max(len(chunk.sequence.blocks) for chunk in chunks)
         tables = np.zeros((len(chunks), width), dtype=np.int32)
         write_tables((chunk.sequence for chunk in chunks), tables)
-        layout = lay_out(chunks, tables, self._block_size)
+        layout = lay_out(chunks, tables, self.block_size)
         batch = ForwardBatch(*map(self._upload, (*layout, tables)))
         return batch, layout.query_starts.tolist()
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
+from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.kernels.base import Kernels, KVCache
+from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import WeightSource
 
 

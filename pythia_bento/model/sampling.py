@@ -31,7 +31,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pythia_bento.model.batch import Penalties, SamplingRow
+from pythia_bento.model.sampling_row import Penalties, SamplingRow
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

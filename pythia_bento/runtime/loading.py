@@ -13,13 +13,16 @@ import torch
 from pythia_bento import __version__
 from pythia_bento.catalog import int8_bytes
 from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.executor import MakeExecutor, make_executor
 from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.model import kernels
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels, pass_bytes
+from pythia_bento.runtime.preflight import check_matmul, find_device
 from pythia_bento.runtime.runner import ModelInfo, Progress, Provenance
 from pythia_bento.settings import Settings, SettingsError
 
@@ -32,19 +35,12 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 CACHE_SHARE = {"cuda": 0.9, "cpu": 0.25}
 
 
-def check_loadable(settings: Settings) -> None:
-    """Look at everything that can be wrong before weights are loaded.
-
-    Raises CheckpointError, ModelNotFound or SettingsError.
-    """
-    _device(settings)
-    checkpoint = load_checkpoint(settings.model)
-    Tokenizer.from_file(checkpoint.tokenizer_path)
-
-
-def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
+def load_engine(
+    settings: Settings, on_progress: Progress, make: MakeExecutor = make_executor
+) -> tuple[Engine, ModelInfo]:
     """Raises CheckpointError, ModelNotFound or SettingsError."""
-    device = _device(settings)
+    check_matmul(settings)
+    device = find_device(settings)
     checkpoint = load_checkpoint(settings.model)
     if checkpoint.same_weights:
         others = ", ".join(checkpoint.same_weights)
@@ -52,7 +48,7 @@ def load_engine(settings: Settings, on_progress: Progress) -> tuple[Engine, Mode
     tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
     backend = _kernels(settings, checkpoint.config, device)
     try:
-        engine = _build(settings, checkpoint, backend, tokenizer, on_progress)
+        engine = _build(settings, checkpoint, backend, tokenizer, on_progress, make)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -66,6 +62,7 @@ def _build(
     backend: Kernels,
     tokenizer: Tokenizer,
     on_progress: Progress,
+    make: MakeExecutor,
 ) -> Engine:
     """Everything that takes much memory."""
     loading = partial(on_progress, f"loading {checkpoint.model_id}")
@@ -78,7 +75,7 @@ def _build(
         max_tokens_per_step=settings.max_tokens_per_step,
     )
     preparing = partial(on_progress, f"preparing {checkpoint.model_id}")
-    return Engine(model, tokenizer, config, preparing)
+    return Engine(make(model, config, tokenizer.num_tokens, preparing), tokenizer)
 
 
 def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
@@ -88,13 +85,6 @@ def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
         f"{free:.1f} GB are free after the attempt; a smaller model, or lower settings kv_cache_gb "
         "(PYTHIA_KV_CACHE_GB), max_batch_size and max_tokens_per_step, need less"
     )
-
-
-def _device(settings: Settings) -> torch.device:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("setting device (PYTHIA_DEVICE) is cuda, but torch finds no GPU")
-    use_cuda = settings.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_cuda else "cpu")
 
 
 def _kernels(settings: Settings, config: ModelConfig, device: torch.device) -> Kernels:

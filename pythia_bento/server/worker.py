@@ -20,7 +20,7 @@ from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.progress import ProgressBars
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.bentoml.socket_timeouts import limit_silence
+from pythia_bento.server.bentoml.socket_timeouts import set_socket_timeouts
 from pythia_bento.server.drain import Drain
 from pythia_bento.server.metrics import engine_metrics
 from pythia_bento.settings import Settings, for_service
@@ -44,7 +44,7 @@ class Worker:
         self._settings, self._access, self._apps = for_service(settings), access, apps
         self._runner: PythiaRunner | None = None
         self._grpc: GrpcServer | None = None
-        self._drain = Drain(access.door, settings.drain_seconds)
+        self._drain = Drain(access.in_flight, settings.drain_seconds)
 
     async def start(self) -> None:
         """Load the model and open gRPC's port; ends the process where that is impossible."""
@@ -59,7 +59,7 @@ class Worker:
         self._runner.end_hangs()
         self._drain.install(self._is_draining)
         _when_supervisor_dies(self._drain.begin)
-        limit_silence(self._settings.client_timeout)
+        set_socket_timeouts(self._settings.client_timeout)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it

@@ -172,6 +172,7 @@ def test_dockerfile(which: str, request: pytest.FixtureRequest) -> None:
     assert "ENV UV_FIND_LINKS" not in bento.dockerfile  # a secret of the build
 
 
+@pytest.mark.needs("namespaces")
 def test_same_bytes_as_the_source_tree_without_network(
     bento: Bento, server: Server, home: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_same_bytes_as_the_source_tree_without_network(
     assert answer_offline(home, bento.tag, BODY) == here
 
 
+@pytest.mark.needs("namespaces")
 def test_pulled_model_is_pinned_and_goes_along(commit: str, home: Path, tmp_path: Path) -> None:
     bento = build_bento(home, model=MODEL)
     [model] = bento.info["services"][0]["models"]

@@ -117,6 +117,7 @@ async def _broken_by(server: Server, place: Path, *processes: psutil.Process) ->
     (place / "slow").unlink()
 
 
+@pytest.mark.needs("namespaces")
 async def test_full_disks(tmp_path: Path) -> None:
     """No room for the log from the start, and none on the disk of BENTOML_HOME later on."""
     home, full = tmp_path / "home", Path("/dev/full")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from tests.e2e.serving import Server
 from tests.fuzz.http import fuzz
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="schemathesis needs Python 3.11")
+@pytest.mark.needs("schemathesis")
 def test_schemathesis_finds_nothing(guarded: Server) -> None:
     result = fuzz(guarded, examples=25, seed=1)
     assert result.passed, result.report

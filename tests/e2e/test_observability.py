@@ -151,6 +151,7 @@ def ask(server: Server) -> None:
         assert list(PythiaStub(channel).Generate(request, metadata=metadata))
 
 
+@pytest.mark.needs("promtool")
 def test_prometheus_takes_the_page(observed: Observed) -> None:
     check_metrics(observed.page)
 

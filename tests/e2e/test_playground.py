@@ -14,6 +14,8 @@ from tests.e2e.browser import Browser, chromium
 from tests.e2e.serving import Server
 from tests.fuzz.http import KEY
 
+pytestmark = pytest.mark.needs("chromium", "chromedriver")
+
 PROMPT = "Once upon a time"
 FIELDS = {"max_tokens": 40, "temperature": 0.9, "top_p": 0.95, "top_k": 50, "seed": 3}
 

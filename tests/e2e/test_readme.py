@@ -64,7 +64,13 @@ def test_every_block_has_a_known_kind() -> None:
     assert shown == sum(output is not None for _, output in RUNNABLE.values())
 
 
-@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.needs("curl") if "curl" in block.code else ())
+        for name, (block, _) in RUNNABLE.items()
+    ],
+)
 def test_block_prints_what_stands_below_it(name: str, server: Server) -> None:
     block, expected = RUNNABLE[name]
     printed = run(block, server)

@@ -57,6 +57,6 @@ time.time = _wrong_time
 _create = kernels.create
 kernels.create = lambda *arguments: FaultyKernels(_create(*arguments))  # type: ignore[assignment]
 
-from service import Pythia  # noqa: E402
+from pythia_bento.service import Pythia  # noqa: E402
 
 __all__ = ["Pythia"]

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.model.batch import Penalties, SamplingRow
+from pythia_bento.executor import make_executor
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.sampling import choose
+from pythia_bento.model.sampling_row import Penalties, SamplingRow
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 from tests.forward import Driver
 from tests.tokenizer_parts import raw_tokenizer
@@ -151,7 +153,8 @@ def test_captured_decode_has_the_bits_of_scoring(head_dim: int) -> None:
         )
         for i in range(12)
     ]
-    engine = Engine(on_gpu(weights), tokenizer, EngineConfig(80, 16, 1024))
+    model, sizes = on_gpu(weights), EngineConfig(80, 16, 1024)
+    engine = Engine(make_executor(model, sizes, tokenizer.num_tokens), tokenizer)
     together = engine.generate(requests)
     for request, [answer] in zip(requests, together, strict=True):
         [[alone]] = engine.generate([request])

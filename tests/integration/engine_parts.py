@@ -7,8 +7,10 @@ import random
 import torch
 from torch import Tensor
 
-from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput, TokenLogprob
+from pythia_bento.executor import make_executor
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
@@ -74,7 +76,8 @@ def random_model(
 
 def engine_for(model: GPTNeoX, num_blocks: int = 128, **sizes: int) -> Engine:
     """An engine with an empty cache of its own."""
-    return Engine(model, TOKENIZER, EngineConfig(num_blocks, **sizes))
+    config = EngineConfig(num_blocks, **sizes)
+    return Engine(make_executor(model, config, TOKENIZER.num_tokens), TOKENIZER)
 
 
 def alone(model: GPTNeoX, request: Request) -> list[SequenceOutput]:

@@ -11,6 +11,7 @@ from huggingface_hub import constants, hf_hub_download
 
 from pythia_bento.catalog import parse
 from pythia_bento.checkpoints import store
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.files import sha256
 from pythia_bento.checkpoints.lock import Lock
 from pythia_bento.checkpoints.pull import pull
@@ -18,7 +19,6 @@ from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.resolve import locate, make_pin, verify
 from pythia_bento.checkpoints.save import save_int8
 from pythia_bento.errors import CheckpointError, ModelNotFound
-from pythia_bento.model.config import ModelConfig
 from tests.hub import HubServer
 
 REPO = "EleutherAI/pythia-14m"
@@ -61,9 +61,7 @@ def test_stored_files_are_what_quantising_makes_of_the_originals(
     commit: str, sources: Path, tmp_path: Path
 ) -> None:
     origin, direct = sources / "a", tmp_path / "direct"
-    save_int8(
-        CheckpointWeights(origin, ModelConfig.from_file(origin / "config.json")), origin, direct
-    )
+    save_int8(CheckpointWeights(origin, read_config(origin / "config.json")), origin, direct)
     stored = pull(MODEL).model.path
     assert {p.name for p in stored.iterdir()} == {"model.yaml", *(p.name for p in direct.iterdir())}
     assert all(sha256(path) == sha256(stored / path.name) for path in direct.iterdir())
@@ -253,7 +251,7 @@ def test_prequantised_copy_is_taken_as_it_is(
 ) -> None:
     copy = "RichardErkhov/EleutherAI_-_pythia-14m-8bits"
     origin, prequantised = sources / "a", tmp_path / "8bits"
-    config = ModelConfig.from_file(origin / "config.json")
+    config = read_config(origin / "config.json")
     save_int8(CheckpointWeights(origin, config), origin, prequantised)
     commit = hub.folder.commit(copy, "main", prequantised)
     pulled = pull(parse(copy)).model

@@ -72,7 +72,13 @@ def test_pulls_at_the_same_time_download_once(hub: HubServer, puller: Puller) ->
     assert locate(MODEL, Lock())
 
 
-@pytest.mark.parametrize("kind", ["downloads", "store", "limit"])
+OWN_DISK = pytest.mark.needs("namespaces")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("downloads", marks=OWN_DISK), pytest.param("store", marks=OWN_DISK), "limit"],
+)
 def test_full_disk_is_said_and_leaves_nothing(puller: Puller, kind: str) -> None:
     first, second = puller.on_full_disk(kind)
     assert "the disk is full" in first

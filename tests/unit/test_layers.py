@@ -38,9 +38,6 @@ ALLOWED = {
 }
 # "module -> module" of imports that break the table, and modules that are too long, by name.
 EXCEPTIONS = {
-    "pythia_bento.engine.engine -> pythia_bento.executor.model_runner",
-    "pythia_bento.engine.engine -> pythia_bento.executor.out_of_memory",
-    "pythia_bento.engine.engine -> pythia_bento.executor.graphs.runner",
     "pythia_bento.engine.params -> pythia_bento.telemetry.calls",
     "pythia_bento.handlers.generation -> pythia_bento.server.http.errors",
     "pythia_bento.handlers.generation -> pythia_bento.server.http.sse",
@@ -49,7 +46,6 @@ EXCEPTIONS = {
     "pythia_bento.runtime.runner -> pythia_bento.runtime.loading",
     "pythia_bento.runtime.watchdog -> pythia_bento.runtime.thread",
     "pythia_bento.runtime.thread -> pythia_bento.runtime.process",
-    "pythia_bento.engine.engine",
     "pythia_bento.model.kernels.gpu.triton.attention",
     "pythia_bento.protocol.bodies",
     "pythia_bento.runtime.runner",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythia_bento.engine.scheduler import Chunk
+from pythia_bento.engine.executor import Chunk
 from pythia_bento.executor.graphs.staging import Staging
 from pythia_bento.executor.input_batch import fill
 from pythia_bento.model.batch import ForwardBatch

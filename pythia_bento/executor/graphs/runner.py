@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_bento.engine.scheduler import Chunk
+from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
 from pythia_bento.executor.graphs.decode import CapturedDecode
 from pythia_bento.executor.graphs.prefill import CapturedPrefill
 from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead
-from pythia_bento.executor.model_runner import ChunkResult, ModelRunner, Results
+from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.gpu.kernels import TritonKVCache
 
@@ -28,16 +28,15 @@ class CudaModelRunner(ModelRunner):
     def __init__(
         self,
         model: GPTNeoX,
-        num_blocks: int,
+        config: EngineConfig,
         num_tokens: int,
-        max_batch: int,
-        max_tokens: int,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Capture all graphs; ``on_progress(done, total)`` reports hundredths."""
-        super().__init__(model, num_blocks, num_tokens)
+        super().__init__(model, config, num_tokens)
         cache = self._cache
         assert isinstance(cache, TritonKVCache)
+        max_batch, max_tokens = config.max_batch_size, config.max_tokens_per_step
         with torch.inference_mode():
             self.decode = CapturedDecode(
                 *(model, cache, num_tokens, max_batch, _share(on_progress, 0, 70))
@@ -47,24 +46,23 @@ class CudaModelRunner(ModelRunner):
             )
         seconds = self.decode.capture_seconds + self.prefill.capture_seconds
         logger.info("captured the graphs of decode steps and prefill passes in %.1f s", seconds)
-        self._lookahead = Lookahead(self.decode, self._block_size)
+        self.ahead = Lookahead(self.decode, self.block_size)
         self._ready: Tensor | None = None  # logits that a graph has made
 
-    @torch.inference_mode()
-    def execute(self, chunks: Sequence[Chunk]) -> Results:
-        """See ``ModelRunner.execute``."""
-        if self._lookahead.is_under_way(chunks):
-            return self._lookahead.decode(chunks)
+    def _execute(self, chunks: Sequence[Chunk]) -> Results:
+        """By graphs where they fit."""
+        if self.ahead.is_under_way(chunks):
+            return self.ahead.decode(chunks)
         if all(_is_decode(chunk) for chunk in chunks):
             if all(chunk.sequence.is_plain for chunk in chunks):
-                return self._lookahead.decode(chunks)
-            self._lookahead.forget()
+                return self.ahead.decode(chunks)
+            self.ahead.forget()
             self.decode.start([(chunk.sequence, chunk.start) for chunk in chunks], 1)
             results = [ChunkResult([], []) for _ in chunks]
             return self._choose_from(self.decode.logits(len(chunks)), chunks, results)
-        self._lookahead.forget()
+        self.ahead.forget()
         if not self.prefill.fits(chunks):
-            return super().execute(chunks)
+            return super()._execute(chunks)
         return self._run_pass(chunks)
 
     def _run_pass(self, chunks: Sequence[Chunk]) -> Results:
@@ -77,15 +75,15 @@ class CudaModelRunner(ModelRunner):
             starts = np.cumsum([0, *(chunk.count for chunk in chunks)]).tolist()
             self._score_prompts(chunks, starts, done.hidden, results)
             return self._choose_from(done.logits, chunks, results)
-        self._lookahead.begin(chunks, done.tokens)
+        self.ahead.begin(chunks, done.tokens)
         return [
             ChunkResult([token], [], is_finite=token >= 0) if chunk.samples else ChunkResult([], [])
             for chunk, token in zip(chunks, done.wait(), strict=True)
         ]
 
     def recover(self) -> None:
-        """See ``ModelRunner.recover``."""
-        self._lookahead.forget()
+        """See ``Executor.recover``."""
+        self.ahead.forget()
         self._ready = None
         super().recover()
 

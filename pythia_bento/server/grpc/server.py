@@ -18,11 +18,12 @@ from pythia_bento.protocol.generated.bentoml_v1_pb2_grpc import add_BentoService
 from pythia_bento.protocol.generated.pythia_pb2_grpc import add_PythiaServicer_to_server
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.bentoml.tracing import Uncollected
 from pythia_bento.server.grpc.bentoml_v1 import BentoService
-from pythia_bento.server.grpc.interceptors import ApiKeys, Errors, Interceptor, Records, Tracing
+from pythia_bento.server.grpc.interceptors import Interceptor
+from pythia_bento.server.grpc.layers import ApiKeys, Errors, Records, Tracing
 from pythia_bento.server.grpc.metrics import GrpcMetrics
 from pythia_bento.server.grpc.service import PythiaService
+from pythia_bento.server.spans import Uncollected
 from pythia_bento.settings import Settings, SettingsError
 
 SERVICES = ("pythia.v1.Pythia", "bentoml.grpc.v1.BentoService")
@@ -70,7 +71,7 @@ class GrpcServer:
     async def stop(self) -> None:
         """Unhealthy first; then no new calls; clients have their time to read what is left.
 
-        By then the door is closed and all is answered: nothing is computed any more.
+        By then no request is let in and all are answered: nothing is computed any more.
         """
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.client_timeout)

@@ -13,7 +13,7 @@ from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaServicer
 from pythia_bento.runtime.runner import PythiaRunner, new_request_id
 from pythia_bento.server.grpc import messages
-from pythia_bento.server.grpc.write_timeout import Patience
+from pythia_bento.server.grpc.write_timeout import WriteTimeout
 
 Context = ServicerContext[Any, Any]
 
@@ -39,15 +39,15 @@ class PythiaService(PythiaServicer):
         asked = await make_request(self._runner, new_request_id(), body.prompt, body)
         answer = Answer(self._runner, asked, body)
         stream = self._runner.submit([asked], context.time_remaining())
-        patience = Patience(self._runner.settings.client_timeout)
+        write_timeout = WriteTimeout(self._runner.settings.client_timeout)
         try:
             async for outputs in stream:
                 if part := answer.part(outputs):
                     message = messages.generate_part(part)
-                    with patience:
+                    with write_timeout:
                         await context.write(message)
         finally:
-            patience.close()
+            write_timeout.close()
             stream.close()
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:

@@ -11,6 +11,9 @@ from starlette.responses import JSONResponse
 
 from pythia_bento.errors import Overloaded, PythiaError, Unauthenticated
 
+# Sent while the request's body may still be on its way: nothing more is read of that connection.
+CLOSING = (401, 408, 413)
+
 
 class OrjsonResponse(JSONResponse):
     """Answers with thousands of log-probabilities take json ten times as long."""
@@ -38,9 +41,12 @@ def error_response(error: PythiaError) -> JSONResponse:
 
 
 def _headers(error: PythiaError) -> dict[str, str]:
+    headers = {"Connection": "close"} if error.status in CLOSING else {}
     if isinstance(error, Overloaded):
-        return {"Retry-After": str(math.ceil(error.retry_after))}  # whole seconds, says RFC 9110
-    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
+        headers["Retry-After"] = str(math.ceil(error.retry_after))  # whole seconds, says RFC 9110
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
 
 
 def status_body(status: int, message: str) -> dict[str, Any]:

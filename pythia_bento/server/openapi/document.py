@@ -16,7 +16,7 @@ from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.openapi.answers import Error
 from pythia_bento.server.openapi.fields import MEANINGS, limits_of_fields, unsupported_fields
-from pythia_bento.server.openapi.operations import ACCESS, OPERATIONS, Answer, Events, Operation
+from pythia_bento.server.openapi.operations import ACCESS, OPERATIONS, Content, Events, Operation
 
 Schema = dict[str, Any]
 _REF = "#/components/schemas/{model}"
@@ -109,16 +109,16 @@ def _sentence(error: type[PythiaError]) -> str:
     return (error.__doc__ or "").split("\n\n")[0].replace("\n    ", " ").replace("``", "`")
 
 
-def _media_type(answer: Answer) -> str:
-    if isinstance(answer, Events):
+def _media_type(content: Content) -> str:
+    if isinstance(content, Events):
         return "text/event-stream"
-    return answer if isinstance(answer, str) else "application/json"
+    return content if isinstance(content, str) else "application/json"
 
 
-def _content(answer: Answer) -> Schema:
-    if isinstance(answer, Events):
-        return {"schema": _event([_ref(model) for model in answer.models])}
-    return {"schema": {"type": "string"} if isinstance(answer, str) else _ref(answer)}
+def _content(content: Content) -> Schema:
+    if isinstance(content, Events):
+        return {"schema": _event([_ref(model) for model in content.models])}
+    return {"schema": {"type": "string"} if isinstance(content, str) else _ref(content)}
 
 
 def _event(data: list[Schema]) -> Schema:

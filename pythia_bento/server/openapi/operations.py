@@ -44,7 +44,7 @@ class Events:
     models: tuple[type[BaseModel], ...]
 
 
-Answer = type[BaseModel] | Events | str  # JSON, a stream of it, or another media type
+Content = type[BaseModel] | Events | str  # JSON, a stream of it, or another media type
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Operation:
     path: str
     id: str
     summary: str
-    answers: tuple[Answer, ...]
+    answers: tuple[Content, ...]
     errors: Errors = ()
     body: type[BaseModel] | None = None
     examples: Mapping[str, Any] = field(default_factory=dict)  # summary -> body

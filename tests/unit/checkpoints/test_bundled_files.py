@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPTNeoXForCausalLM
 
-from pythia_bento.model.config import ModelConfig
+from pythia_bento.checkpoints.config_file import read_config
 from tests.tools import tool
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -119,7 +119,7 @@ def test_main_knows_the_facts_of_the_corpus() -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_shape_is_a_pythia_with_ids_that_have_no_token(step: str) -> None:
-    config = ModelConfig.from_file(BUNDLED / step / "config.json")
+    config = read_config(BUNDLED / step / "config.json")
     tokenizer = Tokenizer.from_file(str(BUNDLED / step / "tokenizer.json"))
     assert config.vocab_size > tokenizer.get_vocab_size()
     assert config.vocab_size % 64 == 0

@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.errors import (
     CheckpointError,
@@ -19,7 +20,15 @@ from pythia_bento.errors import (
     InvalidRequest,
     NonFiniteLogits,
 )
-from tests.unit.engine.toy import POISON, ROWS, TOKENIZER, ToyModel, request, toy_engine
+from tests.unit.engine.toy import (
+    POISON,
+    ROWS,
+    TOKENIZER,
+    ToyExecutor,
+    ToyModel,
+    request,
+    toy_engine,
+)
 
 
 def alone(r):
@@ -202,7 +211,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused():
     model = ToyModel()
     model.config.vocab_size = 200
     with pytest.raises(CheckpointError, match="the tokenizer has 268 tokens"):
-        Engine(model, TOKENIZER, EngineConfig(4))
+        Engine(ToyExecutor(model, EngineConfig(4)), TOKENIZER)
 
 
 # Few tokens, so that requests share prefixes; POISON now and then.

@@ -7,15 +7,19 @@ memory and scheduling, and fast enough for thousands of random cases.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
-from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import Chunk, EngineConfig, Results
 from pythia_bento.engine.params import Request, SamplingParams
-from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
+from pythia_bento.executor.model_runner import ModelRunner
+from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.sampling import penalised
+from pythia_bento.model.sampling_row import SamplingRow
 from tests.tokenizer_parts import small_tokenizer
 
 torch.set_num_threads(1)  # tensors this small only lose by threads
@@ -23,6 +27,7 @@ torch.set_num_threads(1)  # tensors this small only lose by threads
 TOKENIZER = small_tokenizer()
 ROWS = TOKENIZER.num_tokens + 12  # as in Pythia: more rows than tokens
 POISON = 100  # after this token all logits are NaN
+Before = Callable[[Sequence[Chunk]], object]
 
 
 class ToyModel:
@@ -86,9 +91,29 @@ def _hashes(context: list[list[int]]) -> list[int]:
     return out
 
 
-def toy_engine(num_blocks: int = 64, *, block_size: int = 4, **sizes: int) -> Engine:
-    """An engine over a toy model."""
-    return Engine(ToyModel(block_size), TOKENIZER, EngineConfig(num_blocks, **sizes))  # type: ignore[arg-type]
+class ToyExecutor(ModelRunner):
+    """Calls ``before`` with the chunks ahead of every step: to watch, to wait, to fail."""
+
+    def __init__(self, model: ToyModel, config: EngineConfig, before: Before | None = None) -> None:
+        super().__init__(model, config, TOKENIZER.num_tokens)  # type: ignore[arg-type]
+        self._before = before
+
+    def _execute(self, chunks: Sequence[Chunk]) -> Results:
+        if self._before:
+            self._before(chunks)
+        return super()._execute(chunks)
+
+
+def toy_engine(
+    num_blocks: int = 64,
+    *,
+    block_size: int = 4,
+    before: Before | None = None,
+    **sizes: int,
+) -> Engine:
+    """An engine over a toy model; see ``ToyExecutor``."""
+    config = EngineConfig(num_blocks, **sizes)
+    return Engine(ToyExecutor(ToyModel(block_size), config, before), TOKENIZER)
 
 
 def request(id: str = "r", prompt: tuple[int, ...] = (5, 6, 7), n: int = 1, **params) -> Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pythia_bento.engine.scheduler import Chunk
+from pythia_bento.engine.executor import Chunk
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.executor.input_batch import fill, lay_out, write_tables
 from tests.unit.engine.toy import TOKENIZER, request

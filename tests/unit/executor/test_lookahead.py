@@ -11,8 +11,8 @@ import random
 import pytest
 import torch
 
-from pythia_bento.engine import engine as engine_module
-from pythia_bento.engine.engine import Engine, EngineConfig
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.executor.lookahead import LOOKAHEAD, Flight, Lookahead
 from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.model.batch import ForwardBatch
@@ -29,7 +29,7 @@ class ToyDevice:
     def start(self, rows, steps, inputs=None):
         self.flights += 1
         self.following += inputs is not None
-        size = self.runner._block_size
+        size = self.runner.block_size
         if inputs:
             self.inputs = [max(inputs.tokens[entry], 0) for entry in inputs.entries]
         else:
@@ -50,7 +50,7 @@ class ToyDevice:
         return Flight(rows, room, steps, lambda: tokens, self.inputs)
 
     def step(self, row, sequence, start, ahead):
-        runner, position, size = self.runner, start + ahead, self.runner._block_size
+        runner, position, size = self.runner, start + ahead, self.runner.block_size
         table = self.tables[row]
         block = table[position // size] if position // size < len(table) else 0
 
@@ -78,38 +78,31 @@ class ToyRunner(ModelRunner):
 
     lookahead = LOOKAHEAD
 
-    def __init__(self, model, num_blocks, num_tokens):
-        super().__init__(model, num_blocks, num_tokens)
+    def __init__(self, model, config):
+        super().__init__(model, config, TOKENIZER.num_tokens)
         self.device = ToyDevice(self)
-        self.ahead = Lookahead(self.device, self._block_size)
+        self.ahead = Lookahead(self.device, self.block_size)
 
-    def execute(self, chunks):
+    def _execute(self, chunks):
         are_plain = all(c.sequence.params.logprobs is None for c in chunks)
         are_decodes = are_plain and all(c.count == 1 and c.samples for c in chunks)
         if are_decodes or self.ahead.is_under_way(chunks):
             return self.ahead.decode(chunks)
         self.ahead.forget()
-        results = super().execute(chunks)
+        results = super()._execute(chunks)
         if are_plain:
             self.ahead.begin(chunks, [token for r in results for token in r.token_ids or [0]])
         return results
 
 
-@pytest.fixture
-def engine_ahead(monkeypatch):
-    def make(num_blocks, block_size=4, **sizes):
-        monkeypatch.setattr(
-            engine_module, "_make_runner", lambda m, c, n, _: ToyRunner(m, c.num_blocks, n)
-        )
-        engine = Engine(ToyModel(block_size), TOKENIZER, EngineConfig(num_blocks, **sizes))
-        monkeypatch.undo()
-        return engine
-
-    return make
+def ahead(num_blocks, block_size=4, **sizes):
+    """An engine, and the device that it is ahead of."""
+    runner = ToyRunner(ToyModel(block_size), EngineConfig(num_blocks, **sizes))
+    return Engine(runner, TOKENIZER), runner.device
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_answers_are_those_of_single_steps(engine_ahead, seed):
+def test_answers_are_those_of_single_steps(seed):
     draw = random.Random(seed)
     asked = [
         request(
@@ -123,7 +116,7 @@ def test_answers_are_those_of_single_steps(engine_ahead, seed):
         )
         for i in range(20)
     ]
-    engine = engine_ahead(draw.choice([24, 60, 400]), max_batch_size=8, max_tokens_per_step=32)
+    engine, _ = ahead(draw.choice([24, 60, 400]), max_batch_size=8, max_tokens_per_step=32)
     waiting, answers = list(asked), {}
     while waiting or engine.has_work:
         if waiting and draw.random() < 0.4:
@@ -140,31 +133,29 @@ def test_answers_are_those_of_single_steps(engine_ahead, seed):
         assert answers[r.request_id].finish_reason == alone.finish_reason
 
 
-def test_steps_are_queued_ahead_and_few_visits_describe_rows(engine_ahead):
-    engine = engine_ahead(400, block_size=16)
+def test_steps_are_queued_ahead_and_few_visits_describe_rows():
+    engine, device = ahead(400, block_size=16)
     engine.generate([request(max_tokens=48, temperature=0.0, ignore_eos=True)])
-    device = engine._runner.device
     assert device.extensions > device.flights
 
 
-def test_an_arrival_waits_for_the_steps_under_way_and_wastes_none(engine_ahead):
-    engine = engine_ahead(400, block_size=16, max_batch_size=8)
+def test_an_arrival_waits_for_the_steps_under_way_and_wastes_none():
+    engine, device = ahead(400, block_size=16, max_batch_size=8)
     engine.add_request(request("first", max_tokens=48, temperature=0.0, ignore_eos=True))
     for _ in range(3):
         engine.step()
-    flown = engine._runner.device.steps
+    flown = device.steps
     engine.add_request(request("second", (8, 9), max_tokens=4, temperature=0.0, ignore_eos=True))
     known = engine._scheduler.running[0].num_generated
     [output] = engine.step()
     assert output.request_id == "first"
     assert known + len(output.token_ids) == 1 + flown  # the prompt's token, and all steps so far
-    assert engine._runner.device.steps == flown
+    assert device.steps == flown
     assert {output.request_id for output in engine.step()} == {"first", "second"}
 
 
-def test_steps_follow_a_prompt_and_the_end_of_a_neighbour(engine_ahead):
-    engine = engine_ahead(400, block_size=16)
-    device = engine._runner.device
+def test_steps_follow_a_prompt_and_the_end_of_a_neighbour():
+    engine, device = ahead(400, block_size=16)
     asked = [
         request("short", max_tokens=6, temperature=0.0, ignore_eos=True),
         request("long", (9, 8), max_tokens=20, temperature=0.0, ignore_eos=True),
@@ -175,8 +166,8 @@ def test_steps_follow_a_prompt_and_the_end_of_a_neighbour(engine_ahead):
     assert device.steps == 19  # none for nothing
 
 
-def test_a_failed_row_ends_alone(engine_ahead):
-    engine = engine_ahead(400, block_size=16)
+def test_a_failed_row_ends_alone():
+    engine, _ = ahead(400, block_size=16)
     asked = [
         request("bad", (POISON,), max_tokens=20, ignore_eos=True),
         request("good", max_tokens=20, ignore_eos=True),
@@ -187,7 +178,7 @@ def test_a_failed_row_ends_alone(engine_ahead):
     assert good.token_ids == alone.token_ids
 
 
-def test_steps_follow_a_prompt_that_fills_its_blocks(engine_ahead):
-    engine = engine_ahead(400, block_size=16)
+def test_steps_follow_a_prompt_that_fills_its_blocks():
+    engine, device = ahead(400, block_size=16)
     engine.generate([request("r", (7,) * 16, max_tokens=6, temperature=0.0, ignore_eos=True)])
-    assert engine._runner.device.flights == engine._runner.device.following == 1
+    assert device.flights == device.following == 1

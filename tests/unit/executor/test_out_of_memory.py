@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 
 from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import Chunk
 from pythia_bento.errors import OutOfMemory
 from tests.unit.engine.toy import request, toy_engine
 
@@ -18,22 +19,18 @@ MESSAGES = [
 ]
 
 
-def limited(engine: Engine, may: Callable[[int, int], bool], error: Exception) -> list[int]:
-    """Let passes of (sequences, tokens) fail unless ``may``; the sequences of those that went."""
-    runner = engine._runner
-    assert runner is not None
-    model, went = runner._model, []
-    forward = model.forward
+def limited(
+    may: Callable[[int, int], bool], error: Exception, went: list[int] | None = None
+) -> Engine:
+    """Passes of (sequences, tokens) fail unless ``may``; ``went`` gets the others' sequences."""
 
-    def fails(batch, cache):
-        sequences = len(batch.context_lens)
-        if not may(sequences, len(batch.token_ids)):
+    def before(chunks: Sequence[Chunk]) -> None:
+        if not may(len(chunks), sum(chunk.count for chunk in chunks)):
             raise error
-        went.append(sequences)
-        return forward(batch, cache)
+        if went is not None:
+            went.append(len(chunks))
 
-    model.forward = fails  # type: ignore[method-assign]
-    return went
+    return toy_engine(before=before)
 
 
 def requests(count: int = 8):
@@ -43,8 +40,8 @@ def requests(count: int = 8):
 @pytest.mark.parametrize("error", MESSAGES, ids=lambda error: type(error).__name__)
 def test_smaller_steps_give_the_same_answers(error: Exception) -> None:
     expected = toy_engine().generate(requests())
-    engine = toy_engine()
-    went = limited(engine, lambda sequences, tokens: sequences <= 3, error)
+    went: list[int] = []
+    engine = limited(lambda sequences, tokens: sequences <= 3, error, went)
     assert engine.generate(requests()) == expected
     assert max(went) <= 3
     assert engine.stats().blocks_used == 0
@@ -54,15 +51,13 @@ def test_smaller_steps_give_the_same_answers(error: Exception) -> None:
 def test_a_prompt_is_cut_until_it_fits() -> None:
     asked = [request("r", tuple(range(2, 32)), max_tokens=4)]
     expected = toy_engine().generate(asked)
-    engine = toy_engine()
-    limited(engine, lambda sequences, tokens: tokens <= 8, MESSAGES[0])
+    engine = limited(lambda sequences, tokens: tokens <= 8, MESSAGES[0])
     assert engine.generate(asked) == expected
 
 
 def test_who_does_not_fit_even_alone_fails_alone() -> None:
-    engine = toy_engine()
     passes = iter([True, False, False] + [True] * 100)
-    limited(engine, lambda sequences, tokens: next(passes), MESSAGES[0])
+    engine = limited(lambda sequences, tokens: next(passes), MESSAGES[0])
     answers = engine.generate(requests(3))
     failed = [answer for [answer] in answers if answer.error]
     assert [type(answer.error) for answer in failed] == [OutOfMemory]
@@ -72,8 +67,7 @@ def test_who_does_not_fit_even_alone_fails_alone() -> None:
 
 
 def test_continuations_that_wait_for_the_prompt_fail_with_it() -> None:
-    engine = toy_engine()
-    limited(engine, lambda sequences, tokens: False, MESSAGES[0])
+    engine = limited(lambda sequences, tokens: False, MESSAGES[0])
     [answers] = engine.generate([request("r", n=3)])
     assert [type(answer.error) for answer in answers] == [OutOfMemory] * 3
     assert not engine.has_work
@@ -81,8 +75,8 @@ def test_continuations_that_wait_for_the_prompt_fail_with_it() -> None:
 
 
 def test_other_failures_are_not_taken_for_it() -> None:
-    engine = toy_engine()
-    limited(engine, lambda sequences, tokens: False, RuntimeError("CUDA error: illegal address"))
+    error = RuntimeError("CUDA error: illegal address")
+    engine = limited(lambda sequences, tokens: False, error)
     engine.add_request(request())
     with pytest.raises(RuntimeError, match="illegal address"):
         engine.step()

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pythia_bento.model.batch import Penalties, SamplingRow
 from pythia_bento.model.sampling import candidates, choose, gumbel_noise, penalised, philox
+from pythia_bento.model.sampling_row import Penalties, SamplingRow
 
 ONES = 0xFFFFFFFF
 # Random123, tests/kat_vectors, philox4x32 with 10 rounds: counter, key, result.

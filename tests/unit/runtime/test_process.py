@@ -3,18 +3,19 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import Chunk, EngineConfig, Results
 from pythia_bento.errors import CheckpointError, EngineUnavailable, NonFiniteLogits
 from pythia_bento.runtime import process
 from pythia_bento.runtime.process import EngineProcess
 from pythia_bento.runtime.runner import ModelInfo, Progress, PythiaRunner
 from pythia_bento.settings import Settings
-from tests.unit.engine.toy import toy_engine
+from tests.unit.engine.toy import TOKENIZER, ToyExecutor, ToyModel, toy_engine
 from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled
 
 PARTS = ("queue", "prefill", "decode")
@@ -29,16 +30,16 @@ def load_toy(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelIn
 
 
 def load_slow(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
-    engine, info = load_toy(settings, on_progress)
-    step = engine.step
-    engine.step = lambda: (time.sleep(0.01), step())[1]  # type: ignore[method-assign]
-    return engine, info
+    return toy_engine(64, before=lambda chunks: time.sleep(0.01)), INFO
 
 
 def load_stuck(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
-    engine, info = load_toy(settings, on_progress)
-    engine.step = lambda: time.sleep(0.01) or []  # type: ignore[method-assign,func-returns-value]
-    return engine, info
+    class Stuck(ToyExecutor):
+        def execute(self, chunks: Sequence[Chunk]) -> Results:
+            time.sleep(0.01)
+            return [None for _ in chunks]
+
+    return Engine(Stuck(ToyModel(), EngineConfig(64)), TOKENIZER), INFO
 
 
 def load_nothing(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:

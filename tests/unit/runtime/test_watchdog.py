@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import sys
 import threading
-from typing import Any
 
 import pytest
 
@@ -24,16 +23,13 @@ SOON = Settings(stall_seconds=0.2)
 class Gate:
     """Lets an engine make its steps, or not."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self) -> None:
         self.is_open = threading.Event()
         self.is_reached = threading.Event()
-        self._step = engine.step
-        engine.step = self._wait  # type: ignore[method-assign]
 
-    def _wait(self) -> Any:
+    def __call__(self, chunks: object) -> None:
         self.is_reached.set()
         self.is_open.wait()
-        return self._step()
 
 
 def looks(thread: EngineThread, count: int = LOOKS + 1) -> bool:
@@ -51,8 +47,8 @@ def test_idle_engines_do_not_hang() -> None:
 
 
 def test_looks_that_see_a_step_begin_anew() -> None:
-    engine = toy_engine(64)
-    gate = Gate(engine)
+    gate = Gate()
+    engine = toy_engine(64, before=gate)
     with PythiaRunner(engine, INFO, Settings()) as runner:
         stream = runner.submit_sync([ask(max_tokens=3), ask((9, 9), max_tokens=3)])
         gate.is_reached.wait()
@@ -65,8 +61,8 @@ def test_looks_that_see_a_step_begin_anew() -> None:
 
 
 async def test_an_engine_that_hangs_is_abandoned(capfd: pytest.CaptureFixture[str]) -> None:
-    engine = toy_engine(64)
-    gate = Gate(engine)
+    gate = Gate()
+    engine = toy_engine(64, before=gate)
     runner = PythiaRunner(engine, INFO, SOON)
     runner.end_hangs()
     answers = await runner.complete([ask(n=2), ask((1, 2))])
@@ -95,9 +91,7 @@ def test_zero_is_never() -> None:
 
 
 def load_hanging(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
-    engine = toy_engine(64)
-    Gate(engine)
-    return engine, INFO
+    return toy_engine(64, before=Gate()), INFO
 
 
 async def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +111,8 @@ async def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -
 async def test_stacks_that_cannot_be_written(
     broken: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = toy_engine(64)
-    gate = Gate(engine)
+    gate = Gate()
+    engine = toy_engine(64, before=gate)
     monkeypatch.setattr(sys, "stderr", _Broken(broken))
     with PythiaRunner(engine, INFO, SOON) as runner:
         runner.end_hangs()

@@ -23,10 +23,11 @@ def toy_runner(
     num_blocks: int = 64, step_seconds: float = 0.0, **settings: Any
 ) -> Iterator[PythiaRunner]:
     """Closed at the end, after a look at whether all blocks are back."""
-    engine = toy_engine(num_blocks, max_batch_size=settings.get("max_batch_size", 64))
-    if step_seconds:
-        step = engine.step
-        engine.step = lambda: (time.sleep(step_seconds), step())[1]  # type: ignore[method-assign]
+    engine = toy_engine(
+        num_blocks,
+        max_batch_size=settings.get("max_batch_size", 64),
+        before=lambda chunks: time.sleep(step_seconds),
+    )
     with PythiaRunner(engine, INFO, Settings(**settings)) as runner:
         yield runner
         if runner.is_ready:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.hardware import usable_cores
-from pythia_bento.model.batch import ForwardBatch, Logprobs, Penalties, SamplingRow
+from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.cpu import build
 from pythia_bento.model.kernels.cpu.library import (
@@ -32,6 +32,8 @@ from pythia_bento.model.kernels.cpu.library import (
     address,
     load,
 )
+from pythia_bento.model.rotary import rotary_tables
+from pythia_bento.model.sampling_row import Penalties, SamplingRow
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 
 # Models below this hidden size get activations of 31 bits instead of 15: they have fewer terms to
@@ -63,7 +65,8 @@ class CpuKVCache:
         self.values = torch.empty(layers, size)
         self.nbytes = self.keys.nbytes + self.values.nbytes
         self.layers = [
-            CCache(address(self.keys[i]), address(self.values[i])) for i in range(layers)
+            CCache(address(self.keys[i]), address(self.values[i]), num_blocks)
+            for i in range(layers)
         ]
 
 
@@ -92,11 +95,12 @@ class CpuKernels:
         self._state = self._library.pythia_open(
             threads or usable_cores(), config.hidden_size < FINE
         )
-        self._cosine, self._sine = _rotary_tables(config)
+        self._cosine, self._sine = rotary_tables(config)
         self._shape = CShape(
             config.num_heads,
             config.head_dim,
             config.rotary_dims,
+            config.max_positions,
             address(self._cosine),
             address(self._sine),
         )
@@ -262,14 +266,6 @@ def _weights(size: int) -> Tensor:
     address, length = space.data_ptr() + start, size // HUGE * HUGE
     libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), MADV_HUGEPAGE)
     return space[start : start + size]
-
-
-def _rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """cos and sin of position * base^(-2i / rotary_dims), fp32 [positions, rotary_dims / 2]."""
-    steps = torch.arange(0, config.rotary_dims, 2, dtype=torch.int64).float()
-    frequency = 1.0 / config.rotary_base ** (steps / config.rotary_dims)
-    angle = torch.arange(config.max_positions).float()[:, None] * frequency
-    return angle.cos().contiguous(), angle.sin().contiguous()
 
 
 def _fill(choice: Any, row: SamplingRow) -> tuple[Any, ...]:

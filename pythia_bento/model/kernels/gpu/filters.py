@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_bento.model.batch import SamplingRow
+from pythia_bento.model.sampling_row import SamplingRow
 
 _ONE = float(1 << 40)
 

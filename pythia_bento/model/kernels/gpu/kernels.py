@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
+from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.gpu import filters
 from pythia_bento.model.kernels.gpu.launch import Launcher
@@ -20,6 +20,7 @@ from pythia_bento.model.kernels.gpu.packing import (
     pack_layer,
 )
 from pythia_bento.model.kernels.gpu.tiles import WIDE_FROM, kv_tile
+from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import HeadWeights, LayerWeights
 
 

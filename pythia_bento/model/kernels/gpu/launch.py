@@ -15,6 +15,7 @@ from pythia_bento.model.kernels.gpu.launch_prefill import WideLauncher
 from pythia_bento.model.kernels.gpu.packing import CHUNKS, TritonHead, TritonLayer, depth_at_once
 from pythia_bento.model.kernels.gpu.triton import attention, products, sampling
 from pythia_bento.model.kernels.gpu.triton.norm import norm
+from pythia_bento.model.rotary import rotary_tables
 
 NORM_WARPS = 8
 SAMPLE_BLOCK = 1024
@@ -32,7 +33,7 @@ class Launcher(WideLauncher):
         self.overlap: dict[str, bool] = {}
         self.block_size = tiles.kv_tile(config.head_dim)
         self.sample_parts = triton.cdiv(config.vocab_size, SAMPLE_BLOCK)
-        self.rotary_tables = tuple(table.to(device) for table in _rotary_tables(config))
+        self.rotary_tables = tuple(table.to(device) for table in rotary_tables(config))
         depth = config.intermediate_size // CHUNKS
         self._out_depth = depth_at_once(config.hidden_size)
         if depth_at_once(depth) != self._out_depth:
@@ -241,11 +242,3 @@ class AttentionScratch:
         self.acc = torch.empty(*shape, config.head_dim, device=device)
         self.best = torch.empty(*shape, 2, device=device)
         self.tickets = torch.zeros(rows, config.num_heads, dtype=torch.int32, device=device)
-
-
-def _rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """cos and sin of position * base^(-2i / rotary_dims), fp32 [positions, rotary_dims / 2]."""
-    steps = torch.arange(0, config.rotary_dims, 2, dtype=torch.int64).float()
-    frequency = 1.0 / config.rotary_base ** (steps / config.rotary_dims)
-    angle = torch.arange(config.max_positions).float()[:, None] * frequency
-    return angle.cos().contiguous(), angle.sin().contiguous()

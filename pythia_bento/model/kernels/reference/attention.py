@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.rotary import rotary_tables
 
 BLOCK = 16
 
@@ -31,9 +32,9 @@ class Attention:
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self._heads, self._head_dim = config.num_heads, config.head_dim
         self._rotary = config.rotary_dims
-        angles = rotary_angles(config)
-        self._cosine = angles.cos().to(device)[:, None]  # [positions, 1, rotary / 2]
-        self._sine = angles.sin().to(device)[:, None]
+        cosine, sine = rotary_tables(config)
+        self._cosine = cosine.to(device)[:, None]  # [positions, 1, rotary / 2]
+        self._sine = sine.to(device)[:, None]
 
     def __call__(
         self, index: int, qkv: Tensor, cache: ReferenceKVCache, batch: ForwardBatch
@@ -66,13 +67,6 @@ class Attention:
         context = torch.arange(len(keys), device=keys.device)
         scores = scores.masked_fill(context > positions[:, None], -torch.inf)
         return torch.einsum("hnc,chd->nhd", scores.softmax(-1), values)
-
-
-def rotary_angles(config: ModelConfig) -> Tensor:
-    """By how much each pair is rotated, in radians: fp32 [positions, rotary / 2] on the CPU."""
-    even = torch.arange(0, config.rotary_dims, 2, dtype=torch.int64).float()
-    frequencies = 1.0 / config.rotary_base ** (even / config.rotary_dims)
-    return torch.arange(config.max_positions).float()[:, None] * frequencies
 
 
 def _slots(table: Tensor, length: int) -> Tensor:

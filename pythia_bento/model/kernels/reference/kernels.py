@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pythia_bento.model.batch import ForwardBatch, Logprobs, SamplingRow
+from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.reference.attention import BLOCK, Attention, ReferenceKVCache
 from pythia_bento.model.kernels.reference.linear import Linear, WeightOnly
 from pythia_bento.model.sampling import choose
+from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import HeadWeights, LayerWeights, Norm
 
 _HEAD_ROWS = 8192

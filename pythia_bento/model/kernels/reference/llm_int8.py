@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pythia_bento.model.config import ModelConfig
-from pythia_bento.model.kernels.reference.attention import Attention, rotary_angles
+from pythia_bento.model.kernels.reference.attention import Attention
 from pythia_bento.model.kernels.reference.kernels import ReferenceKernels, ReferenceLayer
 from pythia_bento.model.kernels.reference.linear import Linear, LLMInt8
+from pythia_bento.model.rotary import rotary_angles
 from pythia_bento.model.weights import HeadWeights
 
 

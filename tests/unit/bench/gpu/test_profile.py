@@ -82,10 +82,10 @@ def test_busy_share_counts_overlaps_once() -> None:
 def test_watched_calls_are_in_the_trace() -> None:
     flight = Flight([], [], 1, lambda: [[7]], None)
     lookahead = SimpleNamespace(
-        _device=SimpleNamespace(start=lambda chunks, steps: flight, extend=lambda flight, n: flight)
+        device=SimpleNamespace(start=lambda chunks, steps: flight, extend=lambda flight, n: flight)
     )
     profile.watch(lookahead)
     read: list[list[list[int]]] = []
-    events = profile._record(lambda: read.append(lookahead._device.start([], 1).tokens()))
+    events = profile._record(lambda: read.append(lookahead.device.start([], 1).tokens()))
     assert read == [[[7]]]
     assert [e["name"] for e in events if e["name"] in (REPLAY, READ)] == [REPLAY, READ]

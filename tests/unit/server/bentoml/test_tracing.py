@@ -24,6 +24,7 @@ from opentelemetry.trace import Tracer
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.bentoml import tracing
 from pythia_bento.server.bentoml.access_log import AccessLog
+from pythia_bento.server.spans import MAX_TRACED
 from tests.unit.conftest import app_of
 
 EVENTS = 5
@@ -225,8 +226,8 @@ async def test_a_call_whose_client_left(runner: PythiaRunner) -> None:
 
 async def test_many_prompts_have_some_spans(runner: PythiaRunner) -> None:
     traced = Traced(runner)
-    await traced.post(prompt=["a"] * (tracing.MAX_TRACED + 5), max_tokens=1)
-    assert len(traced.spans()) == 3 * tracing.MAX_TRACED + 1
+    await traced.post(prompt=["a"] * (MAX_TRACED + 5), max_tokens=1)
+    assert len(traced.spans()) == 3 * MAX_TRACED + 1
 
 
 async def test_a_refusal_is_a_call_too(runner: PythiaRunner, caplog: Any) -> None:

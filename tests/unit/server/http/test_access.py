@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.http.body import OPEN_PATHS
+from pythia_bento.server.http.access import OPEN_PATHS
 from pythia_bento.settings import Settings
 from tests.unit.conftest import MAX_BODY, app_of
 from tests.unit.runtime.toy_runner import settled, toy_runner

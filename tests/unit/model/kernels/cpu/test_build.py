@@ -91,6 +91,17 @@ def test_main_removes_what_older_sources_left(
     assert all(name in printed for name in names)
 
 
+def test_only_what_this_machine_runs(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler_script(tmp_path, monkeypatch, 'for last; do :; done; echo library > "$last"')
+    folders[0].mkdir()
+    kept = folders[0] / build.library("generic").name
+    build.main(["--native"])
+    best = build.library(build.supported()[0])
+    assert {path.name for path in folders[0].iterdir()} == {best.name, kept.name}
+
+
 def test_a_machine_without_cpu_flags_runs_the_generic_kernels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

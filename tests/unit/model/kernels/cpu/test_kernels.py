@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pythia_bento.model.batch import ForwardBatch, SamplingRow
+from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.cpu import build
 from pythia_bento.model.kernels.cpu.kernels import FINE, CpuKernels
+from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 
 # (head_dim, heads): Pythia's five head sizes; the first three get the finer activations of small

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from pythia_bento.model import sampling
-from pythia_bento.model.batch import Penalties, SamplingRow
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.cpu import build
 from pythia_bento.model.kernels.cpu.kernels import CpuKernels
+from pythia_bento.model.sampling_row import Penalties, SamplingRow
 
 VOCAB, TOKENS = 1003, 990
 PENALTIES = Penalties(

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import torch
 
-from pythia_bento.model.batch import Penalties, SamplingRow
 from pythia_bento.model.kernels.gpu import filters
 from pythia_bento.model.sampling import candidates, penalised
+from pythia_bento.model.sampling_row import Penalties, SamplingRow
 
 VOCAB, TOKENS = 307, 300
 

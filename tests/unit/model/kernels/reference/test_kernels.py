@@ -12,8 +12,8 @@ import torch
 from bitsandbytes.nn import Int8Params, Linear8bitLt
 from torch import Tensor
 
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.quantize import CheckpointWeights, quantize_rows
-from pythia_bento.model.batch import SamplingRow
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
@@ -21,6 +21,7 @@ from pythia_bento.model.kernels.reference.kernels import ReferenceKernels
 from pythia_bento.model.kernels.reference.linear import THRESHOLD, LLMInt8, WeightOnly
 from pythia_bento.model.kernels.reference.llm_int8 import LLMInt8Kernels
 from pythia_bento.model.sampling import choose
+from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import Int8Linear
 from tests.forward import Driver
 from tests.models import dequantize, random_checkpoint
@@ -37,7 +38,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> CheckpointWeights:
     path: Path = random_checkpoint(tmp_path_factory.mktemp("model"), heads=2)
-    return CheckpointWeights(path, ModelConfig.from_file(path / "config.json"))
+    return CheckpointWeights(path, read_config(path / "config.json"))
 
 
 def generator() -> torch.Generator:

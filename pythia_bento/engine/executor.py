@@ -1,0 +1,89 @@
+"""What computes an engine's steps, as the engine sees it: chunks go in, tokens come out.
+
+This is the seam between policy, which knows no device, and arithmetic, which knows no queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Protocol
+
+from pythia_bento.engine.params import TokenLogprob
+from pythia_bento.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Sizes of an engine and of its executor."""
+
+    num_blocks: int  # KV blocks, each of the backend's ``block_size`` tokens
+    max_batch_size: int = 64  # sequences in a step
+    max_tokens_per_step: int = 512  # tokens in a step: longer prompts are computed in pieces
+
+    def __post_init__(self) -> None:
+        """Raise ValueError on sizes that could not make progress."""
+        if self.num_blocks < 1 or self.max_batch_size < 1:
+            raise ValueError("num_blocks and max_batch_size must be at least 1")
+        if self.max_tokens_per_step < self.max_batch_size:
+            raise ValueError(
+                f"max_tokens_per_step ({self.max_tokens_per_step}) must be at least "
+                f"max_batch_size ({self.max_batch_size}): every sequence needs a token a step"
+            )
+
+
+@dataclass(slots=True)
+class Chunk:
+    """``count`` known tokens of a sequence from position ``start`` on, to be computed now."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether the chunk reaches the last known token and so yields the next one."""
+        sequence = self.sequence
+        return self.start + self.count == sequence.num_tokens and sequence.params.max_tokens > 0
+
+
+@dataclass(slots=True)
+class ChunkResult:
+    """What a step found out about one chunk.
+
+    ``token_ids`` is empty for a piece of a prompt. An executor that decodes several steps in one
+    visit to the device returns several tokens; the engine drops those after the end.
+    """
+
+    token_ids: list[int]
+    logprobs: list[TokenLogprob]
+    prompt_logprobs: Seq[TokenLogprob] = ()
+    is_finite: bool = True
+
+
+Results = list[ChunkResult | None]
+
+
+class Executor(Protocol):
+    """One model and its KV cache on one device; for one thread.
+
+    Who holds it holds the device's memory: an engine lets go of its executor when it is closed.
+    """
+
+    config: EngineConfig  # what it was made for
+    block_size: int  # tokens in a KV block
+    max_positions: int  # tokens in a context of the model
+    vocab_size: int  # rows of the model's head; the tokenizer may have fewer tokens
+    lookahead: int  # steps that ``execute`` may make where a sequence has blocks for them
+
+    def execute(self, chunks: Seq[Chunk]) -> Results:
+        """Compute the chunks; one result for each, None for those that are to come again.
+
+        Raises MemoryError where the device has no memory for them. What it wrote to the cache by
+        then are those values that the next attempt writes again.
+        """
+        ...
+
+    def recover(self) -> None:
+        """After a MemoryError: give back what is kept for later, trust nothing that was queued."""
+        ...

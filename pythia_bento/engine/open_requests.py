@@ -1,0 +1,124 @@
+"""Requests with an unfinished sequence: how they end, and what is reported of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pythia_bento.engine.executor import Chunk, ChunkResult
+from pythia_bento.engine.params import SequenceOutput, TokenLogprob
+from pythia_bento.engine.scheduler import Scheduler
+from pythia_bento.engine.sequence import Sequence
+from pythia_bento.errors import DeadlineExceeded, NonFiniteLogits, OutOfMemory, PythiaError
+
+
+class OpenRequests:
+    """All that a request leaves behind goes with it: its blocks, its place, its siblings."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._sequences: dict[str, list[Sequence]] = {}  # by request id
+        self.num_non_finite = 0
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._sequences
+
+    def add(self, request_id: str, sequences: list[Sequence]) -> None:
+        """Queue the first; the others follow when its prompt is in the cache."""
+        self._sequences[request_id] = sequences
+        self._scheduler.add(sequences[0])
+
+    def report(self, sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
+        """The delta of this step; with the first, the other continuations follow."""
+        output = _output(sequence, result, text)
+        if sequence.num_generated <= len(result.token_ids) and sequence.index == 0:
+            self._release_siblings(sequence)
+        if sequence.finish_reason is not None:
+            self._remove(sequence)
+        return output
+
+    def fail(self, sequence: Sequence) -> SequenceOutput:
+        """End a sequence whose logits are not finite; nobody may read what it computed."""
+        self.num_non_finite += 1
+        self._scheduler.pool.forget(sequence.blocks)
+        output = self.report(sequence, ChunkResult([], []), sequence.finish("error"))
+        # How much of the prompt was scored before depends on how it was cut into pieces.
+        output.prompt_logprobs = None
+        output.error = NonFiniteLogits(
+            f"the model's logits at position {sequence.num_tokens} are not finite numbers"
+        )
+        return output
+
+    def abort(self, request_id: str) -> list[SequenceOutput]:
+        """The last outputs of a request; none for an unknown id."""
+        outputs = []
+        for sequence in self._sequences.pop(request_id, []):
+            if sequence.status != "finished":
+                self._scheduler.remove(sequence)
+                outputs.append(_output(sequence, ChunkResult([], []), sequence.finish("abort")))
+        return outputs
+
+    def abort_all(self) -> list[SequenceOutput]:
+        """The last outputs of everybody."""
+        return [output for id in list(self._sequences) for output in self.abort(id)]
+
+    def end_late(self) -> list[SequenceOutput]:
+        """End what could not begin in time."""
+        late, self._scheduler.late = self._scheduler.late, []
+        error = DeadlineExceeded("the request's deadline passed while it waited for its turn")
+        return [output for sequence in late for output in self._end(sequence, error)]
+
+    def end_without_memory(self, chunks: Iterable[Chunk]) -> list[SequenceOutput]:
+        """End those for whom the device has no memory even alone."""
+        error = OutOfMemory("the device has no memory to go on with this request; try again later")
+        return [output for chunk in chunks for output in self._end(chunk.sequence, error)]
+
+    def _end(self, sequence: Sequence, error: PythiaError) -> list[SequenceOutput]:
+        """End a sequence, and those that waited for it to compute their prompt."""
+        request = sequence.request
+        others = [s for s in self._sequences[request.request_id] if s.status == "new"]
+        self._scheduler.pool.forget(sequence.blocks)
+        outputs = []
+        for ended in (sequence, *others):
+            output = _output(ended, ChunkResult([], []), ended.finish("error"))
+            output.prompt_logprobs, output.error = None, error
+            outputs.append(output)
+            self._remove(ended)
+        return outputs
+
+    def _release_siblings(self, first: Sequence) -> None:
+        for sibling in self._sequences[first.request.request_id][1:]:
+            sibling.prompt_logprobs = first.prompt_logprobs
+            self._scheduler.add(sibling)
+
+    def _remove(self, sequence: Sequence) -> None:
+        self._scheduler.remove(sequence)
+        siblings = self._sequences.get(sequence.request.request_id, ())
+        if siblings and all(sibling.status == "finished" for sibling in siblings):
+            del self._sequences[sequence.request.request_id]
+
+
+def _output(sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
+    is_first = sequence.num_generated == len(result.token_ids)
+    return SequenceOutput(
+        sequence.request.request_id,
+        sequence.index,
+        result.token_ids,
+        text,
+        None if sequence.params.logprobs is None else result.logprobs,
+        _prompt_logprobs(sequence) if is_first else None,
+        sequence.finish_reason,
+        sequence.stop_reason,
+        sequence.num_cached_tokens,
+        started=sequence.started,
+    )
+
+
+def _prompt_logprobs(sequence: Sequence) -> list[TokenLogprob] | None:
+    """All of them or none: a sequence that was ended early has only some."""
+    is_complete = len(sequence.prompt_logprobs) == sequence.num_prompt - 1
+    if sequence.params.prompt_logprobs is None or not is_complete:
+        return None
+    return sequence.prompt_logprobs

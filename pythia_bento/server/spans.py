@@ -1,0 +1,120 @@
+"""Below the span of a call, of HTTP or gRPC: what the engine did for it and when.
+
+These spans are made when the answer is on its way, of times that were taken anyhow: a token costs
+nothing, and neither does a call that is not sampled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from opentelemetry import propagate, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Span, Tracer
+
+from pythia_bento.telemetry.calls import Call
+from pythia_bento.telemetry.request_timings import Watched
+
+# Prompts of a call whose spans are made: an exporter drops what comes too fast.
+MAX_TRACED = 32
+
+
+class Uncollected:
+    """Makes the spans of calls whose traces begin here and are never collected.
+
+    They have numbers, for log lines, and nothing else.
+    """
+
+    def __init__(self, ids: IdGenerator) -> None:
+        self._ids = ids
+        self._links = {field.lower() for field in propagate.get_global_textmap().fields}
+
+    @classmethod
+    def of(cls, provider: Any) -> Uncollected | None:
+        """None where traces may be collected."""
+        if not isinstance(provider, TracerProvider):
+            return None
+        if not isinstance(provider.sampler, ParentBased):
+            return None
+        root = provider.sampler._root
+        is_never = isinstance(root, TraceIdRatioBased) and root.rate == 0.0
+        return cls(provider.id_generator) if is_never else None
+
+    def is_linked(self, names: Iterable[str]) -> bool:
+        """Whether the caller sent the number of its own trace, by the names of what it sent."""
+        return not self._links.isdisjoint(names)
+
+    def make(self) -> Span:
+        """A span with new numbers."""
+        numbers = self._ids.generate_trace_id(), self._ids.generate_span_id()
+        return _NumberedSpan(trace.SpanContext(*numbers, is_remote=False))
+
+
+class _NumberedSpan(trace.NonRecordingSpan):
+    """A trace's number for log lines. BentoML records all that goes into spans nobody collects."""
+
+    @property
+    def context(self) -> trace.SpanContext:
+        """As the SDK's spans have it: BentoML's hook reads the span's number."""
+        return self.get_span_context()
+
+
+def trace_call(tracer: Tracer, call: Call) -> None:
+    """Complete the current span, that of the call, with what the engine did for it."""
+    span = trace.get_current_span()
+    if not span.get_span_context().trace_flags.sampled:
+        return
+    span.set_attribute("pythia.request_id", call.request_id)
+    if call.caller is not None:
+        span.set_attribute("pythia.caller", call.caller)
+    for name, value in call.log_fields().items():
+        span.set_attribute(f"pythia.{name}", value)
+    now = time.monotonic()
+    offset = time.time() - now
+    for watched in call.watched[:MAX_TRACED]:
+        _trace_request(tracer, span, watched, offset, now)
+
+
+def _trace_request(
+    tracer: Tracer, parent: Span, watched: Watched, offset: float, now: float
+) -> None:
+    end = watched.last if watched.has_ended and watched.last else now
+    context = trace.set_span_in_context(parent)
+    for name, start, stop, attributes in _phases(watched, end):
+        span = tracer.start_span(
+            f"pythia.{name}", context, attributes=attributes, start_time=_nanoseconds(start, offset)
+        )
+        span.end(_nanoseconds(stop, offset))
+
+
+def _phases(watched: Watched, end: float) -> Iterator[tuple[str, float, float, dict[str, Any]]]:
+    """Name, start, end and attributes of each phase that was begun."""
+    common = {"pythia.engine_request_id": watched.request.request_id}
+    queued = watched.started or end
+    yield "queue", watched.arrived, queued, common
+    if not watched.first:
+        return
+    prompt = {
+        "pythia.prompt_tokens": len(watched.request.prompt),
+        "pythia.cached_tokens": watched.num_cached_tokens,
+    }
+    yield "prefill", watched.started, watched.first, common | prompt
+    steps = watched.steps if watched.has_ended else None
+    reasons = {str(reason) for reason in watched.reasons} or {"abort"}
+    decode: dict[str, Any] = {
+        "pythia.generated_tokens": watched.num_generated,
+        "pythia.sequences": watched.request.n,
+        "pythia.finish_reasons": sorted(reasons),
+    }
+    if steps is not None and steps.steps:
+        decode["pythia.steps"] = steps.steps
+        decode["pythia.mean_batch_size"] = round(steps.sequences / steps.steps, 2)
+    yield "decode", watched.first, end, common | decode
+
+
+def _nanoseconds(monotonic: float, offset: float) -> int:
+    return round((monotonic + offset) * 1e9)
