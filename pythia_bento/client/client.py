@@ -108,7 +108,7 @@ class Client(_BaseClient[Transport]):
         return self._transport.call(self._messages.detokenize(ids), self._seconds(timeout))
 
     def close(self) -> None:
-        """Harmless when repeated."""
+        """End open calls and close the connections; harmless when repeated."""
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -160,7 +160,7 @@ class AsyncClient(_BaseClient[AsyncTransport]):
         return await self._transport.call(self._messages.detokenize(ids), self._seconds(timeout))
 
     async def close(self) -> None:
-        """Harmless when repeated."""
+        """End open calls and close the connections; harmless when repeated."""
         await self._transport.close()
 
     async def __aenter__(self) -> Self:

@@ -38,12 +38,12 @@ DETAILS = "grpc-status-details-bin"
 
 
 def models() -> Operation[list[Info]]:
-    """A server has one model over gRPC."""
+    """``Info``: over gRPC a server has one model."""
     return Operation("Info", pb.InfoRequest(), lambda response: [_info(response)])
 
 
 def generate(prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
-    """Answered by a stream of messages."""
+    """``Generate``, answered by a stream. Raises InvalidRequest for what no message can hold."""
     sampling = pb.Sampling()
     for name, value in options.items():
         sampling.MergeFrom(_made(name, pb.Sampling, **{name: _sent(name, value)}))
@@ -52,19 +52,19 @@ def generate(prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
 
 
 def score(items: Sequence[ScoreItem]) -> Operation[Scores]:
-    """All items in one message."""
+    """``Score``. Raises InvalidRequest for what no message can hold."""
     request = pb.ScoreRequest(items=[_score_item(item) for item in items])
     return Operation("Score", request, lambda response: [_score(r) for r in response.results])
 
 
 def tokenize(text: str) -> Operation[list[int]]:
-    """Raises InvalidRequest for what no message can hold, here and elsewhere."""
+    """``Tokenize``. Raises InvalidRequest for what no message can hold."""
     request = _made("text", pb.TokenizeRequest, text=text)
     return Operation("Tokenize", request, lambda response: list(response.ids))
 
 
 def detokenize(ids: Sequence[int]) -> Operation[str]:
-    """The inverse."""
+    """``Detokenize``. Raises InvalidRequest for what no message can hold."""
     request = _made("ids", pb.DetokenizeRequest, ids=ids)
     return Operation("Detokenize", request, lambda response: str(response.text))
 

@@ -77,7 +77,7 @@ class AsyncGrpcTransport(_Caller):
 
 
 def messages() -> Messages:
-    """See transport.Carrier."""
+    """How gRPC says the operations."""
     return grpc_messages
 
 

@@ -28,12 +28,12 @@ END = "data: [DONE]"  # the line after the last event
 
 
 def models() -> Operation[list[Info]]:
-    """Without a body: this one is a GET."""
+    """``GET /v1/models``."""
     return Operation("/v1/models", None, lambda body: _infos(json.loads(body)))
 
 
 def generate(prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
-    """Answered by events, a line each."""
+    """``POST /generate``, answered by events. Raises InvalidRequest for what JSON cannot hold."""
     body = {**options, "prompt": _plain(prompt), "stream": True}
     for name in ("stop", "stop_token_ids"):
         if name in body:
@@ -44,19 +44,19 @@ def generate(prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
 
 
 def score(items: Sequence[ScoreItem]) -> Operation[Scores]:
-    """All items in one body."""
+    """``POST /score``. Raises InvalidRequest for what JSON cannot hold."""
     body = {"items": [_score_item(item) for item in items]}
     return Operation("/score", _dumps(body), lambda body: _scores(json.loads(body)))
 
 
 def tokenize(text: str) -> Operation[list[int]]:
-    """The ids are called tokens."""
+    """``POST /tokenize``. Raises InvalidRequest for what JSON cannot hold."""
     body = _dumps({"prompt": text})
     return Operation("/tokenize", body, lambda body: list(json.loads(body)["tokens"]))
 
 
 def detokenize(ids: Sequence[int]) -> Operation[str]:
-    """The text is called a prompt."""
+    """``POST /detokenize``. Raises InvalidRequest for what JSON cannot hold."""
     body = _dumps({"tokens": list(ids)})
     return Operation("/detokenize", body, lambda body: str(json.loads(body)["prompt"]))
 

@@ -70,7 +70,7 @@ class AsyncHttpTransport:
 
 
 def messages() -> Messages:
-    """See transport.Carrier."""
+    """How HTTP says the operations."""
     return http_messages
 
 
