@@ -10,10 +10,10 @@ from pydantic import AfterValidator, WithJsonSchema
 from starlette.exceptions import HTTPException
 
 from pythia_bento.errors import PythiaError
-from pythia_bento.handlers import generation
+from pythia_bento.handlers.generate import generate
+from pythia_bento.handlers.score import attributed, score
 from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
-from pythia_bento.runtime.runner import as_caller
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml import access_log, direct_routes, http_metrics, packaging, tracing
 from pythia_bento.server.bentoml.http_protocol import limit_framing
@@ -21,14 +21,13 @@ from pythia_bento.server.http import openai, pages, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
 from pythia_bento.server.http.errors import error_response
+from pythia_bento.server.http.native import stream
 from pythia_bento.server.worker import Worker
 from pythia_bento.settings import load_settings, wants_gpu
 from pythia_bento.telemetry import logs
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
-Item = Annotated[
-    Any, AfterValidator(generation.attributed), WithJsonSchema(ScoreItem.model_json_schema())
-]
+Item = Annotated[Any, AfterValidator(attributed), WithJsonSchema(ScoreItem.model_json_schema())]
 
 try:
     settings = load_settings(vars(bentoml.use_arguments()))
@@ -103,8 +102,8 @@ class Pythia:
         try:
             body = GenerateRequest.model_construct(**fields)
             if body.stream:
-                return await generation.stream(self._worker.runner, body)  # type: ignore[return-value]
-            return await generation.generate(self._worker.runner, body)
+                return await stream(self._worker.runner, body)  # type: ignore[return-value]
+            return await generate(self._worker.runner, body)  # type: ignore[return-value]
         except PythiaError as error:
             return error_response(error)  # type: ignore[return-value]
 
@@ -113,8 +112,7 @@ class Pythia:
     @bentoml.api(batchable=True, max_batch_size=1024, max_latency_ms=10**9)
     async def score(self, items: list[Item]) -> list[dict[str, Any]]:
         """Log-probabilities of texts; an item that fails has ``error`` in its place."""
-        with as_caller("/score"):  # whose items they are is not known any more
-            return await generation.score(self._worker.runner, items)
+        return await score(self._worker.runner, items)  # type: ignore[return-value]
 
     async def __is_ready__(self) -> bool:
         return _passes(self._worker.check_ready)

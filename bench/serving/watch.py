@@ -17,7 +17,8 @@ from typing import Any
 from bentoml._internal.server.http.access import AccessLogMiddleware
 from opentelemetry import trace
 
-from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.outputs import SequenceOutput
+from pythia_bento.engine.params import Request
 from pythia_bento.server.bentoml.access_log import AccessLog
 from pythia_bento.server.bentoml.tracing import Calls
 from pythia_bento.telemetry.request_timings import RequestWatch
@@ -50,9 +51,9 @@ def _tokens() -> None:
     watch = RequestWatch()
     requests = [Request(str(number), (1,)) for number in range(SEQUENCES)]
     outputs = [SequenceOutput(request.request_id, 0, [1], "") for request in requests]
-    watch.arrived(requests)
+    timings = [watch.on_arrival(request) for request in requests]
     for _ in range(STEPS):
-        watch.saw(outputs)
+        watch.on_outputs(list(zip(timings, outputs, strict=True)))
 
 
 async def _calls(served: Any) -> None:

@@ -6,13 +6,18 @@ import logging
 import time
 from typing import Any
 
-from pythia_bento.telemetry.calls import Call
+from pythia_bento.telemetry.calls import CallContext
 
 logger = logging.getLogger("bentoml.access")  # the logger of BentoML's own lines
 
 
 def log_call(
-    call: Call, client: str, method: str, path: str, status: int | str, transport: str = "http"
+    call: CallContext,
+    client: str,
+    method: str,
+    path: str,
+    status: int | str,
+    transport: str = "http",
 ) -> None:
     """Write the line of a call that has ended just now; for gRPC ``method`` is empty."""
     if not logger.isEnabledFor(logging.INFO):
@@ -23,7 +28,7 @@ def log_call(
 
 
 def call_fields(
-    call: Call, client: str, method: str, path: str, status: int | str, transport: str
+    call: CallContext, client: str, method: str, path: str, status: int | str, transport: str
 ) -> dict[str, Any]:
     """In the order of the text line."""
     fields = {

@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, Tracer
 
-from pythia_bento.telemetry.calls import Call
-from pythia_bento.telemetry.request_timings import Watched
+from pythia_bento.telemetry.calls import CallContext
+from pythia_bento.telemetry.request_timings import RequestTimings
 
 # Prompts of a call whose spans are made: an exporter drops what comes too fast.
 MAX_TRACED = 32
@@ -63,7 +63,7 @@ class _NumberedSpan(trace.NonRecordingSpan):
         return self.get_span_context()
 
 
-def trace_call(tracer: Tracer, call: Call) -> None:
+def trace_call(tracer: Tracer, call: CallContext) -> None:
     """Complete the current span, that of the call, with what the engine did for it."""
     span = trace.get_current_span()
     if not span.get_span_context().trace_flags.sampled:
@@ -75,45 +75,47 @@ def trace_call(tracer: Tracer, call: Call) -> None:
         span.set_attribute(f"pythia.{name}", value)
     now = time.monotonic()
     offset = time.time() - now
-    for watched in call.watched[:MAX_TRACED]:
-        _trace_request(tracer, span, watched, offset, now)
+    for timings in call.requests[:MAX_TRACED]:
+        _trace_request(tracer, span, timings, offset, now)
 
 
 def _trace_request(
-    tracer: Tracer, parent: Span, watched: Watched, offset: float, now: float
+    tracer: Tracer, parent: Span, timings: RequestTimings, offset: float, now: float
 ) -> None:
-    end = watched.last if watched.has_ended and watched.last else now
+    end = timings.last if timings.has_ended and timings.last else now
     context = trace.set_span_in_context(parent)
-    for name, start, stop, attributes in _phases(watched, end):
+    for name, start, stop, attributes in _phases(timings, end):
         span = tracer.start_span(
             f"pythia.{name}", context, attributes=attributes, start_time=_nanoseconds(start, offset)
         )
         span.end(_nanoseconds(stop, offset))
 
 
-def _phases(watched: Watched, end: float) -> Iterator[tuple[str, float, float, dict[str, Any]]]:
+def _phases(
+    timings: RequestTimings, end: float
+) -> Iterator[tuple[str, float, float, dict[str, Any]]]:
     """Name, start, end and attributes of each phase that was begun."""
-    common = {"pythia.engine_request_id": watched.request.request_id}
-    queued = watched.started or end
-    yield "queue", watched.arrived, queued, common
-    if not watched.first:
+    common = {"pythia.engine_request_id": timings.request.request_id}
+    queued = timings.started or end
+    yield "queue", timings.arrived, queued, common
+    if not timings.first:
         return
     prompt = {
-        "pythia.prompt_tokens": len(watched.request.prompt),
-        "pythia.cached_tokens": watched.num_cached_tokens,
+        "pythia.prompt_tokens": len(timings.request.prompt),
+        "pythia.cached_tokens": timings.num_cached_tokens,
     }
-    yield "prefill", watched.started, watched.first, common | prompt
-    steps = watched.steps if watched.has_ended else None
-    reasons = {str(reason) for reason in watched.reasons} or {"abort"}
+    yield "prefill", timings.started, timings.first, common | prompt
+    steps = timings.steps if timings.has_ended else None
+    reasons = {str(reason) for reason in timings.reasons} or {"abort"}
     decode: dict[str, Any] = {
-        "pythia.generated_tokens": watched.num_generated,
-        "pythia.sequences": watched.request.n,
+        "pythia.generated_tokens": timings.num_generated,
+        "pythia.sequences": timings.request.n,
         "pythia.finish_reasons": sorted(reasons),
     }
     if steps is not None and steps.steps:
         decode["pythia.steps"] = steps.steps
         decode["pythia.mean_batch_size"] = round(steps.sequences / steps.steps, 2)
-    yield "decode", watched.first, end, common | decode
+    yield "decode", timings.first, end, common | decode
 
 
 def _nanoseconds(monotonic: float, offset: float) -> int:

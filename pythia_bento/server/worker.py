@@ -56,7 +56,7 @@ class Worker:
         except PythiaError as error:
             _give_up(error.message)
         self._access.check_room = self._runner.check_room
-        self._runner.end_hangs()
+        self._runner.start_watchdog()
         self._drain.install(self._is_draining)
         _when_supervisor_dies(self._drain.begin)
         set_socket_timeouts(self._settings.client_timeout)
@@ -71,7 +71,7 @@ class Worker:
             await self._grpc.stop()
         if self._runner is not None:
             await asyncio.to_thread(self._runner.close)
-            if self._runner.hangs:
+            if self._runner.is_stuck:
                 os._exit(1)  # all is answered, and Python would wait for the device
 
     @property
@@ -85,12 +85,12 @@ class Worker:
         """Raise EngineUnavailable unless requests are taken and answered."""
         if self._drain.has_begun:
             raise EngineUnavailable("the server is shutting down")
-        if error := self.runner.end:
+        if error := self.runner.stop_reason:
             raise error
 
     def check_alive(self) -> None:
         """Raise EngineUnavailable when only a new process can help."""
-        if self._runner is not None and (error := self._runner.end):
+        if self._runner is not None and (error := self._runner.stop_reason):
             raise error
 
     def metrics(self) -> str:

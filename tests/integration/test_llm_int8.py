@@ -19,10 +19,11 @@ from pythia_bento.catalog import parse
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.reader import WEIGHTS
+from pythia_bento.engine.outputs import raise_error
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
 from pythia_bento.model.kernels.reference import linear
-from pythia_bento.runtime.runner import PythiaRunner, raise_error
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.forward import Driver
 from tests.hub import HubServer

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pythia_bento.engine.outputs import raise_error
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from pythia_bento.runtime import preflight
 from pythia_bento.runtime.preflight import check_loadable
-from pythia_bento.runtime.runner import PythiaRunner, raise_error
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings, SettingsError
 from tests.unit.runtime.toy_runner import ask, settled
 

@@ -38,17 +38,7 @@ ALLOWED = {
 }
 # "module -> module" of imports that break the table, and modules that are too long, by name.
 EXCEPTIONS = {
-    "pythia_bento.engine.params -> pythia_bento.telemetry.calls",
-    "pythia_bento.handlers.generation -> pythia_bento.server.http.errors",
-    "pythia_bento.handlers.generation -> pythia_bento.server.http.sse",
-    "pythia_bento.runtime.loading -> pythia_bento.runtime.process",
-    "pythia_bento.runtime.runner -> pythia_bento.runtime.process",
-    "pythia_bento.runtime.runner -> pythia_bento.runtime.loading",
-    "pythia_bento.runtime.watchdog -> pythia_bento.runtime.thread",
-    "pythia_bento.runtime.thread -> pythia_bento.runtime.process",
     "pythia_bento.model.kernels.gpu.triton.attention",
-    "pythia_bento.protocol.bodies",
-    "pythia_bento.runtime.runner",
 }
 
 # What nothing from the engine down may know: it runs where only torch and its like are installed.

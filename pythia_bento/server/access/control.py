@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pythia_bento.errors import Overloaded, PermissionDenied, Unauthenticated
-from pythia_bento.runtime.runner import as_caller
 from pythia_bento.server.access.keys import ApiKey, digest, read_keys
 from pythia_bento.server.in_flight import InFlight
 from pythia_bento.settings import Settings
@@ -77,8 +76,7 @@ class AccessControl:
             try:
                 if generates:
                     self.check_room()
-                with as_caller(caller.name):
-                    yield caller
+                yield caller
             finally:
                 quota.give_back()
         finally:

@@ -53,7 +53,7 @@ def _names(scope: Scope) -> Iterator[str]:
 
 
 class Calls:
-    """Knows a request as a ``Call`` while it is answered; names it in the answer."""
+    """Knows a request as a ``CallContext`` while it is answered; names it in the answer."""
 
     def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
         self.app = app

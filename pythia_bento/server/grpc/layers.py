@@ -20,8 +20,7 @@ from pythia_bento.server.grpc.errors import grpc_status
 from pythia_bento.server.grpc.interceptors import Call, Layer, Run
 from pythia_bento.server.grpc.metrics import GrpcMetrics
 from pythia_bento.server.spans import Uncollected, trace_call
-from pythia_bento.telemetry.calls import Call as Known
-from pythia_bento.telemetry.calls import current_call, new_call, working_for
+from pythia_bento.telemetry.calls import CallContext, current_call, new_call, working_for
 
 REQUEST_ID = "x-request-id"
 GENERATE = "/pythia.v1.Pythia/Generate"  # refused unread while the engine is full
@@ -107,7 +106,7 @@ class Records(Layer):
         return run
 
     def _ended(
-        self, known: Known, peer: str, method: str, code: grpc.StatusCode, seconds: float
+        self, known: CallContext, peer: str, method: str, code: grpc.StatusCode, seconds: float
     ) -> None:
         self._metrics.end(method, code.name, seconds)
         log_call(known, peer, "", method, code.name, "grpc")

@@ -105,7 +105,7 @@ class GrpcServer:
             with suppress(RuntimeError):  # the loop has ended before
                 loop.call_soon_threadsafe(self.say_not_serving)
 
-        self._runner.ended.add_done_callback(ended)
+        self._runner.stopped.add_done_callback(ended)
 
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
 
+from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import invalid_request
-from pythia_bento.server.http.errors import error_body, status_body
+from pythia_bento.server.http.errors import status_body
 
 
 class ErrorShaper:
@@ -43,7 +44,7 @@ class ErrorShaper:
         await self._send({**start, "headers": headers.raw})
         await self._send({"type": "http.response.body", "body": body})
 
-    def _shaped(self, status: int) -> dict[str, Any]:
+    def _shaped(self, status: int) -> Mapping[str, object]:
         try:
             found = json.loads(self._body)
         except ValueError:

@@ -10,6 +10,7 @@ import orjson
 from starlette.responses import JSONResponse
 
 from pythia_bento.errors import Overloaded, PythiaError, Unauthenticated
+from pythia_bento.protocol.errors import ErrorBody, error_body
 
 # Sent while the request's body may still be on its way: nothing more is read of that connection.
 CLOSING = (401, 408, 413)
@@ -21,18 +22,6 @@ class OrjsonResponse(JSONResponse):
     def render(self, content: Any) -> bytes:
         """Floats are written with the fewest digits that read back as the same float."""
         return orjson.dumps(content)
-
-
-def error_body(error: PythiaError) -> dict[str, Any]:
-    """``{"error": {"message", "type", "param", "code"}}``."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.type,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
 
 
 def error_response(error: PythiaError) -> JSONResponse:
@@ -49,7 +38,7 @@ def _headers(error: PythiaError) -> dict[str, str]:
     return headers
 
 
-def status_body(status: int, message: str) -> dict[str, Any]:
+def status_body(status: int, message: str) -> ErrorBody:
     """The same body for an answer of the framework, which knows only a status."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     code = HTTPStatus(status).phrase.lower().replace(" ", "_")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from pythia_bento.protocol.types import Limits, Summary
-from pythia_bento.runtime.runner import Provenance
+from pythia_bento.runtime.model_info import Provenance
 
 
 class _Schema(BaseModel):

@@ -13,8 +13,13 @@ from pydantic import BaseModel
 
 from pythia_bento import errors
 from pythia_bento.errors import PythiaError
-from pythia_bento.protocol.bodies import CompletionRequest, GenerateRequest, ScoreItem
-from pythia_bento.server.http.tokenizer import DetokenizeRequest, TokenizeRequest
+from pythia_bento.protocol.bodies import (
+    CompletionRequest,
+    DetokenizeRequest,
+    GenerateRequest,
+    ScoreItem,
+    TokenizeRequest,
+)
 from pythia_bento.server.openapi import answers
 
 Errors = tuple[type[PythiaError], ...]

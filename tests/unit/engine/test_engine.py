@@ -162,7 +162,7 @@ def test_continuations_of_a_failed_request_fail_too():
 def test_refused_requests_leave_nothing_behind():
     engine = toy_engine(4)
     with pytest.raises(ContextLengthExceeded, match="KV cache holds 16 tokens"):
-        engine.add_request(request(prompt=(5,) * 10, max_tokens=8))
+        engine.generate([request("a", max_tokens=2), request(prompt=(5,) * 10, max_tokens=8)])
     engine.add_request(request("a", max_tokens=2))
     with pytest.raises(InvalidRequest, match="request id 'a' is in use"):
         engine.add_request(request("a", max_tokens=2))

@@ -12,11 +12,12 @@ from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Chunk, EngineConfig, Results
 from pythia_bento.errors import CheckpointError, EngineUnavailable, NonFiniteLogits
 from pythia_bento.runtime import process
+from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.process import EngineProcess
-from pythia_bento.runtime.runner import ModelInfo, Progress, PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.unit.engine.toy import TOKENIZER, ToyExecutor, ToyModel, toy_engine
-from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled
+from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled, toy_engine_of
 
 PARTS = ("queue", "prefill", "decode")
 
@@ -26,7 +27,7 @@ PARTS = ("queue", "prefill", "decode")
 def load_toy(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
     for done in (1, 2):
         on_progress("loading toy", done, 2)
-    return toy_engine(64, max_batch_size=settings.max_batch_size), INFO
+    return toy_engine_of(settings), INFO
 
 
 def load_slow(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
