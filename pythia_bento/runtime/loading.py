@@ -109,15 +109,6 @@ def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
     )
 
 
-def model_names(checkpoint: Checkpoint, asked: str) -> list[str]:
-    """All ids a client may send for a checkpoint, the canonical one first."""
-    name = checkpoint.model_id
-    if checkpoint.revision is None:
-        return [name]
-    revisions = [checkpoint.revision, checkpoint.commit, asked.partition("@")[2] or "main"]
-    return [*(f"{name}@{revision}" for revision in revisions if revision), name]
-
-
 def _kernels(settings: Settings, config: ModelConfig, device: torch.device) -> Kernels:
     """The backend asked for, or the fastest one that works here."""
     if settings.backend != "auto":
@@ -156,7 +147,7 @@ def _free_bytes(device: torch.device) -> int:
 
 
 def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> ModelInfo:
-    name, *aliases = model_names(checkpoint, settings.model)
+    name, *aliases = checkpoint.names
     files = json.dumps(sorted(checkpoint.files.items())).encode()
     weights = hashlib.sha256(files).hexdigest()
     commit = (checkpoint.commit or "local")[:12]

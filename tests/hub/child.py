@@ -11,6 +11,7 @@ from pathlib import Path
 
 import bentoml.models  # noqa: F401 - BentoML would import it, slowly, in every child
 
+from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints import store
 from pythia_bento.checkpoints.lock import Lock
 from pythia_bento.checkpoints.pull import pull
@@ -26,7 +27,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Puller:
     """Starts pulls of one model from one hub into one store."""
 
-    def __init__(self, endpoint: str, home: Path, bento_home: Path, model: str) -> None:
+    def __init__(self, endpoint: str, home: Path, bento_home: Path, model: ModelId) -> None:
         self.places = (endpoint, home, bento_home)
         self.model = model
 
@@ -54,7 +55,7 @@ def _settle(endpoint: str, home: Path, bento_home: Path) -> None:
         provider.set(place)
 
 
-def _pull(endpoint: str, home: Path, bento_home: Path, model: str) -> None:
+def _pull(endpoint: str, home: Path, bento_home: Path, model: ModelId) -> None:
     _settle(endpoint, home, bento_home)
     pull(model)
 
@@ -63,7 +64,7 @@ def _pull_twice(
     endpoint: str,
     home: Path,
     bento_home: Path,
-    model: str,
+    model: ModelId,
     kind: str,
     answers: SimpleQueue[list[str]],
 ) -> None:
@@ -83,7 +84,7 @@ def _pull_twice(
     answers.put([first, _say(model)])
 
 
-def _say(model: str) -> str:
+def _say(model: ModelId) -> str:
     try:
         pull(model)
         return "pulled"

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from pythia_bento.catalog import parse
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.reader import WEIGHTS
@@ -71,7 +72,7 @@ def pulled(
         add_outliers(origin)
     with hub_in(folder) as hub, bento_home_in(folder):
         hub.folder.commit(REPO, "main", origin)
-        yield pull(MODEL).model.path
+        yield pull(parse(MODEL)).model.path
 
 
 @pytest.fixture(scope="module")

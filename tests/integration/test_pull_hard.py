@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pythia_bento.catalog import parse
 from pythia_bento.checkpoints import store
-from pythia_bento.checkpoints.bundle import sha256
+from pythia_bento.checkpoints.files import sha256
 from pythia_bento.checkpoints.lock import Lock
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.resolve import locate, verify
@@ -20,7 +21,7 @@ from tests.hub import HubServer
 from tests.hub.child import Puller
 
 REPO = "EleutherAI/pythia-14m"
-MODEL = "pythia-14m@step3000"
+MODEL = parse("pythia-14m@step3000")
 
 
 @pytest.fixture
