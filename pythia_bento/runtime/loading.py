@@ -68,8 +68,8 @@ def _build(
     """Everything that takes much memory."""
     loading = partial(on_progress, f"loading {checkpoint.model_id}")
     model = GPTNeoX(checkpoint.source, backend, loading)
-    if backend.name == "cpu":
-        torch.set_num_threads(1)  # it has threads of its own, and they need the cores
+    if backend.has_own_threads:
+        torch.set_num_threads(1)
     config = EngineConfig(
         num_blocks=_num_blocks(settings, backend, checkpoint.config),
         max_batch_size=settings.max_batch_size,
