@@ -37,7 +37,7 @@ serve: $(SERVE)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other 
 PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 NEEDS = $(BIN)/python -m tests.needs
 
-test: $(READY) $(EVAL)/.ready  ## the tests, with coverage, but the long ones and those for a GPU (ARGS=... goes to pytest)
+test: $(READY)  ## the tests, with coverage, but the long ones and those for a GPU (ARGS=... goes to pytest)
 	@$(NEEDS)
 	$(PYTEST) -m "not gpu and not long" --cov --cov-report=term $(ARGS)
 

@@ -15,8 +15,7 @@ from pythia_bento.handlers.score import attributed, score
 from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.bentoml import access_log, direct_routes, http_metrics, packaging, tracing
-from pythia_bento.server.bentoml.http_protocol import limit_framing
+from pythia_bento.server.bentoml import install, packaging
 from pythia_bento.server.http import openai, pages, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
@@ -33,6 +32,7 @@ try:
     settings = load_settings(vars(bentoml.use_arguments()))
     access = AccessControl.from_settings(settings)
     pinned_model = packaging.pinned_model(settings)
+    service_class = install.service_class(settings.log_format)
 except PythiaError as error:
     raise bentoml.exceptions.InvalidArgument(error.message) from None
 
@@ -50,15 +50,11 @@ openai_app = openai.create_app()
 tokenizer_app = tokenizer.create_app()
 pages_app = pages.create_app()
 apps = (openai_app, tokenizer_app, pages_app)
-limit_framing()
-for bentoml_part in (tracing, access_log, http_metrics):
-    bentoml_part.install()
-direct_routes.install({"/v1": openai_app, "": tokenizer_app})
-logs.install(settings.log_format)
 
 
 @bentoml.service(
     name="pythia",
+    service_class=service_class,
     workers=1,  # one device, one engine: it batches better than two workers share
     # The engine keeps the deadline and answers in OpenAI's shape; this is only the last resort.
     traffic={"timeout": settings.request_timeout + 60},
@@ -80,7 +76,11 @@ class Pythia:
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Refuse a checkpoint that cannot be served, once, before any worker starts."""
+        """Refuse a checkpoint that cannot be served, once, before any worker starts.
+
+        Called in the supervisor, whose log lines have the workers' format from here on.
+        """
+        logs.install(settings.log_format)
         try:
             check_loadable(settings)
         except PythiaError as error:
@@ -124,6 +124,7 @@ class Pythia:
         return text + self._worker.metrics()
 
 
+# Two of the layers that a request passes; `install` has the others, and their order.
 Pythia.add_asgi_middleware(AccessMiddleware, access=access)  # type: ignore[attr-defined]
 Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     RequestMiddleware,

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from bench.common.random_model import model_config
 from bench.gpu import harness
-from bench.gpu.sweep import Rig, time_graph
+from bench.gpu.graphs import layer_us
+from bench.gpu.sweep import Rig
 from pythia_bento.model.kernels.gpu import tiles
 from pythia_bento.model.kernels.gpu.cuda import prefill_constants as source
 from pythia_bento.model.kernels.gpu.cuda.nvrtc import Source, compiled
@@ -181,7 +182,7 @@ def measure(model: str, rig: Rig, tokens: int, variants: list[Variant]) -> list[
     products, rows = Products(rig, tokens), []
 
     def add(name: str, what: str, call: Callable[[int], Any], **more: Any) -> None:
-        micro = time_graph(call, rig.count)
+        micro = layer_us(call, rig.count)
         row = {"model": model, "kernel": name, "tokens": tokens, "what": what, **more}
         row |= {"us": round(micro, 2), "tflops": round(products.flops(name) / micro / 1e6, 1)}
         rows.append(row)

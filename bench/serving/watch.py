@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 from bentoml._internal.server.http.access import AccessLogMiddleware
-from opentelemetry import trace
 
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
@@ -31,7 +30,7 @@ def main() -> None:
     print(f"a token: {_median(_tokens) / SEQUENCES / STEPS:.2f} us")
     _log_to_nowhere()
     bentoml = AccessLogMiddleware(_app, True, True, True, True)
-    ours = Calls(AccessLog(_app), trace.get_tracer(__name__))
+    ours = Calls(AccessLog(_app))
     for name, middleware in (("BentoML's line", bentoml), ("ours", ours)):
         taken = _median(lambda served=middleware: asyncio.run(_calls(served)))
         print(f"a call, {name}: {taken / CALLS:.0f} us")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
+from pythia_bento.catalog import nearest
 from pythia_bento.engine.outputs import SequenceOutput, collect, failure, raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.stats import EngineStats
@@ -113,9 +113,9 @@ class PythiaRunner:
         names = (self.info.id, *self.info.aliases)
         if name is None or name in names:
             return
-        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+        hint = f"the nearest names are {', '.join(nearest(name, names))}"
         raise ModelNotFound(
-            f"model {name[:100]!r} is not served here; the nearest names are {', '.join(nearest)}",
+            f"model {name[:100]!r} is not served here; {hint}",
             param="model",
         )
 

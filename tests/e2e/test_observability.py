@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
-from tests.e2e.serving import ROOT, Server, serve
+from tests.e2e.serving import HTTP, ROOT, Server, serve
 from tests.promtool import check_metrics
 
 KEY = "a-long-enough-key-for-alice-0123456789"
@@ -116,7 +116,7 @@ def observed(
         settings = {"log_format": "json", "api_keys": f"alice {KEY}, bob {BOB}"}
         with serve(home, engine_process=request.param, **settings) as server:
             ask(server)
-            yield Observed(server, spans, httpx.get(f"{server.url}/metrics").text)
+            yield Observed(server, spans, HTTP.get(f"{server.url}/metrics").text)
 
 
 def documented_config(port: int) -> str:

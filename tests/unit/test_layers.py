@@ -38,8 +38,6 @@ ALLOWED = {
 }
 # "module -> module" of imports that break the table, and modules that are too long, by name.
 EXCEPTIONS = {
-    "pythia_bento.client.transport -> pythia_bento.client.grpc_transport",
-    "pythia_bento.client.transport -> pythia_bento.client.http_transport",
     "pythia_bento.model.kernels.gpu.triton.attention",
 }
 

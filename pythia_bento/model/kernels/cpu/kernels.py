@@ -17,6 +17,7 @@ from torch import Tensor
 from pythia_bento.hardware import usable_cores
 from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.kernels.by_layer import LayerKernels
 from pythia_bento.model.kernels.cpu import build
 from pythia_bento.model.kernels.cpu.library import (
     BLOCK,
@@ -70,13 +71,14 @@ class CpuKVCache:
         ]
 
 
-class CpuKernels:
+class CpuKernels(LayerKernels):
     """``Kernels`` on the CPU. ``isa`` is one of ``build.supported()``, by default the best."""
 
     name = "cpu"
     matmul = "w8a16"
     block_size = BLOCK
     batch_invariant = True
+    has_own_threads = True
 
     def __init__(
         self,
@@ -161,11 +163,11 @@ class CpuKernels:
         return CpuKVCache(self.config, num_blocks)
 
     def embed(self, table: Tensor, token_ids: Tensor) -> Tensor:
-        """See ``Kernels.embed``."""
+        """See ``LayerKernels.embed``."""
         return table[token_ids].float()
 
     def project_in(self, layer: Loaded, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Kernels.project_in``."""
+        """See ``LayerKernels.project_in``."""
         tokens = len(x)
         qkv = torch.empty(tokens, layer.struct.qkv.out)
         up = torch.empty(tokens, layer.struct.up.out)
@@ -176,7 +178,7 @@ class CpuKernels:
         return qkv, up
 
     def attend(self, index: int, qkv: Tensor, cache: CpuKVCache, batch: ForwardBatch) -> Tensor:
-        """See ``Kernels.attend``; changes ``qkv``."""
+        """See ``LayerKernels.attend``; changes ``qkv``."""
         out = torch.empty(len(qkv), self.config.hidden_size)
         sequences, width = batch.block_tables.shape
         pointers = (
@@ -190,7 +192,7 @@ class CpuKernels:
         return out
 
     def project_out(self, layer: Loaded, x: Tensor, attended: Tensor, up: Tensor) -> Tensor:
-        """See ``Kernels.project_out``; changes ``x``."""
+        """See ``LayerKernels.project_out``; changes ``x``."""
         self._library.pythia_project_out(
             *(self._state, layer.struct, address(x), len(x), address(attended), address(up))
         )

@@ -15,6 +15,7 @@ from pythia_bento.model.kernels.gpu.launch_prefill import WideLauncher
 from pythia_bento.model.kernels.gpu.packing import CHUNKS, TritonHead, TritonLayer, depth_at_once
 from pythia_bento.model.kernels.gpu.triton import attention, products, sampling
 from pythia_bento.model.kernels.gpu.triton.norm import norm
+from pythia_bento.model.kernels.gpu.workspace import AttentionScratch
 from pythia_bento.model.rotary import rotary_tables
 
 NORM_WARPS = 8
@@ -225,20 +226,12 @@ class Launcher(WideLauncher):
             **self.overlap,
         )
 
+    def sample_keys(self, rows: int) -> Tensor:
+        """Room that ``choose`` needs for so many rows."""
+        return torch.empty(rows, self.sample_parts, dtype=torch.int64, device=self.device)
+
     def log_sum_exp(self, logits: Tensor, chosen: Tensor, norms: Tensor, values: Tensor) -> None:
         """``norms`` and the log-probabilities ``values`` of ``chosen``, fp32 [R]."""
         sampling.log_sum_exp[(len(logits),)](
             *(logits, chosen, norms, values, self.config.vocab_size, 4096), num_warps=8
         )
-
-
-class AttentionScratch:
-    """Room for the tiles' own results where several programs share a context."""
-
-    def __init__(self, config: ModelConfig, rows: int, device: torch.device) -> None:
-        tile = tiles.kv_tile(config.head_dim)
-        self.max_tiles = triton.cdiv(config.max_positions, tile)
-        shape = (rows, config.num_heads, self.max_tiles)
-        self.acc = torch.empty(*shape, config.head_dim, device=device)
-        self.best = torch.empty(*shape, 2, device=device)
-        self.tickets = torch.zeros(rows, config.num_heads, dtype=torch.int32, device=device)

@@ -45,7 +45,7 @@ class Kernel:
             )
         )
 
-    def launch_together(self, blocks: int, threads: int, parameter: ctypes.Structure) -> None:
+    def launch_cooperative(self, blocks: int, threads: int, parameter: ctypes.Structure) -> None:
         """All blocks at once: the driver refuses a grid that the device cannot hold."""
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameter))
         stream = torch.cuda.current_stream().cuda_stream
