@@ -1,18 +1,19 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu fuzz lint proto soak bench bench-peers eval lock clean bento image \
+.PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers eval lock clean bento image \
 	image-check k8s-check sbom
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+SERVE := $(VENV)/.serve
+READY := $(VENV)/.test
 EVAL := .venv-eval
 K8S := .venv-k8s
 KERNELS := pythia_bento.model.kernels.cpu.build
 PORT ?= 3000
-WORKERS ?= 0
+WORKERS ?= 2
 export BENTOML_DO_NOT_TRACK := True
 
 # The interpreter for a new environment: python3.11 if there, else any of 3.10 to 3.13.
@@ -20,19 +21,32 @@ FITS = import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3,
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.10; do \
 	"$$python" -c "$(FITS)" 2>/dev/null && { command -v "$$python"; break; }; done)
 
-# What pip is to install as torch. It is not in the lock: the build depends on the machine. A wheel
-# of this version in a directory that pip knows (PIP_FIND_LINKS) wins; else, on Linux, plain
-# `torch` is the CUDA build of several GB. PYTHIA_TORCH may name a wheel file or hold pip options.
+# What to install as torch. It is not in the lock: the build depends on the machine. It is looked for
+# where pip is told to look (PIP_FIND_LINKS, an index); where nobody says, PyTorch's own index has the
+# build for this machine. PYTHIA_TORCH may name a wheel file or hold options, as of pip.
 PYTHIA_TORCH ?= torch==2.13.0
+INSTALL = $(PYTHON) tools/install.py
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-serve: $(READY)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other settings as in the README
+serve: $(SERVE)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other settings as in the README
 	exec $(BIN)/bentoml serve --port $(PORT)
 
-test: $(READY) $(EVAL)/.ready  ## all tests that need no GPU, with coverage (ARGS=... goes to pytest; WORKERS=2 for two processes)
-	$(BIN)/pytest -m "not gpu" -n $(WORKERS) --dist loadfile --cov --cov-report=term $(ARGS)
+# Files are shared out between processes in the order of collection: those with servers come first.
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+NEEDS = $(BIN)/python -m tests.needs
+
+test: $(READY)  ## the tests, with coverage, but the long ones and those for a GPU (ARGS=... goes to pytest)
+	@$(NEEDS)
+	$(PYTEST) -m "not gpu and not long" --cov --cov-report=term $(ARGS)
+
+test-long: $(READY) $(EVAL)/.ready  ## the long tests: fuzzing, floods, rolling restarts
+	@$(NEEDS)
+	$(PYTEST) -m "long and not gpu" $(ARGS)
+
+check: lint  ## lint, types and unit tests, in less than 90 s on two cores
+	$(PYTEST) -m "not gpu and not long" tests/unit $(ARGS)
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)
@@ -45,9 +59,11 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-proto:  ## make the gRPC code from the .proto files, with the generator that is pinned for it
-	[ -x .venv-proto/bin/python ] || $(PYTHON) -m venv .venv-proto
-	.venv-proto/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/proto.txt
+.venv-proto/.ready: $(SERVE) requirements/proto.txt
+	@$(INSTALL) lock .venv-proto requirements/proto.txt
+	@touch $@
+
+proto: .venv-proto/.ready  ## make the gRPC code from the .proto files, with the generator that is pinned for it
 	.venv-proto/bin/python tools/make_proto.py $(ARGS)
 
 soak: $(READY)  ## two minutes of mixed load with cancelled requests (ARGS="--minutes N")
@@ -67,34 +83,25 @@ eval: $(EVAL)/.ready  ## install lm-evaluation-harness beside ours; see docs/eva
 # is looked for in $(VENV).
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 $(EVAL)/.ready: $(READY) requirements/eval.txt
-	$(BIN)/python -m venv --clear $(EVAL)
-	$(EVAL)/bin/pip install --no-deps --require-hashes -r requirements/eval.txt
+	@$(INSTALL) lock $(EVAL) requirements/eval.txt
 	$(BIN)/python -c '$(SITE)' >"$$($(EVAL)/bin/python -c '$(SITE)')/pythia_bento_venv.pth"
 	@touch $@
 
-lock: $(READY)  ## resolve requirements/*.txt anew
-	requirements/lock
+lock: $(SERVE)  ## resolve requirements/*.txt anew; ARGS=--upgrade takes the newest of all
+	requirements/lock $(ARGS)
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) $(EVAL) .venv-peers .venv-proto $(K8S) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis pythia_bento/model/kernels/cpu/lib
 
-$(READY): pyproject.toml requirements/test.txt requirements/compiler.txt
+# What serving needs, and what tests and lint need too: the second adds to the first.
+$(SERVE): requirements/serve.txt
+$(READY): requirements/test.txt
+$(SERVE) $(READY): pyproject.toml requirements/uv.txt requirements/compiler.txt tools/install.py
 	@[ -n "$(PYTHON)" ] || { echo "error: no Python 3.10 to 3.13 with the venv module was found;" \
 		"install one (on Debian and Ubuntu: python3-venv) or say make PYTHON=<path>" >&2; exit 1; }
-	@echo "== 1/5 virtual environment in $(VENV), with $(PYTHON)"
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	@echo "== 2/5 locked packages"
-	$(BIN)/python -m pip install --no-deps --require-hashes -r requirements/test.txt
-	@echo "== 3/5 torch"
-	$(BIN)/python -m pip install $(PYTHIA_TORCH)
-	@echo "== 4/5 pythia-bento"
-	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
-	@echo "== 5/5 CPU kernels"
-	$(BIN)/python -c "from $(KERNELS) import compiler; compiler()" 2>/dev/null || \
-		$(BIN)/python -m pip install --no-deps --require-hashes -r requirements/compiler.txt
-	$(BIN)/python -m $(KERNELS)
-	@touch $@
+	@$(INSTALL) $(@:$(VENV)/.%=%) --torch "$(PYTHIA_TORCH)"
+	@touch $(SERVE) $@
 
 # What is served: the model pinned in the Bento, and the kind of device, which decides the image.
 MODEL ?= bundled
@@ -118,9 +125,8 @@ image: $(READY)  ## a container image of it (IMAGE=name, BACKEND=docker|podman|.
 image-check: $(READY)  ## build the image and run it with podman, without any registry (as root)
 	deploy/image/check $(ARGS)
 
-$(K8S)/.ready: $(READY) requirements/k8s.txt
-	$(BIN)/python -m venv --clear $(K8S)
-	$(K8S)/bin/pip install --no-deps --require-hashes -r requirements/k8s.txt
+$(K8S)/.ready: $(SERVE) requirements/k8s.txt
+	@$(INSTALL) lock $(K8S) requirements/k8s.txt
 	@touch $@
 
 # It takes the image that `make image-check ARGS=<folder>` left in the folder, or makes one.

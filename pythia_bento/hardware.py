@@ -1,4 +1,4 @@
-"""How many processors this process may use."""
+"""How many processors and how much memory this process may use."""
 
 from __future__ import annotations
 
@@ -28,3 +28,20 @@ def _quota() -> int:
     if not limit.isdigit() or not period.isdigit() or int(limit) <= 0:
         return unlimited
     return -(-int(limit) // int(period))
+
+
+def free_memory() -> int:
+    """Bytes of main memory that this process may still take."""
+    available = (_first_number("/proc/meminfo", "MemAvailable:") or 0) * 1024
+    # A container's limit (control groups, version 2) is not in what the system says is available.
+    return min(available, _first_number("/sys/fs/cgroup/memory.max", "max") or available)
+
+
+def _first_number(path: str, label: str) -> int | None:
+    """The number after ``label`` in a file of the kernel's, or the file's only one."""
+    try:
+        words = Path(path).read_text().split()
+    except OSError:
+        return None
+    after = words[words.index(label) + 1 :] if label in words else words
+    return int(after[0]) if after and after[0].isdigit() else None

@@ -66,13 +66,18 @@ def random_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GPTNeoXForCausalLM(config)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if parameter.dim() == 2:
-                    parameter.mul_(scale)
-                else:
-                    parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.1)
+        randomize(model, scale)
     return model.eval()
+
+
+@torch.no_grad()
+def randomize(model: GPTNeoXForCausalLM, scale: float) -> None:
+    """Make matrices larger, and norms and biases random, so that no part is idle."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            parameter.mul_(scale)
+        else:
+            parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.1)
 
 
 def dequantized_model(path: Path, source: WeightSource) -> GPTNeoXForCausalLM:

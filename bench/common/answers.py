@@ -21,7 +21,8 @@ from bench.common.random_model import RandomModel, model_config
 from bench.common.shapes import tokenizer
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
-from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput, TokenLogprob
+from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob
+from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.executor import make_executor
 from pythia_bento.model.gpt_neox import GPTNeoX

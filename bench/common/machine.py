@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable
@@ -44,6 +45,8 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    if not shutil.which("git"):
+        return found
     git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     done = subprocess.run(git, capture_output=True, text=True, cwd=Path(__file__).parent)
     return {**found, "commit": done.stdout.strip()} if done.returncode == 0 else found

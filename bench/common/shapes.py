@@ -22,7 +22,7 @@ WEIGHT_STD = 0.02
 
 def config_of(name: str) -> ModelConfig:
     """The shape of a model of the suite."""
-    return catalog.SIZES[catalog.NAMES[name]].config
+    return catalog.config(name)
 
 
 def linear_weights(config: ModelConfig) -> int:

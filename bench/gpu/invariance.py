@@ -15,7 +15,8 @@ from typing import Any
 from bench.common.random_model import model_config
 from bench.gpu import harness
 from pythia_bento.engine.engine import Engine
-from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
+from pythia_bento.engine.outputs import SequenceOutput
+from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.model.kernels.gpu.tiles import kv_tile
 
 CONTEXT = 2048

@@ -18,7 +18,7 @@ from pythia_bento.engine.sequence import Sequence
 from pythia_bento.executor.lookahead import LOOKAHEAD, Flight, Inputs, Lookahead, Row
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.runtime import loading, process
-from pythia_bento.runtime.runner import ModelInfo, Progress
+from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.settings import Settings
 
 STEP = float(os.environ.get("BENCH_STEP_US", "0")) / 1e6
@@ -109,6 +109,6 @@ def load(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
 load_engine = loading.load_engine
 loading.load_engine = process.load_engine = load
 
-from service import Pythia  # noqa: E402
+from pythia_bento.service import Pythia  # noqa: E402
 
 __all__ = ["Pythia"]

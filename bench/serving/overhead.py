@@ -31,10 +31,10 @@ from bench.common import machine
 from bench.serving.client import run_loop
 from bench.serving.noop_grpc import noop_server
 from bench.serving.server import serve
-from pythia_bento.engine.params import Request, SamplingParams
+from pythia_bento.engine.params import Request, SamplingParams, new_request_id, score_request
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
-from pythia_bento.runtime.runner import PythiaRunner, new_request_id
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 
 ENGINE, GRPC, HTTP, NOOP = "engine", "grpc", "http", "no-op"
@@ -127,7 +127,7 @@ def _tasks(
     http: httpx.AsyncClient, stub: Any, noop: Any, runner: PythiaRunner
 ) -> dict[str, dict[str, Question]]:
     async def score_engine(ids: list[int]) -> None:
-        await runner.score([tuple(ids)])
+        await runner.score([score_request(tuple(ids))])
 
     async def score_http(ids: list[int]) -> None:
         (await http.post("/score", json={"items": [{"prompt": ids}]})).raise_for_status()

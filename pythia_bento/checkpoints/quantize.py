@@ -58,12 +58,6 @@ class CheckpointWeights:
         """The model's shape."""
         return self._config
 
-    @property
-    def quantized(self) -> bool:
-        """Whether the file holds int8 linears already."""
-        first = tensor_names.layer_prefix(0) + tensor_names.QKV
-        return self.reader.entry(f"{first}.weight").dtype == "I8"
-
     def embedding(self) -> Tensor:
         """fp16 [vocab, hidden]."""
         return self._matrix(tensor_names.EMBEDDING)

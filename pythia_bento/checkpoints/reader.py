@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from pythia_bento.checkpoints import tensor_names
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
 
+if TYPE_CHECKING:  # it takes seconds, and only whoever asks for a tensor needs it
+    from torch import Tensor
+
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+COPIED = (  # the other files, beside config.json
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
 FLOATS = ("F16", "BF16", "F32")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -45,6 +53,12 @@ class Reader:
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
+    @property
+    def quantized(self) -> bool:
+        """Whether the files hold int8 linears already."""
+        first = tensor_names.layer_prefix(0) + tensor_names.QKV
+        return self.entry(f"{first}.weight").dtype == "I8"
+
     def entry(self, name: str) -> Entry:
         """Raises KeyError for an unknown name."""
         return self._entries[name]
@@ -56,12 +70,12 @@ class Reader:
         tensor touched stop counting against this process as soon as the tensor is dropped.
         """
         entry = self._entries[name]
-        with _open(entry.file) as file:
+        with _open(entry.file, "pt") as file:
             tensor: Tensor = file.get_tensor(entry.stored_name)
         return tensor
 
     def _index(self, path: Path) -> None:
-        with _open(path) as file:
+        with _open(path, "np") as file:  # only names and shapes
             for stored in file.keys():  # noqa: SIM118 - safe_open is not a mapping
                 name = tensor_names.canonical(stored)
                 if name is None:
@@ -120,9 +134,9 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in sorted(names)]
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, framework: str) -> Any:
     try:
-        return safe_open(path, framework="pt")
+        return safe_open(path, framework=framework)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or damaged: {error}") from None
 

@@ -13,19 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pythia_bento.checkpoints import tensor_names
-from pythia_bento.checkpoints.reader import INDEX, WEIGHTS
+from pythia_bento.checkpoints.reader import COPIED, INDEX, WEIGHTS
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm, WeightSource
 
 SHARD_BYTES = 256 << 20
 """Parts of the model are gathered up to this size before they are written."""
-
-COPIED = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-)
 
 QUANTIZATION_CONFIG: dict[str, Any] = {
     "_load_in_4bit": False,

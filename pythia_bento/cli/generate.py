@@ -31,7 +31,7 @@ def generate(prompt: str, model: str | None, as_json: bool, **sampling: Any) -> 
 
     The text appears as it is made; with --json all at once, as the server's /generate has it.
     """
-    from pythia_bento.handlers.generation import generate as as_response
+    from pythia_bento.handlers.generate import generate as as_response
     from pythia_bento.protocol.bodies import GenerateRequest
     from pythia_bento.protocol.parsing import parse
 
@@ -46,8 +46,8 @@ def generate(prompt: str, model: str | None, as_json: bool, **sampling: Any) -> 
 
 
 def _print_text(runner: PythiaRunner, body: GenerateRequest) -> None:
-    from pythia_bento.engine.params import Request
-    from pythia_bento.runtime.runner import new_request_id, raise_error
+    from pythia_bento.engine.outputs import raise_error
+    from pythia_bento.engine.params import Request, new_request_id
 
     prompt = tuple(runner.tokenizer.encode(body.prompt))
     request = Request(new_request_id(), prompt, body.sampling_params(), body.n)

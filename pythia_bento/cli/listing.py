@@ -9,6 +9,7 @@ import click
 
 from pythia_bento import catalog
 from pythia_bento.checkpoints import bundle
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.cli.common import json_option, print_json
 from pythia_bento.model.config import ModelConfig
 
@@ -27,13 +28,13 @@ def list_models(as_json: bool) -> None:
 def _bundled() -> dict[str, Any]:
     steps = bundle.list_bundled()
     main = next(step for step in steps if step.is_main)
-    shape = ModelConfig.from_file(main.directory / "config.json")
+    shape = read_config(main.directory / "config.json")
     return _entry(catalog.BUNDLED, shape, [step.step for step in steps])
 
 
 def _suite() -> Iterator[dict[str, Any]]:
-    steps = [f"step{step}" for step in catalog.STEPS]
-    for name in catalog.NAMES:
+    for name, model in catalog.MODELS.items():
+        steps = [f"step{step}" for step in model.steps]
         yield _entry(name, catalog.config(name), steps)
 
 
@@ -61,12 +62,17 @@ def _print_table(models: list[dict[str, Any]]) -> None:
         if "-seed" not in model["name"]:
             table.add_row(*_row(model))
     console = Console(highlight=False)
+    console.width = max(console.width, 100)  # names are to be copied whole
     console.print(table)
     seeded = [size for size, row in catalog.SIZES.items() if row.seeds]
-    console.print(f"Training seeds: pythia-<size>-seed1 to -seed9 for {', '.join(seeded)}.")
+    console.print(
+        f"Training seeds: pythia-<size>-seed1 to -seed9 for {', '.join(seeded)}; for 160m also "
+        "-data-seed1\nto 3 (another order of the data only) and -weight-seed1 to 3 (other first "
+        "weights only)."
+    )
     console.print(
         "A revision follows the name, as in pythia-1b@step3000: main, a step or a commit.\n"
-        "Steps of the suite: 0, 1, 2, 4, ..., 512, then 1000 to 143000 by 1000."
+        "Steps of the suite: 0, 1, 2, 4, ..., 512, then 1000 to 143000 by 1000; of -v0 the latter."
     )
 
 

@@ -23,9 +23,10 @@ def score(text: str, model: str | None, as_json: bool) -> None:
     """
     text = read_text(text, "text")
     with open_runner(model) as runner:
-        from pythia_bento.handlers import generation
+        from pythia_bento.handlers.score import score as as_response
 
-        [result] = asyncio.run(generation.score(runner, [{"prompt": text, "logprobs": 1}]))
+        [response] = asyncio.run(as_response(runner, [{"prompt": text, "logprobs": 1}]))
+    result = dict[str, Any](response)
     if "error" in result:
         raise _error(result["error"])
     if not result["num_tokens"]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.executor import Chunk, ChunkResult, Executor
 from pythia_bento.engine.fit import execute_what_fits
 from pythia_bento.engine.open_requests import OpenRequests
-from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.outputs import SequenceOutput, collect
+from pythia_bento.engine.params import Request
 from pythia_bento.engine.scheduler import Scheduler
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.engine.stats import EngineStats, StepSizes
@@ -20,8 +21,13 @@ from pythia_bento.errors import CheckpointError, EngineUnavailable, InvalidReque
 class Engine:
     """Continuous batching over one model. For one thread; see ``PythiaRunner`` for more."""
 
-    def __init__(self, executor: Executor, tokenizer: Tokenizer) -> None:
-        """Raises CheckpointError when model and tokenizer do not match."""
+    def __init__(
+        self, executor: Executor, tokenizer: Tokenizer, limits: Limits | None = None
+    ) -> None:
+        """Raises CheckpointError when model and tokenizer do not match.
+
+        ``limits`` are what model and cache can do where nobody allows less.
+        """
         if tokenizer.num_tokens > executor.vocab_size:
             raise CheckpointError(
                 f"the tokenizer has {tokenizer.num_tokens} tokens, "
@@ -30,7 +36,7 @@ class Engine:
         config = executor.config
         self.tokenizer = tokenizer
         self.block_size = executor.block_size
-        self.limits = Limits(
+        self.limits = limits or Limits(
             num_tokens=tokenizer.num_tokens,
             max_positions=executor.max_positions,
             cache_tokens=config.num_blocks * self.block_size,
@@ -50,9 +56,11 @@ class Engine:
         self._prompt_tokens = self._generation_tokens = 0
 
     def add_request(self, request: Request) -> None:
-        """Queue a request; raises InvalidRequest, ContextLengthExceeded or EngineUnavailable."""
+        """Queue a request that ``validate`` has passed with these limits.
+
+        Raises InvalidRequest where its id is in use, and EngineUnavailable.
+        """
         self._alive()
-        validate(request, self.limits)
         if request.request_id in self._open:
             raise InvalidRequest(f"request id {request.request_id!r} is in use")
         self._num_requests += 1
@@ -85,19 +93,20 @@ class Engine:
         """Nothing to do: ``step`` waits for nothing but the device. In any thread."""
 
     def generate(self, requests: Iterable[Request]) -> list[list[SequenceOutput]]:
-        """Run requests to their end; for each its ``n`` answers in order."""
+        """Run requests to their end; for each its ``n`` answers in order.
+
+        Raises InvalidRequest or ContextLengthExceeded before any is begun.
+        """
         requests = list(requests)
         for request in requests:
+            validate(request, self.limits)
+        for request in requests:
             self.add_request(request)
-        answers: dict[tuple[str, int], SequenceOutput] = {}
+        return collect(requests, self._outputs())
+
+    def _outputs(self) -> Iterator[SequenceOutput]:
         while self.has_work:
-            for delta in self.step():
-                key = (delta.request_id, delta.index)
-                if key in answers:
-                    answers[key].extend(delta)
-                else:
-                    answers[key] = delta
-        return [[answers[r.request_id, index] for index in range(r.n)] for r in requests]
+            yield from self.step()
 
     @property
     def is_alive(self) -> bool:

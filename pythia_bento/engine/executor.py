@@ -9,7 +9,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
 
-from pythia_bento.engine.params import TokenLogprob
+from pythia_bento.engine.outputs import TokenLogprob
 from pythia_bento.engine.sequence import Sequence
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pythia_bento.engine.executor import Chunk, ChunkResult
-from pythia_bento.engine.params import SequenceOutput, TokenLogprob
+from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob
 from pythia_bento.engine.scheduler import Scheduler
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.errors import DeadlineExceeded, NonFiniteLogits, OutOfMemory, PythiaError

@@ -1,15 +1,35 @@
-"""What a caller asks of the engine, and what the engine answers. Plain data, no policy."""
+"""What a caller asks of the engine. Plain data, no policy."""
 
 from __future__ import annotations
 
+import functools
 import math
+import random
 from dataclasses import dataclass, field
-from typing import Literal
 
-from pythia_bento.errors import PythiaError
-from pythia_bento.telemetry.calls import Call, current_call
+# Lowest and highest value of fields, for ``engine.validate`` and for what describes the API. A name
+# is that of one of the ``Limits``.
+INTEGERS: dict[str, tuple[int, int | str]] = {
+    "n": (1, "max_n"),
+    "best_of": (1, "max_n"),
+    "priority": (-20, 20),  # bounds how long the last of a queue waits for its turn
+    "top_k": (0, 2**31 - 1),  # the kernels' integers; from the vocabulary's size on it is off
+    "seed": (-(2**63), 2**64 - 1),
+    "logprobs": (0, "max_logprobs"),
+    "prompt_logprobs": (0, "max_logprobs"),
+}
+NUMBERS: dict[str, tuple[float, float]] = {
+    "temperature": (1e-6, 100),  # or 0; below, the division could overflow fp32
+    "top_p": (0, 1),  # 0 excluded
+    "min_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "repetition_penalty": (0.01, 100),
+    "logit_bias": (-100, 100),
+}
 
-FinishReason = Literal["stop", "length", "abort", "error"]
+# Not the system's: a request id is no secret, and asking the system takes longer than a token.
+_IDS = random.Random()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,56 +67,18 @@ class Request:
     priority: int = 0  # lower goes first among the requests of one caller
     caller: str = "anyone"  # callers take turns
     deadline: float = math.inf  # of time.monotonic(): not begun any more from then on
-    # who asked, for log and trace
-    call: Call | None = field(default_factory=current_call, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """A token, its log-probability, and the best alternatives by falling probability."""
-
-    token_id: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
+def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:
+    """A request that generates nothing: log-probabilities of ``prompt[1:]``, ``top`` best each."""
+    return Request(new_request_id(), prompt, _score_params(top))
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds of a request; queue + prefill + decode = total."""
-
-    queue: float  # from arrival to the first step
-    prefill: float  # from there to the first token
-    decode: float  # from there to the last one
-    total: float
+@functools.lru_cache(maxsize=32)  # there are few, they never change, and making one takes 3 us
+def _score_params(top: int) -> SamplingParams:
+    return SamplingParams(max_tokens=0, prompt_logprobs=top)
 
 
-@dataclass(slots=True)
-class SequenceOutput:
-    """What happened to one sequence in one step: a delta. ``finish_reason`` marks the last one."""
-
-    request_id: str
-    index: int  # which of the n continuations
-    token_ids: list[int]
-    text: str  # text that became certain in this step
-    logprobs: list[TokenLogprob] | None = None  # one for each of token_ids
-    prompt_logprobs: list[TokenLogprob] | None = None  # for prompt[1:], in the first delta only
-    finish_reason: FinishReason | None = None
-    stop_reason: str | int | None = None  # the stop string or id; None for end-of-text
-    num_cached_tokens: int = 0  # prompt tokens taken from the prefix cache
-    error: PythiaError | None = None  # with finish_reason "error"
-    # time.monotonic() when its first step began; when that was is no part of the answer
-    started: float = field(default=0.0, compare=False)
-    # with the last output of a request, once it has passed the engine's thread
-    timings: Timings | None = field(default=None, compare=False)
-
-    def extend(self, delta: SequenceOutput) -> None:
-        """Append the next delta of the same sequence: all deltas together are the plain answer."""
-        self.token_ids += delta.token_ids
-        self.text += delta.text
-        if delta.logprobs is not None:
-            self.logprobs = (self.logprobs or []) + delta.logprobs
-        if delta.prompt_logprobs is not None:
-            self.prompt_logprobs = delta.prompt_logprobs
-        self.finish_reason = delta.finish_reason
-        self.stop_reason = delta.stop_reason
-        self.error = delta.error
+def new_request_id() -> str:
+    """Unique in this process, and unlikely elsewhere."""
+    return f"{_IDS.getrandbits(128):032x}"

@@ -10,7 +10,8 @@ import numpy as np
 
 from pythia_bento.engine.block_pool import ROOT_HASH, hash_block
 from pythia_bento.engine.detokenizer import Detokenizer
-from pythia_bento.engine.params import FinishReason, Request, TokenLogprob
+from pythia_bento.engine.outputs import FinishReason, TokenLogprob
+from pythia_bento.engine.params import Request
 from pythia_bento.engine.penalties import TokenCounts
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.model.sampling_row import SamplingRow

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pythia_bento.engine.params import Request, SamplingParams
+from pythia_bento.engine.params import INTEGERS, NUMBERS, Request, SamplingParams
 from pythia_bento.engine.tokenizer import check_unicode
 from pythia_bento.errors import ContextLengthExceeded, InvalidRequest
 
-MAX_PRIORITY = 20  # either way; bounds how long the last of a queue waits for its turn
-_NUMBERS = (int, float)  # a union would be made anew for each look
-MAX_TOP_K = 2**31 - 1  # the kernels' integers; from the vocabulary's size on it is off
+_KINDS = (int, float)  # a union would be made anew for each look
+_PLAIN_NUMBERS = ("top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +39,27 @@ class Limits:
         context = min(self.max_positions, self.cache_tokens + min(max_tokens, 1))
         return context - max_tokens
 
+    def integer_range(self, field: str) -> tuple[int, int]:
+        """Lowest and highest value of one of ``INTEGERS``."""
+        low, high = INTEGERS[field]
+        return low, getattr(self, high) if isinstance(high, str) else high
+
 
 def validate(request: Request, limits: Limits) -> None:
     """Raise InvalidRequest, or ContextLengthExceeded, with ``param`` set to the field at fault."""
     params = request.params
-    _integer("n", request.n, 1, limits.max_n)
-    _integer("priority", request.priority, -MAX_PRIORITY, MAX_PRIORITY)
+    check_integer("n", request.n, limits)
+    check_integer("priority", request.priority, limits)
     _check_lengths(request, limits)
     check_ids("prompt", request.prompt, limits)
     _check_numbers(params, limits)
     _check_stops(params, limits)
     _check_bias(params, limits)
+
+
+def check_integer(field: str, value: int, limits: Limits) -> None:
+    """Raise InvalidRequest unless one of ``INTEGERS`` is in its range."""
+    _integer(field, value, *limits.integer_range(field))
 
 
 def check_sequences(prompts: int, each: int, limits: Limits) -> None:
@@ -95,20 +104,17 @@ def _check_lengths(request: Request, limits: Limits) -> None:
 
 def _check_numbers(params: SamplingParams, limits: Limits) -> None:
     _integer("min_tokens", params.min_tokens, 0, params.max_tokens)
-    _integer("top_k", params.top_k, 0, MAX_TOP_K)
-    _integer("seed", params.seed, -(2**63), 2**64 - 1)
+    check_integer("top_k", params.top_k, limits)
+    check_integer("seed", params.seed, limits)
     for field in ("logprobs", "prompt_logprobs"):
         if (value := getattr(params, field)) is not None:
-            _integer(field, value, 0, limits.max_logprobs)
-    if params.temperature != 0:  # below 1e-6 the division could overflow fp32
-        _number("temperature", params.temperature, 1e-6, 100, "0 or ")
+            check_integer(field, value, limits)
+    if params.temperature != 0:
+        _number("temperature", params.temperature, "0 or ")
     if params.top_p == 0:
         raise InvalidRequest("top_p must be above 0 and at most 1, not 0", param="top_p")
-    _number("top_p", params.top_p, 0, 1)
-    _number("min_p", params.min_p, 0, 1)
-    _number("presence_penalty", params.presence_penalty, -2, 2)
-    _number("frequency_penalty", params.frequency_penalty, -2, 2)
-    _number("repetition_penalty", params.repetition_penalty, 0.01, 100)
+    for field in _PLAIN_NUMBERS:
+        _number(field, getattr(params, field))
 
 
 def _check_stops(params: SamplingParams, limits: Limits) -> None:
@@ -130,7 +136,7 @@ def _check_bias(params: SamplingParams, limits: Limits) -> None:
     if len(set(ids)) < len(ids):
         raise InvalidRequest("logit_bias names a token id twice", param="logit_bias")
     for _, bias in params.logit_bias:
-        _number("logit_bias", bias, -100, 100, subject="logit_bias values")
+        _number("logit_bias", bias, subject="logit_bias values")
 
 
 def check_ids(field: str, ids: Sequence[int], limits: Limits) -> None:
@@ -165,10 +171,9 @@ def _integer(field: str, value: Any, low: int, high: int | None = None) -> None:
         )
 
 
-def _number(
-    field: str, value: Any, low: float, high: float, also: str = "", subject: str | None = None
-) -> None:
-    is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
+def _number(field: str, value: Any, also: str = "", subject: str | None = None) -> None:
+    low, high = NUMBERS[field]
+    is_number = isinstance(value, _KINDS) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not low <= value <= high:
         raise InvalidRequest(
             f"{subject or field} must be {also}between {low:g} and {high:g}, not {_show(value)}",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
-from pythia_bento.engine.params import TokenLogprob
+from pythia_bento.engine.outputs import TokenLogprob
 from pythia_bento.executor.input_batch import lay_out, write_tables
 from pythia_bento.executor.out_of_memory import memory_errors
 from pythia_bento.model.batch import ForwardBatch

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
-from pythia_bento.engine.validate import Limits
+from pythia_bento.engine.validate import Limits, check_integer
 from pythia_bento.errors import InvalidRequest
-from pythia_bento.protocol.bodies import Ids, Prompt, Sampling
-from pythia_bento.runtime.runner import Answer, PythiaRunner
+from pythia_bento.protocol.sampling import Ids, Prompt, Sampling
+from pythia_bento.runtime.runner import PythiaRunner
 
 
 async def make_request(
@@ -19,17 +20,9 @@ async def make_request(
 
     The request has ``best_of`` continuations where that is asked for; ``best`` picks among them.
     """
-    if body.n < 1:  # the engine is asked for ``best_of``
-        raise InvalidRequest(
-            f"n must be an integer between 1 and {runner.limits.max_n}, not {body.n}", param="n"
-        )
+    check_integer("n", body.n, runner.limits)  # the engine is asked for ``best_of``
     ids = truncated(await runner.encode(prompt), body, runner.limits)
-    if body.num_sequences > max(body.n, runner.limits.max_n):
-        raise InvalidRequest(
-            f"best_of must be an integer between 1 and {runner.limits.max_n}, "
-            f"not {body.num_sequences}",
-            param="best_of",
-        )
+    check_integer("best_of", body.num_sequences, runner.limits)
     return Request(request_id, ids, body.sampling_params(), body.num_sequences, body.priority)
 
 
@@ -47,7 +40,7 @@ def truncated(ids: Ids, body: Sampling, limits: Limits) -> Ids:
     return ids[-(max(limits.room(body.max_tokens), 1) if keep == -1 else keep) :]
 
 
-def best(answers: Sequence[Answer], body: Sampling) -> list[Answer]:
+def best(answers: Sequence[SequenceOutput], body: Sampling) -> list[SequenceOutput]:
     """The ``n`` answers with the highest mean log-probability, best first; all where n are asked.
 
     Equals keep their order. OpenAI ranks by "the highest log probability per token".
@@ -60,6 +53,6 @@ def best(answers: Sequence[Answer], body: Sampling) -> list[Answer]:
     return ranked
 
 
-def _mean_logprob(answer: Answer) -> float:
+def _mean_logprob(answer: SequenceOutput) -> float:
     values = [token.logprob for token in answer.logprobs or ()]
     return math.fsum(values) / max(len(values), 1)

@@ -3,51 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
+from typing import TypedDict
 
-from pythia_bento.engine.params import Request, SequenceOutput, Timings, TokenLogprob
+from pythia_bento.engine.outputs import (
+    FinishReason,
+    Outputs,
+    SequenceOutput,
+    TokenLogprob,
+    collect,
+    raise_error,
+)
+from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.handlers.requests import best
-from pythia_bento.protocol.bodies import Sampling
-from pythia_bento.runtime.runner import PythiaRunner, collect, raise_error
-from pythia_bento.runtime.streams import Outputs
+from pythia_bento.protocol.sampling import Sampling
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.streams import AsyncStream
+from pythia_bento.telemetry.request_timings import Phases
 
 
-class Answer:
+class ShownAlternative(TypedDict):
+    """A token that might have stood in another's place."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+class ShownToken(ShownAlternative, total=False):
+    """A token, with its alternatives where they were asked for."""
+
+    top: list[ShownAlternative]
+
+
+class _Continuation(TypedDict):
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason | None
+    stop_reason: str | int | None
+
+
+class ShownOutput(_Continuation, total=False):
+    """A continuation, with its tokens where log-probabilities were asked for."""
+
+    tokens: list[ShownToken]
+
+
+class ShownDelta(ShownOutput):
+    """What a step added to one of the continuations."""
+
+    index: int
+
+
+class ShownSummary(TypedDict):
+    """What is known at the end."""
+
+    model: str
+    fingerprint: str
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_completion_tokens: int
+    timings: Phases
+
+
+class _Part(TypedDict):
+    deltas: list[ShownDelta]
+
+
+class AnswerPart(_Part, total=False):
+    """What a step brought."""
+
+    prompt_tokens: list[ShownToken]  # with the first deltas, where they were asked for
+    summary: ShownSummary  # with the last ones
+
+
+class StreamedAnswer:
     """Turns the outputs of one request into parts, in the names that all transports use."""
 
-    def __init__(self, runner: PythiaRunner, asked: Request, body: Sampling) -> None:
+    def __init__(
+        self, runner: PythiaRunner, asked: Request, body: Sampling, stream: AsyncStream
+    ) -> None:
+        """``stream`` has the outputs of ``asked`` alone."""
         self._runner = runner
         self._asked = asked
         self._body = body
-        self._timings: Timings | None = None
-        self._unfinished = asked.n
+        self._stream = stream
         self._held: Outputs | None = [] if asked.n > body.n else None  # which are best?
-        self._cached_tokens = 0
-        self._completion_tokens = 0
 
-    def part(self, outputs: Outputs) -> dict[str, Any] | None:
-        """``deltas``, ``prompt_tokens`` with the first ones, ``summary`` with the last.
+    def part(self, outputs: Outputs) -> AnswerPart | None:
+        """What the stream brought just now; the last part has the summary.
 
         None while continuations are made of which the best are not known. Raises what ended a
         sequence.
         """
         for output in outputs:
-            self._count(raise_error(output))
+            raise_error(output)
         if self._held is not None:
             self._held += outputs
-            if self._unfinished:
+            if not self._stream.has_ended:
                 return None
             outputs = self._best(self._held)
         return self._part(outputs)
-
-    def _count(self, output: SequenceOutput) -> None:
-        self._unfinished -= output.finish_reason is not None
-        self._completion_tokens += len(output.token_ids)
-        self._timings = output.timings or self._timings
-        if output.index == 0:
-            self._cached_tokens = output.num_cached_tokens
 
     def _best(self, held: Outputs) -> Outputs:
         [answers] = collect([self._asked], held)
@@ -57,30 +114,33 @@ class Answer:
             for index, answer in enumerate(best(answers, self._body))
         ]
 
-    def _part(self, outputs: Outputs) -> dict[str, Any]:
+    def _part(self, outputs: Outputs) -> AnswerPart:
         tokenizer = self._runner.tokenizer
-        deltas = [{"index": o.index, **shown_output(tokenizer, o)} for o in outputs]
-        part: dict[str, Any] = {"deltas": deltas}
+        part: AnswerPart = {
+            "deltas": [{"index": o.index, **shown_output(tokenizer, o)} for o in outputs]
+        }
         for output in outputs:
             if output.index == 0 and (scored := output.prompt_logprobs) is not None:
                 part["prompt_tokens"] = shown_tokens(tokenizer, scored)
-        return part if self._unfinished else part | {"summary": self._summary()}
+        if self._stream.has_ended:
+            part["summary"] = self._summary()
+        return part
 
-    def _summary(self) -> dict[str, Any]:
-        assert self._timings is not None  # they come with the last output
+    def _summary(self) -> ShownSummary:
+        [timings] = self._stream.timings
         return {
             "model": self._runner.info.id,
             "fingerprint": self._runner.info.fingerprint,
             "num_prompt_tokens": len(self._asked.prompt),
-            "num_cached_tokens": self._cached_tokens,
-            "num_completion_tokens": self._completion_tokens,
-            "timings": asdict(self._timings),
+            "num_cached_tokens": timings.num_cached_tokens,
+            "num_completion_tokens": timings.num_generated,
+            "timings": timings.phases(),
         }
 
 
-def shown_output(tokenizer: Tokenizer, output: SequenceOutput) -> dict[str, Any]:
+def shown_output(tokenizer: Tokenizer, output: SequenceOutput) -> ShownOutput:
     """What is known about a continuation."""
-    shown: dict[str, Any] = {
+    shown: ShownOutput = {
         "text": output.text,
         "token_ids": output.token_ids,
         "finish_reason": output.finish_reason,
@@ -91,14 +151,14 @@ def shown_output(tokenizer: Tokenizer, output: SequenceOutput) -> dict[str, Any]
     return shown
 
 
-def shown_tokens(tokenizer: Tokenizer, tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
+def shown_tokens(tokenizer: Tokenizer, tokens: Iterable[TokenLogprob]) -> list[ShownToken]:
     """Each with all alternatives that were asked for."""
     return [shown_token(tokenizer, token, len(token.top)) for token in tokens]
 
 
-def shown_token(tokenizer: Tokenizer, token: TokenLogprob, num_top: int) -> dict[str, Any]:
+def shown_token(tokenizer: Tokenizer, token: TokenLogprob, num_top: int) -> ShownToken:
     """A token with its log-probability and ``num_top`` alternatives."""
-    shown: dict[str, Any] = {
+    shown: ShownToken = {
         "id": token.token_id,
         "text": tokenizer.token_text(token.token_id),
         "logprob": token.logprob,

@@ -6,11 +6,12 @@ The 8-bit format is bitsandbytes' (see ``docs/design.md``): ``w = weight * SCB /
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from pythia_bento.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

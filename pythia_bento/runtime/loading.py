@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -16,13 +15,16 @@ from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.validate import Limits
 from pythia_bento.executor import MakeExecutor, make_executor
 from pythia_bento.executor.out_of_memory import is_out_of_memory
+from pythia_bento.hardware import free_memory
 from pythia_bento.model import kernels
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels, pass_bytes
-from pythia_bento.runtime.runner import ModelInfo, Progress, Provenance
+from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
+from pythia_bento.runtime.preflight import check_matmul, find_device
 from pythia_bento.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -34,21 +36,12 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 CACHE_SHARE = {"cuda": 0.9, "cpu": 0.25}
 
 
-def check_loadable(settings: Settings) -> None:
-    """Look at everything that can be wrong before weights are loaded.
-
-    Raises CheckpointError, ModelNotFound or SettingsError.
-    """
-    _device(settings)
-    checkpoint = load_checkpoint(settings.model)
-    Tokenizer.from_file(checkpoint.tokenizer_path)
-
-
 def load_engine(
     settings: Settings, on_progress: Progress, make: MakeExecutor = make_executor
 ) -> tuple[Engine, ModelInfo]:
     """Raises CheckpointError, ModelNotFound or SettingsError."""
-    device = _device(settings)
+    check_matmul(settings)
+    device = find_device(settings)
     checkpoint = load_checkpoint(settings.model)
     if checkpoint.same_weights:
         others = ", ".join(checkpoint.same_weights)
@@ -83,7 +76,28 @@ def _build(
         max_tokens_per_step=settings.max_tokens_per_step,
     )
     preparing = partial(on_progress, f"preparing {checkpoint.model_id}")
-    return Engine(make(model, config, tokenizer.num_tokens, preparing), tokenizer)
+    limits = limits_of(
+        settings,
+        num_tokens=tokenizer.num_tokens,
+        max_positions=checkpoint.config.max_positions,
+        cache_tokens=config.num_blocks * backend.block_size,
+    )
+    return Engine(make(model, config, tokenizer.num_tokens, preparing), tokenizer, limits)
+
+
+def limits_of(settings: Settings, num_tokens: int, max_positions: int, cache_tokens: int) -> Limits:
+    """What a model and its memory can do, and what the settings allow."""
+    return Limits(
+        num_tokens=num_tokens,
+        max_positions=max_positions,
+        cache_tokens=cache_tokens,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        max_n=settings.max_n,
+        max_sequences=settings.max_sequences,
+        # There are no more alternatives than rows of the head; ids without a token have one.
+        max_logprobs=min(settings.max_logprobs, num_tokens),
+        max_stop=settings.max_stop,
+    )
 
 
 def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
@@ -93,22 +107,6 @@ def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
         f"{free:.1f} GB are free after the attempt; a smaller model, or lower settings kv_cache_gb "
         "(PYTHIA_KV_CACHE_GB), max_batch_size and max_tokens_per_step, need less"
     )
-
-
-def model_names(checkpoint: Checkpoint, asked: str) -> list[str]:
-    """All ids a client may send for a checkpoint, the canonical one first."""
-    name = checkpoint.model_id
-    if checkpoint.revision is None:
-        return [name]
-    revisions = [checkpoint.revision, checkpoint.commit, asked.partition("@")[2] or "main"]
-    return [*(f"{name}@{revision}" for revision in revisions if revision), name]
-
-
-def _device(settings: Settings) -> torch.device:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("setting device (PYTHIA_DEVICE) is cuda, but torch finds no GPU")
-    use_cuda = settings.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_cuda else "cpu")
 
 
 def _kernels(settings: Settings, config: ModelConfig, device: torch.device) -> Kernels:
@@ -145,24 +143,11 @@ def _num_blocks(settings: Settings, backend: Kernels, config: ModelConfig) -> in
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    # A container's limit (control groups, version 2) is not in what the system says is available.
-    limit = _first_number("/sys/fs/cgroup/memory.max", "max")
-    available = _first_number("/proc/meminfo", "MemAvailable:") or 0
-    return min(available * 1024, limit or available * 1024)
-
-
-def _first_number(path: str, label: str) -> int | None:
-    """The number after ``label`` in a file of the kernel's, or the file's only one."""
-    try:
-        words = Path(path).read_text().split()
-    except OSError:
-        return None
-    after = words[words.index(label) + 1 :] if label in words else words
-    return int(after[0]) if after and after[0].isdigit() else None
+    return free_memory()
 
 
 def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> ModelInfo:
-    name, *aliases = model_names(checkpoint, settings.model)
+    name, *aliases = checkpoint.names
     files = json.dumps(sorted(checkpoint.files.items())).encode()
     weights = hashlib.sha256(files).hexdigest()
     commit = (checkpoint.commit or "local")[:12]

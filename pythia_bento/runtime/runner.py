@@ -3,94 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
-import functools
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
-from pythia_bento.engine.params import Request, SamplingParams, SequenceOutput
+from pythia_bento.catalog import nearest
+from pythia_bento.engine.outputs import SequenceOutput, collect, failure, raise_error
+from pythia_bento.engine.params import Request, SamplingParams, new_request_id
+from pythia_bento.engine.stats import EngineStats
 from pythia_bento.engine.validate import check_ids, validate
-from pythia_bento.errors import EngineUnavailable, ModelNotFound
-from pythia_bento.runtime.admission import Load
+from pythia_bento.errors import EngineUnavailable, ModelNotFound, PythiaError
+from pythia_bento.runtime.admission import Demand
+from pythia_bento.runtime.backend import Backend
+from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
 from pythia_bento.runtime.thread import EngineThread
 from pythia_bento.runtime.watchdog import Watchdog
 from pythia_bento.settings import Settings
+from pythia_bento.telemetry.calls import CallContext, current_call
 from pythia_bento.telemetry.request_timings import RequestWatch
-from pythia_bento.telemetry.scoped import Bound
 
-if TYPE_CHECKING:
-    from pythia_bento.engine.engine import Engine
-    from pythia_bento.engine.stats import EngineStats
-    from pythia_bento.engine.tokenizer import Tokenizer
-    from pythia_bento.engine.validate import Limits
-    from pythia_bento.runtime.process import EngineProcess
-
-Progress = Callable[[str, int, int], None]  # what, done, total
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)
-Answer = SequenceOutput  # all deltas of one continuation, joined
-
-_CALLER: ContextVar[str] = ContextVar("caller", default="anyone")
-
-
-def as_caller(name: str) -> Bound[str]:
-    """Submit requests in the name of a caller: callers take turns when the engine is full."""
-    return Bound(_CALLER, name)
-
+Calls = Mapping[str, CallContext | None]
+"""Calls that requests are made for, by request id."""
 
 # Texts from here on are tokenised off the event loop: this many characters take about 1 ms.
 LONG_TEXT = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """Which bytes answer, and by what arithmetic."""
-
-    commit: str | None  # 40 hex digits; None for a local directory
-    files: dict[str, str]  # name -> sha256
-    weights_sha256: str  # over the names and hashes of ``files``
-    quantization: str
-    dtype: str  # of the weights
-    matmul: str
-    backend: str
-    batch_invariant: bool
-    version: str  # of this package
-    same_weights: tuple[str, ...] = ()  # other branches that hold the same weights
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What is served, as clients see it."""
-
-    id: str
-    aliases: tuple[str, ...] = ()
-    fingerprint: str = ""  # names weights, code and arithmetic: equal ones give equal bits
-    created: int = 0  # Unix time
-    provenance: Provenance | None = None
-
-
 class PythiaRunner:
     """Answers requests for one model. Close it, or use it as a context manager."""
 
-    def __init__(self, engine: Engine | EngineProcess, info: ModelInfo, settings: Settings) -> None:
+    def __init__(self, engine: Backend, info: ModelInfo, settings: Settings) -> None:
         """Start the engine's thread."""
         self.info = info
         self.settings = settings
-        self.tokenizer: Tokenizer = engine.tokenizer
-        engine.limits = limits_of(engine, settings)
-        self.limits: Limits = engine.limits
-        self._thread = EngineThread(
-            engine,
-            Load(
-                settings.max_batch_size + settings.max_queue,
-                self.limits.cache_tokens + settings.max_queue_tokens,
-            ),
+        self.tokenizer = engine.tokenizer
+        self.limits = engine.limits
+        most = Demand(
+            settings.max_batch_size + settings.max_queue,
+            self.limits.cache_tokens + settings.max_queue_tokens,
         )
+        self._thread = EngineThread(engine, most)
 
     @classmethod
     def load(cls, settings: Settings, on_progress: Progress | None = None) -> PythiaRunner:
@@ -114,24 +70,24 @@ class PythiaRunner:
         return self._thread.is_alive
 
     @property
-    def end(self) -> EngineUnavailable | None:
-        """Why that is over."""
-        return self._thread.end
+    def stop_reason(self) -> EngineUnavailable | None:
+        """Why no requests are taken any more; None while they are."""
+        return self._thread.stop_reason
 
     @property
-    def hangs(self) -> bool:
+    def is_stuck(self) -> bool:
         """Whether the engine was given up in the middle of a step: the process cannot end well."""
-        return self._thread.hangs
+        return self._thread.is_stuck
 
-    def end_hangs(self) -> None:
+    def start_watchdog(self) -> None:
         """From now on an engine that makes no step for ``stall_seconds`` counts as dead."""
         if self.settings.stall_seconds:
             Watchdog(self._thread, self.settings.stall_seconds).start()
 
     @property
-    def ended(self) -> Future[None]:
+    def stopped(self) -> Future[None]:
         """Done when no request is taken any more and all are answered."""
-        return self._thread.ended
+        return self._thread.stopped
 
     @property
     def watch(self) -> RequestWatch:
@@ -157,9 +113,9 @@ class PythiaRunner:
         names = (self.info.id, *self.info.aliases)
         if name is None or name in names:
             return
-        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+        hint = f"the nearest names are {', '.join(nearest(name, names))}"
         raise ModelNotFound(
-            f"model {name[:100]!r} is not served here; the nearest names are {', '.join(nearest)}",
+            f"model {name[:100]!r} is not served here; {hint}",
             param="model",
         )
 
@@ -188,10 +144,12 @@ class PythiaRunner:
         ``timeout`` in seconds holds where it is shorter than the setting's.
         Raises InvalidRequest, ContextLengthExceeded, Overloaded or EngineUnavailable.
         """
+        self._validate(requests)
         return self._submit(requests, AsyncStream, timeout)
 
     def submit_sync(self, requests: Sequence[Request]) -> SyncStream:
         """``submit`` for code without an event loop."""
+        self._validate(requests)
         return self._submit(requests, SyncStream)
 
     async def generate(self, request: Request) -> AsyncIterator[SequenceOutput]:
@@ -208,19 +166,19 @@ class PythiaRunner:
             stream.close()
 
     async def complete(
-        self, requests: Sequence[Request], timeout: float | None = None, *, validated: bool = False
-    ) -> list[list[Answer]]:
-        """The ``n`` answers of each request; errors are answers with ``error`` set.
+        self, requests: Sequence[Request], timeout: float | None = None
+    ) -> list[list[SequenceOutput]]:
+        """The ``n`` continuations of each request; an error that ended one is its ``error``.
 
-        ``validated`` requests have passed ``engine.validate`` with this runner's limits.
+        Raises what ``submit`` raises.
         """
-        stream = self._submit(requests, AsyncStream, timeout, validated)
+        stream = self.submit(requests, timeout)
         try:
             return collect(requests, await stream.all())
         finally:
             stream.close()
 
-    def complete_sync(self, requests: Sequence[Request]) -> list[list[Answer]]:
+    def complete_sync(self, requests: Sequence[Request]) -> list[list[SequenceOutput]]:
         """``complete`` for code without an event loop."""
         stream = self.submit_sync(requests)
         try:
@@ -228,37 +186,66 @@ class PythiaRunner:
         finally:
             stream.close()
 
-    async def score(self, prompts: Sequence[tuple[int, ...]], top: int = 1) -> list[Answer]:
-        """Log-probabilities of every token but the first of each prompt; see ``complete``."""
-        answers = await self.complete([score_request(prompt, top) for prompt in prompts])
-        return [answer for (answer,) in answers]
+    async def score(
+        self, requests: Sequence[Request], timeout: float | None = None, calls: Calls | None = None
+    ) -> list[SequenceOutput]:
+        """The score of each of ``score_request``'s requests, perhaps of several ``calls``.
 
-    def score_sync(self, prompts: Sequence[tuple[int, ...]], top: int = 1) -> list[Answer]:
-        """``score`` for code without an event loop."""
-        answers = self.complete_sync([score_request(prompt, top) for prompt in prompts])
-        return [answer for (answer,) in answers]
+        Raises nothing: whatever is wrong with one, or with all, is the ``error`` of its own answer.
+        """
+        refused = list(self._refused(requests))
+        bad = {output.request_id for output in refused}
+        good = [request for request in requests if request.request_id not in bad]
+        try:
+            stream = self._submit(good, AsyncStream, timeout, calls)
+        except PythiaError as error:  # the server is full or stopping
+            return _scores(requests, refused + [failure(r.request_id, 0, error) for r in good])
+        try:
+            return _scores(requests, refused + await stream.all())
+        finally:
+            stream.close()
+
+    def _validate(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            validate(request, self.limits)
+
+    def _refused(self, requests: Sequence[Request]) -> Iterator[SequenceOutput]:
+        for request in requests:
+            try:
+                validate(request, self.limits)
+            except PythiaError as error:
+                yield failure(request.request_id, 0, error)
 
     def _submit(
         self,
         requests: Sequence[Request],
         kind: type[_Stream],
         timeout: float | None = None,
-        validated: bool = False,
+        calls: Calls | None = None,
     ) -> _Stream:
-        if not validated:
-            for request in requests:
-                validate(request, self.limits)
+        """Submit valid requests, each in the name of its call's caller."""
         longest = self.settings.request_timeout
         seconds = longest if timeout is None else max(min(timeout, longest), 0)
-        caller, deadline = _CALLER.get(), time.monotonic() + seconds
-        requests = [replace(request, caller=caller, deadline=deadline) for request in requests]
+        deadline = time.monotonic() + seconds
+        if calls is None:
+            calls = dict.fromkeys((r.request_id for r in requests), current_call())
+        requests = [_asked_by(calls.get(r.request_id), r, deadline) for r in requests]
         stream = kind(requests, seconds, self._thread.abort)
-        self._thread.submit(requests, stream)
+        self._thread.submit(requests, calls, stream)
         stream.start()
         return stream
 
 
-def _load(settings: Settings, on_progress: Progress) -> tuple[Engine | EngineProcess, ModelInfo]:
+def _asked_by(call: CallContext | None, request: Request, deadline: float) -> Request:
+    caller = call and call.caller
+    return replace(request, caller=caller or request.caller, deadline=deadline)
+
+
+def _scores(requests: Sequence[Request], outputs: list[SequenceOutput]) -> list[SequenceOutput]:
+    return [score for [score] in collect(requests, outputs)]
+
+
+def _load(settings: Settings, on_progress: Progress) -> tuple[Backend, ModelInfo]:
     # Imported here: they bring torch.
     if settings.engine_process:
         from pythia_bento.runtime.process import EngineProcess
@@ -268,57 +255,3 @@ def _load(settings: Settings, on_progress: Progress) -> tuple[Engine | EnginePro
     from pythia_bento.runtime.loading import load_engine
 
     return load_engine(settings, on_progress)
-
-
-def limits_of(engine: Engine | EngineProcess, settings: Settings) -> Limits:
-    """What the model can do, and what the settings allow."""
-    limits = engine.limits
-    return replace(
-        limits,
-        max_prompt_tokens=settings.max_prompt_tokens,
-        max_n=settings.max_n,
-        max_sequences=settings.max_sequences,
-        # There are no more alternatives than rows of the head; ids without a token have one.
-        max_logprobs=min(settings.max_logprobs, limits.num_tokens),
-        max_stop=settings.max_stop,
-    )
-
-
-def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:
-    """A request that generates nothing: log-probabilities of ``prompt[1:]``, ``top`` best each."""
-    return Request(new_request_id(), prompt, _score_params(top))
-
-
-@functools.lru_cache(maxsize=32)  # there are few, they never change, and making one takes 3 us
-def _score_params(top: int) -> SamplingParams:
-    return SamplingParams(max_tokens=0, prompt_logprobs=top)
-
-
-# Not the system's: a request id is no secret, and asking the system takes longer than a token.
-_IDS = random.Random()
-
-
-def new_request_id() -> str:
-    """Unique in this process, and unlikely elsewhere."""
-    return f"{_IDS.getrandbits(128):032x}"
-
-
-def collect(requests: Sequence[Request], deltas: Iterable[SequenceOutput]) -> list[list[Answer]]:
-    """Join deltas: for each request its ``n`` answers in order."""
-    answers: dict[tuple[str, int], Answer] = {}
-    for delta in deltas:
-        key = (delta.request_id, delta.index)
-        if key in answers:
-            answers[key].extend(delta)
-        else:
-            answers[key] = delta
-    return [[answers[r.request_id, index] for index in range(r.n)] for r in requests]
-
-
-def raise_error(output: SequenceOutput) -> SequenceOutput:
-    """``output`` itself, unless an error or the server ended the sequence."""
-    if output.error is not None:
-        raise output.error
-    if output.finish_reason == "abort":
-        raise EngineUnavailable("the server ended the request")
-    return output

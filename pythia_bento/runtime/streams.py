@@ -8,10 +8,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from pythia_bento.engine.params import Request, SequenceOutput
-from pythia_bento.errors import DeadlineExceeded, PythiaError
-
-Outputs = list[SequenceOutput]
+from pythia_bento.engine.outputs import Outputs, failure
+from pythia_bento.engine.params import Request
+from pythia_bento.errors import DeadlineExceeded
+from pythia_bento.telemetry.request_timings import RequestTimings
 
 
 class Stream(ABC):
@@ -25,8 +25,11 @@ class Stream(ABC):
     ) -> None:
         self.request_ids = [request.request_id for request in requests]
         self.timeout = timeout
+        self.timings: list[RequestTimings] = []
+        """What became of each request, once they were taken."""
         self._abort = abort
-        self._open = {(r.request_id, index) for r in requests for index in range(r.n)}
+        # Sequences whose end has not come here. The engine's thread may know of it already.
+        self._unread = {(r.request_id, index) for r in requests for index in range(r.n)}
         self._is_whole = False  # whether its reader wants everything at once
         self._held: Outputs = []  # by the engine's thread, for such a reader
 
@@ -48,8 +51,8 @@ class Stream(ABC):
 
     def close(self) -> None:
         """End what is unfinished; harmless afterwards."""
-        if self._open:
-            self._open.clear()
+        if self._unread:
+            self._unread.clear()
             self._abort(self.request_ids)
 
     def _received(self, outputs: Outputs) -> Outputs:
@@ -57,15 +60,15 @@ class Stream(ABC):
         kept = []
         for output in outputs:
             sequence = output.request_id, output.index
-            if sequence in self._open:
+            if sequence in self._unread:
                 kept.append(output)
                 if output.finish_reason is not None:
-                    self._open.remove(sequence)
+                    self._unread.remove(sequence)
         return kept
 
     def _expire(self) -> Outputs:
         error = DeadlineExceeded(f"the request did not finish within {self.timeout:g} seconds")
-        late = sorted(self._open)
+        late = sorted(self._unread)
         self.close()
         return [failure(request_id, index, error) for request_id, index in late]
 
@@ -100,13 +103,18 @@ class AsyncStream(Stream):
 
     async def __anext__(self) -> Outputs:
         while not self._arrived:
-            if not self._open:
+            if not self._unread:
                 self._stop_timer()
                 raise StopAsyncIteration
             self._waiter = self.loop.create_future()
             await self._waiter
         arrived, self._arrived = self._arrived, []
         return arrived
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its reader has everything: no outputs follow."""
+        return not self._unread and not self._arrived
 
     async def all(self) -> Outputs:
         """Everything at once when the last sequence has ended; wakes its reader only then."""
@@ -122,7 +130,7 @@ class AsyncStream(Stream):
         self._arrived += outputs
         if self._waiter is None or self._waiter.done():
             return
-        if not self._is_whole or not self._open:
+        if not self._is_whole or not self._unread:
             self._waiter.set_result(None)
 
 
@@ -148,7 +156,7 @@ class SyncStream(Stream):
         return self
 
     def __next__(self) -> Outputs:
-        while self._open:
+        while self._unread:
             try:
                 left = max(self._deadline - time.monotonic(), 0)
                 outputs = self._received(self._arrived.get(timeout=left))
@@ -157,8 +165,3 @@ class SyncStream(Stream):
             if outputs:
                 return outputs
         raise StopIteration
-
-
-def failure(request_id: str, index: int, error: PythiaError) -> SequenceOutput:
-    """The last output of a sequence that an error ended."""
-    return SequenceOutput(request_id, index, [], "", finish_reason="error", error=error)

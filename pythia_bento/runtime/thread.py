@@ -11,48 +11,45 @@ import asyncio
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
-from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.outputs import Outputs, failure
+from pythia_bento.engine.params import Request
+from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable, PythiaError
-from pythia_bento.runtime.admission import LEAST, Gate, Load, load_of, share_of
-from pythia_bento.runtime.streams import AsyncStream, Outputs, Stream, failure
+from pythia_bento.runtime.admission import LEAST, AdmissionControl, Demand, demand_of, share_of
+from pythia_bento.runtime.backend import Backend
+from pythia_bento.runtime.request_state import RequestState
+from pythia_bento.runtime.streams import AsyncStream, Stream
+from pythia_bento.runtime.watchdog import Pulse
+from pythia_bento.telemetry.calls import CallContext
 from pythia_bento.telemetry.request_timings import RequestWatch
-
-if TYPE_CHECKING:  # neither this module nor what imports it needs torch
-    from pythia_bento.engine.engine import Engine
-    from pythia_bento.engine.stats import EngineStats
-    from pythia_bento.runtime.process import EngineProcess
 
 logger = logging.getLogger(__name__)
 
 # For a thread that was abandoned: one that can leave its engine does so at once.
 LEAVE_SECONDS = 1.0
 
-Pulse = tuple[int, int]  # steps made, outputs that came
-
 
 class EngineThread:
     """Owns an engine; all its methods may be called from any thread."""
 
-    def __init__(self, engine: Engine | EngineProcess, most: Load) -> None:
+    def __init__(self, engine: Backend, most: Demand) -> None:
         """Start the thread; ``most`` may be computed or wait at a time."""
         self._engine = engine
-        self._gate = Gate(most)  # guarded by _wake too
         self._wake = threading.Condition()  # guards everything below
         self._orders: list[Callable[[], None]] = []  # done by the thread before its next step
-        self._open: dict[str, _Open] = {}
+        self._states: dict[str, RequestState] = {}  # by request id
+        self._admission = AdmissionControl(most)
         self.watch = RequestWatch()
-        self._end: EngineUnavailable | None = None
+        self._stop_reason: EngineUnavailable | None = None
         self._num_outputs = 0
         self._is_abandoned = False
         self._has_left = threading.Event()  # the engine: the thread is about to end
-        self.ended: Future[None] = Future()
+        self.stopped: Future[None] = Future()
         """Done when the thread has ended everything, for whatever reason."""
         self._thread = threading.Thread(target=self._run, name="pythia-engine", daemon=True)
         self._thread.start()
@@ -60,17 +57,17 @@ class EngineThread:
     @property
     def is_alive(self) -> bool:
         """Whether requests are taken."""
-        return self.end is None
+        return self.stop_reason is None
 
     @property
-    def end(self) -> EngineUnavailable | None:
-        """Why no requests are taken any more."""
-        if self._end is None and not self._engine.is_alive:
+    def stop_reason(self) -> EngineUnavailable | None:
+        """Why no requests are taken any more; None while they are."""
+        if self._stop_reason is None and not self._engine.is_alive:
             return EngineUnavailable("the engine's process ended")
-        return self._end
+        return self._stop_reason
 
     @property
-    def hangs(self) -> bool:
+    def is_stuck(self) -> bool:
         """Whether the thread is in a step that it may never come back from."""
         return self._is_abandoned and not self._has_left.is_set()
 
@@ -78,19 +75,25 @@ class EngineThread:
         """The engine's counters; a snapshot that may be torn between two steps."""
         return self._engine.stats()
 
-    def submit(self, requests: Sequence[Request], stream: Stream) -> None:
+    def submit(
+        self, requests: Sequence[Request], calls: Mapping[str, CallContext | None], stream: Stream
+    ) -> None:
         """Queue requests that ``engine.validate`` has passed, all or none.
 
-        Raises Overloaded or EngineUnavailable.
+        ``calls`` has the call of each by request id. Raises Overloaded or EngineUnavailable.
         """
         with self._wake:
-            if self._end is not None:
-                raise self._end
-            self._gate.enter(load_of(requests))
-            self.watch.arrived(requests)
+            if self._stop_reason is not None:
+                raise self._stop_reason
+            self._admission.enter(demand_of(requests))
             for request in requests:
-                self._open[request.request_id] = _Open(
-                    stream, set(range(request.n)), share_of(request)
+                id = request.request_id
+                timings = self.watch.on_arrival(request)
+                stream.timings.append(timings)
+                if call := calls.get(id):
+                    call.requests.append(timings)
+                self._states[id] = RequestState(
+                    stream, timings, share_of(request), set(range(request.n))
                 )
                 self._orders.append(partial(self._add, request))
             self._notify()
@@ -98,7 +101,7 @@ class EngineThread:
     def check_room(self) -> None:
         """Raises Overloaded while ``submit`` would refuse whatever it is given."""
         with self._wake:
-            self._gate.check(LEAST)
+            self._admission.check(LEAST)
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """End requests before the next step; unknown ids are ignored."""
@@ -114,7 +117,7 @@ class EngineThread:
 
     def pulse(self) -> Pulse | None:
         """Changes whenever the engine gets on; None while it has nothing to do."""
-        if self._end is not None or not (self._open or self._orders):
+        if self._stop_reason is not None or not (self._states or self._orders):
             return None
         return self._engine.stats().steps, self._num_outputs
 
@@ -123,11 +126,11 @@ class EngineThread:
         self._is_abandoned = True
         self._stop(error)
         self._fail_all()
-        self._say_ended()
+        self._say_stopped()
 
     def _stop(self, error: EngineUnavailable) -> None:
         with self._wake:
-            self._end = self._end or error
+            self._stop_reason = self._stop_reason or error
             self._notify()
 
     def _notify(self) -> None:
@@ -137,9 +140,9 @@ class EngineThread:
     def _run(self) -> None:
         try:
             while self._follow_orders():
-                outputs = self._engine.step()
-                self._num_outputs += len(outputs)
-                self._deliver(outputs)
+                if outputs := self._engine.step():
+                    self._num_outputs += len(outputs)
+                    self._deliver(outputs)
         except BaseException as error:
             logger.exception("the engine died")
             died = EngineUnavailable(f"the engine died of {type(error).__name__}")
@@ -147,18 +150,18 @@ class EngineThread:
         self._has_left.set()
         self._fail_all()
         self._engine.close()
-        self._say_ended()
+        self._say_stopped()
 
-    def _say_ended(self) -> None:
+    def _say_stopped(self) -> None:
         with suppress(InvalidStateError):  # said before, when the engine was abandoned
-            self.ended.set_result(None)
+            self.stopped.set_result(None)
 
     def _follow_orders(self) -> bool:
         """Wait for work and do what was ordered; false when it is time to end."""
         with self._wake:
-            self._wake.wait_for(lambda: self._end or self._orders or self._engine.has_work)
+            self._wake.wait_for(lambda: self._stop_reason or self._orders or self._states)
             orders, self._orders = self._orders, []
-            if self._end is not None:
+            if self._stop_reason is not None:
                 return False
         for order in orders:
             order()
@@ -172,33 +175,30 @@ class EngineThread:
 
     def _remove(self, request_id: str) -> None:
         self._engine.abort(request_id)
-        self.watch.aborted(request_id)
         with self._wake:
-            if entry := self._open.pop(request_id, None):
-                self._gate.leave(entry.share * len(entry.unfinished))
+            if state := self._states.pop(request_id, None):
+                self.watch.on_abort(state.timings)
+                self._admission.leave(state.demand)
 
     def _fail_all(self) -> None:
-        """Only once ``_end`` is set: from then on nothing is added."""
-        error = self._end
+        """Only once there is a reason to stop: from then on nothing is added."""
+        error = self._stop_reason
         assert error is not None
         with self._wake:
-            failures = [
-                failure(request_id, index, error)
-                for request_id, entry in self._open.items()
-                for index in entry.unfinished
-            ]
+            failures = [o for state in self._states.values() for o in state.failures(error)]
         self._deliver(failures)
 
     def _deliver(self, outputs: Outputs) -> None:
         """Bring each output to its stream, with one call for each event loop."""
-        self.watch.saw(outputs)
         by_stream: dict[Stream, Outputs] = defaultdict(list)
         with self._wake:
-            for output in outputs:
-                if entry := self._open.get(output.request_id):
-                    by_stream[entry.stream].append(output)
-                    if output.finish_reason is not None:
-                        self._finished(output, entry)
+            states = self._states
+            known = [(s, o) for o in outputs if (s := states.get(o.request_id)) is not None]
+            self.watch.on_outputs([(state.timings, output) for state, output in known])
+            for state, output in known:
+                by_stream[state.stream].append(output)
+                if output.finish_reason is not None:
+                    self._finish(state, output.index)
         by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = defaultdict(list)
         for stream, own in by_stream.items():
             if not (due := stream.due(own)):
@@ -212,20 +212,12 @@ class EngineThread:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(_call_all, posts)
 
-    def _finished(self, output: SequenceOutput, entry: _Open) -> None:
-        entry.unfinished.discard(output.index)
-        self._gate.leave(entry.share)
-        if not entry.unfinished:
-            del self._open[output.request_id]
-
-
-@dataclass(slots=True)
-class _Open:
-    """A request that is not finished."""
-
-    stream: Stream
-    unfinished: set[int]  # indexes of continuations
-    share: Load  # of one continuation
+    def _finish(self, state: RequestState, index: int) -> None:
+        """One continuation has ended."""
+        state.unfinished.discard(index)
+        self._admission.leave(state.share)
+        if not state.unfinished:
+            del self._states[state.timings.request.request_id]
 
 
 def _call_all(functions: list[Callable[[], None]]) -> None:

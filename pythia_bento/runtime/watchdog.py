@@ -10,30 +10,48 @@ import faulthandler
 import logging
 import sys
 import threading
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pythia_bento.errors import EngineUnavailable
-
-if TYPE_CHECKING:
-    from pythia_bento.runtime.thread import EngineThread, Pulse
 
 LOOKS = 20  # in a row that see no change
 
 logger = logging.getLogger(__name__)
 
 
+Pulse = tuple[int, int]  # steps made, outputs that came
+
+
+class Watched(Protocol):
+    """What drives an engine, as far as a watchdog looks at it."""
+
+    @property
+    def stopped(self) -> Future[None]:
+        """Done when it has ended, for whatever reason."""
+        ...
+
+    def pulse(self) -> Pulse | None:
+        """Changes whenever the engine gets on; None while it has nothing to do."""
+        ...
+
+    def abandon(self, error: EngineUnavailable) -> None:
+        """End everything that waits for the engine; ``error`` says why."""
+        ...
+
+
 class Watchdog:
     """Abandons an engine that hangs; ends with it."""
 
-    def __init__(self, engine: EngineThread, seconds: float) -> None:
+    def __init__(self, engine: Watched, seconds: float) -> None:
         """``seconds`` is how long a step may take."""
         self._engine = engine
         self._seconds = seconds
         self._last: Pulse | None = None
         self._looks = 0
         self._over = threading.Event()
-        engine.ended.add_done_callback(lambda _: self._over.set())
+        engine.stopped.add_done_callback(lambda _: self._over.set())
 
     def start(self) -> None:
         """Watch on a thread of its own: a hanging kernel may keep all others busy."""

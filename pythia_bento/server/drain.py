@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from pythia_bento.server.in_flight import Door
+from pythia_bento.server.in_flight import InFlight
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +24,9 @@ class Drain:
     them: they would hang. So it is called only when nothing is open any more.
     """
 
-    def __init__(self, door: Door, seconds: float) -> None:
+    def __init__(self, in_flight: InFlight, seconds: float) -> None:
         """``seconds`` is how long new requests are still served, for balancers to notice."""
-        self._door = door
+        self._in_flight = in_flight
         self._seconds = seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: Callable[[], object] = lambda: None
@@ -68,4 +68,4 @@ class Drain:
     def _close(self) -> None:
         loop = self._loop
         assert loop is not None
-        self._door.close(lambda: loop.call_soon_threadsafe(self._end))
+        self._in_flight.close(lambda: loop.call_soon_threadsafe(self._end))

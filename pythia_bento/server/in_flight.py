@@ -1,4 +1,4 @@
-"""Counts the requests that are open, over all transports, and lets no more in when it is closed."""
+"""Counts the requests that are in flight, over all transports; once closed, no more get in."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Callable
 from pythia_bento.errors import EngineUnavailable
 
 
-class Door:
-    """Any thread may pass and close."""
+class InFlight:
+    """From a request's arrival to the last byte of its answer. Any thread may call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards what follows
-        self._inside = 0
-        self._when_empty: Callable[[], object] | None = None
+        self._count = 0
+        self._when_empty: Callable[[], object] | None = None  # set once closed
 
     def enter(self) -> None:
-        """Be inside until ``leave``; raises EngineUnavailable once the door is closed."""
+        """Count one more until ``leave``; raises EngineUnavailable once closed."""
         with self._lock:
             if self._when_empty is not None:
                 raise EngineUnavailable("the server is shutting down")
-            self._inside += 1
+            self._count += 1
 
     def leave(self) -> None:
-        """The last to leave a closed door says so."""
+        """Count one less; the last one to leave after ``close`` calls its ``when_empty``."""
         with self._lock:
-            self._inside -= 1
-            when_empty = None if self._inside else self._when_empty
+            self._count -= 1
+            when_empty = None if self._count else self._when_empty
         if when_empty:
             when_empty()
 
@@ -35,6 +35,6 @@ class Door:
         """Let nobody in; ``when_empty`` is called once all have left, perhaps at once."""
         with self._lock:
             self._when_empty = when_empty
-            is_empty = not self._inside
+            is_empty = not self._count
         if is_empty:
             when_empty()

@@ -16,7 +16,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 
 from pythia_bento.engine.stats import BATCH_SIZES, EngineStats
-from pythia_bento.runtime.runner import ModelInfo, PythiaRunner
+from pythia_bento.runtime.model_info import ModelInfo
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.telemetry.histogram import cumulative
 from pythia_bento.telemetry.request_timings import RequestWatch
 

@@ -9,19 +9,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import bentoml
-from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.applications import Starlette
 
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.progress import ProgressBars
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.bentoml.socket_timeouts import limit_silence
+from pythia_bento.server.bentoml.socket_timeouts import set_socket_timeouts
+from pythia_bento.server.bentoml.tracing import tracer_provider
 from pythia_bento.server.drain import Drain
+from pythia_bento.server.giving_up import give_up
 from pythia_bento.server.metrics import engine_metrics
 from pythia_bento.settings import Settings, for_service
 
@@ -44,7 +44,7 @@ class Worker:
         self._settings, self._access, self._apps = for_service(settings), access, apps
         self._runner: PythiaRunner | None = None
         self._grpc: GrpcServer | None = None
-        self._drain = Drain(access.door, settings.drain_seconds)
+        self._drain = Drain(access.in_flight, settings.drain_seconds)
 
     async def start(self) -> None:
         """Load the model and open gRPC's port; ends the process where that is impossible."""
@@ -54,12 +54,12 @@ class Worker:
             self._show(self._runner)
             await self._start_grpc(self._runner)
         except PythiaError as error:
-            _give_up(error.message)
+            give_up(error.message)
         self._access.check_room = self._runner.check_room
-        self._runner.end_hangs()
+        self._runner.start_watchdog()
         self._drain.install(self._is_draining)
         _when_supervisor_dies(self._drain.begin)
-        limit_silence(self._settings.client_timeout)
+        set_socket_timeouts(self._settings.client_timeout)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
@@ -71,7 +71,7 @@ class Worker:
             await self._grpc.stop()
         if self._runner is not None:
             await asyncio.to_thread(self._runner.close)
-            if self._runner.hangs:
+            if self._runner.is_stuck:
                 os._exit(1)  # all is answered, and Python would wait for the device
 
     @property
@@ -85,12 +85,12 @@ class Worker:
         """Raise EngineUnavailable unless requests are taken and answered."""
         if self._drain.has_begun:
             raise EngineUnavailable("the server is shutting down")
-        if error := self.runner.end:
+        if error := self.runner.stop_reason:
             raise error
 
     def check_alive(self) -> None:
         """Raise EngineUnavailable when only a new process can help."""
-        if self._runner is not None and (error := self._runner.end):
+        if self._runner is not None and (error := self._runner.stop_reason):
             raise error
 
     def metrics(self) -> str:
@@ -111,8 +111,7 @@ class Worker:
         # Imported here: only the process that serves needs it.
         from pythia_bento.server.grpc.server import GrpcServer
 
-        tracers = BentoMLContainer.tracer_provider.get()
-        self._grpc = GrpcServer(runner, self._settings, self._access, tracers)
+        self._grpc = GrpcServer(runner, self._settings, self._access, tracer_provider())
         await self._grpc.start()
 
 
@@ -129,13 +128,3 @@ def _when_supervisor_dies(drain: Callable[[], None]) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SUPERVISOR_DIED)
         if os.getppid() != supervisor:  # it has ended meanwhile
             drain()
-
-
-def _give_up(message: str) -> NoReturn:
-    """Say why. Under ``bentoml serve`` end the supervisor too: it would start us for ever."""
-    with suppress(OSError):  # no room for it
-        print(f"pythia-bento: {message}", file=sys.stderr, flush=True)
-    if bentoml.server_context.worker_index:
-        os.kill(os.getppid(), signal.SIGTERM)
-        os._exit(1)
-    raise SystemExit(1)

@@ -9,16 +9,27 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 
-from pythia_bento.engine.params import FinishReason, Request, SequenceOutput, Timings
+from pythia_bento.engine.outputs import FinishReason, SequenceOutput
+from pythia_bento.engine.params import Request
 from pythia_bento.telemetry.histogram import Histogram
 
 REASONS: tuple[FinishReason, ...] = ("stop", "length", "abort", "error")
 
 
+class Phases(TypedDict):
+    """Seconds of a request; queue + prefill + decode = total."""
+
+    queue: float  # from arrival to the first step
+    prefill: float  # from there to the first token
+    decode: float  # from there to the last one
+    total: float
+
+
 @dataclass(slots=True)
-class Watched:
-    """One request on its way; times are of ``time.monotonic``, 0 before they come."""
+class RequestTimings:
+    """What became of one request; times are of ``time.monotonic``, 0 before they come."""
 
     request: Request
     arrived: float
@@ -40,14 +51,15 @@ class Watched:
         """Whether all its sequences have."""
         return len(self.reasons) == self.request.n
 
-    def timings(self) -> Timings:
-        """Valid once something was seen."""
-        return Timings(
-            queue=self.started - self.arrived,
-            prefill=self.first - self.started,
-            decode=self.last - self.first,
-            total=self.last - self.arrived,
-        )
+    def phases(self) -> Phases:
+        """Valid once an output was seen."""
+        last = self.last
+        return {
+            "queue": self.started - self.arrived,
+            "prefill": self.first - self.started,
+            "decode": last - self.first,
+            "total": last - self.arrived,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,7 @@ class _Steps:
 
 
 class RequestWatch:
-    """``arrived`` in any thread, before outputs come; the rest in the engine's thread."""
+    """Counts and times what is told to it; for one thread at a time."""
 
     def __init__(self) -> None:
         self.ended: dict[FinishReason, int] = dict.fromkeys(REASONS, 0)  # sequences
@@ -77,82 +89,72 @@ class RequestWatch:
             "request_prefill_time_seconds": self._prefill,
             "request_decode_time_seconds": self._decode,
         }
-        self._open: dict[str, Watched] = {}
         self._steps = self._sequences = 0
 
-    def arrived(self, requests: Sequence[Request]) -> None:
-        """Requests were taken."""
-        now = time.monotonic()
-        for request in requests:
-            self._open[request.request_id] = watched = Watched(request, now)
-            if request.call is not None:
-                request.call.watched.append(watched)
+    def on_arrival(self, request: Request) -> RequestTimings:
+        """A request was taken; its record, to be told of with its outputs."""
+        return RequestTimings(request, time.monotonic())
 
-    def saw(self, outputs: Sequence[SequenceOutput]) -> None:
-        """A step brought these; the last of a request gets its ``timings``."""
+    def on_outputs(self, outputs: Sequence[tuple[RequestTimings, SequenceOutput]]) -> None:
+        """A step brought these, each with the record of its request."""
         now = time.monotonic()
         self._steps += 1
         self._sequences += len(outputs)
         since, count, times = 0.0, 0, 0  # a run of outputs alike, as most of a step are
-        for output in outputs:
-            if (watched := self._open.get(output.request_id)) is None:
-                continue
+        for timings, output in outputs:
             tokens = len(output.token_ids)
-            last = watched.lasts.get(output.index)
+            last = timings.lasts.get(output.index)
             if last is None or tokens == 0:
-                self._saw_other(watched, output, now)
+                self._on_other(timings, output, now)
             else:
                 if last != since or tokens != count:
-                    self._saw_tokens(now - since, count, times)
+                    self._on_tokens(now - since, count, times)
                     since, count, times = last, tokens, 0
                 times += 1
-                watched.lasts[output.index] = now
-                watched.num_generated += tokens
+                timings.lasts[output.index] = now
+                timings.num_generated += tokens
             if output.finish_reason is not None:
-                self._end_sequence(watched, output.finish_reason)
-                output.timings = watched.timings() if watched.has_ended else None
-        self._saw_tokens(now - since, count, times)
+                self._end_sequence(timings, output.finish_reason)
+        self._on_tokens(now - since, count, times)
 
-    def aborted(self, request_id: str) -> None:
+    def on_abort(self, timings: RequestTimings) -> None:
         """What was unfinished of a request is taken out."""
-        if (watched := self._open.get(request_id)) is not None:
-            for _ in range(watched.request.n - len(watched.reasons)):
-                self._end_sequence(watched, "abort")
+        for _ in range(timings.request.n - len(timings.reasons)):
+            self._end_sequence(timings, "abort")
 
-    def _saw_tokens(self, seconds: float, count: int, times: int) -> None:
+    def _on_tokens(self, seconds: float, count: int, times: int) -> None:
         """``times`` sequences got ``count`` tokens each, ``seconds`` after those before."""
         if times:
             self._between.observe(seconds / count, count * times)
 
-    def _saw_other(self, watched: Watched, output: SequenceOutput, now: float) -> None:
+    def _on_other(self, timings: RequestTimings, output: SequenceOutput, now: float) -> None:
         """A sequence's first output, or one without tokens."""
         if output.error is not None and not output.token_ids:
             return
-        if not watched.lasts:
-            self._first(watched, output, now)
-        watched.lasts[output.index] = now
-        watched.num_generated += len(output.token_ids)
+        if not timings.lasts:
+            self._on_first(timings, output, now)
+        timings.lasts[output.index] = now
+        timings.num_generated += len(output.token_ids)
 
-    def _first(self, watched: Watched, output: SequenceOutput, now: float) -> None:
-        watched.started, watched.first = output.started, now
-        watched.num_cached_tokens = output.num_cached_tokens
-        watched.steps = _Steps(self._steps, self._sequences)
-        self._queue.observe(watched.started - watched.arrived)
-        self._prefill.observe(now - watched.started)
+    def _on_first(self, timings: RequestTimings, output: SequenceOutput, now: float) -> None:
+        timings.started, timings.first = output.started, now
+        timings.num_cached_tokens = output.num_cached_tokens
+        timings.steps = _Steps(self._steps, self._sequences)
+        self._queue.observe(timings.started - timings.arrived)
+        self._prefill.observe(now - timings.started)
         if output.token_ids:
-            self._first_token.observe(now - watched.arrived)
+            self._first_token.observe(now - timings.arrived)
 
-    def _end_sequence(self, watched: Watched, reason: FinishReason) -> None:
+    def _end_sequence(self, timings: RequestTimings, reason: FinishReason) -> None:
         self.ended[reason] += 1
-        watched.reasons.append(reason)
-        if watched.has_ended:
-            del self._open[watched.request.request_id]
-            self._end(watched)
+        timings.reasons.append(reason)
+        if timings.has_ended:
+            self._end(timings)
 
-    def _end(self, watched: Watched) -> None:
-        if before := watched.steps:
-            watched.steps = _Steps(self._steps - before.steps, self._sequences - before.sequences)
-        if {"stop", "length"}.issuperset(watched.reasons):
-            self._total.observe(watched.last - watched.arrived)
-            if watched.num_generated:
-                self._decode.observe(watched.last - watched.first)
+    def _end(self, timings: RequestTimings) -> None:
+        if before := timings.steps:
+            timings.steps = _Steps(self._steps - before.steps, self._sequences - before.sequences)
+        if {"stop", "length"}.issuperset(timings.reasons):
+            self._total.observe(timings.last - timings.arrived)
+            if timings.num_generated:
+                self._decode.observe(timings.last - timings.first)

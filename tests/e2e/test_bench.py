@@ -40,7 +40,7 @@ def test_the_service_beside_its_engine(tmp_path: Path) -> None:
     assert "grpc" in printed  # what a transport adds
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_service_over_a_device_that_computes_nothing(tmp_path: Path) -> None:
     rows, _ = bench("serve", tmp_path, "--instant", *LOAD, *("--overhead-rounds", "0"))
     assert [row["tokens"] for row in rows] == [96, 96, 96]

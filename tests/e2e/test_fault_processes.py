@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.faulty import all_of, choices, failure, faulty, is_up, running, until, worker
 from tests.e2e.probing import DEAD, DIES, ENDS, HEALTHY, probing, told
-from tests.e2e.serving import Server, serve
+from tests.e2e.serving import HTTP, Server, serve
 
 ROOM = "24m"  # of a disk
 
@@ -51,7 +51,7 @@ async def test_an_engine_in_a_process_of_its_own_and_its_death(home: Path) -> No
     with serve(home, engine_process=True) as server:
         processes = psutil.Process(server.process.pid).children(recursive=True)
         [engine] = [p for p in processes if any("spawn_main" in part for part in p.cmdline())]
-        answer = httpx.post(f"{server.url}/v1/completions", json=body).json()
+        answer = HTTP.post(f"{server.url}/v1/completions", json=body).json()
         assert answer["choices"][0]["text"].startswith(", there was a lonely boy named Finn.")
         assert server.metric("generation_tokens_total") >= 22
         server.settled()
@@ -71,6 +71,7 @@ async def test_an_engine_in_a_process_of_its_own_and_its_death(home: Path) -> No
     assert "leaked" not in server.log.read_text()
 
 
+@pytest.mark.long
 async def test_sigkill_of_the_worker_and_of_everything(home: Path, tmp_path: Path) -> None:
     with faulty(home, tmp_path) as server:
         expected = choices(await all_of(server, 3))
@@ -117,6 +118,8 @@ async def _broken_by(server: Server, place: Path, *processes: psutil.Process) ->
     (place / "slow").unlink()
 
 
+@pytest.mark.long
+@pytest.mark.needs("namespaces")
 async def test_full_disks(tmp_path: Path) -> None:
     """No room for the log from the start, and none on the disk of BENTOML_HOME later on."""
     home, full = tmp_path / "home", Path("/dev/full")
@@ -134,9 +137,9 @@ async def test_full_disks(tmp_path: Path) -> None:
                 while True:
                     file.write(bytes(1 << 20))
             for path, body in _ALL.items():
-                assert httpx.post(f"{server.url}{path}", json=body).status_code == 200
+                assert HTTP.post(f"{server.url}{path}", json=body).status_code == 200
             assert choices(await all_of(server, 8)) == expected
-            bad = httpx.post(f"{server.url}/v1/completions", json={"prompt": 7})
+            bad = HTTP.post(f"{server.url}/v1/completions", json={"prompt": 7})
             assert bad.status_code == 400
             server.settled()
         assert is_up(server)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
+from tests.amounts import amounts
 from tests.e2e.serving import Server
 from tests.fuzz.http import fuzz
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="schemathesis needs Python 3.11")
-def test_schemathesis_finds_nothing(guarded: Server) -> None:
-    result = fuzz(guarded, examples=25, seed=1)
+@pytest.mark.needs("schemathesis")
+@amounts(3, 50)
+def test_schemathesis_finds_nothing(guarded: Server, amount: int) -> None:
+    result = fuzz(guarded, examples=amount, seed=1)
     assert result.passed, result.report
     assert result.cases > 500, result.report

@@ -1,7 +1,7 @@
 """lm-evaluation-harness as it comes, against the server and against its own ``hf`` backend.
 
-The harness has an environment of its own, which ``make test`` makes (``make eval``). Both of its
-backends see the same weights: ``hf`` gets the bundled checkpoint, dequantised, in fp32.
+The harness has an environment of its own, which ``make test-long`` makes (``make eval``). Both of
+its backends see the same weights: ``hf`` gets the bundled checkpoint, dequantised, in fp32.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import pytest
 
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from tests.e2e.eval_tasks import METRICS, write_tasks
-from tests.e2e.serving import ROOT, Server
+from tests.e2e.serving import Server
 from tests.models import dequantized_model
+from tests.needs import EVAL
 
-PYTHON = ROOT / ".venv-eval" / "bin" / "python"
+PYTHON = EVAL / "bin" / "python"
 CONTEXT = 512  # of the bundled checkpoint
 BATCH_SIZES = (1, 16)
 DOCS = 14  # a task, two of them longer than the context
 TOLERANCE = 1e-4
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.long, pytest.mark.needs("lm-eval")]
 
 
 @pytest.fixture(scope="module")
 def runs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the harness found: over ``hf``, and over the server at both batch sizes."""
-    assert PYTHON.exists(), "lm-evaluation-harness is missing: `make eval` installs it"
     folder = tmp_path_factory.mktemp("lm_eval")
     write_tasks(folder, DOCS)
     asked = {"hf": over_hf(folder / "dequantized")}

@@ -14,11 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import pytest
 
 from pythia_bento.settings import Settings
-from tests.e2e.serving import ROOT, Server
+from tests.e2e.serving import HTTP, ROOT, Server
 
 README = (ROOT / "README.md").read_text()
 BINARIES = Path(sys.executable).parent
@@ -64,7 +63,13 @@ def test_every_block_has_a_known_kind() -> None:
     assert shown == sum(output is not None for _, output in RUNNABLE.values())
 
 
-@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.needs("curl") if "curl" in block.code else ())
+        for name, (block, _) in RUNNABLE.items()
+    ],
+)
 def test_block_prints_what_stands_below_it(name: str, server: Server) -> None:
     block, expected = RUNNABLE[name]
     printed = run(block, server)
@@ -152,9 +157,7 @@ def test_endpoints_exist(server: Server) -> None:
     assert len(rows) >= 8
     for method, path in rows:
         # Not JSON: refused by whatever is there, without work.
-        status = httpx.request(
-            method, server.url + path, content=b"{" if method == "POST" else None
-        )
+        status = HTTP.request(method, server.url + path, content=b"{" if method == "POST" else None)
         assert status.status_code == (200 if method == "GET" else 400), (method, path)
 
 

@@ -61,6 +61,6 @@ def _faulty(*arguments: Any) -> Any:
 _create = kernels.create
 kernels.create = _faulty
 
-from service import Pythia  # noqa: E402
+from pythia_bento.service import Pythia  # noqa: E402
 
 __all__ = ["Pythia"]

@@ -11,10 +11,7 @@ from tests.gpu.test_triton import RandomWeights, on_gpu
 TOKENS = (257, 300, 1000)
 
 
-@pytest.fixture(autouse=True)
-def hopper() -> None:
-    if torch.cuda.get_device_capability()[0] != 9:
-        pytest.skip("wgmma is for sm_90")
+pytestmark = pytest.mark.needs("sm_90")
 
 
 def same(found: Tensor, wanted: Tensor) -> bool:

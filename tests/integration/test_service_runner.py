@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pythia_bento.engine.outputs import raise_error
 from pythia_bento.errors import CheckpointError, ModelNotFound
-from pythia_bento.runtime.loading import check_loadable
-from pythia_bento.runtime.runner import PythiaRunner, raise_error
+from pythia_bento.runtime import preflight
+from pythia_bento.runtime.preflight import check_loadable
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings, SettingsError
 from tests.unit.runtime.toy_runner import ask, settled
 
@@ -84,7 +86,15 @@ def test_what_cannot_be_loaded() -> None:
         PythiaRunner.load(Settings(**SMALL, backend="cpu", matmul="llm-int8"))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_without_a_gpu() -> None:
+def test_llm_int8_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(**SMALL, matmul="llm-int8")
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    for load in (check_loadable, PythiaRunner.load):
+        with pytest.raises(SettingsError, match=r"PYTHIA_MATMUL.*pythia-bento\[llm-int8\]"):
+            load(settings)
+
+
+def test_cuda_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match=r"PYTHIA_DEVICE.*no GPU"):
         check_loadable(Settings(device="cuda"))

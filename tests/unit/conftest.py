@@ -10,7 +10,8 @@ from starlette.applications import Starlette
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.http import openai, tokenizer
-from pythia_bento.server.http.body import AccessMiddleware, RequestMiddleware
+from pythia_bento.server.http.access import AccessMiddleware
+from pythia_bento.server.http.body import RequestMiddleware
 from tests.unit.runtime.toy_runner import toy_runner
 
 MAX_BODY = 100_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -38,19 +39,7 @@ ALLOWED = {
 }
 # "module -> module" of imports that break the table, and modules that are too long, by name.
 EXCEPTIONS = {
-    "pythia_bento.client.transport -> pythia_bento.client.grpc_transport",
-    "pythia_bento.client.transport -> pythia_bento.client.http_transport",
-    "pythia_bento.engine.params -> pythia_bento.telemetry.calls",
-    "pythia_bento.handlers.generation -> pythia_bento.server.http.errors",
-    "pythia_bento.handlers.generation -> pythia_bento.server.http.sse",
-    "pythia_bento.runtime.loading -> pythia_bento.runtime.process",
-    "pythia_bento.runtime.runner -> pythia_bento.runtime.process",
-    "pythia_bento.runtime.runner -> pythia_bento.runtime.loading",
-    "pythia_bento.runtime.watchdog -> pythia_bento.runtime.thread",
-    "pythia_bento.runtime.thread -> pythia_bento.runtime.process",
     "pythia_bento.model.kernels.gpu.triton.attention",
-    "pythia_bento.protocol.bodies",
-    "pythia_bento.runtime.runner",
 }
 
 # What nothing from the engine down may know: it runs where only torch and its like are installed.
@@ -138,3 +127,22 @@ def test_files_hold_one_idea_and_the_root_few() -> None:
     assert not long, "\n".join(long)
     root = sorted(path.name for path in PACKAGE.glob("*.py"))
     assert len(root) <= MAX_ROOT_MODULES, root
+
+
+def test_the_design_page_lists_the_rooms() -> None:
+    page = (PACKAGE.parent / "docs" / "design.md").read_text()
+    table = page.partition("## The house")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    rooms = {room(module) for module in MODULES} - {""}
+    assert sorted(listed) == sorted(rooms)
+    below = {name: set(listed[place + 1 :]) for place, name in enumerate(listed)}
+    for name in listed:
+        assert ALLOWED[name] - {""} <= below[name], f"{name} imports from above in the table"
+
+
+def test_the_pages_of_design_name_files_that_are_there() -> None:
+    for page in ("design", "engine", "numerics", "serving"):
+        text = (PACKAGE.parent / "docs" / f"{page}.md").read_text()
+        for name in re.findall(r"`([\w/]+/\w+\.(?:py|h|proto|cuh?))`", text):
+            places = (PACKAGE / name, PACKAGE.parent / name, PACKAGE / "model" / "kernels" / name)
+            assert any(place.exists() for place in places), (page, name)

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import pythia_bento
+from pythia_bento.server.bentoml import packaging
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,6 +22,7 @@ else:
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
@@ -29,6 +31,15 @@ def locked(name: str) -> list[Requirement]:
     lines = (ROOT / "requirements" / name).read_text().splitlines()
     pins = (line for line in lines if re.match(r"[a-z0-9]", line))
     return [Requirement(pin.removesuffix("\\")) for pin in pins]
+
+
+def applying(name: str, python: str) -> dict[str, str]:
+    """Names and versions that a lock has for one Python."""
+    return {
+        canonicalize_name(pin.name): str(pin.specifier).removeprefix("==")
+        for pin in locked(name)
+        if applies(pin, python)
+    }
 
 
 def applies(requirement: Requirement, python: str) -> bool:
@@ -40,24 +51,34 @@ def applies(requirement: Requirement, python: str) -> bool:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_every_dependency_is_locked_within_its_range(python: str) -> None:
-    pins = {
-        canonicalize_name(pin.name): str(pin.specifier).removeprefix("==")
-        for pin in locked("test.txt")
-        if applies(pin, python)
-    }
-    ranges = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+@pytest.mark.parametrize("name", ["serve.txt", "test.txt"])
+def test_every_dependency_is_locked_within_its_range(name: str, python: str) -> None:
+    pins = applying(name, python)
+    extras = ("cuda", "dev", "llm-int8", "otlp") if name == "test.txt" else ()
+    ranges = [*PROJECT["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]
     for requirement in map(Requirement, ranges):
-        if requirement.name != "torch" and applies(requirement, python):
+        if requirement.name not in ("torch", "triton") and applies(requirement, python):
             pin = pins[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(pin), (requirement, pin)
 
 
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("name", ["serve.txt", "uv.txt"])
+def test_what_is_served_and_installed_with_was_tested(name: str, python: str) -> None:
+    assert applying(name, python).items() <= applying("test.txt", python).items()
+
+
+def test_images_are_built_with_the_same_uv() -> None:
+    assert f"uv=={applying('uv.txt', packaging.PYTHON)['uv']}" == packaging.UV
+
+
 def test_torch_and_its_libraries_are_left_to_the_machine() -> None:
-    names = {pin.name for pin in locked("test.txt")}
-    assert not {"torch", "triton", "cuda-toolkit"} & names
-    asked = {"nvidia-ml-py", "nvidia-cuda-nvrtc"}  # a monitor, and a compiler for the tests
-    assert {name for name in names if name.startswith("nvidia")} <= asked
+    asked = {"serve.txt": {"nvidia-ml-py"}}  # a monitor
+    asked["test.txt"] = {*asked["serve.txt"], "nvidia-cuda-nvrtc"}  # and a compiler
+    for lock, ours in asked.items():
+        names = {pin.name for pin in locked(lock)}
+        assert not {"torch", "triton", "cuda-toolkit"} & names
+        assert {name for name in names if name.startswith("nvidia")} == ours
     makefile = (ROOT / "Makefile").read_text()
     version = re.search(r"^PYTHIA_TORCH \?= (torch==\S+)$", makefile, re.M)
     overrides = (ROOT / "requirements" / "overrides.txt").read_text().splitlines()
@@ -73,8 +94,9 @@ def test_the_harness_leaves_torch_and_transformers_to_our_environment() -> None:
 @pytest.mark.parametrize("name", ["serve-cpu.txt", "serve-gpu.txt"])
 def test_images_install_every_dependency_as_tested(name: str) -> None:
     pins = {pin.name: pin for pin in locked(name)}
-    wanted = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
-    assert wanted - pins.keys() == {"transformers"}  # which only tests import
+    texts = (*PROJECT["dependencies"], *EXTRAS["llm-int8"])
+    assert {canonicalize_name(Requirement(text).name) for text in texts} <= pins.keys()
+    assert "transformers" not in pins
     tested = {pin.name: pin for pin in locked("test.txt") if applies(pin, "3.11")}
     for shared in pins.keys() & tested.keys():
         assert pins[shared].specifier == tested[shared].specifier
@@ -100,7 +122,7 @@ def test_no_index_and_no_path_is_named(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["test.txt", "compiler.txt", "peers.txt", "eval.txt", "serve-cpu.txt", "serve-gpu.txt"],
+    [path.name for path in LOCKS if not path.name.startswith("overrides")],
 )
 def test_every_pin_has_a_hash(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text()

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pythia_bento.errors import Overloaded, PermissionDenied, Unauthenticated
-from pythia_bento.runtime.runner import as_caller
 from pythia_bento.server.access.keys import ApiKey, digest, read_keys
-from pythia_bento.server.in_flight import Door
+from pythia_bento.server.in_flight import InFlight
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry.calls import current_call
 
@@ -45,7 +44,7 @@ class AccessControl:
         requests_per_minute: int | None = None,
         concurrent_requests: int | None = None,
     ) -> None:
-        self.door = Door()
+        self.in_flight = InFlight()
         self.check_room: Callable[[], None] = lambda: None
         """Raises Overloaded while the engine takes nothing; set by whoever has the engine."""
         self._keys = keys
@@ -71,18 +70,17 @@ class AccessControl:
         """
         caller = self._identify(authorization)
         quota = self._quotas[caller.name]
-        self.door.enter()
+        self.in_flight.enter()
         try:
             quota.take()
             try:
                 if generates:
                     self.check_room()
-                with as_caller(caller.name):
-                    yield caller
+                yield caller
             finally:
                 quota.give_back()
         finally:
-            self.door.leave()
+            self.in_flight.leave()
 
     def _identify(self, authorization: str | None) -> Caller:
         if self._keys is None:

@@ -1,25 +1,22 @@
-"""One line of log for each call, of HTTP and gRPC in the same shape."""
+"""One line of log for each HTTP request."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from bentoml._internal.server.http import access
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pythia_bento.telemetry.calls import Call, current_call
+from pythia_bento.server.call_log import log_call
+from pythia_bento.telemetry.calls import current_call
 
-logger = logging.getLogger("bentoml.access")  # the logger of BentoML's own lines
 MAX_PATH = 200  # characters of a path that are logged
 
 
 class AccessLog:
     """In the place of BentoML's middleware, whose switch and ``skip_paths`` hold for it.
 
-    It is inside of ``tracing.RequestSpans`` and outside of all that may refuse a request.
+    It is inside of ``tracing.Calls`` and outside of all that may refuse a request.
     """
 
     def __init__(self, app: ASGIApp, skip_paths: Sequence[str] = (), **options: Any) -> None:
@@ -46,44 +43,6 @@ class AccessLog:
             log_call(call, _peer(scope), scope["method"], scope["path"][:MAX_PATH], status)
 
 
-def log_call(
-    call: Call, client: str, method: str, path: str, status: int | str, transport: str = "http"
-) -> None:
-    """Write the line of a call that has ended just now; for gRPC ``method`` is empty."""
-    if not logger.isEnabledFor(logging.INFO):
-        return
-    fields = call_fields(call, client, method, path, status, transport)
-    shown = " ".join(f"{name}={_text(value)}" for name, value in fields.items())
-    logger.info("%s", shown, extra={"fields": fields | {"message": "call"}})
-
-
-def call_fields(
-    call: Call, client: str, method: str, path: str, status: int | str, transport: str
-) -> dict[str, Any]:
-    """In the order of the text line."""
-    fields = {
-        "transport": transport,
-        "method": method,
-        "path": path,
-        "status": status,
-        "duration_ms": round((time.monotonic() - call.began) * 1e3, 3),
-        "client": client,
-        "caller": call.caller,
-        "request_id": call.request_id,
-        **call.log_fields(),
-    }
-    return {name: value for name, value in fields.items() if value not in (None, "")}
-
-
-def install() -> None:
-    """For applications that BentoML makes from now on in this process."""
-    access.AccessLogMiddleware = AccessLog  # type: ignore[assignment,misc]
-
-
 def _peer(scope: Scope) -> str:
     client = scope.get("client")
     return f"{client[0]}:{client[1]}" if client else ""
-
-
-def _text(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value)

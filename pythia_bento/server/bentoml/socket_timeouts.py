@@ -14,7 +14,7 @@ from contextlib import suppress
 PROBES = 3
 
 
-def limit_silence(seconds: float) -> None:
+def set_socket_timeouts(seconds: float) -> None:
     """Let connections end when the other side took nothing, or said nothing, for so long.
 
     A client that is there answers the system's probes whatever it does itself; one that does not

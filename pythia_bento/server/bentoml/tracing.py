@@ -1,60 +1,59 @@
-"""OpenTelemetry spans: one for each request, and below it what the engine did and when.
-
-The engine's spans are made when the answer is on its way, of times that were taken anyhow: a token
-costs nothing, and neither does a request that is not sampled.
-"""
+"""One OpenTelemetry span for each HTTP request, and what is known of it while it is answered."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from bentoml._internal.utils import telemetry
-from opentelemetry import context, propagate, trace
-from opentelemetry.instrumentation import asgi
+from opentelemetry import context, trace
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import (
-    ParentBased,
-    ParentBasedTraceIdRatio,
-    TraceIdRatioBased,
-)
-from opentelemetry.trace import Span, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pythia_bento.telemetry.calls import Call, new_call, working_for
-from pythia_bento.telemetry.request_timings import Watched
+from pythia_bento.server.bentoml.internals import CONTAINER, internal
+from pythia_bento.server.spans import Sampler, Uncollected, trace_call
+from pythia_bento.telemetry.calls import new_call, working_for
 
-# Prompts of a call whose spans are made: an exporter drops what comes too fast.
-MAX_TRACED = 32
 REQUEST_ID = b"x-request-id"
 
 
-class RequestSpans(asgi.OpenTelemetryMiddleware):
-    """Without the spans of single messages.
+class RequestSpans:
+    """OpenTelemetry's middleware, without the spans of single messages.
 
     Those cost about as much as the rest of sending an event of a stream, even where no trace is
     collected, and fill traces with one entry an event. BentoML has no setting for them.
     """
 
-    def __init__(self, app: Any, **options: Any) -> None:
-        provider = options.get("tracer_provider")
-        self._calls = Calls(app, trace.get_tracer(__name__, tracer_provider=provider))
-        self._uncollected = Uncollected.of(provider)
-        super().__init__(self._calls, **{"exclude_spans": ["receive", "send"], **options})
+    def __init__(
+        self,
+        app: ASGIApp,
+        theirs: Callable[..., ASGIApp],
+        tracer_provider: Any = None,
+        server_request_hook: Callable[..., object] | None = None,
+        **options: Any,
+    ) -> None:
+        """``theirs`` makes OpenTelemetry's middleware; all other options are its own."""
+        self.app = app
+        self._hook = server_request_hook
+        self._uncollected = Uncollected.of(tracer_provider)
+        self._recorded = theirs(
+            app,
+            tracer_provider=tracer_provider,
+            server_request_hook=server_request_hook,
+            exclude_spans=["receive", "send"],
+            **options,
+        )
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. One that nobody will ever see in a trace gets a number only."""
         spans = self._uncollected
         if scope["type"] != "http" or spans is None or spans.is_linked(_names(scope)):
-            return await super().__call__(scope, receive, send)
+            return await self._recorded(scope, receive, send)
         span = spans.make()
         token = context.attach(trace.set_span_in_context(span))
         try:
-            if self.server_request_hook is not None:
-                self.server_request_hook(span, scope)
-            await self._calls(scope, receive, send)
+            if self._hook is not None:
+                self._hook(span, scope)
+            await self.app(scope, receive, send)
         finally:
             context.detach(token)
 
@@ -63,52 +62,12 @@ def _names(scope: Scope) -> Iterator[str]:
     return (name.decode("latin-1") for name, _ in scope["headers"])
 
 
-class Uncollected:
-    """Makes the spans of calls whose traces begin here and are never collected.
-
-    They have numbers, for log lines, and nothing else.
-    """
-
-    def __init__(self, ids: IdGenerator) -> None:
-        self._ids = ids
-        self._links = {field.lower() for field in propagate.get_global_textmap().fields}
-
-    @classmethod
-    def of(cls, provider: Any) -> Uncollected | None:
-        """None where traces may be collected."""
-        if not isinstance(provider, TracerProvider):
-            return None
-        if not isinstance(provider.sampler, ParentBased):
-            return None
-        root = provider.sampler._root
-        is_never = isinstance(root, TraceIdRatioBased) and root.rate == 0.0
-        return cls(provider.id_generator) if is_never else None
-
-    def is_linked(self, names: Iterable[str]) -> bool:
-        """Whether the caller sent the number of its own trace, by the names of what it sent."""
-        return not self._links.isdisjoint(names)
-
-    def make(self) -> Span:
-        """A span with new numbers."""
-        numbers = self._ids.generate_trace_id(), self._ids.generate_span_id()
-        return _NumberedSpan(trace.SpanContext(*numbers, is_remote=False))
-
-
-class _NumberedSpan(trace.NonRecordingSpan):
-    """A trace's number for log lines. BentoML records all that goes into spans nobody collects."""
-
-    @property
-    def context(self) -> trace.SpanContext:
-        """As the SDK's spans have it: BentoML's hook reads the span's number."""
-        return self.get_span_context()
-
-
 class Calls:
-    """Knows a request as a ``Call`` while it is answered; names it in the answer."""
+    """Knows a request as a ``CallContext`` while it is answered; names it in the answer."""
 
-    def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
+    def __init__(self, app: ASGIApp, tracer_provider: Any = None) -> None:
         self.app = app
-        self._tracer = tracer
+        self._tracer = trace.get_tracer(__name__, tracer_provider=tracer_provider)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -137,68 +96,18 @@ class Calls:
                     trace_call(self._tracer, call)
 
 
-def trace_call(tracer: Tracer, call: Call) -> None:
-    """Complete the current span, that of the call, with what the engine did for it."""
-    span = trace.get_current_span()
-    if not span.get_span_context().trace_flags.sampled:
-        return
-    span.set_attribute("pythia.request_id", call.request_id)
-    if call.caller is not None:
-        span.set_attribute("pythia.caller", call.caller)
-    for name, value in call.log_fields().items():
-        span.set_attribute(f"pythia.{name}", value)
-    now = time.monotonic()
-    offset = time.time() - now
-    for watched in call.watched[:MAX_TRACED]:
-        _trace_request(tracer, span, watched, offset, now)
+def tracer_provider() -> Any:
+    """What makes the tracers of this process; raises MissingInternal."""
+    return internal(f"{CONTAINER}.tracer_provider").get()
 
 
-def _trace_request(
-    tracer: Tracer, parent: Span, watched: Watched, offset: float, now: float
-) -> None:
-    end = watched.last if watched.has_ended and watched.last else now
-    context = trace.set_span_in_context(parent)
-    for name, start, stop, attributes in _phases(watched, end):
-        span = tracer.start_span(
-            f"pythia.{name}", context, attributes=attributes, start_time=_nanoseconds(start, offset)
-        )
-        span.end(_nanoseconds(stop, offset))
-
-
-def _phases(watched: Watched, end: float) -> Iterator[tuple[str, float, float, dict[str, Any]]]:
-    """Name, start, end and attributes of each phase that was begun."""
-    common = {"pythia.engine_request_id": watched.request.request_id}
-    queued = watched.started or end
-    yield "queue", watched.arrived, queued, common
-    if not watched.first:
-        return
-    prompt = {
-        "pythia.prompt_tokens": len(watched.request.prompt),
-        "pythia.cached_tokens": watched.num_cached_tokens,
-    }
-    yield "prefill", watched.started, watched.first, common | prompt
-    steps = watched.steps if watched.has_ended else None
-    reasons = {str(reason) for reason in watched.reasons} or {"abort"}
-    decode: dict[str, Any] = {
-        "pythia.generated_tokens": watched.num_generated,
-        "pythia.sequences": watched.request.n,
-        "pythia.finish_reasons": sorted(reasons),
-    }
-    if steps is not None and steps.steps:
-        decode["pythia.steps"] = steps.steps
-        decode["pythia.mean_batch_size"] = round(steps.sequences / steps.steps, 2)
-    yield "decode", watched.first, end, common | decode
-
-
-def _nanoseconds(monotonic: float, offset: float) -> int:
-    return round((monotonic + offset) * 1e9)
-
-
-def install() -> None:
-    """For applications that BentoML makes from now on in this process.
+def set_sampler() -> None:
+    """Let traces that are not collected cost little; raises MissingInternal.
 
     BentoML's sampler has spans recorded that are not sampled, "so that we can get the trace_id";
     nobody reads them. OpenTelemetry's own gives those a trace id too, for a third of the time.
+    Tracers that were made before keep the sampler that they have.
     """
-    asgi.OpenTelemetryMiddleware = RequestSpans  # type: ignore[assignment,misc]
-    telemetry.ParentBasedTraceIdRatio = ParentBasedTraceIdRatio  # type: ignore[attr-defined]
+    rate, provider = internal(f"{CONTAINER}.tracing").sample_rate.get(), tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.sampler = Sampler(rate or 0.0)

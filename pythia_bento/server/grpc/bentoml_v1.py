@@ -13,7 +13,8 @@ from google.protobuf import json_format
 from grpc.aio import ServicerContext
 
 from pythia_bento.errors import InvalidRequest
-from pythia_bento.handlers import generation
+from pythia_bento.handlers.generate import generate
+from pythia_bento.handlers.score import score
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.protocol.generated import bentoml_v1_pb2 as pb
 from pythia_bento.protocol.generated.bentoml_v1_pb2_grpc import BentoServiceServicer
@@ -50,9 +51,9 @@ class BentoService(BentoServiceServicer):
             fields = parse(GenerateRequest, body)
             if fields.stream:
                 raise InvalidRequest("stream must be false: Call has one answer", param="stream")
-            answer = await generation.generate(self._runner, fields, timeout)
+            answer = await generate(self._runner, fields, timeout)
         else:
-            answer = await generation.score(self._runner, _items(body), timeout)
+            answer = await score(self._runner, _items(body), timeout)
         response = pb.Response()
         json_format.ParseDict(answer, response.json)
         return response

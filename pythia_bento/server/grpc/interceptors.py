@@ -1,7 +1,6 @@
-"""What every call passes on its way in: tracing, log and metrics, errors, API keys, parsing.
+"""How layers are put over the methods of this project's services.
 
-They hold for the services of this project. Health checks and reflection pass by: they are open to
-all and would fill the log.
+Health checks and reflection pass by: they are open to all and would fill the log.
 
 One interceptor of grpc holds all layers and asks for a method's handler once, so that a call costs
 one coroutine a layer and its metadata are read once.
@@ -9,35 +8,18 @@ one coroutine a layer and its metadata are read once.
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import logging
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import grpc
-from grpc.aio import AbortError, ServerInterceptor, ServicerContext
-from opentelemetry import context, propagate
-from opentelemetry.trace import SpanKind, Tracer, set_span_in_context, use_span
+from grpc.aio import ServerInterceptor, ServicerContext
 
-from pythia_bento.errors import InvalidRequest, PythiaError
-from pythia_bento.server.access.control import AccessControl, note_caller
-from pythia_bento.server.bentoml.access_log import log_call
-from pythia_bento.server.bentoml.tracing import Uncollected, trace_call
-from pythia_bento.server.grpc.errors import grpc_status
-from pythia_bento.server.grpc.metrics import GrpcMetrics
-from pythia_bento.telemetry.calls import Call as Known
-from pythia_bento.telemetry.calls import current_call, new_call, working_for
+from pythia_bento.errors import InvalidRequest
 
-REQUEST_ID = "x-request-id"
-OURS = ("/pythia.v1.Pythia/", "/bentoml.grpc.v1.BentoService/")
-
-GENERATE = "/pythia.v1.Pythia/Generate"  # refused unread while the engine is full
-
-logger = logging.getLogger(__name__)
+SERVICES = ("pythia.v1.Pythia", "bentoml.grpc.v1.BentoService")  # the project's own
+_METHODS = tuple(f"/{service}/" for service in SERVICES)  # what their methods begin with
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "ServicerContext[Any, Any]"
@@ -85,7 +67,7 @@ class Interceptor(ServerInterceptor):
         if known := self._handlers.get(details.method):
             return known
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(OURS):
+        if handler is None or not details.method.startswith(_METHODS):
             return handler  # type: ignore[return-value]  # None: there is no such method
         self._handlers[details.method] = layered = self._layered(handler, details.method)
         return layered
@@ -107,128 +89,6 @@ class Interceptor(ServerInterceptor):
         return cast(Handler, kind(behavior, None, handler.response_serializer))
 
 
-class Tracing(Layer):
-    """A span for each call, child of the span that the client names (W3C traceparent)."""
-
-    def __init__(self, tracer: Tracer, uncollected: Uncollected | None) -> None:
-        self._tracer = tracer
-        self._uncollected = uncollected
-
-    def over(self, inner: Run) -> Run:
-        """See Layer."""
-        recorded, spans = self._recorded(inner), self._uncollected
-        if spans is None:
-            return recorded
-
-        async def run(call: Call, data: bytes) -> Any:
-            if spans.is_linked(call.metadata):
-                return await recorded(call, data)
-            token = context.attach(set_span_in_context(spans.make()))
-            try:
-                return await inner(call, data)
-            finally:
-                context.detach(token)
-
-        return run
-
-    def _recorded(self, inner: Run) -> Run:
-        async def run(call: Call, data: bytes) -> Any:
-            span = self._tracer.start_span(
-                call.method[1:],
-                context=propagate.extract(call.metadata),
-                kind=SpanKind.SERVER,
-                attributes=_attributes(call.method),
-            )
-            code = grpc.StatusCode.OK
-            with use_span(span, end_on_exit=True):
-                try:
-                    return await inner(call, data)
-                except BaseException as error:
-                    code = _code(error, call)
-                    raise
-                finally:
-                    span.set_attribute("rpc.grpc.status_code", code.value[0])
-
-        return run
-
-
-class Records(Layer):
-    """Knows a call while it is answered: its log line, metrics, and the engine's spans."""
-
-    def __init__(self, metrics: GrpcMetrics, tracer: Tracer) -> None:
-        self._metrics = metrics
-        self._tracer = tracer
-
-    def over(self, inner: Run) -> Run:
-        """See Layer."""
-
-        async def run(call: Call, data: bytes) -> Any:
-            # Of a call that has ended, reading it would end the process.
-            peer = str(call.context.peer()).partition(":")[2]
-            self._metrics.begin(call.method)
-            code = grpc.StatusCode.OK
-            known = new_call(call.text(REQUEST_ID))
-            call.context.set_trailing_metadata(((REQUEST_ID, known.request_id),))
-            try:
-                with working_for(known):
-                    return await inner(call, data)
-            except BaseException as error:
-                code = _code(error, call)
-                raise
-            finally:
-                trace_call(self._tracer, known)
-                seconds = time.monotonic() - known.began
-                # Later: the answer is not sent yet, and writing a line takes longer than all here.
-                loop = asyncio.get_running_loop()
-                loop.call_soon(self._ended, known, peer, call.method, code, seconds)
-
-        return run
-
-    def _ended(
-        self, known: Known, peer: str, method: str, code: grpc.StatusCode, seconds: float
-    ) -> None:
-        self._metrics.end(method, code.name, seconds)
-        log_call(known, peer, "", method, code.name, "grpc")
-
-
-class Errors(Layer):
-    """Translates the exception tree; what is not in it is logged and told without details."""
-
-    def over(self, inner: Run) -> Run:
-        """See Layer."""
-
-        async def run(call: Call, data: bytes) -> Any:
-            try:
-                return await inner(call, data)
-            except PythiaError as error:
-                await _abort(call, error)
-            except (AbortError, asyncio.CancelledError):
-                raise
-            except Exception:
-                logger.exception("%s failed", call.method)
-                await _abort(call, PythiaError("the server failed; its log says how"))
-
-        return run
-
-
-class ApiKeys(Layer):
-    """Who may ask, by the metadata ``authorization: Bearer <key>``."""
-
-    def __init__(self, access: AccessControl) -> None:
-        self._access = access
-
-    def over(self, inner: Run) -> Run:
-        """See Layer."""
-
-        async def run(call: Call, data: bytes) -> Any:
-            generates = call.method == GENERATE
-            with self._access.enter(call.text("authorization"), generates=generates) as caller:
-                note_caller(caller)
-                return await inner(call, data)
-
-        return run
-
-
 def _innermost(handler: Handler) -> Run:
     """The method itself; bytes that are no message are the caller's mistake.
 
@@ -246,26 +106,3 @@ def _innermost(handler: Handler) -> Run:
         return await answer(request, call.context)
 
     return run
-
-
-@functools.cache  # of the methods there are
-def _attributes(method: str) -> dict[str, str]:
-    """What a span says of a method."""
-    service, _, name = method[1:].partition("/")
-    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
-
-
-async def _abort(call: Call, error: PythiaError) -> None:
-    status = grpc_status(error)
-    known = current_call()
-    named = ((REQUEST_ID, known.request_id),) if known else ()
-    await call.context.abort(status.code, status.details, (*status.trailing_metadata, *named))
-
-
-def _code(error: BaseException, call: Call) -> grpc.StatusCode:
-    """How a call ended that did not end well."""
-    if isinstance(error, AbortError):
-        return call.context.code()
-    remaining = call.context.time_remaining()
-    is_late = remaining is not None and remaining <= 0
-    return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED

@@ -18,14 +18,14 @@ from pythia_bento.protocol.generated.bentoml_v1_pb2_grpc import add_BentoService
 from pythia_bento.protocol.generated.pythia_pb2_grpc import add_PythiaServicer_to_server
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.bentoml.tracing import Uncollected
 from pythia_bento.server.grpc.bentoml_v1 import BentoService
-from pythia_bento.server.grpc.interceptors import ApiKeys, Errors, Interceptor, Records, Tracing
+from pythia_bento.server.grpc.interceptors import SERVICES, Interceptor
+from pythia_bento.server.grpc.layers import ApiKeys, Errors, Records, Tracing
 from pythia_bento.server.grpc.metrics import GrpcMetrics
 from pythia_bento.server.grpc.service import PythiaService
+from pythia_bento.server.spans import Uncollected
 from pythia_bento.settings import Settings, SettingsError
 
-SERVICES = ("pythia.v1.Pythia", "bentoml.grpc.v1.BentoService")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -70,7 +70,7 @@ class GrpcServer:
     async def stop(self) -> None:
         """Unhealthy first; then no new calls; clients have their time to read what is left.
 
-        By then the door is closed and all is answered: nothing is computed any more.
+        By then no request is let in and all are answered: nothing is computed any more.
         """
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.client_timeout)
@@ -104,7 +104,7 @@ class GrpcServer:
             with suppress(RuntimeError):  # the loop has ended before
                 loop.call_soon_threadsafe(self.say_not_serving)
 
-        self._runner.ended.add_done_callback(ended)
+        self._runner.stopped.add_done_callback(ended)
 
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:

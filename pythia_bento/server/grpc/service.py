@@ -6,14 +6,15 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
-from pythia_bento.handlers import generation
+from pythia_bento.engine.params import new_request_id
 from pythia_bento.handlers.requests import make_request
-from pythia_bento.handlers.streamed import Answer
+from pythia_bento.handlers.score import score
+from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaServicer
-from pythia_bento.runtime.runner import PythiaRunner, new_request_id
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.grpc import messages
-from pythia_bento.server.grpc.write_timeout import Patience
+from pythia_bento.server.grpc.write_timeout import WriteTimeout
 
 Context = ServicerContext[Any, Any]
 
@@ -37,24 +38,24 @@ class PythiaService(PythiaServicer):
         self._runner.check_model(request.model or None)
         body = messages.generate_body(request)
         asked = await make_request(self._runner, new_request_id(), body.prompt, body)
-        answer = Answer(self._runner, asked, body)
         stream = self._runner.submit([asked], context.time_remaining())
-        patience = Patience(self._runner.settings.client_timeout)
+        answer = StreamedAnswer(self._runner, asked, body, stream)
+        write_timeout = WriteTimeout(self._runner.settings.client_timeout)
         try:
             async for outputs in stream:
                 if part := answer.part(outputs):
                     message = messages.generate_part(part)
-                    with patience:
+                    with write_timeout:
                         await context.write(message)
         finally:
-            patience.close()
+            write_timeout.close()
             stream.close()
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         """Goes to the engine at once: its scheduler is the batcher."""
         self._runner.check_model(request.model or None)
         items = [messages.score_body(item) for item in request.items]
-        results = await generation.score(self._runner, items, context.time_remaining())
+        results = await score(self._runner, items, context.time_remaining())
         return messages.score_results(results)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:

@@ -7,7 +7,7 @@ import asyncio
 from pythia_bento.errors import RequestTimeout
 
 
-class Patience:
+class WriteTimeout:
     """Ends the task that made it when one of its writes takes too long.
 
     One timer for the whole stream, so that a message costs next to nothing. It looks twice in
@@ -20,7 +20,7 @@ class Patience:
         self._task = asyncio.current_task()
         self._writes = 0  # odd while one is under way
         self._seen, self._times = 0, 0
-        self._has_run_out = False
+        self._has_passed = False
         self._timer = self._loop.call_later(self._pause, self._look)
 
     def __enter__(self) -> None:
@@ -30,7 +30,7 @@ class Patience:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """It has ended; raises RequestTimeout where this is why."""
         self._writes += 1
-        if self._has_run_out and kind is asyncio.CancelledError:
+        if self._has_passed and kind is asyncio.CancelledError:
             raise RequestTimeout(
                 f"the client did not read for {2 * self._pause:g} seconds"
             ) from None
@@ -45,5 +45,5 @@ class Patience:
         if self._times < 2:
             self._timer = self._loop.call_later(self._pause, self._look)
         elif self._task is not None:
-            self._has_run_out = True
+            self._has_passed = True
             self._task.cancel()

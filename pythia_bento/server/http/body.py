@@ -1,59 +1,16 @@
-"""What every HTTP request passes: API keys, size limit, leaving clients, errors in one shape."""
+"""The bodies of HTTP requests: their limits, and clients that leave while they are answered."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from contextlib import ExitStack
-from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pythia_bento.errors import PayloadTooLarge, PythiaError, RequestTimeout
-from pythia_bento.protocol.parsing import invalid_request
-from pythia_bento.server.access.control import AccessControl, note_caller
-from pythia_bento.server.http.errors import error_body, error_response, status_body
-
-# Open to all: probes, metrics, descriptions and pages, which cost and reveal little. Whatever is
-# not named needs a key, paths that do not exist included.
-OPEN_PATHS = frozenset(
-    ("/", "/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json", "/playground")
-)
-OPEN_FOLDERS = ("/playground/", "/static_content/")
-# Refused as a whole while the engine is full. Scores are refused one by one, in their answer.
-GENERATING = frozenset(("/generate", "/v1/completions"))
-
-
-class AccessMiddleware:
-    """Outermost: who may not ask is refused before anything of the body is read."""
-
-    def __init__(self, app: ASGIApp, access: AccessControl) -> None:
-        self.app = app
-        self.access = access
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; the caller's place is held until the last byte of the answer."""
-        if scope["type"] != "http" or _is_open(scope):
-            return await self.app(scope, receive, send)
-        with ExitStack() as stack:
-            try:
-                key = Headers(scope=scope).get("authorization")
-                entry = self.access.enter(key, generates=scope["path"] in GENERATING)
-                note_caller(stack.enter_context(entry))
-            except PythiaError as error:
-                return await error_response(error)(scope, receive, send)
-            await self.app(scope, receive, send)
-
-
-def _is_open(scope: Scope) -> bool:
-    path: str = scope["path"]
-    if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
-        return True
-    # Browsers ask so before they send a key; what they may do is BentoML's setting `http.cors`.
-    headers = Headers(scope=scope)
-    return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+from pythia_bento.server.http.error_shape import ErrorShaper
+from pythia_bento.server.http.errors import error_response
 
 
 class RequestMiddleware:
@@ -158,55 +115,3 @@ def _as_json(scope: Scope) -> Scope:
     """All bodies are JSON here, whatever curl and others call them by default."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
     return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
-
-
-class ErrorShaper:
-    """A ``send`` that brings the framework's own error bodies into OpenAI's shape."""
-
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope = scope
-        self._send = send
-        self._start: Message | None = None
-        self._body = b""
-        self.has_started = False
-
-    async def __call__(self, message: Message) -> None:
-        """Pass a message on; those of an error only once its body is complete."""
-        if message["type"] == "http.response.start" and message["status"] >= 400:
-            self._start = message
-        elif self._start is None or message["type"] != "http.response.body":
-            self.has_started = True
-            await self._send(message)
-        else:
-            self._body += message.get("body", b"")
-            if not message.get("more_body", False):
-                await self._finish(self._start)
-
-    async def _finish(self, start: Message) -> None:
-        body = json.dumps(self._shaped(start["status"])).encode()
-        headers = MutableHeaders(raw=list(start["headers"]))
-        headers["content-type"] = "application/json"
-        headers["content-length"] = str(len(body))
-        self.has_started = True
-        await self._send({**start, "headers": headers.raw})
-        await self._send({"type": "http.response.body", "body": body})
-
-    def _shaped(self, status: int) -> dict[str, Any]:
-        try:
-            found = json.loads(self._body)
-        except ValueError:
-            found = None
-        if isinstance(found, list) and found:
-            found = found[0]  # BentoML wraps some of its bodies so
-        if not isinstance(found, dict):
-            return status_body(status, self._sentence(status))
-        if isinstance(found.get("error"), dict):
-            return found
-        if details := found.get("detail"):
-            return error_body(invalid_request(details[0]))
-        return status_body(status, str(found.get("error") or self._sentence(status)))
-
-    def _sentence(self, status: int) -> str:
-        method, path = self._scope["method"], self._scope["path"][:100]
-        known = {404: f"there is no {path}", 405: f"{path} does not allow {method}"}
-        return known.get(status) or self._body.decode(errors="replace")[:500] or f"status {status}"

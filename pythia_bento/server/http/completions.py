@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from pythia_bento.engine.params import Request, SequenceOutput
+from pythia_bento.engine.outputs import Outputs, SequenceOutput, collect, raise_error
+from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import check_sequences
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.requests import best, make_request
-from pythia_bento.protocol.bodies import CompletionRequest, Ids, Prompt
-from pythia_bento.runtime.runner import PythiaRunner, collect, new_request_id, raise_error
-from pythia_bento.runtime.streams import Outputs
-from pythia_bento.server.http.errors import error_body
+from pythia_bento.protocol.bodies import CompletionRequest
+from pythia_bento.protocol.errors import error_body
+from pythia_bento.protocol.sampling import Ids, Prompt
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.http.logprobs import LogprobsBuilder, by_id, joined
 from pythia_bento.server.http.sse import DONE, event
 

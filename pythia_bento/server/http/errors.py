@@ -10,6 +10,10 @@ import orjson
 from starlette.responses import JSONResponse
 
 from pythia_bento.errors import Overloaded, PythiaError, Unauthenticated
+from pythia_bento.protocol.errors import ErrorBody, error_body
+
+# Sent while the request's body may still be on its way: nothing more is read of that connection.
+CLOSING = (401, 408, 413)
 
 
 class OrjsonResponse(JSONResponse):
@@ -20,30 +24,21 @@ class OrjsonResponse(JSONResponse):
         return orjson.dumps(content)
 
 
-def error_body(error: PythiaError) -> dict[str, Any]:
-    """``{"error": {"message", "type", "param", "code"}}``."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.type,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
-
-
 def error_response(error: PythiaError) -> JSONResponse:
     """The whole answer to a request that failed."""
     return JSONResponse(error_body(error), status_code=error.status, headers=_headers(error))
 
 
 def _headers(error: PythiaError) -> dict[str, str]:
+    headers = {"Connection": "close"} if error.status in CLOSING else {}
     if isinstance(error, Overloaded):
-        return {"Retry-After": str(math.ceil(error.retry_after))}  # whole seconds, says RFC 9110
-    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
+        headers["Retry-After"] = str(math.ceil(error.retry_after))  # whole seconds, says RFC 9110
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
 
 
-def status_body(status: int, message: str) -> dict[str, Any]:
+def status_body(status: int, message: str) -> ErrorBody:
     """The same body for an answer of the framework, which knows only a status."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     code = HTTPStatus(status).phrase.lower().replace(" ", "_")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from pythia_bento.engine.params import TokenLogprob
+from pythia_bento.engine.outputs import TokenLogprob
 from pythia_bento.engine.tokenizer import Tokenizer
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")

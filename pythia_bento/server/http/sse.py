@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
 
 import orjson
 from starlette.responses import StreamingResponse
@@ -31,6 +30,6 @@ class EventStream(StreamingResponse):
 DONE = b"data: [DONE]\n\n"  # after the last event of a stream that ended well
 
 
-def event(data: dict[str, Any]) -> bytes:
+def event(data: Mapping[str, object]) -> bytes:
     """One event of JSON."""
     return b"data: " + orjson.dumps(data) + b"\n\n"

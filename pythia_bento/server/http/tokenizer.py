@@ -6,42 +6,15 @@ tokenizer of its own.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, StrictBool, StrictStr
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pythia_bento.protocol.bodies import IDS_SCHEMA, Body, is_ids, schema
+from pythia_bento.protocol.bodies import DetokenizeRequest, TokenizeRequest
 from pythia_bento.protocol.parsing import loads, parse
 from pythia_bento.server.http.app import make_app, runner_of
 from pythia_bento.server.http.errors import OrjsonResponse
-
-
-def _tokens(value: Any) -> tuple[int, ...]:
-    if not is_ids(value):
-        raise ValueError("tokens must be a list of token ids")
-    return tuple(value)
-
-
-class TokenizeRequest(Body):
-    """``/tokenize``: a text, which may be empty."""
-
-    prompt: StrictStr
-    model: StrictStr | None = None
-    add_special_tokens: StrictBool = True
-    """Either value gives the same: Pythia's tokenizer adds no token to a text."""
-    return_token_strs: StrictBool = False
-    """Whether to return the tokens as the vocabulary spells them, too."""
-
-
-class DetokenizeRequest(Body):
-    """``/detokenize``: token ids."""
-
-    tokens: Annotated[Any, BeforeValidator(_tokens), schema(IDS_SCHEMA)]
-    model: StrictStr | None = None
 
 
 def create_app() -> Starlette:

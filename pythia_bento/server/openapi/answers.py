@@ -7,14 +7,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from pythia_bento.protocol.types import Limits, Summary
-from pythia_bento.runtime.runner import Provenance
+from pythia_bento.runtime.model_info import Provenance
 
 
-class _Answer(BaseModel):
+class _Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class ErrorDetail(_Answer):
+class ErrorDetail(_Schema):
     """What went wrong."""
 
     message: str
@@ -25,13 +25,13 @@ class ErrorDetail(_Answer):
     code: str
 
 
-class Error(_Answer):
+class Error(_Schema):
     """The body of every answer with a status of 400 or above."""
 
     error: ErrorDetail
 
 
-class Usage(_Answer):
+class Usage(_Schema):
     """Token counts; all of ``best_of`` are counted."""
 
     prompt_tokens: int
@@ -39,7 +39,7 @@ class Usage(_Answer):
     total_tokens: int
 
 
-class Logprobs(_Answer):
+class Logprobs(_Schema):
     """One entry for each token; null for the first token of an echoed prompt."""
 
     tokens: list[str]
@@ -49,7 +49,7 @@ class Logprobs(_Answer):
     """Where each token begins, in characters of ``text``."""
 
 
-class PromptLogprob(_Answer):
+class PromptLogprob(_Schema):
     """A token that stands in the prompt, or could."""
 
     logprob: float
@@ -58,7 +58,7 @@ class PromptLogprob(_Answer):
     decoded_token: str
 
 
-class Choice(_Answer):
+class Choice(_Schema):
     """One continuation."""
 
     index: int
@@ -72,7 +72,7 @@ class Choice(_Answer):
     prompt_logprobs: list[dict[str, PromptLogprob] | None] = []
 
 
-class _CompletionParts(_Answer):
+class _CompletionParts(_Schema):
     id: str
     object: Literal["text_completion"]
     created: int
@@ -94,7 +94,7 @@ class CompletionChunk(_CompletionParts):
     usage: Usage | None = None
 
 
-class Model(_Answer):
+class Model(_Schema):
     """What is served, and where it comes from."""
 
     id: str
@@ -111,14 +111,14 @@ class Model(_Answer):
     provenance: Provenance | None
 
 
-class Models(_Answer):
+class Models(_Schema):
     """The one model that is served."""
 
     object: Literal["list"]
     data: list[Model]
 
 
-class TopToken(_Answer):
+class TopToken(_Schema):
     """A token that could have stood there."""
 
     id: int
@@ -132,7 +132,7 @@ class Token(TopToken):
     top: list[TopToken] = []
 
 
-class Output(_Answer):
+class Output(_Schema):
     """One continuation."""
 
     text: str
@@ -142,7 +142,7 @@ class Output(_Answer):
     tokens: list[Token] = []
 
 
-class Generated(_Answer):
+class Generated(_Schema):
     """The continuations of one prompt."""
 
     model: str
@@ -152,7 +152,7 @@ class Generated(_Answer):
     prompt_tokens: list[Token] = []
 
 
-class Delta(_Answer):
+class Delta(_Schema):
     """What was added to one continuation."""
 
     index: int
@@ -163,7 +163,7 @@ class Delta(_Answer):
     tokens: list[Token] = []
 
 
-class GeneratedPart(_Answer):
+class GeneratedPart(_Schema):
     """The data of one event of a stream; the last one before the end has ``summary``."""
 
     deltas: list[Delta]
@@ -171,7 +171,7 @@ class GeneratedPart(_Answer):
     summary: Summary | None = None
 
 
-class Scored(_Answer):
+class Scored(_Schema):
     """Log-probabilities of one text."""
 
     logprob: float
@@ -186,7 +186,7 @@ class Scores(RootModel[list[Scored | Error]]):
     """One for each item, in order; an item that failed has its error."""
 
 
-class Tokenized(_Answer):
+class Tokenized(_Schema):
     """The tokens of a text."""
 
     count: int
@@ -195,13 +195,13 @@ class Tokenized(_Answer):
     token_strs: list[str] | None
 
 
-class Detokenized(_Answer):
+class Detokenized(_Schema):
     """The text of some tokens."""
 
     prompt: str
 
 
-class TokenizerInfo(_Answer):
+class TokenizerInfo(_Schema):
     """Keys as in ``tokenizer_config.json``."""
 
     tokenizer_class: str

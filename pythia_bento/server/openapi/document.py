@@ -16,9 +16,11 @@ from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.openapi.answers import Error
 from pythia_bento.server.openapi.fields import MEANINGS, limits_of_fields, unsupported_fields
-from pythia_bento.server.openapi.operations import ACCESS, OPERATIONS, Answer, Events, Operation
+from pythia_bento.server.openapi.operation import Content, Events, Operation
+from pythia_bento.server.openapi.operations import ACCESS, OPERATIONS
 
 Schema = dict[str, Any]
+DOCUMENTED = [operation for operation in OPERATIONS if operation.is_documented]
 _REF = "#/components/schemas/{model}"
 _KEY: list[Schema] = [{"ApiKey": []}]
 _HEADERS: dict[int, dict[str, tuple[str, str]]] = {
@@ -32,7 +34,7 @@ def describe(runner: PythiaRunner) -> Schema:
     """The document for what ``runner`` serves, with its names and limits."""
     is_open = runner.settings.api_keys is None and runner.settings.api_keys_file is None
     paths: dict[str, Schema] = defaultdict(dict)
-    for operation in OPERATIONS:
+    for operation in DOCUMENTED:
         paths[operation.path][operation.method] = _operation(operation, is_open)
     return {
         "openapi": "3.1.0",
@@ -109,16 +111,16 @@ def _sentence(error: type[PythiaError]) -> str:
     return (error.__doc__ or "").split("\n\n")[0].replace("\n    ", " ").replace("``", "`")
 
 
-def _media_type(answer: Answer) -> str:
-    if isinstance(answer, Events):
+def _media_type(content: Content) -> str:
+    if isinstance(content, Events):
         return "text/event-stream"
-    return answer if isinstance(answer, str) else "application/json"
+    return content if isinstance(content, str) else "application/json"
 
 
-def _content(answer: Answer) -> Schema:
-    if isinstance(answer, Events):
-        return {"schema": _event([_ref(model) for model in answer.models])}
-    return {"schema": {"type": "string"} if isinstance(answer, str) else _ref(answer)}
+def _content(content: Content) -> Schema:
+    if isinstance(content, Events):
+        return {"schema": _event([_ref(model) for model in content.models])}
+    return {"schema": {"type": "string"} if isinstance(content, str) else _ref(content)}
 
 
 def _event(data: list[Schema]) -> Schema:
@@ -133,8 +135,8 @@ def _ref(model: type[BaseModel]) -> Schema:
 
 def _schemas(runner: PythiaRunner) -> dict[str, Schema]:
     """Of all bodies, with limits and meanings, and of all answers."""
-    bodies = [operation.body for operation in OPERATIONS if operation.body is not None]
-    models = [model for operation in OPERATIONS for model in _models(operation)]
+    bodies = [operation.body for operation in DOCUMENTED if operation.body is not None]
+    models = [model for operation in DOCUMENTED for model in _models(operation)]
     requests = _definitions(bodies)
     limits = limits_of_fields(runner)
     for name, schema in requests.items():

@@ -1,13 +1,14 @@
 """What is to be said about the fields of requests: meaning, and limits as JSON Schema.
 
-The limits are the engine's (``engine.validate``); a test sends the outermost values of each.
+The limits are the engine's (``engine.params``); a test sends the outermost values of each.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from pythia_bento.engine.validate import MAX_PRIORITY, MAX_TOP_K, Limits
+from pythia_bento.engine.params import INTEGERS, NUMBERS
+from pythia_bento.engine.validate import Limits
 from pythia_bento.protocol.bodies import MAX_PROMPTS, NEUTRAL
 from pythia_bento.runtime.runner import PythiaRunner
 
@@ -68,7 +69,7 @@ def limits_of_fields(runner: PythiaRunner) -> dict[str, Schema]:
         "GenerateRequest.prompt": {"anyOf": one_prompt},
         "ScoreItem.prompt": {"anyOf": one_prompt},
         "ScoreItem.continuation": {"anyOf": one_prompt},
-        "ScoreItem.logprobs": _between(0, limits.max_logprobs),
+        "ScoreItem.logprobs": _between(*limits.integer_range("logprobs")),
         "tokens": ids,
         **_numbers(limits),
         **_stops(limits),
@@ -88,22 +89,14 @@ def _numbers(limits: Limits) -> dict[str, Schema]:
     context = limits.max_positions
     kept = {"type": "integer", "anyOf": [{"const": -1}, {"minimum": 1, "maximum": context}]}
     return {
+        **{field: _between(*limits.integer_range(field)) for field in INTEGERS},
+        **{field: _between(*NUMBERS[field], "number") for field in NUMBERS},
         "max_tokens": _between(0, context - 1),  # a prompt has one token or more
         "min_tokens": _between(0, context - 1),
-        "temperature": _between(0, 100, "number"),
-        "top_k": _between(-1, MAX_TOP_K),
-        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-        "min_p": _between(0, 1, "number"),
-        "presence_penalty": _between(-2, 2, "number"),
-        "frequency_penalty": _between(-2, 2, "number"),
-        "repetition_penalty": _between(0.01, 100, "number"),
-        "n": _between(1, limits.max_n),
-        "best_of": _between(1, limits.max_n),
-        "seed": _between(-(2**63), 2**64 - 1),
-        "logprobs": _between(0, limits.max_logprobs),
-        "prompt_logprobs": _between(0, limits.max_logprobs),
+        "temperature": _between(0, NUMBERS["temperature"][1], "number"),  # 0 is greedy
+        "top_k": _between(-1, limits.integer_range("top_k")[1]),  # -1 means 0
+        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": NUMBERS["top_p"][1]},
         "truncate_prompt_tokens": kept,
-        "priority": _between(-MAX_PRIORITY, MAX_PRIORITY),
     }
 
 
@@ -116,7 +109,7 @@ def _stops(limits: Limits) -> dict[str, Schema]:
         "logit_bias": {
             "type": "object",
             "propertyNames": {"pattern": "^[0-9]+$"},
-            "additionalProperties": _between(-100, 100, "number"),
+            "additionalProperties": _between(*NUMBERS["logit_bias"], "number"),
             "maxProperties": limits.max_logit_bias,
         },
     }

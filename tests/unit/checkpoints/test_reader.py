@@ -12,21 +12,21 @@ from torch import Tensor
 from transformers import GPTNeoXForCausalLM
 
 from pythia_bento.checkpoints import tensor_names
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.reader import INDEX, Reader
 from pythia_bento.errors import CheckpointError
-from pythia_bento.model.config import ModelConfig
 from tests.unit.checkpoints.conftest import Edit, edit
 
 QKV = "gpt_neox.layers.1.attention.query_key_value.weight"
 
 
 def read(directory: Path) -> Reader:
-    return Reader(directory, ModelConfig.from_file(directory / "config.json"))
+    return Reader(directory, read_config(directory / "config.json"))
 
 
 def contents(directory: Path) -> dict[str, Tensor]:
     reader = read(directory)
-    names = tensor_names.shapes(ModelConfig.from_file(directory / "config.json"))
+    names = tensor_names.shapes(read_config(directory / "config.json"))
     return {name: reader.tensor(name) for name in names}
 
 
@@ -161,7 +161,7 @@ def test_pickles_beside_safetensors_are_not_looked_at(copy: Path) -> None:
 def test_an_empty_and_an_absent_directory(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     assert "neither model.safetensors nor" in refusal(copy)
-    config = ModelConfig.from_file(copy / "config.json")
+    config = read_config(copy / "config.json")
     with pytest.raises(CheckpointError, match="does not exist"):
         Reader(copy / "absent", config)
 

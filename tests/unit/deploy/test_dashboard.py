@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.unit.deploy.manifests import document
@@ -11,6 +12,7 @@ from tests.unit.deploy.metric_names import AUTOSCALE, asked_for, dashboard, dash
 from tests.unit.deploy.test_alerts import promtool
 
 
+@pytest.mark.needs("promtool")
 def test_prometheus_can_read_every_expression_of_the_dashboard(tmp_path: Path) -> None:
     rules = [
         {"record": f"panel:{number}", "expr": expression}

@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
@@ -20,6 +26,7 @@ from pythia_bento.errors import (
     InvalidRequest,
     NonFiniteLogits,
 )
+from tests.amounts import amounts
 from tests.unit.engine.toy import (
     POISON,
     ROWS,
@@ -162,7 +169,7 @@ def test_continuations_of_a_failed_request_fail_too():
 def test_refused_requests_leave_nothing_behind():
     engine = toy_engine(4)
     with pytest.raises(ContextLengthExceeded, match="KV cache holds 16 tokens"):
-        engine.add_request(request(prompt=(5,) * 10, max_tokens=8))
+        engine.generate([request("a", max_tokens=2), request(prompt=(5,) * 10, max_tokens=8)])
     engine.add_request(request("a", max_tokens=2))
     with pytest.raises(InvalidRequest, match="request id 'a' is in use"):
         engine.add_request(request("a", max_tokens=2))
@@ -314,5 +321,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert self.engine.stats().blocks_used == 0
 
 
-TestEngineMachine = EngineMachine.TestCase
-TestEngineMachine.settings = settings(deadline=None, max_examples=60, stateful_step_count=20)
+@amounts(10, 100)
+def test_random_arrivals_and_cancellations(amount):
+    walk = settings(deadline=None, max_examples=amount, stateful_step_count=20)
+    run_state_machine_as_test(EngineMachine, settings=walk)

@@ -16,6 +16,7 @@ from torch import Tensor
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Chunk, EngineConfig, Results
 from pythia_bento.engine.params import Request, SamplingParams
+from pythia_bento.engine.validate import Limits
 from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.sampling import penalised
@@ -27,13 +28,14 @@ torch.set_num_threads(1)  # tensors this small only lose by threads
 TOKENIZER = small_tokenizer()
 ROWS = TOKENIZER.num_tokens + 12  # as in Pythia: more rows than tokens
 POISON = 100  # after this token all logits are NaN
+BLOCK_SIZE, MAX_POSITIONS = 4, 64
 Before = Callable[[Sequence[Chunk]], object]
 
 
 class ToyModel:
     """Stands where GPTNeoX stands."""
 
-    def __init__(self, block_size: int = 4, max_positions: int = 64) -> None:
+    def __init__(self, block_size: int = BLOCK_SIZE, max_positions: int = MAX_POSITIONS) -> None:
         self.config = SimpleNamespace(vocab_size=ROWS, max_positions=max_positions)
         self.kernels = SimpleNamespace(
             name="toy",
@@ -107,13 +109,14 @@ class ToyExecutor(ModelRunner):
 def toy_engine(
     num_blocks: int = 64,
     *,
-    block_size: int = 4,
+    block_size: int = BLOCK_SIZE,
     before: Before | None = None,
+    limits: Limits | None = None,
     **sizes: int,
 ) -> Engine:
     """An engine over a toy model; see ``ToyExecutor``."""
     config = EngineConfig(num_blocks, **sizes)
-    return Engine(ToyExecutor(ToyModel(block_size), config, before), TOKENIZER)
+    return Engine(ToyExecutor(ToyModel(block_size), config, before), TOKENIZER, limits)
 
 
 def request(id: str = "r", prompt: tuple[int, ...] = (5, 6, 7), n: int = 1, **params) -> Request:

@@ -16,6 +16,7 @@ from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.executor.lookahead import LOOKAHEAD, Flight, Lookahead
 from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.model.batch import ForwardBatch
+from tests.amounts import rest_long
 from tests.unit.engine.toy import POISON, TOKENIZER, ToyModel, request, toy_engine
 
 
@@ -101,7 +102,7 @@ def ahead(num_blocks, block_size=4, **sizes):
     return Engine(runner, TOKENIZER), runner.device
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", rest_long(range(3), range(3, 24)))
 def test_answers_are_those_of_single_steps(seed):
     draw = random.Random(seed)
     asked = [

@@ -13,9 +13,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 
 from pythia_bento.client import Info, Limits, SamplingOptions
 from pythia_bento.handlers.info import limits
-from pythia_bento.protocol.bodies import Sampling
 from pythia_bento.protocol.generated import bentoml_v1_pb2, pythia_pb2
-from pythia_bento.runtime.runner import Provenance
+from pythia_bento.protocol.sampling import Sampling
+from pythia_bento.runtime.model_info import Provenance
 from tests.unit.runtime.toy_runner import toy_runner
 from tools import make_proto
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from pythia_bento.engine.params import Request
+from pythia_bento.engine.outputs import raise_error
+from pythia_bento.engine.params import Request, score_request
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import (
     ContextLengthExceeded,
@@ -18,8 +19,9 @@ from pythia_bento.errors import (
     NonFiniteLogits,
     Overloaded,
 )
-from pythia_bento.runtime.runner import PythiaRunner, as_caller, raise_error
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
+from pythia_bento.telemetry.calls import CallContext, working_for
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled, toy_runner
 
@@ -192,19 +194,34 @@ def test_a_loop_that_is_gone_does_not_hurt_the_engine() -> None:
         assert answer.finish_reason == "length"
 
 
-async def test_score_is_the_same_in_both_worlds() -> None:
+async def test_scores_are_of_every_token_but_the_first() -> None:
     with toy_runner() as runner:
         prompts = [(1, 2, 3, 4, 5), (9, 8), (7,)]
-        scored = await runner.score(prompts, top=2)
+        scored = await runner.score([score_request(prompt, 2) for prompt in prompts])
         assert [[lp.token_id for lp in s.prompt_logprobs or ()] for s in scored] == [
             [2, 3, 4, 5],
             [8],
             [],
         ]
-        assert [s.prompt_logprobs for s in runner.score_sync(prompts, top=2)] == [
-            s.prompt_logprobs for s in scored
-        ]
         assert runner.stats().generation_tokens == 0
+
+
+async def test_a_score_that_is_refused_is_refused_alone() -> None:
+    with toy_runner() as runner:
+        requests = [score_request(prompt) for prompt in ((1, 2), (), (3, 4), (10**6,))]
+        first, empty, third, unknown = await runner.score(requests)
+    assert first.error is third.error is None
+    assert "prompt is empty" in str(empty.error)
+    assert "prompt holds 1000000" in str(unknown.error)
+
+
+async def test_scores_that_are_refused_as_a_whole_say_so_each() -> None:
+    with toy_runner(max_batch_size=1, max_queue=0, step_seconds=0.05) as runner:
+        stream = runner.submit([ask(max_tokens=60)])
+        full, empty = await runner.score([score_request((1, 2)), score_request(())])
+        stream.close()
+    assert isinstance(full.error, Overloaded)
+    assert "prompt is empty" in str(empty.error)
 
 
 async def test_model_names() -> None:
@@ -292,7 +309,7 @@ async def test_a_caller_with_a_long_queue_does_not_delay_another() -> None:
         ended: list[str] = []
 
         async def run(name: str, request: Request) -> None:
-            with as_caller(name):
+            with working_for(CallContext("id", caller=name)):
                 await runner.complete([request])
             ended.append(name)
 

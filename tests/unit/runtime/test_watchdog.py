@@ -9,8 +9,9 @@ import pytest
 from pythia_bento.engine.engine import Engine
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime import process
+from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.process import EngineProcess
-from pythia_bento.runtime.runner import ModelInfo, Progress, PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.thread import EngineThread
 from pythia_bento.runtime.watchdog import LOOKS, Watchdog
 from pythia_bento.settings import Settings
@@ -64,29 +65,29 @@ async def test_an_engine_that_hangs_is_abandoned(capfd: pytest.CaptureFixture[st
     gate = Gate()
     engine = toy_engine(64, before=gate.hold_here)
     runner = PythiaRunner(engine, INFO, SOON)
-    runner.end_hangs()
+    runner.start_watchdog()
     answers = await runner.complete([ask(n=2), ask((1, 2))])
     errors = [answer.error for group in answers for answer in group]
     assert [str(error) for error in errors] == [
         "the engine hangs: it made no step in 0.2 seconds"
     ] * 3
-    assert (runner.is_ready, runner.hangs, runner.end) == (False, True, errors[0])
-    runner.ended.result(10)
+    assert (runner.is_ready, runner.is_stuck, runner.stop_reason) == (False, True, errors[0])
+    runner.stopped.result(10)
     with pytest.raises(EngineUnavailable, match="no step"):
         runner.submit([ask()])
     runner.close()  # does not wait for what does not come
-    assert runner.hangs
+    assert runner.is_stuck
     gate.is_open.set()  # it comes back after all: nobody is left, and the thread ends
     runner._thread._thread.join(10)
     assert not runner._thread._thread.is_alive()
-    assert not runner.hangs
+    assert not runner.is_stuck
     _joined("pythia-watchdog")
     assert "hold_here" in capfd.readouterr().err  # where it was
 
 
 def test_zero_is_never() -> None:
     with PythiaRunner(toy_engine(64), INFO, Settings(stall_seconds=0)) as runner:
-        runner.end_hangs()
+        runner.start_watchdog()
         assert "pythia-watchdog" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -98,11 +99,11 @@ async def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(process, "CLOSE_SECONDS", 0.2)
     engine = EngineProcess(SOON, lambda *_: None, load_hanging)
     runner = PythiaRunner(engine, engine.info, SOON)
-    runner.end_hangs()
+    runner.start_watchdog()
     [[answer]] = await runner.complete([ask()])
     assert "no step in 0.2 seconds" in str(answer.error)
     runner.close()
-    assert not runner.hangs
+    assert not runner.is_stuck
     assert engine._process.exitcode == -9
     _joined("pythia-watchdog")
 
@@ -115,7 +116,7 @@ async def test_stacks_that_cannot_be_written(
     engine = toy_engine(64, before=gate.hold_here)
     monkeypatch.setattr(sys, "stderr", _Broken(broken))
     with PythiaRunner(engine, INFO, SOON) as runner:
-        runner.end_hangs()
+        runner.start_watchdog()
         [[answer]] = await runner.complete([ask()])
         assert isinstance(answer.error, EngineUnavailable)
         _joined("pythia-watchdog")

@@ -7,15 +7,18 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pythia_bento.engine.params import Request, SamplingParams
-from pythia_bento.runtime.runner import ModelInfo, PythiaRunner, new_request_id
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.params import Request, SamplingParams, new_request_id
+from pythia_bento.runtime.loading import limits_of
+from pythia_bento.runtime.model_info import ModelInfo
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
-from tests.unit.engine.toy import POISON, toy_engine
+from tests.unit.engine.toy import BLOCK_SIZE, MAX_POSITIONS, POISON, TOKENIZER, Before, toy_engine
 
 INFO = ModelInfo("toy@step3", ("toy", "toy@main"), "toy-fingerprint", 1700000000)
 PROMPT = (5, 6, 7, 8)
 
-__all__ = ["INFO", "POISON", "PROMPT", "ask", "settled", "toy_runner"]
+__all__ = ["INFO", "POISON", "PROMPT", "ask", "settled", "toy_engine_of", "toy_runner"]
 
 
 @contextlib.contextmanager
@@ -23,16 +26,21 @@ def toy_runner(
     num_blocks: int = 64, step_seconds: float = 0.0, **settings: Any
 ) -> Iterator[PythiaRunner]:
     """Closed at the end, after a look at whether all blocks are back."""
-    engine = toy_engine(
-        num_blocks,
-        max_batch_size=settings.get("max_batch_size", 64),
-        before=lambda chunks: time.sleep(step_seconds),
+    engine = toy_engine_of(
+        Settings(**settings), num_blocks, before=lambda chunks: time.sleep(step_seconds)
     )
     with PythiaRunner(engine, INFO, Settings(**settings)) as runner:
         yield runner
         if runner.is_ready:
             settled(runner)
             engine.check()
+
+
+def toy_engine_of(settings: Settings, num_blocks: int = 64, before: Before | None = None) -> Engine:
+    """With the limits that the settings allow, as ``load_engine`` makes engines."""
+    limits = limits_of(settings, TOKENIZER.num_tokens, MAX_POSITIONS, num_blocks * BLOCK_SIZE)
+    sizes = {"max_batch_size": settings.max_batch_size}
+    return toy_engine(num_blocks, before=before, limits=limits, **sizes)
 
 
 def settled(runner: PythiaRunner, seconds: float = 10.0) -> None:

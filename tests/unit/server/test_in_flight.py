@@ -1,4 +1,4 @@
-"""The door that every request passes, and what SIGTERM does with it."""
+"""The count of requests in flight, and what SIGTERM does with it."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import pytest
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.drain import Drain
-from pythia_bento.server.in_flight import Door
+from pythia_bento.server.in_flight import InFlight
 
 
 def test_closed_it_waits_for_the_last_and_lets_nobody_in() -> None:
-    door, told = Door(), []
-    door.enter()
-    door.enter()
-    door.close(lambda: told.append("empty"))
+    in_flight, told = InFlight(), []
+    in_flight.enter()
+    in_flight.enter()
+    in_flight.close(lambda: told.append("empty"))
     with pytest.raises(EngineUnavailable, match="shutting down"):
-        door.enter()
-    door.leave()
+        in_flight.enter()
+    in_flight.leave()
     assert not told
-    door.leave()
+    in_flight.leave()
     assert told == ["empty"]
 
 
 def test_an_empty_one_tells_at_once() -> None:
     told: list[str] = []
-    Door().close(lambda: told.append("empty"))
+    InFlight().close(lambda: told.append("empty"))
     assert told == ["empty"]
 
 
-def test_access_passes_it() -> None:
+def test_access_counts_in_it() -> None:
     access = AccessControl(None)
-    access.door.close(lambda: None)
+    access.in_flight.close(lambda: None)
     with pytest.raises(EngineUnavailable), access.enter(None):
         raise AssertionError("it was closed")
 
@@ -64,23 +64,23 @@ async def _until(condition) -> None:
 
 
 async def test_sigterm_waits_for_what_is_open(ends: list[int]) -> None:
-    door, begun = Door(), []
-    drain = Drain(door, 0.0)
+    in_flight, begun = InFlight(), []
+    drain = Drain(in_flight, 0.0)
     drain.install(lambda: begun.append(True))
-    door.enter()
+    in_flight.enter()
     os.kill(os.getpid(), signal.SIGTERM)
     await _until(lambda: drain.has_begun)
     assert begun == [True]
     assert not ends
-    door.leave()
+    in_flight.leave()
     await _until(lambda: ends == [signal.SIGTERM])
 
 
 async def test_a_second_sigterm_does_not_wait(ends: list[int]) -> None:
-    door = Door()
-    drain = Drain(door, 60.0)
+    in_flight = InFlight()
+    drain = Drain(in_flight, 60.0)
     drain.install(lambda: None)
-    door.enter()
+    in_flight.enter()
     os.kill(os.getpid(), signal.SIGTERM)
     await _until(lambda: drain.has_begun)
     os.kill(os.getpid(), signal.SIGTERM)

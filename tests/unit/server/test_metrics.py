@@ -61,11 +61,13 @@ def test_share_of_the_cache() -> None:
     assert found["pythia_kv_cache_usage_perc"] == used / there_are
 
 
+@pytest.mark.needs("promtool")
 def test_prometheus_takes_the_page(runner: PythiaRunner) -> None:
     runner.complete_sync([ask()])
     check_metrics(engine_metrics(runner))
 
 
+@pytest.mark.needs("promtool")
 def test_prometheus_would_not_take_any_page() -> None:
     with pytest.raises(AssertionError, match="_total"):
         check_metrics("# HELP pythia_steps Steps.\n# TYPE pythia_steps counter\npythia_steps 1\n")

@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from pythia_bento.engine.params import Request
-from pythia_bento.telemetry.calls import current_call, new_call, working_for
+from pythia_bento.telemetry.calls import CallContext, current_call, new_call, working_for
 
 
 @pytest.mark.parametrize("id", ["a", "x" * 128, "0af7-65.19_16:cd/43+dd=8", "é", "", "x" * 129])
@@ -22,9 +21,9 @@ def test_an_id_that_could_break_a_line_is_replaced(id: str | None) -> None:
     assert re.fullmatch("[0-9a-f]{32}", new_call(id).request_id)
 
 
-async def test_tasks_and_requests_belong_to_the_call_they_were_made_in() -> None:
-    async def mine() -> Request:
-        return Request("r", (1,))
+async def test_tasks_belong_to_the_call_they_were_made_in() -> None:
+    async def mine() -> CallContext | None:
+        return current_call()
 
     one, other = new_call("one"), new_call("other")
     with working_for(one):
@@ -33,9 +32,13 @@ async def test_tasks_and_requests_belong_to_the_call_they_were_made_in() -> None
             assert current_call() is other
         assert current_call() is one
     assert current_call() is None
-    assert (await task).call is one
-    assert Request("r", (1,)).call is None
-    assert Request("r", (1,)) == await task  # who asks makes no difference
+    assert await task is one
+
+
+def test_an_error_passes_and_ends_it() -> None:
+    with pytest.raises(KeyError), working_for(new_call("one")):
+        raise KeyError
+    assert current_call() is None
 
 
 def test_a_call_that_asked_nothing_of_the_engine() -> None:

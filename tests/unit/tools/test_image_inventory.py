@@ -9,11 +9,14 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 from tests.tools import TOOLS, tool
 
 inventory = tool("image_inventory")
 
 
+@pytest.mark.needs("dpkg-query")
 def test_it_runs_from_standard_input_with_nothing_but_python() -> None:
     source = (TOOLS / "image_inventory.py").read_text()
     done = subprocess.run(

@@ -1,12 +1,14 @@
 """Compile the CPU kernels: ``python -m pythia_bento.model.kernels.cpu.build``.
 
-One shared library per instruction set, named after a hash of its sources and flags, so a stale one
-is never loaded. Libraries are looked for beside the sources, then in the user's cache directory,
-and are compiled into the first of the two that can be written.
+Run as a file it needs nothing but Python. One shared library per instruction set, named after a
+hash of its sources and flags, so a stale one is never loaded. Libraries are looked for beside the
+sources, then in the user's cache directory, and are compiled into the first of the two that can be
+written.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import os
@@ -15,7 +17,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "src"
@@ -56,7 +59,7 @@ def library(variant: str) -> Path:
 
     Raises RuntimeError when there is no compiler or it fails; the message ends with its output.
     """
-    name = f"pythia-{variant}-{_fingerprint(variant)}.so"
+    name = _name(variant)
     for folder in _folders():
         if (folder / name).exists():
             return folder / name
@@ -94,11 +97,12 @@ def _compile(variant: str, path: Path) -> Path:
     return path
 
 
-def _fingerprint(variant: str) -> str:
+def _name(variant: str) -> str:
+    """The file of ``variant``, with a hash of the sources and flags."""
     digest = hashlib.sha256(" ".join((*FLAGS, *variants()[variant])).encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
-    return digest.hexdigest()[:12]
+    return f"pythia-{variant}-{digest.hexdigest()[:12]}.so"
 
 
 def _folders() -> Iterator[Path]:
@@ -125,16 +129,21 @@ def _cpu_flags() -> set[str]:
     return set(line.partition(":")[2].split())
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     """Compile every variant of this architecture, and remove what older sources left behind."""
-    current = set()
-    for variant in variants():
-        path = library(variant)
-        current.add(path)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--native", action="store_true", help="only the one this machine runs")
+    native = parser.parse_args(arguments).native
+    chosen = supported()[:1] if native else [*reversed(variants())]  # the longest to compile first
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        paths = list(pool.map(library, chosen))
+    for variant, path in zip(chosen, paths, strict=True):
         print(f"cpu kernels, {variant}: {path.name}", flush=True)
-    for stale in {old for path in current for old in path.parent.glob("pythia-*.so")} - current:
-        stale.unlink(missing_ok=True)
+    current = {_name(variant) for variant in variants()}
+    for stale in {old for path in paths for old in path.parent.glob("pythia-*.so")}:
+        if stale.name not in current:
+            stale.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

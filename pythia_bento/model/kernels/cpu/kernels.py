@@ -66,7 +66,8 @@ class CpuKVCache:
         self.values = torch.empty(layers, size)
         self.nbytes = self.keys.nbytes + self.values.nbytes
         self.layers = [
-            CCache(address(self.keys[i]), address(self.values[i])) for i in range(layers)
+            CCache(address(self.keys[i]), address(self.values[i]), num_blocks)
+            for i in range(layers)
         ]
 
 
@@ -101,6 +102,7 @@ class CpuKernels(LayerKernels):
             config.num_heads,
             config.head_dim,
             config.rotary_dims,
+            config.max_positions,
             address(self._cosine),
             address(self._sine),
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int64, c_void_p
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -53,6 +54,7 @@ class CShape(Structure):
 
     _fields_ = [
         *(("heads", c_int64), ("head_dim", c_int64), ("rotary_dims", c_int64)),
+        ("positions", c_int64),
         *(("cosine", c_void_p), ("sine", c_void_p)),
     ]
 
@@ -60,7 +62,7 @@ class CShape(Structure):
 class CCache(Structure):
     """Keys and values of one layer."""
 
-    _fields_ = [("keys", c_void_p), ("values", c_void_p)]
+    _fields_ = [("keys", c_void_p), ("values", c_void_p), ("blocks", c_int64)]
 
 
 class CBatch(Structure):
@@ -114,8 +116,17 @@ def load(variant: str) -> ctypes.CDLL:
     for name, arguments in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes = arguments
-        function.restype = c_int if name == "pythia_threads" else None
+        if name not in ("pythia_close", "pythia_threads"):
+            function.restype, function.errcheck = c_char_p, _refused
+    library.pythia_threads.restype = c_int
+    library.pythia_close.restype = None
     return library
+
+
+def _refused(what: bytes | None, function: Any, arguments: tuple[Any, ...]) -> None:
+    """Raise ValueError with the kernels' own words; see src/check.h."""
+    if what is not None:
+        raise ValueError(f"{function.__name__}: {what.decode()}")
 
 
 def address(tensor: Tensor) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 
-from pythia_bento.server.bentoml.socket_timeouts import limit_silence
+from pythia_bento.server.bentoml.socket_timeouts import set_socket_timeouts
 
 
 def test_accepted_connections_have_the_limit() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        limit_silence(12)
+        set_socket_timeouts(12)
         with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             read = {

@@ -10,7 +10,8 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from pythia_bento.handlers.generation import generate, score
+from pythia_bento.handlers.generate import generate
+from pythia_bento.handlers.score import score
 from pythia_bento.protocol import descriptor_pools
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.protocol.generated import bentoml_v1_pb2

@@ -3,6 +3,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
+from pythia_bento.engine.params import score_request
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.runtime.runner import PythiaRunner
@@ -85,7 +86,7 @@ async def test_the_best_come_in_one_message(stub: PythiaStub) -> None:
 async def test_prompt_logprobs_come_once(stub: PythiaStub, runner: PythiaRunner) -> None:
     request = asked([5, 6, 7, 8], max_tokens=4, n=2, prompt_logprobs=1, ignore_eos=True)
     messages = [message async for message in stub.Generate(request)]
-    [scored] = await runner.score([(5, 6, 7, 8)], top=1)
+    [scored] = await runner.score([score_request((5, 6, 7, 8), 1)])
     assert [token.logprob for m in messages for token in m.prompt_tokens] == [
         lp.logprob for lp in scored.prompt_logprobs or ()
     ]

@@ -5,23 +5,23 @@ import asyncio
 import pytest
 
 from pythia_bento.errors import RequestTimeout
-from pythia_bento.server.grpc.write_timeout import Patience
+from pythia_bento.server.grpc.write_timeout import WriteTimeout
 
 SECONDS = 0.05
 
 
-async def written(patience: Patience, times: int = 1, seconds: float = 3600) -> None:
+async def written(write_timeout: WriteTimeout, times: int = 1, seconds: float = 3600) -> None:
     for _ in range(times):
-        with patience:
+        with write_timeout:
             await asyncio.sleep(seconds)
 
 
 async def stream(times: int = 1, seconds: float = 3600) -> None:
-    patience = Patience(SECONDS)
+    write_timeout = WriteTimeout(SECONDS)
     try:
-        await written(patience, times, seconds)
+        await written(write_timeout, times, seconds)
     finally:
-        patience.close()
+        write_timeout.close()
 
 
 async def test_a_write_that_takes_too_long_is_ended() -> None:
@@ -35,10 +35,10 @@ async def test_many_short_ones_may_take_longer_together() -> None:
 
 async def test_a_stream_that_is_not_written_to_has_all_time() -> None:
     async def idle() -> None:
-        patience = Patience(SECONDS)
-        await written(patience, 1, 0)
+        write_timeout = WriteTimeout(SECONDS)
+        await written(write_timeout, 1, 0)
         await asyncio.sleep(5 * SECONDS)
-        patience.close()
+        write_timeout.close()
 
     await asyncio.create_task(idle())
 

@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from pythia_bento.engine.params import score_request
 from pythia_bento.runtime.runner import PythiaRunner
 from tests.unit.runtime.toy_runner import toy_runner
 
@@ -83,7 +84,7 @@ async def test_penalties_are_the_same_streamed_and_in_company(complete, client) 
 async def test_prompt_logprobs_have_vllms_shape(complete, runner: PythiaRunner) -> None:
     prompt = [5, 6, 7]
     answer = await complete(prompt=prompt, prompt_logprobs=2, max_tokens=1, n=2)
-    [scored] = await runner.score([tuple(prompt)], top=2)
+    [scored] = await runner.score([score_request(tuple(prompt), 2)])
     for choice in answer["choices"]:
         first, *rest = choice["prompt_logprobs"]
         assert first is None and choice["logprobs"] is None

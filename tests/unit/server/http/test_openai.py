@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 
+from pythia_bento.engine.params import score_request
 from pythia_bento.protocol.bodies import NEUTRAL
 from pythia_bento.runtime.runner import PythiaRunner
 from tests.unit.conftest import app_of
@@ -107,7 +108,7 @@ async def test_what_evaluation_harnesses_ask(complete, runner: PythiaRunner) -> 
         assert len(logprobs["tokens"]) == len(prompt) + 1
         assert logprobs["tokens"][:-1] == [runner.tokenizer.token_text(id) for id in prompt]
         assert (logprobs["token_logprobs"][0], logprobs["top_logprobs"][0]) == (None, None)
-        [scored] = await runner.score([tuple(prompt)], top=1)
+        [scored] = await runner.score([score_request(tuple(prompt), 1)])
         expected = [token.logprob for token in scored.prompt_logprobs or ()]
         assert logprobs["token_logprobs"][1:-1] == expected
         # Greedy is judged by equality of floats: the last token was chosen greedily. (This model,

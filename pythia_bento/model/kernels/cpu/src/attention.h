@@ -17,7 +17,7 @@ constexpr int BLOCK = 16;  // tokens in a KV block: one vector
 constexpr int QUERIES = 4;  // queries that share one pass over the cache
 
 struct Shape {
-  int64_t heads, head_dim, rotary_dims;
+  int64_t heads, head_dim, rotary_dims, positions;
   const float* cosine;  // [positions][rotary_dims / 2]
   const float* sine;
 };
@@ -25,6 +25,7 @@ struct Shape {
 struct Cache {
   float* keys;
   float* values;
+  int64_t blocks;
 };
 
 struct Batch {

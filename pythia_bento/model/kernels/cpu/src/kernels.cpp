@@ -1,11 +1,13 @@
 // The C interface that library.py calls; see pythia_bento/model/kernels/base.py for the contract.
 //
-// Calls on one State come from one thread at a time. Every function that can work in parallel
+// Every function that computes returns null, or what is wrong with its arguments (check.h): then it
+// has read and written nothing. Calls on one State come from one thread at a time. Every function that can work in parallel
 // splits its work into tasks whose results do not depend on who runs them.
 
 #include <cstdlib>
 
 #include "attention.h"
+#include "check.h"
 #include "norm.h"
 #include "pool.h"
 #include "sampling.h"
@@ -31,6 +33,11 @@ struct State {
 };
 
 int64_t panels(int64_t out) { return (out + PANEL - 1) / PANEL; }
+
+const char* wrong(const Layer& layer, int64_t tokens) {
+  if (const char* what = wrong_rows(tokens, layer.qkv.in)) return what;
+  return pythia::wrong(layer.qkv, layer.dense, layer.up, layer.down);
+}
 
 // Waking the other threads costs more than this many multiply-adds.
 constexpr int64_t SMALL = 1 << 16;
@@ -70,14 +77,18 @@ void* pythia_open(int threads, int fine) { return new State(threads, fine != 0);
 void pythia_close(void* state) { delete static_cast<State*>(state); }
 int pythia_threads(void* state) { return static_cast<State*>(state)->pool.size(); }
 
-void pythia_pack(void* handle, const int8_t* w, int64_t out, int64_t in, int64_t stride, uint8_t* to) {
+const char* pythia_pack(void* handle, const int8_t* w, int64_t out, int64_t in, int64_t stride, uint8_t* to) {
+  if (const char* what = wrong_rows(out, in)) return what;
+  if (in % 4 || stride < PANEL * in) return "the rows of a linear do not fit its panels";
   State& state = *static_cast<State*>(handle);
   state.pool.run(int(panels(out)), [&](int p) { pack(w, out, in, p, to + p * stride); });
+  return nullptr;
 }
 
 // x [tokens, hidden] -> qkv [tokens, 3 hidden] and up [tokens, intermediate], after GELU.
-void pythia_project_in(void* handle, const Layer* layer, const float* x, int64_t tokens, float eps,
+const char* pythia_project_in(void* handle, const Layer* layer, const float* x, int64_t tokens, float eps,
                        float* qkv, float* up) {
+  if (const char* what = wrong(*layer, tokens)) return what;
   State& state = *static_cast<State*>(handle);
   const int64_t hidden = layer->qkv.in;
   state.first.resize(tokens, hidden);
@@ -103,11 +114,14 @@ void pythia_project_in(void* handle, const Layer* layer, const float* x, int64_t
         put(up + t * layer->up.out, layer->up.out, c, gelu(y));
       });
   });
+  return nullptr;
 }
 
 // qkv [tokens, heads, 3, head_dim] (changed in place) -> out [tokens, heads * head_dim].
-void pythia_attend(void* handle, const Shape* shape, const Cache* cache, const Batch* batch, float* qkv,
+const char* pythia_attend(void* handle, const Shape* shape, const Cache* cache, const Batch* batch, float* qkv,
                    float* out) {
+  if (const char* what = wrong(*shape)) return what;
+  if (const char* what = wrong(*batch, *shape, *cache)) return what;
   State& state = *static_cast<State*>(handle);
   const int64_t D = shape->head_dim, hidden = shape->heads * D;
   parallel(state, batch->tokens, batch->tokens * hidden * 4, [&](int t) {
@@ -135,11 +149,13 @@ void pythia_attend(void* handle, const Shape* shape, const Cache* cache, const B
     Attention attention(*shape, *cache, batch->tables + s * batch->table_width, head);
     attention.run(count, q, batch->context_lens[s] - (end - row), o);
   });
+  return nullptr;
 }
 
 // x [tokens, hidden] += dense(attended) + down(up).
-void pythia_project_out(void* handle, const Layer* layer, float* x, int64_t tokens, const float* attended,
+const char* pythia_project_out(void* handle, const Layer* layer, float* x, int64_t tokens, const float* attended,
                         const float* up) {
+  if (const char* what = wrong(*layer, tokens)) return what;
   State& state = *static_cast<State*>(handle);
   const int64_t hidden = layer->dense.out, wide = layer->down.in;
   state.first.resize(tokens, hidden);
@@ -162,11 +178,15 @@ void pythia_project_out(void* handle, const Layer* layer, float* x, int64_t toke
     for (int64_t p = first; p < last; p++)
       multiply_panel(layer->down, p, state.second.get(), add);
   });
+  return nullptr;
 }
 
 // x [rows, hidden] -> logits [rows, vocab].
-void pythia_logits(void* handle, const FinalLayer* final, const float* x, int64_t rows, float eps,
+const char* pythia_logits(void* handle, const FinalLayer* final, const float* x, int64_t rows, float eps,
                    float* logits) {
+  if (const char* what = wrong_rows(rows, final->head.in)) return what;
+  if (const char* what = wrong_rows(rows, final->head.out)) return what;
+  if (final->head.in % LANES) return "the head's depth is not a multiple of 16";
   State& state = *static_cast<State*>(handle);
   const int64_t hidden = final->head.in;
   state.first.resize(rows, hidden);
@@ -181,23 +201,32 @@ void pythia_logits(void* handle, const FinalLayer* final, const float* x, int64_
     for (int64_t p = first; p < last; p++)
       head_panel(final->head, p, state.first.get(), logits);
   });
+  return nullptr;
 }
 
-void pythia_sample(void* handle, const float* logits, int64_t rows, int64_t vocab, int64_t tokens,
+const char* pythia_sample(void* handle, const float* logits, int64_t rows, int64_t vocab, int64_t tokens,
                    const Choice* choices, int32_t* out) {
+  if (const char* what = wrong_rows(rows, vocab)) return what;
+  if (!between(1, tokens, vocab)) return "there are more tokens than logits";
+  for (int64_t r = 0; r < rows; r++)
+    if (const char* what = wrong(choices[r])) return what;
   State& state = *static_cast<State*>(handle);
   parallel(state, rows, rows * vocab, [&](int r) {
     out[r] = choose(logits + r * vocab, vocab, tokens, choices[r]);
   });
+  return nullptr;
 }
 
-void pythia_logprobs(void* handle, const float* logits, int64_t rows, int64_t vocab, const int32_t* chosen,
+const char* pythia_logprobs(void* handle, const float* logits, int64_t rows, int64_t vocab, const int32_t* chosen,
                      int64_t count, float* values, int32_t* top_ids, float* top) {
+  if (const char* what = wrong_rows(rows, vocab)) return what;
+  if (!between(0, count, vocab)) return "more alternatives are asked than there are logits";
   State& state = *static_cast<State*>(handle);
   parallel(state, rows, rows * vocab, [&](int r) {
     log_probabilities(logits + r * vocab, vocab, chosen[r], count, values + r, top_ids + r * count,
                       top + r * count);
   });
+  return nullptr;
 }
 
 }  // extern "C"

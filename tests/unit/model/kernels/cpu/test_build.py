@@ -27,7 +27,19 @@ def compiler_script(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) ->
     monkeypatch.setenv("CXX", str(script))
 
 
-def test_a_library_is_compiled_once(folders: tuple[Path, Path]) -> None:
+def test_a_library_is_compiled_once(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f'echo called >>{tmp_path}/calls; for last; do :; done; echo library > "$last"'
+    compiler_script(tmp_path, monkeypatch, script)
+    path = build.library("generic")
+    assert path.parent == folders[0]
+    assert build.library("generic") == path
+    assert (tmp_path / "calls").read_text() == "called\n"
+
+
+@pytest.mark.long
+def test_what_the_compiler_makes_is_a_library_that_works(folders: tuple[Path, Path]) -> None:
     path = build.library("generic")
     assert path.parent == folders[0]
     written = path.stat().st_mtime_ns
@@ -89,6 +101,17 @@ def test_main_removes_what_older_sources_left(
     assert "pythia-generic-000000000000.so" not in names
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)
+
+
+def test_only_what_this_machine_runs(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler_script(tmp_path, monkeypatch, 'for last; do :; done; echo library > "$last"')
+    folders[0].mkdir()
+    kept = folders[0] / build.library("generic").name
+    build.main(["--native"])
+    best = build.library(build.supported()[0])
+    assert {path.name for path in folders[0].iterdir()} == {best.name, kept.name}
 
 
 def test_a_machine_without_cpu_flags_runs_the_generic_kernels(

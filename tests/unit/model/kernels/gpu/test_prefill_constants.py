@@ -17,6 +17,7 @@ from pythia_bento.model.kernels.gpu.cuda.prefill_constants import (
     multiply_header,
     parts,
 )
+from tests.amounts import rest_long
 
 SHARED = 232_448  # bytes of shared memory that a block of an H200 may have
 
@@ -34,12 +35,15 @@ def binary(name: str, model: str, width: int, *, checked: bool = False) -> bytes
     return compiled(Source(SOURCES[name], constants, headers), "sm_90a")
 
 
-@pytest.mark.parametrize("model", ["pythia-14m", "pythia-160m", "pythia-1b", "pythia-12b"])
+@pytest.mark.parametrize(
+    "model", rest_long(["pythia-160m"], ["pythia-14m", "pythia-1b", "pythia-12b"])
+)
 @pytest.mark.parametrize("name", SOURCES)
 def test_they_compile(name: str, model: str) -> None:
     assert binary(name, model, min(TILES[name])).startswith(b"\x7fELF")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_widest_compile(name: str) -> None:
     assert binary(name, "pythia-1b", max(TILES[name])).startswith(b"\x7fELF")

@@ -12,6 +12,7 @@ import torch
 from bitsandbytes.nn import Int8Params, Linear8bitLt
 from torch import Tensor
 
+from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.quantize import CheckpointWeights, quantize_rows
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
@@ -37,7 +38,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> CheckpointWeights:
     path: Path = random_checkpoint(tmp_path_factory.mktemp("model"), heads=2)
-    return CheckpointWeights(path, ModelConfig.from_file(path / "config.json"))
+    return CheckpointWeights(path, read_config(path / "config.json"))
 
 
 def generator() -> torch.Generator:

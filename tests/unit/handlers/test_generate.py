@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pythia_bento.handlers import generation
+from pythia_bento.engine.params import score_request
+from pythia_bento.handlers.generate import generate as answer
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.runtime.runner import PythiaRunner
 
@@ -10,7 +11,7 @@ WARM = {"max_tokens": 9, "temperature": 1.0, "ignore_eos": True, "frequency_pena
 
 
 async def generate(runner: PythiaRunner, **fields: object) -> dict:
-    return await generation.generate(runner, GenerateRequest.model_validate(fields))
+    return await answer(runner, GenerateRequest.model_validate(fields))
 
 
 async def test_best_of_picks_the_same(runner: PythiaRunner, complete) -> None:
@@ -25,7 +26,7 @@ async def test_the_prompt_is_cut_and_scored(runner: PythiaRunner) -> None:
     fields = {"prompt": [5, 6, 7, 8], "truncate_prompt_tokens": 3, "prompt_logprobs": 2, **WARM}
     found = await generate(runner, **fields)
     assert found["num_prompt_tokens"] == 3
-    [scored] = await runner.score([(6, 7, 8)], top=2)
+    [scored] = await runner.score([score_request((6, 7, 8), 2)])
     assert [
         (token["id"], token["logprob"], [top["id"] for top in token["top"]])
         for token in found["prompt_tokens"]

@@ -1,0 +1,43 @@
+"""``generate``: whole continuations of one prompt, over a runner."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from pythia_bento.engine.outputs import raise_error
+from pythia_bento.engine.params import new_request_id
+from pythia_bento.handlers.requests import best, make_request
+from pythia_bento.handlers.streamed import ShownOutput, ShownToken, shown_output, shown_tokens
+from pythia_bento.protocol.bodies import GenerateRequest
+from pythia_bento.runtime.runner import PythiaRunner
+
+
+class _Generated(TypedDict):
+    model: str
+    fingerprint: str
+    num_prompt_tokens: int
+    outputs: list[ShownOutput]
+
+
+class Generated(_Generated, total=False):
+    """The whole answer."""
+
+    prompt_tokens: list[ShownToken]  # where prompt_logprobs were asked for
+
+
+async def generate(
+    runner: PythiaRunner, body: GenerateRequest, timeout: float | None = None
+) -> Generated:
+    """Continue one prompt ``n`` times; raises what ended a sequence."""
+    request = await make_request(runner, new_request_id(), body.prompt, body)
+    [answers] = await runner.complete([request], timeout)
+    chosen = best([raise_error(answer) for answer in answers], body)
+    response: Generated = {
+        "model": runner.info.id,
+        "fingerprint": runner.info.fingerprint,
+        "num_prompt_tokens": len(request.prompt),
+        "outputs": [shown_output(runner.tokenizer, answer) for answer in chosen],
+    }
+    if (scored := answers[0].prompt_logprobs) is not None:  # of all but the first token
+        response["prompt_tokens"] = shown_tokens(runner.tokenizer, scored)
+    return response

@@ -1,0 +1,91 @@
+"""``score``: log-probabilities of texts, over a runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from pythia_bento.engine.outputs import SequenceOutput
+from pythia_bento.engine.params import Request, score_request
+from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.errors import PythiaError
+from pythia_bento.handlers.streamed import ShownToken, shown_token
+from pythia_bento.protocol.bodies import ScoreItem
+from pythia_bento.protocol.errors import ErrorBody, error_body
+from pythia_bento.protocol.parsing import parse
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.telemetry.calls import CallContext, current_call
+
+
+async def score(
+    runner: PythiaRunner, items: Sequence[Any], timeout: float | None = None
+) -> list[Scored | ErrorBody]:
+    """One result for each item, in order; an item that fails has ``error`` instead."""
+    prepared = [await _prepare(runner, attributed(item)) for item in items]
+    accepted = [item for item in prepared if isinstance(item, _Scoring)]
+    calls = {item.request.request_id: item.call for item in accepted}
+    answers = iter(await runner.score([item.request for item in accepted], timeout, calls))
+    return [
+        error_body(item) if isinstance(item, PythiaError) else item.result(next(answers))
+        for item in prepared
+    ]
+
+
+async def _prepare(runner: PythiaRunner, attributed: AttributedItem) -> _Scoring | PythiaError:
+    """Parse and tokenise; whatever is wrong with an item stays with the item."""
+    try:
+        item = parse(ScoreItem, attributed.item, "an item")
+        ids, start = await runner.encode(item.prompt), 1
+        if item.continuation is not None:
+            start = max(len(ids), 1)
+            ids += await runner.encode(item.continuation)
+    except PythiaError as error:
+        return error
+    request = score_request(ids, max(item.logprobs, 1))
+    return _Scoring(request, attributed.call, start, item.logprobs, runner.tokenizer)
+
+
+@dataclass(frozen=True, slots=True)
+class AttributedItem:
+    """An item of a batch that has items of several calls, with its own."""
+
+    item: Any
+    call: CallContext | None
+
+
+def attributed(item: Any) -> AttributedItem:
+    """With the current call. BentoML validates its bodies twice, hence what is done stays."""
+    return item if isinstance(item, AttributedItem) else AttributedItem(item, current_call())
+
+
+class Scored(TypedDict):
+    """Log-probability of a text."""
+
+    logprob: float
+    num_tokens: int
+    is_greedy: bool
+    tokens: list[ShownToken]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scoring:
+    """One text on its way through the engine."""
+
+    request: Request
+    call: CallContext | None
+    start: int  # of the tokens that are asked for; none of them is the text's first
+    num_top: int  # alternatives to show with each
+    tokenizer: Tokenizer
+
+    def result(self, answer: SequenceOutput) -> Scored | ErrorBody:
+        """What the client gets."""
+        if answer.error is not None:
+            return error_body(answer.error)
+        scored = (answer.prompt_logprobs or [])[self.start - 1 :]
+        return {
+            "logprob": sum(token.logprob for token in scored),
+            "num_tokens": len(scored),
+            "is_greedy": all(token.token_id == token.top[0][0] for token in scored),
+            "tokens": [shown_token(self.tokenizer, token, self.num_top) for token in scored],
+        }

@@ -1,0 +1,54 @@
+"""What an engine is to the thread that drives it, whether it computes here or elsewhere."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pythia_bento.engine.outputs import Outputs
+from pythia_bento.engine.params import Request
+from pythia_bento.engine.stats import EngineStats
+from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.validate import Limits
+
+
+class Backend(Protocol):
+    """``Engine``, or ``EngineProcess`` in its place. For one thread unless said otherwise."""
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may ask for."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the model."""
+        ...
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are taken. In any thread."""
+        ...
+
+    def add_request(self, request: Request) -> None:
+        """Queue a request that ``validate`` has passed; raises a PythiaError where it cannot."""
+        ...
+
+    def abort(self, request_id: str) -> object:
+        """End a request before the next step; an unknown id is ignored."""
+        ...
+
+    def step(self) -> Outputs:
+        """What became known of the sequences meanwhile, perhaps nothing."""
+        ...
+
+    def interrupt(self) -> None:
+        """Let a ``step`` that waits for others return. In any thread."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Gauges and counters; a snapshot that may be torn between two steps. In any thread."""
+        ...
+
+    def close(self) -> object:
+        """End everything and free the model."""
+        ...

@@ -1,0 +1,35 @@
+"""What is served, and how far loading it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Which bytes answer, and by what arithmetic."""
+
+    commit: str | None  # 40 hex digits; None for a local directory
+    files: dict[str, str]  # name -> sha256
+    weights_sha256: str  # over the names and hashes of ``files``
+    quantization: str
+    dtype: str  # of the weights
+    matmul: str
+    backend: str
+    batch_invariant: bool
+    version: str  # of this package
+    same_weights: tuple[str, ...] = ()  # other branches that hold the same weights
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is served, as clients see it."""
+
+    id: str
+    aliases: tuple[str, ...] = ()
+    fingerprint: str = ""  # names weights, code and arithmetic: equal ones give equal bits
+    created: int = 0  # Unix time
+    provenance: Provenance | None = None

@@ -1,0 +1,107 @@
+"""What runs in the engine's own process: orders in, outputs out."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import pickle
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from multiprocessing.connection import Connection
+from operator import attrgetter
+from typing import Any
+
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
+from pythia_bento.engine.params import Request
+from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.validate import Limits
+from pythia_bento.errors import PythiaError
+from pythia_bento.runtime.model_info import ModelInfo, Progress
+from pythia_bento.settings import Settings
+from pythia_bento.telemetry import logs
+
+# How long the thread that reads orders waits for the interpreter. Python's default is 5 ms.
+SWITCH_SECONDS = 0.0005
+
+Load = Callable[[Settings, Progress], tuple[Engine, ModelInfo]]
+Orders = queue.SimpleQueue[Request | str | None]  # a new one, an id to abort, the end
+Numbers = Any  # multiprocessing's array of NUM_NUMBERS 64-bit integers
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The first message of a process that has loaded its model."""
+
+    info: ModelInfo
+    limits: Limits
+    tokenizer: Tokenizer
+
+
+def main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> None:
+    """The process: orders in, outputs out, until nobody is there any more."""
+    logs.install(settings.log_format)
+    for number in (signal.SIGINT, signal.SIGTERM):  # which supervisors send to all processes
+        signal.signal(number, signal.SIG_IGN)  # the serving process says when
+    try:
+        engine, info = load(settings, lambda *progress: _send(pipe, progress))
+    except PythiaError as error:
+        _send(pipe, error)
+        return
+    _send(pipe, Loaded(info, engine.limits, engine.tokenizer))
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()  # what lives now lives on: later collections need not look at it
+    orders: Orders = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(pipe, orders), daemon=True).start()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while _follow(orders, engine, pipe):
+            if outputs := engine.step():
+                _send_outputs(pipe, outputs)
+            numbers[:] = engine.stats().numbers()
+    engine.close()
+
+
+def _read(pipe: Connection, orders: Orders) -> None:
+    """On a thread, so that neither side ever waits for the other to read before it reads."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            orders.put(pickle.loads(pipe.recv_bytes()))
+    orders.put(None)
+
+
+def _follow(orders: Orders, engine: Engine, pipe: Connection) -> bool:
+    """Wait for work and do what was ordered; false when it is time to end."""
+    while True:
+        try:
+            order = orders.get(block=not engine.has_work)
+        except queue.Empty:
+            return True
+        if order is None:
+            return False
+        if isinstance(order, str):
+            engine.abort(order)
+            if not engine.has_work:
+                return True  # what was freed is to be seen
+        else:
+            try:
+                engine.add_request(order)
+            except PythiaError as error:
+                failures = [failure(order.request_id, i, error) for i in range(order.n)]
+                _send_outputs(pipe, failures)
+
+
+# Outputs cross as plain tuples: as objects they would take several times as long.
+_fields = attrgetter(*(field.name for field in fields(SequenceOutput)))
+
+
+def _send_outputs(pipe: Connection, outputs: Outputs) -> None:
+    _send(pipe, [_fields(output) for output in outputs])
+
+
+def _send(pipe: Connection, message: Any) -> None:
+    pipe.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))

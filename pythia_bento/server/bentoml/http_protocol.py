@@ -1,0 +1,147 @@
+"""HTTP framing with bounds: of a request's head, its trailers, and requests sent ahead of answers.
+
+uvicorn has none of them where httptools parses: a head of 50 MB kept its event loop busy for 10
+seconds, a trailer without end for as long as it was sent, and each request that waits for the one
+before it costs 7 KB. BentoML leaves the choice of a protocol to uvicorn, so the entry is made in
+uvicorn's own table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from pythia_bento.server.bentoml.internals import internal, replace
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+else:
+    HttpToolsProtocol = internal("uvicorn.protocols.http.httptools_impl:HttpToolsProtocol")
+
+AUTO = "uvicorn.config:HTTP_PROTOCOLS.auto"
+# What the parser calls, and we take over, or call ourselves.
+METHODS = (
+    *("on_message_begin", "on_url", "on_header", "on_headers_complete", "on_body"),
+    *("on_message_complete", "on_response_complete", "send_400_response"),
+)
+
+MAX_HEAD_BYTES = 64 * 2**10  # of a request's line and headers
+MAX_TRAILER_BYTES = 8 * 2**10  # behind a body in chunks; nothing here reads them
+MAX_WAITING = 64  # requests of a connection that wait for the answer before theirs
+PIECE = 2048  # bytes parsed at a time: at most some 90 of the shortest requests
+
+
+def check() -> None:
+    """Raise MissingInternal where uvicorn is not as it has to be."""
+    internal(AUTO)
+    for method in METHODS:
+        internal(f"uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.{method}")
+
+
+def limit_framing() -> None:
+    """Let servers that are configured from now on refuse what is larger with status 400.
+
+    Holds for the whole process. Raises MissingInternal, and then changes nothing.
+    """
+    check()
+    replace(AUTO, f"{__name__}:BoundedHttp")
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's protocol; what a callback of the parser raises is a wrong request to it."""
+
+    _head_bytes = 0  # parsed, of the head or the trailers
+    _silent_bytes = 0  # read since the parser last told of anything
+    _in_head = False
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self._unparsed = bytearray()  # at most what the event loop reads at once, and a piece
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._unparsed += data
+        self._parse()
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._unparsed:
+            self._parse()
+
+    def _parse(self) -> None:
+        """Feed the parser, and stop reading while too many requests wait."""
+        while self._unparsed and not self.transport.is_closing():
+            if len(self.pipeline) >= MAX_WAITING:
+                self.flow.pause_reading()
+                return
+            piece = bytes(self._unparsed[:PIECE])
+            del self._unparsed[:PIECE]
+            self._silent_bytes += len(piece)
+            super().data_received(piece)
+            self._check_silence()
+
+    def _check_silence(self) -> None:
+        """The parser keeps an unfinished name or value to itself, and copies it with each piece."""
+        most = MAX_HEAD_BYTES if self._in_head else MAX_TRAILER_BYTES
+        if self._silent_bytes > most + PIECE and not self.transport.is_closing():
+            self.send_400_response(f"a part of the request's head is above {most} bytes")
+
+    @override
+    def on_message_begin(self) -> None:
+        self._heard()
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    @override
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url), MAX_HEAD_BYTES)
+        super().on_url(url)
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; one trailer, once the body has begun, which is never taken for a header."""
+        if self._in_head:
+            self._count(len(name) + len(value), MAX_HEAD_BYTES)
+            super().on_header(name, value)
+        else:
+            self._count(len(name) + len(value), MAX_TRAILER_BYTES)
+
+    @override
+    def on_headers_complete(self) -> None:
+        self._heard()
+        self._in_head, self._head_bytes = False, 0
+        self._check_lone_headers()
+        super().on_headers_complete()
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        self._heard()
+        super().on_body(body)
+
+    @override
+    def on_message_complete(self) -> None:
+        self._heard()
+        super().on_message_complete()
+
+    def on_chunk_header(self) -> None:
+        """A chunk's size was read; the parser calls this where it is defined."""
+        self._heard()
+
+    def _heard(self) -> None:
+        self._silent_bytes = 0
+
+    def _count(self, size: int, most: int) -> None:
+        self._heard()
+        self._head_bytes += size
+        if self._head_bytes > most:
+            raise ValueError(f"above {most} bytes")
+
+    def _check_lone_headers(self) -> None:
+        """RFC 9112, 3.2: one Host. Two credentials: readers would differ in which one counts."""
+        names = [name for name, _ in self.headers]
+        if names.count(b"host") != 1 and self.parser.get_http_version() == "1.1":
+            raise ValueError("not one Host header")
+        if names.count(b"authorization") > 1:
+            raise ValueError("several Authorization headers")

@@ -1,0 +1,133 @@
+"""The BentoML service: wiring only. ``bentoml serve pythia_bento.service:Pythia`` starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import bentoml
+from pydantic import AfterValidator, WithJsonSchema
+from starlette.exceptions import HTTPException
+
+from pythia_bento.errors import PythiaError
+from pythia_bento.handlers.generate import generate
+from pythia_bento.handlers.score import attributed, score
+from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
+from pythia_bento.runtime.preflight import check_loadable
+from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.bentoml import install, packaging
+from pythia_bento.server.http import openai, pages, tokenizer
+from pythia_bento.server.http.access import AccessMiddleware
+from pythia_bento.server.http.body import RequestMiddleware
+from pythia_bento.server.http.errors import error_response
+from pythia_bento.server.http.native import stream
+from pythia_bento.server.worker import Worker
+from pythia_bento.settings import load_settings, wants_gpu
+from pythia_bento.telemetry import logs
+
+# Items are validated one by one in the handler, so that a bad one fails alone.
+Item = Annotated[Any, AfterValidator(attributed), WithJsonSchema(ScoreItem.model_json_schema())]
+
+try:
+    settings = load_settings(vars(bentoml.use_arguments()))
+    access = AccessControl.from_settings(settings)
+    pinned_model = packaging.pinned_model(settings)
+    service_class = install.service_class(settings.log_format)
+except PythiaError as error:
+    raise bentoml.exceptions.InvalidArgument(error.message) from None
+
+
+def _passes(check: Callable[[], None]) -> bool:
+    """The answer of a probe; where it is no, BentoML's own sentence would not say why."""
+    try:
+        check()
+    except PythiaError as error:
+        raise HTTPException(error.status, error.message) from None
+    return True
+
+
+openai_app = openai.create_app()
+tokenizer_app = tokenizer.create_app()
+pages_app = pages.create_app()
+apps = (openai_app, tokenizer_app, pages_app)
+
+
+@bentoml.service(
+    name="pythia",
+    service_class=service_class,
+    workers=1,  # one device, one engine: it batches better than two workers share
+    # The engine keeps the deadline and answers in OpenAI's shape; this is only the last resort.
+    traffic={"timeout": settings.request_timeout + 60},
+    resources={"gpu": 1} if wants_gpu(settings) else {},
+    image=packaging.image(settings),
+    envs=packaging.environment(settings),
+)
+@bentoml.asgi_app(openai_app, path="/v1")
+@bentoml.asgi_app(tokenizer_app, path="/")
+@bentoml.asgi_app(pages_app, path="/")  # before BentoML's own page at /
+class Pythia:
+    """Serves one Pythia checkpoint in 8 bits."""
+
+    model = pinned_model  # BentoML puts it into the Bento
+
+    def __init__(self) -> None:
+        self._worker = Worker(settings, access, apps)
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """Refuse a checkpoint that cannot be served, once, before any worker starts.
+
+        Called in the supervisor, whose log lines have the workers' format from here on.
+        """
+        logs.install(settings.log_format)
+        try:
+            check_loadable(settings)
+        except PythiaError as error:
+            raise bentoml.exceptions.BentoMLException(error.message) from None
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Load the model; the worker is not ready before."""
+        await self._worker.start()
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        """End what is open and free the model."""
+        await self._worker.stop()
+
+    @bentoml.api(input_spec=GenerateRequest)
+    async def generate(self, **fields: Any) -> dict[str, Any]:
+        """Continue a prompt."""
+        try:
+            body = GenerateRequest.model_construct(**fields)
+            if body.stream:
+                return await stream(self._worker.runner, body)  # type: ignore[return-value]
+            return await generate(self._worker.runner, body)  # type: ignore[return-value]
+        except PythiaError as error:
+            return error_response(error)  # type: ignore[return-value]
+
+    # BentoML's adaptive batching joins the items of concurrent requests. Its rule for shedding
+    # load guesses too high, so the limit is out of reach: the engine's queue decides.
+    @bentoml.api(batchable=True, max_batch_size=1024, max_latency_ms=10**9)
+    async def score(self, items: list[Item]) -> list[dict[str, Any]]:
+        """Log-probabilities of texts; an item that fails has ``error`` in its place."""
+        return await score(self._worker.runner, items)  # type: ignore[return-value]
+
+    async def __is_ready__(self) -> bool:
+        return _passes(self._worker.check_ready)
+
+    async def __is_alive__(self) -> bool:
+        return _passes(self._worker.check_alive)
+
+    async def __metrics__(self, text: str) -> str:
+        return text + self._worker.metrics()
+
+
+# Two of the layers that a request passes; `install` has the others, and their order.
+Pythia.add_asgi_middleware(AccessMiddleware, access=access)  # type: ignore[attr-defined]
+Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
+    RequestMiddleware,
+    max_body_bytes=settings.max_body_bytes,
+    client_timeout=settings.client_timeout,
+)

@@ -1,0 +1,174 @@
+"""Framing of HTTP, byte by byte, against a real uvicorn server on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from pythia_bento.server.bentoml import http_protocol
+from pythia_bento.server.bentoml.http_protocol import (
+    MAX_HEAD_BYTES,
+    MAX_TRAILER_BYTES,
+    MAX_WAITING,
+    BoundedHttp,
+)
+from pythia_bento.server.bentoml.internals import MissingInternal
+from tests.e2e.raw_http import exchange, request, statuses
+
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+class Echo:
+    """Answers with what a request brought, and keeps it."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        self.seen.append({**scope, "body": body})
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def url(echo: Echo) -> Iterator[str]:
+    config = uvicorn.Config(
+        echo, port=0, log_level="critical", http=BoundedHttp, ws="none", lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_servers_take_it_by_default() -> None:
+    before = uvicorn.config.HTTP_PROTOCOLS["auto"]
+    try:
+        http_protocol.limit_framing()
+        config = uvicorn.Config(Echo())
+        config.load()
+        assert config.http_protocol_class is BoundedHttp
+    finally:
+        uvicorn.config.HTTP_PROTOCOLS["auto"] = before
+
+
+@pytest.mark.parametrize("method", http_protocol.METHODS)
+def test_a_protocol_that_lacks_what_is_taken_over(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    before = uvicorn.config.HTTP_PROTOCOLS["auto"]
+    monkeypatch.delattr(HttpToolsProtocol, method)
+    with pytest.raises(MissingInternal, match=rf"HttpToolsProtocol\.{method}"):
+        http_protocol.limit_framing()
+    assert uvicorn.config.HTTP_PROTOCOLS["auto"] == before
+
+
+def test_bodies_of_both_kinds_arrive_whole(url: str, echo: Echo) -> None:
+    body = bytes(range(256)) * 400
+    first = request("POST / HTTP/1.1", f"Content-Length: {len(body)}", body=body, close=False)
+    chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (7000, body[:7000]) for _ in range(5)) + b"0\r\n\r\n"
+    second = request("POST / HTTP/1.1", CHUNKED, body=chunks)
+    assert statuses(exchange(url, first + second)) == [200, 200]
+    assert [seen["body"] for seen in echo.seen] == [body, 5 * body[:7000]]
+
+
+def test_trailers_are_no_headers(url: str, echo: Echo) -> None:
+    body = b"3\r\nabc\r\n0\r\nAuthorization: Bearer key\r\nX-Request-Id: 1\r\n\r\n"
+    assert statuses(exchange(url, request("POST / HTTP/1.1", CHUNKED, body=body))) == [200]
+    (seen,) = echo.seen
+    assert {name for name, _ in seen["headers"]} == {b"host", b"connection", b"transfer-encoding"}
+
+
+@pytest.mark.parametrize(
+    "trailer",
+    [
+        b"X: " + b"a" * 40 * MAX_TRAILER_BYTES,  # without end: the parser keeps it to itself
+        b"a" * 40 * MAX_TRAILER_BYTES,
+        b"X: 1\r\n" * MAX_TRAILER_BYTES,
+    ],
+)
+def test_trailers_have_a_limit(url: str, trailer: bytes) -> None:
+    data = request("POST / HTTP/1.1", CHUNKED, body=b"3\r\nabc\r\n0\r\n" + trailer)
+    assert statuses(exchange(url, data))[-1] == 400
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * 2 * MAX_HEAD_BYTES,
+        b"GET / HTTP/1.1\r\nX: " + b"a" * 2 * MAX_HEAD_BYTES,
+        b"GET / HTTP/1.1\r\n" + b"X: 1\r\n" * MAX_HEAD_BYTES,
+    ],
+)
+def test_heads_have_a_limit(url: str, head: bytes) -> None:
+    assert statuses(exchange(url, head)) == [400]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (["Host: a"], 200),
+        ([], 400),
+        (["Host: a", "Host: b"], 400),
+        (["Host: a", "Authorization: Bearer x"], 200),
+        (["Host: a", "Authorization: Bearer x", "authorization: Bearer y"], 400),
+    ],
+)
+def test_one_host_and_at_most_one_credential(url: str, headers: list[str], status: int) -> None:
+    lines = ["GET / HTTP/1.1", *headers, "Connection: close", "", ""]
+    assert statuses(exchange(url, "\r\n".join(lines).encode())) == [status]
+
+
+def test_http_1_0_needs_no_host(url: str) -> None:
+    assert statuses(exchange(url, b"GET / HTTP/1.0\r\n\r\n")) == [200]
+
+
+def test_requests_ahead_of_answers_are_read_as_answers_leave(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 0
+    parse = BoundedHttp._parse
+
+    def watched(self: BoundedHttp) -> None:
+        nonlocal most
+        parse(self)
+        most = max(most, len(self.pipeline))
+
+    monkeypatch.setattr(BoundedHttp, "_parse", watched)
+    count = 3000
+    data = request("GET / HTTP/1.1", close=False) * (count - 1) + request("GET / HTTP/1.1")
+    assert statuses(exchange(url, data)) == [200] * count
+    assert MAX_WAITING // 2 < most < MAX_WAITING + http_protocol.PIECE // 23
+
+
+def test_a_client_that_leaves_amid_many_requests_leaves_nothing(url: str) -> None:
+    host, _, port = url.removeprefix("http://").partition(":")
+    for _ in range(20):
+        connection = socket.create_connection((host, int(port)))
+        with connection, contextlib.suppress(ConnectionError):
+            connection.sendall(request("GET / HTTP/1.1", close=False) * 500)
+    assert statuses(exchange(url, request("GET / HTTP/1.1"))) == [200]

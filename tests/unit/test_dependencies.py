@@ -1,0 +1,103 @@
+"""What the package imports is declared, and what is declared is imported."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "pythia_bento"
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+TOOLS = {"bench", "dev"}  # extras that the package itself does not need
+
+# Declared for others, who import it where it is installed.
+BY_OTHERS = {
+    "httptools": "the parser of uvicorn's that server/bentoml/http_protocol.py builds on",
+    "opentelemetry-instrumentation-asgi": "the layer that server/bentoml/tracing.py takes over",
+    "uvloop": "uvicorn's event loop",
+    "opentelemetry-exporter-otlp-proto-http": "BentoML's exporter of traces",
+}
+# Where an extra's packages may be imported: the rest works without.
+PLACES = {
+    "bitsandbytes": PACKAGE / "model" / "kernels" / "reference",
+    "cuda-bindings": PACKAGE / "model" / "kernels" / "gpu",
+    "triton": PACKAGE / "model" / "kernels" / "gpu",
+}
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+
+REQUIRED = names(PROJECT["dependencies"])
+OPTIONAL = {name for extra in EXTRAS.keys() - TOOLS for name in names(EXTRAS[extra])}
+
+
+def modules(distribution: str) -> Iterator[str]:
+    """Dotted names of its files. Only builds of torch for a GPU bring Triton."""
+    try:
+        installed = files(distribution) or []
+    except PackageNotFoundError:
+        assert distribution == "triton", f"{distribution} is declared and not installed"
+        yield "triton"
+        return
+    for file in installed:
+        if file.suffix in (".py", ".so") and ".." not in file.parts:
+            *folders, name = file.parts
+            stem = name.partition(".")[0]
+            yield ".".join(folders if stem == "__init__" else [*folders, stem])
+
+
+BRINGS = {module: name for name in REQUIRED | OPTIONAL for module in modules(name)}
+
+
+def imports() -> Iterator[tuple[Path, str]]:
+    """Files and the full names they import, but for the standard library and ourselves."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            found = []
+            if isinstance(node, ast.Import):
+                found = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in found:
+                if name.partition(".")[0] not in {*sys.stdlib_module_names, PACKAGE.name}:
+                    yield path, name
+
+
+def declared(name: str) -> str | None:
+    """Who brings ``name``, or the longest part of it that is a module."""
+    while name and name not in BRINGS:
+        name = name.rpartition(".")[0]
+    return BRINGS.get(name)
+
+
+USED = [(path, name, declared(name)) for path, name in imports()]
+
+
+def test_what_is_imported_is_declared() -> None:
+    assert not {f"{path}: {name}" for path, name, origin in USED if origin is None}
+
+
+def test_what_is_declared_is_imported() -> None:
+    unused = (REQUIRED | OPTIONAL) - {origin for _, _, origin in USED}
+    assert unused == BY_OTHERS.keys()
+
+
+def test_the_package_works_without_its_extras() -> None:
+    optional = {(path, origin) for path, _, origin in USED if origin in OPTIONAL - REQUIRED}
+    assert {origin for _, origin in optional} == PLACES.keys()
+    assert not {str(path) for path, origin in optional if PLACES[str(origin)] not in path.parents}
