@@ -87,15 +87,14 @@ class DecodeStep:
 
         Writes the cache and all of ``a``.
         """
-        cosine, sine = self._launcher.rotary_tables
         step = _Step(
             layers=self._layers.data_ptr(),
             table=self._weights.table.data_ptr(),
             token_ids=rows.token_ids.data_ptr(),
             context_lens=rows.context_lens.data_ptr(),
             block_tables=rows.block_tables.data_ptr(),
-            cosine=cosine.data_ptr(),
-            sine=sine.data_ptr(),
+            cosine=self._launcher.cosine.data_ptr(),
+            sine=self._launcher.sine.data_ptr(),
             head_norm=self._weights.head.norms.data_ptr(),
             x=a.x.data_ptr(),
             h=a.h.data_ptr(),
