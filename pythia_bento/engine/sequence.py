@@ -44,7 +44,7 @@ class Sequence:
         "_counts",
         "_detokenizer",
         "_early_bias",
-        "_is_plain",
+        "_graphable",
         "_names",
         "_stops",
         "arrived",
@@ -112,7 +112,7 @@ class Sequence:
         self._early_bias = tuple(banned.items())
         is_filtered = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
         is_changed = is_filtered or bool(params.logit_bias) or self._counts is not None
-        self._is_plain = not is_changed and params.logprobs is None
+        self._graphable = not is_changed and params.logprobs is None
 
     @property
     def num_generated(self) -> int:
@@ -120,10 +120,10 @@ class Sequence:
         return self.num_tokens - self.num_prompt
 
     @property
-    def is_plain(self) -> bool:
+    def graphable(self) -> bool:
         """Whether temperature and seed are all that the next token, and any later one, takes."""
         is_early = self.num_generated < self.params.min_tokens and bool(self._early_bias)
-        return self._is_plain and not is_early
+        return self._graphable and not is_early
 
     @property
     def num_wanted(self) -> int:
