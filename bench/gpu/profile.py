@@ -167,7 +167,7 @@ def _record(call: Callable[[], Any]) -> list[Event]:
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as recorded:
         call()
-        engines.now()  # the device is done
+        harness.now()  # the device is done
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         recorded.export_chrome_trace(str(path))
