@@ -173,7 +173,13 @@ class Sequence:
         is_early = position - self.num_prompt < p.min_tokens
         bias = self._early_bias if is_early else self._bias
         return SamplingRow(
-            *(position, p.temperature, p.top_k, p.top_p, p.min_p, self.seed, bias),
+            position=position,
+            temperature=p.temperature,
+            top_k=p.top_k,
+            top_p=p.top_p,
+            min_p=p.min_p,
+            seed=self.seed,
+            bias=bias,
             penalties=self._counts.penalties() if self._counts else None,
         )
 
