@@ -97,7 +97,7 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
         self._names: list[bytes] = []
-        self._counts = TokenCounts.needed(params, request.prompt)
+        self._counts = TokenCounts(params, request.prompt) if params.has_penalties else None
         self._detokenizer = Detokenizer(
             tokenizer,
             params.stop,

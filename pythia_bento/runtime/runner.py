@@ -236,6 +236,13 @@ class PythiaRunner:
         return stream
 
 
+def loaded(runner: PythiaRunner | None) -> PythiaRunner:
+    """``runner`` itself; raises EngineUnavailable before and after its time."""
+    if runner is None:
+        raise EngineUnavailable("the model is not loaded")
+    return runner
+
+
 def _asked_by(call: CallContext | None, request: Request, deadline: float) -> Request:
     caller = call and call.caller
     return replace(request, caller=caller or request.caller, deadline=deadline)
