@@ -245,6 +245,7 @@ def test_a_port_in_use_ends_the_start_with_one_sentence(server: Server, home: Pa
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.long
 def test_without_grpc(home: Path) -> None:
     with serve(home, grpc_port=0) as server:
         with Client(server.url) as client:
