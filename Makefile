@@ -84,7 +84,7 @@ eval: $(EVAL)/.ready  ## install lm-evaluation-harness beside ours; see docs/eva
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 $(EVAL)/.ready: $(READY) requirements/eval.txt
 	@$(INSTALL) lock $(EVAL) requirements/eval.txt
-	$(BIN)/python -c '$(SITE)' >"$$($(EVAL)/bin/python -c '$(SITE)')/pythia_bento_venv.pth"
+	@$(BIN)/python -c '$(SITE)' >"$$($(EVAL)/bin/python -c '$(SITE)')/pythia_bento_venv.pth"
 	@touch $@
 
 lock: $(SERVE)  ## resolve requirements/*.txt anew; ARGS=--upgrade takes the newest of all
