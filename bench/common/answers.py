@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from bench.common import machine
-from bench.common.random_model import RandomModel, model_config
+from bench.common.random_model import RandomModel
 from bench.common.shapes import tokenizer
+from pythia_bento import catalog
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob
@@ -42,10 +43,10 @@ POOL = {"cpu": 900, "cuda": 2400}
 LONGEST_PROMPT, LONGEST_ANSWER = {"cpu": 160, "cuda": 900}, {"cpu": 24, "cuda": 120}
 
 
-def draw_requests(device: str, tokens: int, seed: int = 11) -> list[Request]:
+def draw_requests(device: str, tokens: int, context: int, seed: int = 11) -> list[Request]:
     """Every option in some of them; prompts of ``tokens`` kinds, some with a common beginning."""
     draw = random.Random(seed)
-    longest = LONGEST_PROMPT[device]
+    longest = min(LONGEST_PROMPT[device], context - LONGEST_ANSWER[device])
     common = [draw.randrange(1, tokens) for _ in range(longest)]
     found = []
     for index in range(REQUESTS):
@@ -94,7 +95,7 @@ def engine_of(model: str, device: str) -> Engine:
             }
         )
         return load_engine(settings, lambda what, done, total: None)[0]
-    config = model_config(model)
+    config = catalog.config(model)
     kernels = create(BACKENDS[device], config, torch.device(device))
     with torch.inference_mode():
         weights = GPTNeoX(RandomModel(config, torch.device(device)), kernels)
@@ -130,7 +131,7 @@ def run(model: str, device: str) -> dict[str, str]:
     """Digests of all answers of one model, by request id."""
     engine = engine_of(model, device)
     tokens = min(engine.limits.num_tokens, 50000)
-    asked = draw_requests(device, tokens)
+    asked = draw_requests(device, tokens, engine.limits.max_positions)
     answers = engine.generate(asked)
     engine.check()
     print(f"{model}: {engine.stats().preemptions} preemptions", flush=True)

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from bench.common.random_model import RandomModel, model_config
+from bench.common.random_model import RandomModel
 from bench.gpu.graphs import graph_us, layer_us
+from pythia_bento import catalog
 from pythia_bento.model.batch import DecodeRows
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.gpu import packing, tiles
@@ -135,7 +136,7 @@ def main() -> None:
                 (most, tile._replace(stages=args.stages)) for most, tile in getattr(tiles, name)
             )
             setattr(tiles, name, table)
-    config = model_config(args.model)
+    config = catalog.config(args.model)
     model = GPTNeoX(RandomModel(config, DEVICE), TritonKernels(config, DEVICE))
     rows = []
     for batch in args.batches.split(","):

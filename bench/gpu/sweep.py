@@ -22,8 +22,9 @@ import torch
 import triton
 from torch import Tensor
 
-from bench.common.random_model import model_config, random_layer
+from bench.common.random_model import random_layer
 from bench.gpu.graphs import layer_us
+from pythia_bento import catalog
 from pythia_bento.model.kernels.gpu.kernels import TritonKernels
 from pythia_bento.model.kernels.gpu.packing import CHUNKS
 from pythia_bento.model.kernels.gpu.tiles import Tile
@@ -73,7 +74,7 @@ class Rig:
     """Random weights of a model, and one method for each kernel."""
 
     def __init__(self, model: str, layers: int, most: int) -> None:
-        self.config = model_config(model)
+        self.config = catalog.config(model)
         self.kernels = TritonKernels(self.config, DEVICE)
         self.launch = self.kernels.launch
         self.count = min(layers, self.config.num_layers)

@@ -12,7 +12,7 @@ from torch import Tensor
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
 from pythia_bento.engine.outputs import TokenLogprob
 from pythia_bento.executor.input_batch import lay_out, write_tables
-from pythia_bento.executor.out_of_memory import memory_errors
+from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.gpt_neox import GPTNeoX
 
@@ -36,11 +36,17 @@ class ModelRunner:
         self._num_tokens = num_tokens
         self._cache = model.kernels.allocate_cache(config.num_blocks)
 
-    @memory_errors
-    @torch.inference_mode()
     def execute(self, chunks: Sequence[Chunk]) -> Results:
         """See ``Executor.execute``."""
-        return self._execute(chunks)
+        try:
+            with torch.inference_mode():
+                return self._execute(chunks)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = str(error)[:200] or type(error).__name__
+        # Only here are the failed step's tensors gone: the first error held them.
+        raise MemoryError(failure)
 
     def _execute(self, chunks: Sequence[Chunk]) -> Results:
         """One pass over all of them."""

@@ -12,7 +12,7 @@ import torch
 from pythia_bento.executor.graphs.buffers import TokenReadback, capture
 from pythia_bento.executor.graphs.staging import Staging
 from pythia_bento.executor.input_batch import write_tables
-from pythia_bento.executor.lookahead import Flight, Inputs, Row
+from pythia_bento.executor.lookahead import Inputs, Row, StepsInFlight
 from pythia_bento.model.batch import DecodeRows
 from pythia_bento.model.kernels.base import Capturable, KVCache, PackedWeights
 
@@ -26,7 +26,7 @@ class CapturedDecode:
 
     All graphs share their buffers and one memory pool; the largest is captured first, so that the
     smaller ones fit into what it left. Nothing is allocated and the host is not asked for anything
-    between ``start`` and ``Flight.tokens``.
+    between ``start`` and ``StepsInFlight.tokens``.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class CapturedDecode:
                 on_progress(done, len(buckets))
         self.capture_seconds = time.perf_counter() - started
 
-    def start(self, rows: list[Row], steps: int, inputs: Inputs | None = None) -> Flight:
+    def start(self, rows: list[Row], steps: int, inputs: Inputs | None = None) -> StepsInFlight:
         """Queue ``steps`` decode steps of rows that are described anew."""
         self.buffers.upload(rows, self._bucket(len(rows)), inputs)
-        room = [len(sequence.blocks) * self._block_size for sequence, _ in rows]
-        return self._fly(rows, room, steps)
+        covered = [len(sequence.blocks) * self._block_size for sequence, _ in rows]
+        return self._queue(rows, covered, steps)
 
-    def extend(self, flight: Flight, steps: int) -> Flight:
+    def extend(self, flight: StepsInFlight, steps: int) -> StepsInFlight:
         """Queue further steps of the same rows, whose inputs are on the device already."""
         rows = [(sequence, start + flight.steps) for sequence, start in flight.rows]
-        return self._fly(rows, flight.room, steps)
+        return self._queue(rows, flight.covered, steps)
 
-    def _fly(self, rows: list[Row], room: list[int], steps: int) -> Flight:
+    def _queue(self, rows: list[Row], covered: list[int], steps: int) -> StepsInFlight:
         assert 2 * steps <= RING
         bucket = self._bucket(len(rows))
         for _ in range(steps // BURST):
@@ -78,7 +78,7 @@ class CapturedDecode:
         first = np.array([start + 1 for _, start in rows])
         readback = self.buffers.download(len(rows))
         wait = partial(_tokens, readback, first, steps)
-        return Flight(rows, room, steps, wait, self.buffers.rows.token_ids)
+        return StepsInFlight(rows, covered, steps, wait, self.buffers.rows.token_ids)
 
     def _bucket(self, rows: int) -> int:
         return min(bucket for bucket in self._graphs if bucket >= rows)

@@ -49,7 +49,7 @@ class CudaModelRunner(ModelRunner):
         if self.ahead.is_under_way(chunks):
             return self.ahead.decode(chunks)
         if all(_is_decode(chunk) for chunk in chunks):
-            if all(chunk.sequence.is_plain for chunk in chunks):
+            if all(chunk.sequence.graphable for chunk in chunks):
                 return self.ahead.decode(chunks)
             return self._run_step(chunks)
         self.ahead.forget()
@@ -75,7 +75,7 @@ class CudaModelRunner(ModelRunner):
         done = self.prefill.run(chunks)
         sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
         is_scored = any(_is_scored(chunk) for chunk in chunks)
-        if is_scored or not all(chunks[index].sequence.is_plain for index in sampled):
+        if is_scored or not all(chunks[index].sequence.graphable for index in sampled):
             results = [ChunkResult([], []) for _ in chunks]
             starts = np.cumsum([0, *(chunk.count for chunk in chunks)]).tolist()
             self._score_prompts(chunks, starts, done.hidden, results)

@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind, Tracer, set_span_in_context, use_span
 from typing_extensions import override
 
 from pythia_bento.errors import PythiaError
-from pythia_bento.server.access.control import AccessControl, note_caller
+from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.call_log import log_call
 from pythia_bento.server.grpc.errors import grpc_status
 from pythia_bento.server.grpc.interceptors import Call, Layer, Run
@@ -141,8 +141,7 @@ class ApiKeys(Layer):
     def over(self, inner: Run) -> Run:
         async def run(call: Call, data: bytes) -> Any:
             generates = call.method == GENERATE
-            with self._access.enter(call.text("authorization"), generates=generates) as caller:
-                note_caller(caller)
+            with self._access.enter(call.text("authorization"), generates=generates):
                 return await inner(call, data)
 
         return run

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pythia_bento.errors import PythiaError
-from pythia_bento.server.access.control import AccessControl, note_caller
+from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.http.errors import error_response
 from pythia_bento.server.openapi.operation import Operation
 from pythia_bento.server.openapi.operations import operation_of
@@ -43,7 +43,7 @@ class AccessMiddleware:
     def _enter(self, stack: ExitStack, scope: Scope, operation: Operation | None) -> None:
         key = Headers(scope=scope).get("authorization")
         generates = operation is not None and operation.generates
-        note_caller(stack.enter_context(self.access.enter(key, generates=generates)))
+        stack.enter_context(self.access.enter(key, generates=generates))
 
 
 def _is_preflight(scope: Scope) -> bool:

@@ -39,7 +39,7 @@ class TritonDecodeSteps:
         self.workspace = Workspace(config, count, device)
         self.workspace.fill(0)
         self.logits = torch.zeros(count, config.vocab_size, device=device)
-        self._keys = launch.sample_keys(count)
+        self._keys = launch.sampling.keys(count)
         # Most rows at which several programs share a context.
         shared = max(
             (b for b in range(1, count + 1) if splits(b * config.num_heads, 1 << 20) > 1), default=1
@@ -74,7 +74,7 @@ class TritonDecodeSteps:
     def launch_choice(self, count: int) -> None:
         """Each row's next token, which becomes its next input."""
         rows = self._rows
-        self._launch.choose(
+        self._launch.sampling.choose(
             self.logits[:count],
             rows.temperatures,
             rows.seeds,
@@ -108,7 +108,7 @@ class TritonPromptPasses:
         self.hidden = self._workspace.first(tokens).x
         self.logits = torch.zeros(sequences, config.vocab_size, device=device)
         self.tokens = torch.zeros(sequences, dtype=torch.int32, device=device)
-        self._keys = launch.sample_keys(sequences)
+        self._keys = launch.sampling.keys(sequences)
 
     def run(
         self, batch: ForwardBatch, last_rows: Tensor, temperatures: Tensor, seeds: Tensor
@@ -121,7 +121,7 @@ class TritonPromptPasses:
         logits, h = self.logits[:count], self._workspace.first(count).h
         launch.norm(weights.head.norms, a.x.index_select(0, last_rows), h)
         launch.head_product(weights.head, h[:1], logits)
-        launch.choose(
+        launch.sampling.choose(
             logits,
             temperatures,
             seeds,

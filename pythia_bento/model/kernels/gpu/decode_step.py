@@ -24,14 +24,18 @@ from pythia_bento.model.kernels.gpu.workspace import Activations, AttentionScrat
 THREADS = 9 * 32
 
 
+def _pointers(names: str) -> list[tuple[str, type[ctypes.c_void_p]]]:
+    return [(name, ctypes.c_void_p) for name in names.split()]
+
+
 class _Layer(ctypes.Structure):
     """``Layer`` of ``step.cuh``."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("w_in", "dense", "down", "in_scale", "in_bias")),
-        *((name, ctypes.c_void_p) for name in ("dense_scale", "down_scale", "out_bias", "norms")),
-        *((name, ctypes.c_void_p) for name in ("keys", "values")),
-        *((name, ctypes.c_float) for name in ("gelu_scale", "score_scale")),
+        *_pointers("w_in dense down in_scale in_bias dense_scale down_scale out_bias norms"),
+        *_pointers("keys values"),
+        ("gelu_scale", ctypes.c_float),
+        ("score_scale", ctypes.c_float),
     ]
 
 
@@ -39,11 +43,8 @@ class _Step(ctypes.Structure):
     """``Step`` of ``step.cuh``."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("layers", "table", "token_ids", "context_lens")),
-        *((name, ctypes.c_void_p) for name in ("block_tables", "cosine", "sine", "head_norm")),
-        *((name, ctypes.c_void_p) for name in ("x", "h", "qkv", "up", "attended", "parts")),
-        *((name, ctypes.c_void_p) for name in ("tile_acc", "tile_sums", "tile_tickets")),
-        ("counters", ctypes.c_void_p),
+        *_pointers("layers table token_ids context_lens block_tables cosine sine head_norm"),
+        *_pointers("x h qkv up attended parts tile_acc tile_sums tile_tickets counters"),
         ("eps", ctypes.c_float),
     ]
 
@@ -87,15 +88,14 @@ class DecodeStep:
 
         Writes the cache and all of ``a``.
         """
-        cosine, sine = self._launcher.rotary_tables
         step = _Step(
             layers=self._layers.data_ptr(),
             table=self._weights.table.data_ptr(),
             token_ids=rows.token_ids.data_ptr(),
             context_lens=rows.context_lens.data_ptr(),
             block_tables=rows.block_tables.data_ptr(),
-            cosine=cosine.data_ptr(),
-            sine=sine.data_ptr(),
+            cosine=self._launcher.cosine.data_ptr(),
+            sine=self._launcher.sine.data_ptr(),
             head_norm=self._weights.head.norms.data_ptr(),
             x=a.x.data_ptr(),
             h=a.h.data_ptr(),

@@ -113,10 +113,10 @@ class TritonKernels:
         """See ``Kernels.sample``."""
         device, count = self.device, len(rows)
         tokens = torch.empty(count, dtype=torch.int32, device=device)
-        keys = self.launch.sample_keys(count)
+        keys = self.launch.sampling.keys(count)
         is_masked = filters.needed(rows)
         source = filters.masked(logits, rows, num_tokens) if is_masked else logits
-        self.launch.choose(
+        self.launch.sampling.choose(
             source,
             torch.tensor([row.temperature for row in rows], dtype=torch.float32, device=device),
             torch.tensor([_signed(row.seed) for row in rows], dtype=torch.int64, device=device),
@@ -136,7 +136,7 @@ class TritonKernels:
         norms = torch.empty(count, device=self.device)
         values = torch.empty(count, device=self.device)
         chosen = chosen.to(self.device, torch.int32).contiguous()
-        self.launch.log_sum_exp(logits, chosen, norms, values)
+        self.launch.sampling.log_sum_exp(logits, chosen, norms, values)
         ids = _top_ids(logits, num_top)
         top = logits.gather(1, ids) - norms[:, None]
         return Logprobs(values, ids.to(torch.int32), top)

@@ -40,8 +40,13 @@ class Kernel:
         stream = torch.cuda.current_stream().cuda_stream
         _check(
             driver.cuLaunchKernel(
-                *(self._function, blocks, 1, 1, threads, 1, 1),
-                *(self._shared_bytes, stream, ctypes.addressof(pointers), 0),
+                self._function,
+                *(blocks, 1, 1),
+                *(threads, 1, 1),
+                self._shared_bytes,
+                stream,
+                ctypes.addressof(pointers),
+                0,
             )
         )
 
@@ -51,8 +56,12 @@ class Kernel:
         stream = torch.cuda.current_stream().cuda_stream
         _check(
             driver.cuLaunchCooperativeKernel(
-                *(self._function, blocks, 1, 1, threads, 1, 1),
-                *(self._shared_bytes, stream, ctypes.addressof(pointers)),
+                self._function,
+                *(blocks, 1, 1),
+                *(threads, 1, 1),
+                self._shared_bytes,
+                stream,
+                ctypes.addressof(pointers),
             )
         )
 
@@ -103,8 +112,11 @@ def _compile(name: str, texts: dict[str, bytes], options: list[str]) -> bytes:
     headers = [header for header in texts if header != name]
     program = _check(
         nvrtc.nvrtcCreateProgram(
-            *(texts[name], name.encode(), len(headers)),
-            *([texts[header] for header in headers], [header.encode() for header in headers]),
+            texts[name],
+            name.encode(),
+            len(headers),
+            [texts[header] for header in headers],
+            [header.encode() for header in headers],
         )
     )
     words = [option.encode() for option in options]
