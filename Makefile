@@ -38,9 +38,9 @@ serve: $(SERVE)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other 
 PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 NEEDS = $(BIN)/python -m tests.needs
 
-test: $(READY) $(EVAL)/.ready  ## the tests, with coverage, but the long ones and those for a GPU (ARGS=... goes to pytest)
+test: $(READY)  ## the tests, but the long ones and those for a GPU (ARGS=... goes to pytest)
 	@$(NEEDS)
-	$(PYTEST) -m "not gpu and not long" --cov --cov-report=term $(ARGS)
+	$(PYTEST) -m "not gpu and not long" $(ARGS)
 
 test-long: $(READY) $(EVAL)/.ready  ## the long tests: fuzzing, floods, rolling restarts
 	@$(NEEDS)

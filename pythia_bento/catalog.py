@@ -1,18 +1,23 @@
-"""The Pythia suite as data: sizes, variants, training steps, and the grammar of model ids. No I/O.
+"""The Pythia suite as data: sizes, models, training steps, and the grammar of model ids. No I/O.
 
-A model id is ``<name>[@<revision>]``. The name is one of ``NAMES``, with or without
-``EleutherAI/``, or ``bundled``; the revision is ``main`` (the default), a training step
-(``step3000``), or a commit of 40 hexadecimal digits. Other branches are refused: a branch is a
-moving name, and these are the only ones the suite documents.
+A model id is ``<name>[@<revision>]``. The name is one of ``MODELS``, with or without
+``EleutherAI/``, or ``bundled``, or ``<owner>/<name>`` of anyone else's repository. The revision is
+``main`` (the default), a training step (``step3000``), or a commit of 40 hexadecimal digits. Other
+branches of the suite are refused: a branch is a moving name, and these are the only ones that the
+suite documents. What other people's repositories and the bundled checkpoint have is not known
+here, so for them any name that a branch can have will do.
 
-Source of the numbers: the EleutherAI/pythia repository and the model cards.
+Sources: the EleutherAI/pythia repository and the cards of the models on the hub. Of the models
+``-v0`` the cards give 143 evenly spaced checkpoints, from step1000 on. The interventions go on
+from a model of the suite with other pronouns (Biderman et al. 2023, arXiv:2304.01373, section 4.1):
+for its last 21 billion tokens, the long one for its last 63.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pythia_bento.errors import ModelNotFound
@@ -23,8 +28,10 @@ BUNDLED = "bundled"
 """The checkpoint in this package; which steps it has is in its manifest, not here."""
 MAIN = "main"
 
-STEPS: tuple[int, ...] = (0, *(2**power for power in range(10)), *range(1000, 143_001, 1000))
-"""The 154 training steps that every model of the suite keeps as branches ``step<N>``."""
+EVEN_STEPS: tuple[int, ...] = tuple(range(1000, 143_001, 1000))
+STEPS: tuple[int, ...] = (0, *(2**power for power in range(10)), *EVEN_STEPS)
+"""The 154 training steps that a model of the suite keeps as branches ``step<N>``."""
+LAST_STEP = STEPS[-1]  # what every model's main is said to be
 TOKENS_PER_STEP = 2_097_152
 
 MAX_POSITIONS = 2048
@@ -39,8 +46,10 @@ class Size:
     hidden: int
     heads: int
     vocab: int = 50304  # rows of the embedding: padded so that it splits over training devices
-    deduped: bool = True  # a variant trained on the deduplicated Pile exists
+    deduped: bool = True  # also trained on the deduplicated Pile; both also exist as -v0
     seeds: int = 0  # variants -seed1 .. -seed<N> exist
+    split_seeds: int = 0  # and as many where only the data's order or the first weights differ
+    interventions: tuple[str, ...] = ()  # kinds of pythia-<kind>-<size>-deduped
 
     @property
     def config(self) -> ModelConfig:
@@ -59,55 +68,93 @@ class Size:
 SIZES: dict[str, Size] = {
     "14m": Size(6, 128, 4, deduped=False, seeds=9),
     "31m": Size(6, 256, 8, deduped=False, seeds=9),
-    "70m": Size(6, 512, 8, seeds=9),
-    "160m": Size(12, 768, 12, seeds=9),
-    "410m": Size(24, 1024, 16, seeds=9),
+    "70m": Size(6, 512, 8, seeds=9, interventions=("intervention",)),
+    "160m": Size(12, 768, 12, seeds=9, split_seeds=3),
+    "410m": Size(24, 1024, 16, seeds=9, interventions=("intervention",)),
     "1b": Size(16, 2048, 8),
-    "1.4b": Size(24, 2048, 16),
+    "1.4b": Size(24, 2048, 16, interventions=("intervention", "intervention-long")),
     "2.8b": Size(32, 2560, 32),
-    "6.9b": Size(32, 4096, 32, vocab=50432),
+    "6.9b": Size(32, 4096, 32, vocab=50432, interventions=("intervention",)),
     "12b": Size(36, 5120, 40, vocab=50688),
 }
 
+_INTERVENED_STEPS = {"intervention": EVEN_STEPS[-10:], "intervention-long": EVEN_STEPS[-30:]}
 
-def _variants(size: str) -> list[str]:
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One repository of the suite."""
+
+    size: str
+    steps: tuple[int, ...] = STEPS  # branches step<N>
+
+
+def _models(size: str) -> Iterator[tuple[str, Model]]:
     name, row = f"pythia-{size}", SIZES[size]
-    deduped = [f"{name}-deduped"] if row.deduped else []
-    return [name, *deduped, *(f"{name}-seed{seed}" for seed in range(1, row.seeds + 1))]
+    data = [name, f"{name}-deduped"] if row.deduped else [name]
+    seeds = [f"-seed{seed}" for seed in range(1, row.seeds + 1)]
+    for kind in ("-data", "-weight"):
+        seeds += [f"{kind}-seed{seed}" for seed in range(1, row.split_seeds + 1)]
+    for trained in (*data, *(f"{name}{seed}" for seed in seeds)):
+        yield trained, Model(size)
+    if row.deduped:
+        yield from ((f"{trained}-v0", Model(size, EVEN_STEPS)) for trained in data)
+    for kind in row.interventions:
+        yield f"pythia-{kind}-{size}-deduped", Model(size, _INTERVENED_STEPS[kind])
 
 
-NAMES: dict[str, str] = {name: size for size in SIZES for name in _variants(size)}
-"""Every model of the suite and its size, smallest first."""
+MODELS: dict[str, Model] = {name: model for size in SIZES for name, model in _models(size)}
+"""Every model of the suite, smallest first."""
 
 PREQUANTISED: dict[str, str] = {
     "pythia-1b-deduped": "RichardErkhov/EleutherAI_-_pythia-1b-deduped-8bits",
 }
 """Copies on the hub that are already in bitsandbytes' 8-bit format, by model name."""
 
-_STEP = re.compile(r"step(0|[1-9][0-9]{0,8})", re.ASCII)
+_ID = re.compile(r"(?:(?P<owner>[^@/]*)/)?(?P<name>[^@]*)(?:@(?P<revision>.*))?", re.DOTALL)
+_STEP = re.compile(r"step(0|[1-9][0-9]{0,8})")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+# What the hub takes as an owner or a name; beside that it refuses "--", ".." and ".git" at the end.
+_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelId:
     """A model and a revision, both valid; ``parse(str(id)) == id``."""
 
-    name: str
+    name: str  # of the suite, ``bundled``, or ``<owner>/<name>``
     revision: str = MAIN
 
     def __str__(self) -> str:
         return self.name if self.revision == MAIN else f"{self.name}@{self.revision}"
 
+    def at(self, revision: str) -> ModelId:
+        """The same model at another revision."""
+        return ModelId(self.name, revision)
+
     @property
-    def repository(self) -> str | None:
-        """Where the hub has it; None for the bundled checkpoint."""
-        return None if self.name == BUNDLED else f"{ORGANISATION}/{self.name}"
+    def is_bundled(self) -> bool:
+        """Whether the model comes with the package."""
+        return self.name == BUNDLED
+
+    @property
+    def repository(self) -> str:
+        """Where the hub has it; raises ModelNotFound for the bundled checkpoint."""
+        if self.is_bundled:
+            raise ModelNotFound(f"{self} comes with the package, not from a hub", param="model")
+        return self.name if "/" in self.name else f"{ORGANISATION}/{self.name}"
 
     @property
     def step(self) -> int | None:
-        """The training step if the revision says so; ``main`` and commits do not."""
+        """The training step that the revision names; None for ``main`` and commits."""
         match = _STEP.fullmatch(self.revision)
         return int(match[1]) if match else None
+
+    @property
+    def claimed_step(self) -> int | None:
+        """The same, and for ``main`` the last step, which it is said to be."""
+        return LAST_STEP if self.revision == MAIN else self.step
 
     @property
     def is_commit(self) -> bool:
@@ -117,19 +164,38 @@ class ModelId:
 
 def parse(text: str) -> ModelId:
     """Read a model id; raises ModelNotFound, which suggests the nearest right ones."""
-    name, at, revision = text.partition("@")
-    name = name.removeprefix(f"{ORGANISATION}/")
-    if name != BUNDLED and name not in NAMES:
-        raise _not_found("model", name, _nearest(name, [*NAMES, BUNDLED]))
-    return ModelId(name, _revision(name, revision) if at else MAIN)
+    match = _ID.fullmatch(text)
+    assert match is not None  # any text has these parts
+    owner, name, revision = match["owner"], match["name"], match["revision"]
+    whole = name if owner is None else f"{owner}/{name}"
+    if owner in (None, ORGANISATION):
+        known = name in MODELS or whole == BUNDLED
+    else:
+        name, known = whole, _is_repository(whole)
+    if not known:
+        raise _not_found("model", whole, [*nearest(name, [*MODELS, BUNDLED]), "<owner>/<name>"])
+    return ModelId(name, MAIN if revision is None else _revision(name, revision))
 
 
 def config(name: str) -> ModelConfig:
     """The shape of a model of the suite; raises ModelNotFound."""
     found = parse(name)
-    if found.name == BUNDLED:
-        raise ModelNotFound("the shape of bundled is in its own config.json", param="model")
-    return SIZES[NAMES[found.name]].config
+    if found.name not in MODELS:
+        raise ModelNotFound(f"the shape of {name} is in its own config.json", param="model")
+    return SIZES[MODELS[found.name].size].config
+
+
+def nearest(text: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The names most like ``text``, the likest first; some even where none is like it."""
+    text, names = text[:100], list(dict.fromkeys(known))  # the search takes quadratic time
+    alike = difflib.get_close_matches(text, names, n=count)
+    return alike or difflib.get_close_matches(text, names, n=count, cutoff=0.0)
+
+
+def nearest_steps(wanted: int, steps: Iterable[int], count: int = 3) -> list[str]:
+    """The revisions of those ``steps`` that are nearest to one that is not among them."""
+    found = sorted(steps, key=lambda step: (abs(step - wanted), step))[:count]
+    return [f"step{step}" for step in sorted(found)]
 
 
 def linear_weights(config: ModelConfig) -> int:
@@ -158,32 +224,31 @@ def _linear_rows(config: ModelConfig) -> int:
     return 5 * config.hidden_size + config.intermediate_size
 
 
+def _is_repository(text: str) -> bool:
+    owner, _, name = text.partition("/")
+    parts = _PART.fullmatch(owner) and _PART.fullmatch(name)
+    return bool(parts) and not ("--" in text or ".." in text or name.endswith(".git"))
+
+
 def _revision(name: str, text: str) -> str:
-    if text == MAIN or _COMMIT.fullmatch(text):
-        return text
-    step = _STEP.fullmatch(text)
-    if step and (name == BUNDLED or int(step[1]) in STEPS):
-        return text
-    raise _not_found(f"{name} revision", text, _nearest_revisions(name, text))
-
-
-def _nearest(text: str, known: Iterable[str]) -> list[str]:
-    known = list(known)
-    return difflib.get_close_matches(text, known, n=3) or difflib.get_close_matches(
-        text, known, n=3, cutoff=0.0
-    )
+    found = ModelId(name, text)
+    if name in MODELS:
+        known = text == MAIN or found.is_commit or found.step in MODELS[name].steps
+    else:
+        known = _BRANCH.fullmatch(text) is not None
+    if not known:
+        raise _not_found(f"{name} revision", text, _nearest_revisions(name, text))
+    return text
 
 
 def _nearest_revisions(name: str, text: str) -> list[str]:
     """Steps around the number in ``text``; without one, what a revision may look like."""
     number = re.search(r"[0-9]{1,9}", text)
-    if number is None or name == BUNDLED or re.fullmatch(r"[0-9a-fA-F]{7,}", text):
+    if number is None or name not in MODELS or re.fullmatch(r"[0-9a-fA-F]{7,}", text):
         return [MAIN, "step<N>", "a commit of 40 lower-case hexadecimal digits"]
-    wanted = int(number[0])
-    nearest = sorted(STEPS, key=lambda step: (abs(step - wanted), step))[:2]
-    return [f"step{step}" for step in sorted(nearest)]
+    return nearest_steps(int(number[0]), MODELS[name].steps)
 
 
-def _not_found(kind: str, text: str, nearest: list[str]) -> ModelNotFound:
-    message = f"there is no {kind} {text[:100]!r}; the nearest are {', '.join(nearest)}"
+def _not_found(kind: str, text: str, suggestions: list[str]) -> ModelNotFound:
+    message = f"there is no {kind} {text[:100]!r}; the nearest are {', '.join(suggestions)}"
     return ModelNotFound(message, param="model")

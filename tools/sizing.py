@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 
-from pythia_bento.catalog import NAMES, SIZES, int8_bytes
+from pythia_bento.catalog import SIZES, int8_bytes
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.base import pass_bytes
 from pythia_bento.runtime.loading import CACHE_SHARE
@@ -57,7 +57,7 @@ def table(kind: str) -> str:
     """In Markdown."""
     memories = [f"{memory} GB" for memory in MEMORY_GB[kind]]
     rows = [["model", "weights, GB", "KV bytes a token", *memories]]
-    rows += [["---"] * len(rows[0]), *(row(size, kind) for size in dict.fromkeys(NAMES.values()))]
+    rows += [["---"] * len(rows[0]), *(row(size, kind) for size in SIZES)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 

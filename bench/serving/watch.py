@@ -20,7 +20,7 @@ from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
 from pythia_bento.server.bentoml.access_log import AccessLog
 from pythia_bento.server.bentoml.tracing import Calls
-from pythia_bento.telemetry.request_timings import RequestWatch
+from pythia_bento.telemetry.request_timings import RequestTimings, RequestWatch
 
 SEQUENCES, STEPS, CALLS, ROUNDS = 64, 1000, 2000, 9
 
@@ -50,7 +50,7 @@ def _tokens() -> None:
     watch = RequestWatch()
     requests = [Request(str(number), (1,)) for number in range(SEQUENCES)]
     outputs = [SequenceOutput(request.request_id, 0, [1], "") for request in requests]
-    timings = [watch.on_arrival(request) for request in requests]
+    timings = [RequestTimings(request) for request in requests]
     for _ in range(STEPS):
         watch.on_outputs(list(zip(timings, outputs, strict=True)))
 

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from pythia_bento import catalog
+from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints import hub
-from pythia_bento.checkpoints.names import LAST_STEP, ModelName
 from pythia_bento.errors import ModelNotFound
 
 _REQUESTS_AT_ONCE = 8
@@ -22,16 +22,21 @@ _REQUESTS_AT_ONCE = 8
 class Branch:
     """One branch, and how its weights relate to those of the others."""
 
-    name: str
+    model: ModelId  # at this branch
     commit: str
     weights: dict[str, str]  # file -> sha256
     same_as: tuple[str, ...]  # branches with exactly these weights
     shares_with: tuple[str, ...]  # branches with some of these files, such as a first shard
 
     @property
+    def name(self) -> str:
+        """Of the branch."""
+        return self.model.revision
+
+    @property
     def step(self) -> int | None:
         """The training step that the name claims."""
-        return ModelName("", self.name).step
+        return self.model.claimed_step
 
     @property
     def weight_hash(self) -> str:
@@ -45,68 +50,69 @@ class Branch:
 
 
 def list_branches(
-    name: ModelName, on_progress: Callable[[str, int, int], None] | None = None
+    model: ModelId, on_progress: Callable[[str, int, int], None] | None = None
 ) -> list[Branch]:
     """Every ``main`` and ``step<N>`` branch in the order of training, ``main`` first.
 
     Asks for the metadata of each, a few at a time.
     """
-    refs = hub.branches(name)
-    commits = {b: c for b, c in refs.items() if ModelName("", b).step is not None}
+    refs = hub.branches(model)
+    commits = {b: c for b, c in refs.items() if model.at(b).claimed_step is not None}
     weights: dict[str, dict[str, str]] = {}
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-        futures = {pool.submit(_weights, name.at(c)): branch for branch, c in commits.items()}
+        futures = {pool.submit(_weights, model.at(c)): branch for branch, c in commits.items()}
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 weights[futures[future]] = future.result()
                 if on_progress:
-                    on_progress(f"asking for {name.name}", done, len(futures))
+                    on_progress(f"asking for {model.name}", done, len(futures))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    rows = [_branch(branch, commits[branch], weights) for branch in commits]
+    rows = [_branch(model.at(branch), commits[branch], weights) for branch in commits]
     return sorted(rows, key=lambda row: (row.name != catalog.MAIN, row.step))
 
 
-def same_weights(name: ModelName, commit: str) -> list[str]:
-    """Branches that hold some of the weights of ``name``, of those where it is worth a look.
+def same_weights(model: ModelId, commit: str) -> list[str]:
+    """Branches that hold some of the weights of ``model``, of those where it is worth a look.
 
     That is ``main`` and the steps before and after. All others are left to ``list_branches``.
     """
-    weights = {name.revision: _weights(name.at(commit))}
-    for suspect in _suspects(name):
+    weights = {model.revision: _weights(model.at(commit))}
+    for suspect in _suspects(model):
         try:
-            other, hashes = hub.weight_hashes(name.at(suspect))
+            other, hashes = hub.weight_hashes(model.at(suspect))
         except ModelNotFound:
             continue  # this repository has no such branch
         if other != commit:
             weights[suspect] = hashes
-    row = _branch(name.revision, commit, weights)
+    row = _branch(model, commit, weights)
     return [*row.same_as, *(f"{suspect} (in part)" for suspect in row.shares_with)]
 
 
-def _suspects(name: ModelName) -> list[str]:
+def _suspects(model: ModelId) -> list[str]:
     steps, suspects = catalog.STEPS, [catalog.MAIN]
-    if name.step in steps and name.revision != catalog.MAIN:
-        at = steps.index(name.step)
+    if model.step in steps:
+        at = steps.index(model.step)
         near = [*steps[max(0, at - 1) : at], *steps[at + 1 : at + 2]]
         suspects += [f"step{step}" for step in near]
-    return [branch for branch in suspects if branch != name.revision]
+    return [branch for branch in suspects if branch != model.revision]
 
 
-def _weights(name: ModelName) -> dict[str, str]:
-    return hub.weight_hashes(name)[1]
+def _weights(model: ModelId) -> dict[str, str]:
+    return hub.weight_hashes(model)[1]
 
 
-def _branch(name: str, commit: str, weights: dict[str, dict[str, str]]) -> Branch:
-    mine = weights[name]
-    others = [other for other in weights if other != name and not _expected(name, other)]
-    same = tuple(other for other in others if mine and weights[other] == mine)
+def _branch(model: ModelId, commit: str, weights: dict[str, dict[str, str]]) -> Branch:
+    mine = weights[model.revision]
+    others = [model.at(branch) for branch in weights if branch != model.revision]
+    others = [other for other in others if not _expected(model, other)]
+    same = tuple(o.revision for o in others if mine and weights[o.revision] == mine)
     hashes = set(mine.values())
-    shared = tuple(o for o in others if o not in same and hashes & set(weights[o].values()))
-    return Branch(name, commit, mine, same, shared)
+    parts = (o.revision for o in others if hashes & set(weights[o.revision].values()))
+    return Branch(model, commit, mine, same, tuple(part for part in parts if part not in same))
 
 
-def _expected(one: str, other: str) -> bool:
+def _expected(one: ModelId, other: ModelId) -> bool:
     """Main is the last step: they may be equal."""
-    return {one, other} == {catalog.MAIN, LAST_STEP}
+    return one.claimed_step == other.claimed_step

@@ -1,20 +1,18 @@
-"""Hashes of checkpoint files, and the checkpoint that comes with the package."""
+"""The checkpoint that comes with the package: its steps, from the manifest beside them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pythia_bento.catalog import BUNDLED, MAIN
+from pythia_bento.catalog import BUNDLED, MAIN, ModelId, nearest_steps
+from pythia_bento.checkpoints.files import FileHash, Hashes
 from pythia_bento.errors import CheckpointError, ModelNotFound
 
 BUNDLED_ROOT = Path(__file__).parent / BUNDLED
 MANIFEST = "manifest.json"
-_NEAREST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +22,7 @@ class BundledStep:
     step: str  # "step3000"
     commit: str  # 40 hex digits, a hash of the files
     directory: Path
-    files: dict[str, tuple[str, int]]  # name -> sha256, bytes
+    files: Hashes
     is_main: bool
 
     @property
@@ -35,7 +33,7 @@ class BundledStep:
     @property
     def nbytes(self) -> int:
         """Size of all files."""
-        return sum(size for _, size in self.files.values())
+        return sum(file.size or 0 for file in self.files.values())
 
 
 def list_bundled(root: Path = BUNDLED_ROOT) -> list[BundledStep]:
@@ -55,39 +53,17 @@ def find_bundled(revision: str, root: Path = BUNDLED_ROOT) -> BundledStep:
         if revision in (step.step, step.commit) or (revision == MAIN and step.is_main):
             return step
     names = [step.step for step in steps]
-    if re.fullmatch(r"step\d+", revision):
-        wanted = _number(revision)
-        nearest = sorted(names, key=lambda name: abs(_number(name) - wanted))[:_NEAREST]
-        hint = f"the nearest steps are {', '.join(sorted(nearest, key=_number))}"
-    else:
+    wanted = ModelId(BUNDLED, revision).step
+    if wanted is None:
         hint = f"it has {MAIN}, {', '.join(names)}"
+    else:
+        nearest = nearest_steps(wanted, map(_number, names))
+        hint = f"the nearest steps are {', '.join(nearest)}"
     raise ModelNotFound(f"{BUNDLED} has no revision {revision[:100]!r}; {hint}", param="model")
 
 
-def verify(directory: Path, files: dict[str, tuple[str, int]]) -> None:
-    """Raise CheckpointError unless every file has its size and sha256."""
-    for name, (expected, size) in files.items():
-        path = directory / name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing")
-        if (actual_size := path.stat().st_size) != size:
-            raise CheckpointError(f"{path} is {actual_size} bytes long, not {size}")
-        if (actual := sha256(path)) != expected:
-            raise CheckpointError(f"{path} has sha256 {actual}, not {expected}: it was changed")
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(1 << 20))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
-
-
 def _step(root: Path, name: str, entry: dict[str, Any], main: str) -> BundledStep:
-    files = {file: (facts["sha256"], facts["size"]) for file, facts in entry["files"].items()}
+    files = {file: FileHash(**facts) for file, facts in entry["files"].items()}
     return BundledStep(name, entry["commit"], root / name, files, name == main)
 
 

@@ -1,4 +1,4 @@
-"""From a model's name to weights that can be loaded: the door to this package."""
+"""From what a setting names to a checkpoint whose files were hashed and can be loaded."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pythia_bento.catalog import BUNDLED, MAIN
-from pythia_bento.checkpoints import bundle
+from pythia_bento.catalog import BUNDLED, ModelId
+from pythia_bento.checkpoints import bundle, files
 from pythia_bento.checkpoints.config_file import read_config
+from pythia_bento.checkpoints.locations import parse_location
 from pythia_bento.checkpoints.reader import COPIED, INDEX, Reader
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
@@ -33,6 +34,19 @@ class Checkpoint:
     files: dict[str, str]  # name -> sha256
     quantization: str  # how the 8-bit weights came about, in words
     same_weights: tuple[str, ...] = ()  # other branches of the model that hold these weights
+    asked: ModelId | None = None  # None for a local directory
+
+    @property
+    def names(self) -> list[str]:
+        """All ids that mean this checkpoint, the canonical one first."""
+        name, asked = self.model_id, self.asked
+        if asked is None:
+            return [name]
+        revisions = (self.revision, self.commit, asked.revision)
+        ids = [*(f"{name}@{revision}" for revision in revisions if revision), name]
+        if not asked.is_bundled:  # as the hub writes them, with the owner
+            ids += [id.replace(asked.name, asked.repository, 1) for id in ids]
+        return list(dict.fromkeys(ids))
 
     @property
     def source(self) -> WeightSource:
@@ -52,38 +66,32 @@ def load_checkpoint(model: str, bundled_root: Path = bundle.BUNDLED_ROOT) -> Che
     Raises ModelNotFound for a name or revision that does not exist, and CheckpointError for
     anything missing, damaged, or not a Pythia.
     """
-    name, _, revision = model.partition("@")
-    if name == BUNDLED:
-        return _open_bundled(revision or MAIN, bundled_root)
-    directory = Path(model).expanduser()
-    if directory.is_dir():
-        return _open_local(directory.resolve())
-    if model.startswith(("/", ".", "~")):
-        raise CheckpointError(f"checkpoint directory does not exist: {model[:200]}")
-    return _open_stored(model)
+    location = parse_location(model)
+    if isinstance(location, Path):
+        return _open(location.name, None, None, location, None)
+    opened = (
+        _open_bundled(location, bundled_root) if location.is_bundled else _open_stored(location)
+    )
+    return replace(opened, asked=location)
 
 
-def _open_bundled(revision: str, root: Path) -> Checkpoint:
-    step = bundle.find_bundled(revision, root)
-    bundle.verify(step.directory, step.files)
-    hashes = {name: sha256 for name, (sha256, _) in step.files.items()}
+def _open_bundled(model: ModelId, root: Path) -> Checkpoint:
+    step = bundle.find_bundled(model.revision, root)
+    if problems := files.check(step.directory, step.files):
+        raise CheckpointError(f"{step.directory}/{problems[0]}: it was changed")
+    hashes = {name: file.sha256 for name, file in step.files.items()}
     return _open(BUNDLED, step.step, step.commit, step.directory, hashes)
 
 
-def _open_local(directory: Path) -> Checkpoint:
-    return _open(directory.name, None, None, directory, None)
-
-
-def _open_stored(model: str) -> Checkpoint:
+def _open_stored(model: ModelId) -> Checkpoint:
     # Imported here: these bring bentoml and the hub's client, which nothing else needs.
     from pythia_bento.checkpoints.lock import Lock
-    from pythia_bento.checkpoints.names import ModelName
     from pythia_bento.checkpoints.resolve import locate
 
-    stored, name = locate(model, Lock.read()), ModelName.parse(model)
-    origin = stored.provenance
+    stored = locate(model, Lock.read())
+    origin = stored.origin
     hashes = {file: facts.sha256 for file, facts in origin.files.items()}
-    opened = _open(name.name, name.revision, origin.commit, stored.path, hashes)
+    opened = _open(model.name, model.revision, origin.commit, stored.path, hashes)
     return replace(
         opened, quantization=origin.quantization, same_weights=tuple(origin.same_weights)
     )
@@ -117,7 +125,7 @@ def _hash_all(path: Path, reader: Reader) -> dict[str, str]:
     names = [CONFIG, *COPIED, *(file.name for file in reader.files)]
     if len(reader.files) > 1:
         names.append(INDEX)
-    return {name: bundle.sha256(path / name) for name in names if (path / name).is_file()}
+    return {name: files.sha256(path / name) for name in names if (path / name).is_file()}
 
 
 def _describe(reader: Reader) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import yaml  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 
-from pythia_bento.checkpoints.names import ModelName
+from pythia_bento.catalog import ModelId
+from pythia_bento.checkpoints.files import Commit, Hashes, Strict
 from pythia_bento.errors import CheckpointError
 
 LOCK = Path("pythia.lock")
@@ -19,37 +20,23 @@ _HEADER = """\
 # serves them; `int8`, where present, are the files that `pull` made of them.
 """
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PinnedFile(_Strict):
-    """Content of one file. The size may be unknown, the hash may not."""
-
-    sha256: Sha256
-    size: Annotated[int, Field(ge=0)] | None = None
-
-
-class PinnedModel(_Strict):
+class PinnedModel(Strict):
     """One model id. A file that is not listed is not pinned by itself, only by the commit."""
 
     repository: str
     revision: str
     commit: Commit
     quantization: str = "int8"
-    files: dict[str, PinnedFile]
-    int8: dict[str, PinnedFile] = {}
+    files: Hashes
+    int8: Hashes = Field(default_factory=dict)
 
 
-class Lock(_Strict):
+class Lock(Strict):
     """All pinned models, by the shortest id: ``pythia-1b-deduped@step3000``."""
 
     version: Literal[1] = 1
-    models: dict[str, PinnedModel] = {}
+    models: dict[str, PinnedModel] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path = LOCK) -> Lock:
@@ -67,16 +54,16 @@ class Lock(_Strict):
             where = ".".join(str(part) for part in first["loc"])
             raise CheckpointError(f"{path}: {where}: {first['msg']}") from None
 
-    def get(self, name: ModelName) -> PinnedModel | None:
+    def get(self, model: ModelId) -> PinnedModel | None:
         """The pin of exactly this id, or of the commit that it names."""
-        if name.is_commit:
-            pins = (pin for pin in self.models.values() if pin.repository == name.repo_id)
-            return next((pin for pin in pins if pin.commit == name.revision), None)
-        return self.models.get(name.id)
+        if model.is_commit:
+            pins = (pin for pin in self.models.values() if pin.repository == model.repository)
+            return next((pin for pin in pins if pin.commit == model.revision), None)
+        return self.models.get(str(model))
 
-    def pinning(self, name: ModelName, pin: PinnedModel) -> Lock:
-        """A lock in which ``name`` stands for ``pin``."""
-        return Lock(models=dict(sorted({**self.models, name.id: pin}.items())))
+    def pinning(self, model: ModelId, pin: PinnedModel) -> Lock:
+        """A lock in which ``model`` stands for ``pin``."""
+        return Lock(models=dict(sorted({**self.models, str(model): pin}.items())))
 
     def write(self, path: Path = LOCK) -> None:
         """Replace ``path`` at once."""
@@ -88,17 +75,3 @@ class Lock(_Strict):
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         partial.write_text(_HEADER + text)
         partial.replace(path)
-
-
-def differences(pinned: dict[str, PinnedFile], actual: dict[str, PinnedFile]) -> list[str]:
-    """One line for each pinned file that is absent or another; other files are not looked at."""
-    lines = []
-    for name, pin in pinned.items():
-        found = actual.get(name)
-        if found is None:
-            lines.append(f"{name} is missing")
-        elif found.sha256 != pin.sha256:
-            lines.append(f"{name} has sha256 {found.sha256}, not {pin.sha256}")
-        elif None not in (pin.size, found.size) and pin.size != found.size:
-            lines.append(f"{name} is {found.size} bytes long, not {pin.size}")
-    return lines

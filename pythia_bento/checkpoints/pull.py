@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import filelock
-from huggingface_hub import constants
-from safetensors import SafetensorError
-
 from pythia_bento import __version__
-from pythia_bento.checkpoints import hub, store
+from pythia_bento.catalog import ModelId
+from pythia_bento.checkpoints import download, hub, store
 from pythia_bento.checkpoints.branches import same_weights
 from pythia_bento.checkpoints.config_file import read_config
-from pythia_bento.checkpoints.hub import RemoteFile, Snapshot
-from pythia_bento.checkpoints.lock import Lock, PinnedFile, PinnedModel, differences
-from pythia_bento.checkpoints.names import ModelName
-from pythia_bento.checkpoints.store import Provenance, StoredModel
+from pythia_bento.checkpoints.files import (
+    Hashes,
+    RemoteFile,
+    Snapshot,
+    check,
+    differences,
+    hash_files,
+)
+from pythia_bento.checkpoints.lock import Lock, PinnedModel
+from pythia_bento.checkpoints.resolve import mismatches, revision_commit
+from pythia_bento.checkpoints.store import Origin, StoredModel
+from pythia_bento.checkpoints.workspace import (
+    disk_errors,
+    downloads,
+    exclusive,
+    require_space,
+)
 from pythia_bento.errors import CheckpointError
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -38,107 +46,81 @@ class Pulled:
     was_there: bool
 
 
-def pull(model: str, lock: Lock | None = None, on_progress: Progress | None = None) -> Pulled:
+def pull(model: ModelId, lock: Lock | None = None, on_progress: Progress | None = None) -> Pulled:
     """Bring ``model`` into the store; a model that ``lock`` pins comes at its pinned commit.
 
     Nothing happens if the store has it whole; a damaged copy is replaced. Raises ModelNotFound,
     and CheckpointError for all that goes wrong on the way: the store then has no such model, and
     what was downloaded is used by the next pull.
     """
-    name = ModelName.parse(model)
-    pin = (lock or Lock()).get(name)
-    commit = pin.commit if pin else revision_commit(name)
-    with exclusive(name, commit), disk_errors(name.id):
-        found = _whole(name, commit)
+    pin = (lock or Lock()).get(model)
+    commit = pin.commit if pin else revision_commit(model)
+    with exclusive(model, commit), disk_errors(str(model)):
+        found = _whole(model, commit)
         was_there = found is not None
         if found is None:
-            found = _pull(name, commit, pin, on_progress or (lambda what, done, total: None))
+            found = _pull(model, commit, pin, on_progress or (lambda what, done, total: None))
         if pin:
-            _require(mismatches(pin, found), name)
-        store.record_branch(name, commit)
-        shutil.rmtree(downloads(name, commit), ignore_errors=True)
-        shutil.rmtree(store.workspace(name, commit), ignore_errors=True)
+            _require(mismatches(pin, found), model)
+        store.record_branch(model, commit)
+        shutil.rmtree(downloads(model, commit), ignore_errors=True)
+        shutil.rmtree(store.workspace(model, commit), ignore_errors=True)
     return Pulled(found, was_there)
 
 
-def revision_commit(name: ModelName) -> str:
-    """The commit of a revision: itself, what the hub says, or, offline, what it was last."""
-    if name.is_commit:
-        return name.revision
-    if constants.is_offline_mode() and (found := store.find_branch(name)):
-        return found.provenance.commit
-    return hub.resolve(name).commit
-
-
-def _whole(name: ModelName, commit: str) -> StoredModel | None:
+def _whole(model: ModelId, commit: str) -> StoredModel | None:
     """The model in the store if it is undamaged; a damaged one is thrown away."""
-    found = store.find(name, commit)
+    found = store.find(model, commit)
     if found is None:
         return None
     problems = found.check()
     if not problems:
         return found
     _log.warning("%s; pulling it anew", problems[0])
-    store.discard(name, commit)
+    store.discard(model, commit)
     return None
 
 
-def mismatches(pin: PinnedModel, found: StoredModel) -> list[str]:
-    """Where a stored model departs from what is pinned; its files are not read."""
-    return [
-        *differences(pin.files, found.provenance.source_files),
-        *(f"8-bit {line}" for line in differences(pin.int8, found.provenance.files)),
-    ]
-
-
 def _pull(
-    name: ModelName, commit: str, pin: PinnedModel | None, on_progress: Progress
+    model: ModelId, commit: str, pin: PinnedModel | None, on_progress: Progress
 ) -> StoredModel:
-    snapshot = hub.resolve(name.at(commit))
-    sources, prepared = downloads(name, commit), store.workspace(name, commit) / "int8"
-    _require_space(sources, sum(file.size for file in snapshot.files))
+    snapshot = hub.resolve(model.at(commit))
+    sources, prepared = downloads(model, commit), store.workspace(model, commit) / "int8"
+    require_space(sources, sum(file.size for file in snapshot.files))
     source_files = _fetch(snapshot, sources, on_progress)
     if pin:
-        _require(differences(pin.files, source_files), name)
+        _require(differences(pin.files, source_files), model)
     shutil.rmtree(prepared, ignore_errors=True)
     quantization = _prepare(sources, source_files, prepared, on_progress)
-    provenance = Provenance(
-        repository=name.repo_id,
-        revision=name.revision,
+    origin = Origin(
+        repository=model.repository,
+        revision=model.revision,
         commit=commit,
         quantization=quantization,
         source_files=source_files,
-        files={path.name: store.describe(path) for path in sorted(prepared.iterdir())},
+        files=hash_files(prepared, sorted(path.name for path in prepared.iterdir())),
         versions={"torch": version("torch"), "pythia-bento": __version__},
-        same_weights=same_weights(name, commit),
+        same_weights=same_weights(model, commit),
     )
     if pin:
-        _require(differences(pin.int8, provenance.files), name)
-    return store.insert(name, provenance, prepared, {**name.labels, "quantisation": "int8"})
+        _require(differences(pin.int8, origin.files), model)
+    return store.insert(model, origin, prepared, {**store.labels_of(model), "quantisation": "int8"})
 
 
-def downloads(name: ModelName, commit: str) -> Path:
-    """Where downloads wait; in HF_HOME, which people move to where there is room."""
-    return Path(constants.HF_HOME) / "pythia-bento" / name.repo_id.replace("/", "--") / commit
-
-
-def _fetch(snapshot: Snapshot, directory: Path, on_progress: Progress) -> dict[str, PinnedFile]:
+def _fetch(snapshot: Snapshot, directory: Path, on_progress: Progress) -> Hashes:
     directory.mkdir(parents=True, exist_ok=True)
-    files = {}
+    hashes = {}
     for file in snapshot.files:
         report = partial(_report_kilobytes, on_progress, file)
-        digest = hub.fetch(snapshot, file, directory, report)
-        files[file.name] = PinnedFile(sha256=digest, size=file.size)
-    return files
+        hashes[file.name] = download.fetch(snapshot, file, directory, report)
+    return hashes
 
 
 def _report_kilobytes(on_progress: Progress, file: RemoteFile, done: int) -> None:
     on_progress(f"{file.name} (kB)", -(-done // 1000), -(-file.size // 1000))
 
 
-def _prepare(
-    sources: Path, files: dict[str, PinnedFile], target: Path, on_progress: Progress
-) -> str:
+def _prepare(sources: Path, files: Hashes, target: Path, on_progress: Progress) -> str:
     """Write the 8-bit files to ``target``; says in words how they came about."""
     # Imported here: these bring torch, which takes seconds, and a name is resolved without.
     from pythia_bento.checkpoints.quantize import CheckpointWeights
@@ -153,52 +135,11 @@ def _prepare(
     target.mkdir(parents=True)
     for name in files:
         shutil.copyfile(sources / name, target / name)  # maybe out of the library's cache
-    copies = {name: store.describe(target / name) for name in files}
-    if problems := differences(files, copies):
+    if problems := check(target, files):
         raise CheckpointError(f"{target}: {problems[0]}")
     return "int8 by row, as in the repository"
 
 
-def _require(problems: list[str], name: ModelName) -> None:
+def _require(problems: list[str], model: ModelId) -> None:
     if problems:
-        raise CheckpointError(f"{name.id} is not what the lock pins: {'; '.join(problems)}")
-
-
-def _require_space(directory: Path, size: int) -> None:
-    """Fail before a download rather than late in it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    there = sum(path.stat().st_size for path in directory.iterdir())
-    free = shutil.disk_usage(directory).free
-    if size - there > free:
-        raise CheckpointError(
-            f"the disk is full: {directory} has room for {free / 1e6:,.1f} MB, and "
-            f"{(size - there) / 1e6:,.1f} MB are to be downloaded"
-        )
-
-
-@contextmanager
-def exclusive(name: ModelName, commit: str) -> Iterator[None]:
-    """One process at a time for a model, at any stage of a pull."""
-    lock = store.pulling(name, commit)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        _log.warning("another process is pulling %s; waiting for it", name.id)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def disk_errors(what: str) -> Iterator[None]:
-    """Say in one sentence why files cannot be written."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        # safetensors has the system's error only in its words.
-        told = re.search(r"os error (\d+)", str(error))
-        number = int(told[1]) if told else getattr(error, "errno", None)
-        full = "the disk is full: " if number in hub.FULL else ""
-        raise CheckpointError(f"{full}{what} cannot be stored: {error}") from None
+        raise CheckpointError(f"{model} is not what the lock pins: {'; '.join(problems)}")

@@ -8,6 +8,7 @@ system, and appears in it by one rename.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,17 @@ from bentoml._internal.models import ModelStore
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pythia_bento.checkpoints.bundle import sha256
-from pythia_bento.checkpoints.lock import Commit, PinnedFile, differences
-from pythia_bento.checkpoints.names import ModelName
+from pythia_bento.catalog import ModelId
+from pythia_bento.checkpoints.files import Commit, Hashes, check
 from pythia_bento.errors import CheckpointError
 
 _YAML = "model.yaml"  # BentoML's own file in a model
+_TAG_LENGTH = 63  # BentoML's limit for names
+_INT8 = "-int8"
+_PYTHIA = re.compile(r"pythia-(?:intervention-(?:long-)?)?([0-9]+(?:\.[0-9]+)?[mb])(-deduped)?")
 
 
-class Provenance(BaseModel):
+class Origin(BaseModel):
     """The metadata of a pulled model in ``model.yaml``."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -36,8 +39,8 @@ class Provenance(BaseModel):
     revision: str  # what was asked for at the first pull
     commit: Commit
     quantization: str  # how the 8-bit files came about, in words
-    source_files: dict[str, PinnedFile]  # as the hub serves them
-    files: dict[str, PinnedFile]  # as they lie in the store
+    source_files: Hashes  # as the hub serves them
+    files: Hashes  # as they lie in the store
     versions: dict[str, str]  # of the packages that made the files
     same_weights: list[str] = []  # other branches that hold the same weights, or some of them
 
@@ -48,110 +51,118 @@ class StoredModel:
 
     tag: str
     path: Path
-    provenance: Provenance
+    origin: Origin
 
     def check(self) -> list[str]:
         """Hash every file: one line for each that is damaged, missing, or does not belong."""
-        expected = self.provenance.files
+        expected = self.origin.files
         present = {path.name for path in self.path.iterdir()} - {_YAML}
         lines = [f"{name} is not part of the model" for name in sorted(present - expected.keys())]
-        found = {name: describe(self.path / name) for name in expected if name in present}
-        return [f"{self.tag}: {line}" for line in [*differences(expected, found), *lines]]
+        return [f"{self.tag}: {line}" for line in [*check(self.path, expected), *lines]]
 
 
-def describe(path: Path) -> PinnedFile:
-    """Hash and size of a file."""
-    return PinnedFile(sha256=sha256(path), size=path.stat().st_size)
+def store_name(model: ModelId) -> str:
+    """The name of a repository's models in BentoML's store, where the commit is the version."""
+    base = re.sub(r"[^a-z0-9._-]", "-", model.repository.partition("/")[2].lower())
+    return base[: _TAG_LENGTH - len(_INT8)].rstrip("-._") + _INT8
 
 
-def find(name: ModelName, commit: str) -> StoredModel | None:
+def labels_of(model: ModelId) -> dict[str, str]:
+    """What an id says about the model, for people who browse the store."""
+    labels: dict[str, str] = {}
+    if match := _PYTHIA.search(model.name):
+        labels |= {"size": match[1], "variant": "deduped" if match[2] else "standard"}
+    if model.claimed_step is not None:
+        labels["step"] = str(model.claimed_step)
+    return labels
+
+
+def find(model: ModelId, commit: str) -> StoredModel | None:
     """The model of a repository at a commit; CheckpointError if its metadata makes no sense."""
-    path = _models() / name.store_name / commit
+    path = _models() / store_name(model) / commit
     if not (path / _YAML).is_file():
         return None  # also what is left of a copy by BentoML that was killed
     found = _open(path)
-    return found if found.provenance.repository == name.repo_id else None
+    return found if found.origin.repository == model.repository else None
 
 
 def stored_models() -> list[StoredModel]:
     """Everything in the store that ``pull`` put there."""
-    return [_open(path) for path in _directories("*-int8") if (path / _YAML).is_file()]
+    return [_open(path) for path in _directories(f"*{_INT8}") if (path / _YAML).is_file()]
 
 
 def unfinished() -> list[str]:
     """Tags under which the store has less than a model: BentoML copies file by file."""
-    paths = _directories("*-int8")
+    paths = _directories(f"*{_INT8}")
     return [_tag(path) for path in paths if not (path / _YAML).is_file()]
 
 
-def find_branch(name: ModelName) -> StoredModel | None:
+def find_branch(model: ModelId) -> StoredModel | None:
     """What a branch was when it was pulled last; in a Bento, what was pulled for that branch."""
-    ref = _ref(name)
-    if ref.is_file() and (found := find(name, ref.read_text().strip())):
+    ref = _ref(model)
+    if ref.is_file() and (found := find(model, ref.read_text().strip())):
         return found
-    paths = [path for path in _directories(name.store_name) if (path / _YAML).is_file()]
+    paths = [path for path in _directories(store_name(model)) if (path / _YAML).is_file()]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         found = _open(path)
-        asked = (found.provenance.repository, found.provenance.revision)
-        if asked == (name.repo_id, name.revision):
+        asked = (found.origin.repository, found.origin.revision)
+        if asked == (model.repository, model.revision):
             return found
     return None
 
 
-def record_branch(name: ModelName, commit: str) -> None:
+def record_branch(model: ModelId, commit: str) -> None:
     """Remember what a branch was; a commit needs no record."""
-    if not name.is_commit:
-        _replace_text(_ref(name), commit)
+    if not model.is_commit:
+        _replace_text(_ref(model), commit)
 
 
-def insert(
-    name: ModelName, provenance: Provenance, files: Path, labels: dict[str, str]
-) -> StoredModel:
+def insert(model: ModelId, origin: Origin, files: Path, labels: dict[str, str]) -> StoredModel:
     """Move the complete directory ``files`` into the store; it must be on the same file system.
 
     The caller holds ``pulling`` and has made sure that the model is not in the store.
     """
-    tag = f"{name.store_name}:{provenance.commit}"
-    staging = workspace(name, provenance.commit) / "store"
+    tag = f"{store_name(model)}:{origin.commit}"
+    staging = workspace(model, origin.commit) / "store"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    metadata: dict[str, Any] = provenance.model_dump(exclude_none=True)
+    metadata: dict[str, Any] = origin.model_dump(exclude_none=True)
     with bentoml.models.create(
         tag, labels=labels, metadata=metadata, _model_store=ModelStore(staging)
     ):
         pass  # model.yaml is all that BentoML writes
-    staged = staging / name.store_name / provenance.commit
+    staged = staging / store_name(model) / origin.commit
     for path in files.iterdir():
         path.rename(staged / path.name)
     _sync(staged)
-    final = _models() / name.store_name / provenance.commit
+    final = _models() / store_name(model) / origin.commit
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():
-        discard(name, provenance.commit)
+        discard(model, origin.commit)
     staged.rename(final)
     _sync_directory(final.parent)
-    _replace_text(final.parent / "latest", provenance.commit)
+    _replace_text(final.parent / "latest", origin.commit)
     shutil.rmtree(staging)
-    return StoredModel(tag, final, provenance)
+    return StoredModel(tag, final, origin)
 
 
-def discard(name: ModelName, commit: str) -> None:
+def discard(model: ModelId, commit: str) -> None:
     """Take a damaged or unfinished model out of the store."""
-    trash = workspace(name, commit) / "discarded"
+    trash = workspace(model, commit) / "discarded"
     shutil.rmtree(trash, ignore_errors=True)
     trash.parent.mkdir(parents=True, exist_ok=True)
-    (_models() / name.store_name / commit).rename(trash)
+    (_models() / store_name(model) / commit).rename(trash)
     shutil.rmtree(trash)
 
 
-def workspace(name: ModelName, commit: str) -> Path:
+def workspace(model: ModelId, commit: str) -> Path:
     """Where a pull puts what is not finished; on the file system of the store."""
-    return _own() / "work" / name.store_name / commit
+    return _own() / "work" / store_name(model) / commit
 
 
-def pulling(name: ModelName, commit: str) -> FileLock:
+def pulling(model: ModelId, commit: str) -> FileLock:
     """Held by the one process that may change this model in the store."""
-    path = _own() / "locks" / f"{name.store_name}-{commit}.lock"
+    path = _own() / "locks" / f"{store_name(model)}-{commit}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
@@ -178,21 +189,21 @@ def _own() -> Path:
     return _home() / "pythia-bento"
 
 
-def _ref(name: ModelName) -> Path:
-    return _own() / "refs" / name.repo_id.replace("/", "--") / name.revision
+def _ref(model: ModelId) -> Path:
+    return _own() / "refs" / model.repository.replace("/", "--") / model.revision
 
 
 def _open(path: Path) -> StoredModel:
     tag = _tag(path)
     try:
         model = bentoml.models.get(tag)
-        provenance = Provenance.model_validate(model.info.metadata)
+        origin = Origin.model_validate(model.info.metadata)
     except (bentoml.exceptions.BentoMLException, ValidationError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{tag} in BentoML's store was not put there by `pythia-bento pull`, or is damaged; "
             f"`bentoml models delete {tag}` removes it ({str(error).splitlines()[0]})"
         ) from None
-    return StoredModel(tag, path, provenance)
+    return StoredModel(tag, path, origin)
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pythia_bento.catalog import ModelId, parse
 from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.cli.common import json_option, print_json
 from pythia_bento.errors import InvalidRequest
@@ -38,12 +39,12 @@ def pull(models: tuple[str, ...], lock_path: Path) -> None:
     from pythia_bento.runtime.progress import ProgressBars
 
     lock = Lock.read(lock_path)
-    for model in models:
+    for model in map(parse, models):
         with ProgressBars() as bars:
             pulled = pull_model(model, lock, bars)
         there = " was there already" if pulled.was_there else ""
         click.echo(f"{pulled.model.tag}{there}")
-        _warn(model, pulled.model.provenance.same_weights)
+        _warn(model, pulled.model.origin.same_weights)
 
 
 @click.command()
@@ -52,18 +53,16 @@ def pull(models: tuple[str, ...], lock_path: Path) -> None:
 def lock(models: tuple[str, ...], lock_path: Path) -> None:
     """Pin MODELS, by default all that are pinned already, to what they are now."""
     from pythia_bento.checkpoints.lock import Lock
-    from pythia_bento.checkpoints.names import ModelName
     from pythia_bento.checkpoints.resolve import make_pin
 
     pins = Lock.read(lock_path)
     if not (models or pins.models):
         raise InvalidRequest(f"{lock_path} pins no model yet; name one")
-    for model in models or pins.models:
-        name = ModelName.parse(model)
-        pin, before = make_pin(name), pins.get(name)
-        pins = pins.pinning(name, pin)
+    for model in map(parse, models or pins.models):
+        pin, before = make_pin(model), pins.get(model)
+        pins = pins.pinning(model, pin)
         was = f", was {before.commit}" if before and before.commit != pin.commit else ""
-        click.echo(f"{name.id} is {pin.commit}{was}")
+        click.echo(f"{model} is {pin.commit}{was}")
     pins.write(lock_path)
 
 
@@ -91,11 +90,10 @@ def verify(lock_path: Path, offline: bool) -> None:
 def checkpoints(model: str, as_json: bool) -> None:
     """List the steps of MODEL on the hub, and which of them hold the same weights."""
     from pythia_bento.checkpoints.branches import list_branches
-    from pythia_bento.checkpoints.names import ModelName
     from pythia_bento.runtime.progress import ProgressBars
 
     with ProgressBars() as bars:
-        branches = list_branches(ModelName.parse(model), bars)
+        branches = list_branches(parse(model), bars)
     if as_json:
         print_json([_entry(branch) for branch in branches])
     else:
@@ -107,9 +105,9 @@ def checkpoints(model: str, as_json: bool) -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 def quantize(source: Path, target: Path) -> None:
     """Write the checkpoint in directory SOURCE in 8 bits to the new directory TARGET."""
-    from pythia_bento.checkpoints.pull import disk_errors
     from pythia_bento.checkpoints.quantize import CheckpointWeights
     from pythia_bento.checkpoints.save import save_int8
+    from pythia_bento.checkpoints.workspace import disk_errors
     from pythia_bento.runtime.progress import ProgressBars
 
     weights = CheckpointWeights(source, read_config(source / "config.json"))
@@ -117,7 +115,7 @@ def quantize(source: Path, target: Path) -> None:
         save_int8(weights, source, target, lambda done, total: bars("quantising", done, total))
 
 
-def _warn(model: str, same_weights: list[str]) -> None:
+def _warn(model: ModelId, same_weights: list[str]) -> None:
     if same_weights:
         others = ", ".join(same_weights)
         click.echo(f"warning: the weights of {model} are also those of {others}", err=True)

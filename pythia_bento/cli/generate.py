@@ -31,31 +31,31 @@ def generate(prompt: str, model: str | None, as_json: bool, **sampling: Any) -> 
 
     The text appears as it is made; with --json all at once, as the server's /generate has it.
     """
-    from pythia_bento.handlers.generate import generate as as_response
+    from pythia_bento.handlers import generate as handler
     from pythia_bento.protocol.bodies import GenerateRequest
     from pythia_bento.protocol.parsing import parse
 
     sampling["stop"] = list(sampling["stop"])
-    fields = {"prompt": read_text(prompt, "prompt"), **sampling}
-    request = parse(GenerateRequest, fields)
+    request = parse(GenerateRequest, {"prompt": read_text(prompt, "prompt"), **sampling})
     with open_runner(model) as runner:
-        if as_json:
-            print_json(asyncio.run(as_response(runner, request)))
-        else:
-            _print_text(runner, request)
-
-
-def _print_text(runner: PythiaRunner, body: GenerateRequest) -> None:
-    from pythia_bento.engine.outputs import raise_error
-    from pythia_bento.engine.params import Request, new_request_id
-
-    prompt = tuple(runner.tokenizer.encode(body.prompt))
-    request = Request(new_request_id(), prompt, body.sampling_params(), body.n)
-    if body.n == 1:
-        for outputs in runner.submit_sync([request]):
-            for output in outputs:
-                click.echo(raise_error(output).text, nl=False)
-        click.echo()
+        if request.n == 1 and not as_json:
+            asyncio.run(_print_while_made(runner, request))
+            return
+        answer = asyncio.run(handler.generate(runner, request))
+    if as_json:
+        print_json(answer)
         return
-    for answer in runner.complete_sync([request])[0]:
-        click.echo(f"[{answer.index}] {raise_error(answer).text}")
+    for index, output in enumerate(answer["outputs"]):
+        click.echo(f"[{index}] {output['text']}")
+
+
+async def _print_while_made(runner: PythiaRunner, body: GenerateRequest) -> None:
+    from pythia_bento.engine.outputs import raise_error
+    from pythia_bento.engine.params import new_request_id
+    from pythia_bento.handlers.requests import make_request
+
+    request = await make_request(runner, new_request_id(), body.prompt, body)
+    async for outputs in runner.submit([request]):
+        for output in outputs:
+            click.echo(raise_error(output).text, nl=False)
+    click.echo()

@@ -33,8 +33,8 @@ def _bundled() -> dict[str, Any]:
 
 
 def _suite() -> Iterator[dict[str, Any]]:
-    steps = [f"step{step}" for step in catalog.STEPS]
-    for name in catalog.NAMES:
+    for name, model in catalog.MODELS.items():
+        steps = [f"step{step}" for step in model.steps]
         yield _entry(name, catalog.config(name), steps)
 
 
@@ -62,12 +62,17 @@ def _print_table(models: list[dict[str, Any]]) -> None:
         if "-seed" not in model["name"]:
             table.add_row(*_row(model))
     console = Console(highlight=False)
+    console.width = max(console.width, 100)  # names are to be copied whole
     console.print(table)
     seeded = [size for size, row in catalog.SIZES.items() if row.seeds]
-    console.print(f"Training seeds: pythia-<size>-seed1 to -seed9 for {', '.join(seeded)}.")
+    console.print(
+        f"Training seeds: pythia-<size>-seed1 to -seed9 for {', '.join(seeded)}; for 160m also "
+        "-data-seed1\nto 3 (another order of the data only) and -weight-seed1 to 3 (other first "
+        "weights only)."
+    )
     console.print(
         "A revision follows the name, as in pythia-1b@step3000: main, a step or a commit.\n"
-        "Steps of the suite: 0, 1, 2, 4, ..., 512, then 1000 to 143000 by 1000."
+        "Steps of the suite: 0, 1, 2, 4, ..., 512, then 1000 to 143000 by 1000; of -v0 the latter."
     )
 
 

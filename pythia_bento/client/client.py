@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pythia_bento.client.options import Connection, SamplingOptions, Tls, checked
-from pythia_bento.client.transport import Scores, connect, connect_async
-from pythia_bento.protocol.types import Generation, Info, Joiner, Part, Prompt, ScoreItem, joined
+from pythia_bento.client.transport import AsyncTransport, Carrier, Operation, Transport
+from pythia_bento.errors import EngineUnavailable, ModelNotFound
+from pythia_bento.protocol.types import (
+    Generation,
+    Info,
+    Joiner,
+    Part,
+    Prompt,
+    ScoreItem,
+    Scores,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -15,14 +25,11 @@ if TYPE_CHECKING:
 TIMEOUT = 600.0  # seconds, as the server's default
 
 
-class Client:
-    """Talks to one server: ``http://``, ``https://``, ``grpc://`` or ``grpcs://`` host:port.
+_Carried = TypeVar("_Carried")  # Transport, or AsyncTransport
 
-    ``timeout`` is in seconds: over gRPC the deadline of a call, over HTTP the longest silence.
-    All methods raise leaves of ``pythia_bento.errors``: what the server raised,
-    EngineUnavailable when it cannot be reached, DeadlineExceeded when it took too long.
-    Close the client, or use it as a context manager.
-    """
+
+class _BaseClient(ABC, Generic[_Carried]):
+    """Where to, how long, and what to say; the clients add the calls."""
 
     def __init__(
         self,
@@ -34,39 +41,74 @@ class Client:
     ) -> None:
         """Raises ValueError on a URL of another kind; connects at the first call."""
         connection = Connection.parse(url, api_key=api_key, tls=tls or Tls())
+        carrier = _carrier(connection)
         self._timeout = timeout
-        self._transport = connect(connection)
+        self._messages = carrier.messages()
+        self._transport = self._connect(carrier, connection)
 
-    def info(self, *, timeout: float | None = None) -> Info:
-        """What is served."""
-        return self._transport.info(self._seconds(timeout))
+    @abstractmethod
+    def _connect(self, carrier: Carrier, connection: Connection) -> _Carried: ...
+
+    def _generate(self, prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
+        return self._messages.generate(prompt, checked(options))
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else timeout
+
+
+class Client(_BaseClient[Transport]):
+    """Talks to one server: ``http://``, ``https://``, ``grpc://`` or ``grpcs://`` host:port.
+
+    ``timeout`` is in seconds: over gRPC the deadline of a call, over HTTP the longest silence.
+    All methods raise leaves of ``pythia_bento.errors``: what the server raised,
+    EngineUnavailable when it cannot be reached or breaks off, DeadlineExceeded when it took too
+    long, and PythiaError itself for an answer that makes no sense.
+    Close the client, or use it as a context manager.
+    """
+
+    def _connect(self, carrier: Carrier, connection: Connection) -> Transport:
+        return carrier.connect(connection)
+
+    def info(self, model: str | None = None, *, timeout: float | None = None) -> Info:
+        """What is served: of several models the one of that name, by default the first.
+
+        Raises ModelNotFound for a name that none of them has.
+        """
+        return _chosen(self.models(timeout=timeout), model)
+
+    def models(self, *, timeout: float | None = None) -> list[Info]:
+        """All models that are served, the default first."""
+        return self._transport.call(self._messages.models(), self._seconds(timeout))
 
     def generate(
         self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[SamplingOptions]
     ) -> Generation:
         """Continue a prompt, which is text or token ids."""
-        return joined(self.stream(prompt, timeout=timeout, **options))
+        joiner = Joiner()
+        for part in self.stream(prompt, timeout=timeout, **options):
+            joiner.add(part)
+        return _whole(joiner)
 
     def stream(
         self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[SamplingOptions]
     ) -> Iterator[Part]:
         """The same, part by part; closing the iterator ends the request."""
-        return self._transport.stream(prompt, checked(options), self._seconds(timeout))
+        return self._transport.stream(self._generate(prompt, options), self._seconds(timeout))
 
     def score(self, items: Sequence[ScoreItem], *, timeout: float | None = None) -> Scores:
         """Log-probabilities of texts, in order; an item that fails has its error in its place."""
-        return self._transport.score(items, self._seconds(timeout))
+        return self._transport.call(self._messages.score(items), self._seconds(timeout))
 
     def tokenize(self, text: str, *, timeout: float | None = None) -> list[int]:
         """Token ids of a text, nothing added."""
-        return self._transport.tokenize(text, self._seconds(timeout))
+        return self._transport.call(self._messages.tokenize(text), self._seconds(timeout))
 
     def detokenize(self, ids: Sequence[int], *, timeout: float | None = None) -> str:
         """The text of token ids."""
-        return self._transport.detokenize(ids, self._seconds(timeout))
+        return self._transport.call(self._messages.detokenize(ids), self._seconds(timeout))
 
     def close(self) -> None:
-        """Harmless when repeated."""
+        """End open calls and close the connections; harmless when repeated."""
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -75,29 +117,20 @@ class Client:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else timeout
 
-
-class AsyncClient:
+class AsyncClient(_BaseClient[AsyncTransport]):
     """``Client`` for coroutines; make it in the event loop that uses it."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str | None = None,
-        timeout: float = TIMEOUT,
-        tls: Tls | None = None,
-    ) -> None:
-        """See Client, here and below."""
-        connection = Connection.parse(url, api_key=api_key, tls=tls or Tls())
-        self._timeout = timeout
-        self._transport = connect_async(connection)
+    def _connect(self, carrier: Carrier, connection: Connection) -> AsyncTransport:
+        return carrier.connect_async(connection)
 
-    async def info(self, *, timeout: float | None = None) -> Info:
-        """What is served."""
-        return await self._transport.info(self._seconds(timeout))
+    async def info(self, model: str | None = None, *, timeout: float | None = None) -> Info:
+        """What is served: of several models the one of that name, by default the first."""
+        return _chosen(await self.models(timeout=timeout), model)
+
+    async def models(self, *, timeout: float | None = None) -> list[Info]:
+        """All models that are served, the default first."""
+        return await self._transport.call(self._messages.models(), self._seconds(timeout))
 
     async def generate(
         self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[SamplingOptions]
@@ -106,28 +139,28 @@ class AsyncClient:
         joiner = Joiner()
         async for part in self.stream(prompt, timeout=timeout, **options):
             joiner.add(part)
-        return joiner.generation()
+        return _whole(joiner)
 
     def stream(
         self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[SamplingOptions]
     ) -> AsyncIterator[Part]:
         """The same, part by part; closing the iterator ends the request."""
-        return self._transport.stream(prompt, checked(options), self._seconds(timeout))
+        return self._transport.stream(self._generate(prompt, options), self._seconds(timeout))
 
     async def score(self, items: Sequence[ScoreItem], *, timeout: float | None = None) -> Scores:
         """Log-probabilities of texts, in order; an item that fails has its error in its place."""
-        return await self._transport.score(items, self._seconds(timeout))
+        return await self._transport.call(self._messages.score(items), self._seconds(timeout))
 
     async def tokenize(self, text: str, *, timeout: float | None = None) -> list[int]:
         """Token ids of a text, nothing added."""
-        return await self._transport.tokenize(text, self._seconds(timeout))
+        return await self._transport.call(self._messages.tokenize(text), self._seconds(timeout))
 
     async def detokenize(self, ids: Sequence[int], *, timeout: float | None = None) -> str:
         """The text of token ids."""
-        return await self._transport.detokenize(ids, self._seconds(timeout))
+        return await self._transport.call(self._messages.detokenize(ids), self._seconds(timeout))
 
     async def close(self) -> None:
-        """Harmless when repeated."""
+        """End open calls and close the connections; harmless when repeated."""
         await self._transport.close()
 
     async def __aenter__(self) -> Self:
@@ -136,5 +169,32 @@ class AsyncClient:
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
-    def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else timeout
+
+def _carrier(connection: Connection) -> Carrier:
+    """Imported when it is asked for: who uses one transport need not load the other."""
+    if connection.is_grpc:
+        from pythia_bento.client import grpc_transport
+
+        return grpc_transport
+    from pythia_bento.client import http_transport
+
+    return http_transport
+
+
+def _whole(joiner: Joiner) -> Generation:
+    try:
+        return joiner.generation()
+    except ValueError as error:
+        raise EngineUnavailable(f"the server's answer broke off: {error}") from None
+
+
+def _chosen(models: Sequence[Info], name: str | None) -> Info:
+    for model in models:
+        if name in (None, model.model, *model.aliases):
+            return model
+    if name is None:
+        raise EngineUnavailable("the server names no model that it serves")
+    served = ", ".join(model.model for model in models)
+    raise ModelNotFound(
+        f"model {name[:100]!r} is not served here; served is {served}", param="model"
+    )

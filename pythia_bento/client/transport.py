@@ -1,71 +1,74 @@
-"""What carries calls: the seam between the clients and HTTP or gRPC."""
+"""The seam between the clients and what carries their calls: HTTP or gRPC."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from pythia_bento.client.options import Connection
 from pythia_bento.errors import PythiaError
-from pythia_bento.protocol.types import Info, Part, Prompt, Score, ScoreItem
+from pythia_bento.protocol.types import Info, Part, Prompt, ScoreItem, Scores
 
-Scores = list[Score | PythiaError]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[Result]):
+    """One call in the messages of its transport, and how an answer to it is read."""
+
+    method: str  # a path, or a method of ``pythia.v1``
+    request: Any
+    read: Callable[[Any], Result]  # of a stream, each message
+
+    def result(self, answer: Any) -> Result:
+        """What ``answer`` says; raises PythiaError where it makes no sense."""
+        try:
+            return self.read(answer)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            message = f"the server's answer to {self.method} cannot be read: {error!r}"
+            raise PythiaError(message) from None
+
+
+class Messages(Protocol):
+    """The operations, as a transport says them. ``Client`` describes them."""
+
+    def models(self) -> Operation[list[Info]]: ...
+
+    def generate(self, prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]: ...
+
+    def score(self, items: Sequence[ScoreItem]) -> Operation[Scores]: ...
+
+    def tokenize(self, text: str) -> Operation[list[int]]: ...
+
+    def detokenize(self, ids: Sequence[int]) -> Operation[str]: ...
 
 
 class Transport(Protocol):
-    """Blocking calls; ``timeout`` in seconds. ``Client`` describes them."""
+    """Blocking calls; ``timeout`` in seconds. Raises leaves of ``pythia_bento.errors``."""
 
-    def info(self, timeout: float) -> Info: ...
+    def call(self, operation: Operation[Result], timeout: float) -> Result: ...
 
-    def stream(self, prompt: Prompt, options: dict[str, Any], timeout: float) -> Iterator[Part]: ...
-
-    def score(self, items: Sequence[ScoreItem], timeout: float) -> Scores: ...
-
-    def tokenize(self, text: str, timeout: float) -> list[int]: ...
-
-    def detokenize(self, ids: Sequence[int], timeout: float) -> str: ...
+    def stream(self, operation: Operation[Result], timeout: float) -> Iterator[Result]: ...
 
     def close(self) -> None: ...
 
 
 class AsyncTransport(Protocol):
-    """The same for coroutines."""
+    """The same for coroutines, in the event loop that it was made in."""
 
-    async def info(self, timeout: float) -> Info: ...
+    async def call(self, operation: Operation[Result], timeout: float) -> Result: ...
 
-    def stream(
-        self, prompt: Prompt, options: dict[str, Any], timeout: float
-    ) -> AsyncIterator[Part]: ...
-
-    async def score(self, items: Sequence[ScoreItem], timeout: float) -> Scores: ...
-
-    async def tokenize(self, text: str, timeout: float) -> list[int]: ...
-
-    async def detokenize(self, ids: Sequence[int], timeout: float) -> str: ...
+    def stream(self, operation: Operation[Result], timeout: float) -> AsyncIterator[Result]: ...
 
     async def close(self) -> None: ...
 
 
-# Each transport is imported when it is asked for: who uses one need not load the other.
+class Carrier(Protocol):
+    """A module that has one way of carrying calls."""
 
+    def messages(self) -> Messages: ...
 
-def connect(connection: Connection) -> Transport:
-    """The transport that the URL names."""
-    if connection.is_grpc:
-        from pythia_bento.client.grpc_transport import GrpcTransport
+    def connect(self, connection: Connection) -> Transport: ...
 
-        return GrpcTransport(connection)
-    from pythia_bento.client.http_transport import HttpTransport
-
-    return HttpTransport(connection)
-
-
-def connect_async(connection: Connection) -> AsyncTransport:
-    """The same for coroutines, in the event loop that uses it."""
-    if connection.is_grpc:
-        from pythia_bento.client.grpc_transport import AsyncGrpcTransport
-
-        return AsyncGrpcTransport(connection)
-    from pythia_bento.client.http_transport import AsyncHttpTransport
-
-    return AsyncHttpTransport(connection)
+    def connect_async(self, connection: Connection) -> AsyncTransport: ...

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pythia_bento.errors import PythiaError
+
 FinishReason = Literal["stop", "length"]
 Prompt = str | Sequence[int]  # text, or token ids
 
@@ -116,6 +118,9 @@ class Score:
     tokens: tuple[Token, ...]
 
 
+Scores = list[Score | PythiaError]  # of items in order; the error of one that failed
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What the server takes; tokens unless named otherwise."""
@@ -141,17 +146,18 @@ class Info:
     model: str
     aliases: tuple[str, ...]
     fingerprint: str
-    version: str  # of pythia-bento
-    commit: str | None  # 40 hex digits; None for a local directory
-    files: dict[str, str]  # sha256 of each file of the checkpoint
-    weights_sha256: str  # over the names and hashes of ``files``
-    quantization: str
-    dtype: str
-    matmul: str
-    backend: str
-    batch_invariant: bool
-    same_weights: tuple[str, ...]
     limits: Limits
+    # Empty where the server does not know:
+    version: str = ""  # of pythia-bento
+    commit: str | None = None  # 40 hex digits; None for a local directory
+    files: dict[str, str] = field(default_factory=dict)  # sha256 of each file of the checkpoint
+    weights_sha256: str = ""  # over the names and hashes of ``files``
+    quantization: str = ""
+    dtype: str = ""
+    matmul: str = ""
+    backend: str = ""
+    batch_invariant: bool = False
+    same_weights: tuple[str, ...] = ()
 
 
 class Joiner:

@@ -68,8 +68,8 @@ def _build(
     """Everything that takes much memory."""
     loading = partial(on_progress, f"loading {checkpoint.model_id}")
     model = GPTNeoX(checkpoint.source, backend, loading)
-    if backend.name == "cpu":
-        torch.set_num_threads(1)  # it has threads of its own, and they need the cores
+    if backend.has_own_threads:
+        torch.set_num_threads(1)
     config = EngineConfig(
         num_blocks=_num_blocks(settings, backend, checkpoint.config),
         max_batch_size=settings.max_batch_size,
@@ -94,6 +94,7 @@ def limits_of(settings: Settings, num_tokens: int, max_positions: int, cache_tok
         max_prompt_tokens=settings.max_prompt_tokens,
         max_n=settings.max_n,
         max_sequences=settings.max_sequences,
+        max_text_chars=settings.max_text_chars,
         # There are no more alternatives than rows of the head; ids without a token have one.
         max_logprobs=min(settings.max_logprobs, num_tokens),
         max_stop=settings.max_stop,
@@ -107,15 +108,6 @@ def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
         f"{free:.1f} GB are free after the attempt; a smaller model, or lower settings kv_cache_gb "
         "(PYTHIA_KV_CACHE_GB), max_batch_size and max_tokens_per_step, need less"
     )
-
-
-def model_names(checkpoint: Checkpoint, asked: str) -> list[str]:
-    """All ids a client may send for a checkpoint, the canonical one first."""
-    name = checkpoint.model_id
-    if checkpoint.revision is None:
-        return [name]
-    revisions = [checkpoint.revision, checkpoint.commit, asked.partition("@")[2] or "main"]
-    return [*(f"{name}@{revision}" for revision in revisions if revision), name]
 
 
 def _kernels(settings: Settings, config: ModelConfig, device: torch.device) -> Kernels:
@@ -156,7 +148,7 @@ def _free_bytes(device: torch.device) -> int:
 
 
 def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> ModelInfo:
-    name, *aliases = model_names(checkpoint, settings.model)
+    name, *aliases = checkpoint.names
     files = json.dumps(sorted(checkpoint.files.items())).encode()
     weights = hashlib.sha256(files).hexdigest()
     commit = (checkpoint.commit or "local")[:12]

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.progress import ProgressBars
-from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner, loaded
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml.socket_timeouts import set_socket_timeouts
 from pythia_bento.server.bentoml.tracing import tracer_provider
@@ -77,9 +77,7 @@ class Worker:
     @property
     def runner(self) -> PythiaRunner:
         """Raises EngineUnavailable before and after its time."""
-        if self._runner is None:
-            raise EngineUnavailable("the model is not loaded")
-        return self._runner
+        return loaded(self._runner)
 
     def check_ready(self) -> None:
         """Raise EngineUnavailable unless requests are taken and answered."""

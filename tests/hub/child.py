@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import resource
 from multiprocessing.context import ForkServerProcess
@@ -12,24 +11,23 @@ from pathlib import Path
 
 import bentoml.models  # noqa: F401 - BentoML would import it, slowly, in every child
 
+from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints import store
 from pythia_bento.checkpoints.lock import Lock
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.resolve import verify
 from pythia_bento.errors import CheckpointError
+from tests.forkserver import CONTEXT
 from tests.hub.places import bentoml_places, client_places
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _MS_REMOUNT = 0x20000, 0x10000000, 0x20
 _libc = ctypes.CDLL(None, use_errno=True)
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__])  # imports once what takes seconds
-
 
 class Puller:
     """Starts pulls of one model from one hub into one store."""
 
-    def __init__(self, endpoint: str, home: Path, bento_home: Path, model: str) -> None:
+    def __init__(self, endpoint: str, home: Path, bento_home: Path, model: ModelId) -> None:
         self.places = (endpoint, home, bento_home)
         self.model = model
 
@@ -57,7 +55,7 @@ def _settle(endpoint: str, home: Path, bento_home: Path) -> None:
         provider.set(place)
 
 
-def _pull(endpoint: str, home: Path, bento_home: Path, model: str) -> None:
+def _pull(endpoint: str, home: Path, bento_home: Path, model: ModelId) -> None:
     _settle(endpoint, home, bento_home)
     pull(model)
 
@@ -66,7 +64,7 @@ def _pull_twice(
     endpoint: str,
     home: Path,
     bento_home: Path,
-    model: str,
+    model: ModelId,
     kind: str,
     answers: SimpleQueue[list[str]],
 ) -> None:
@@ -86,7 +84,7 @@ def _pull_twice(
     answers.put([first, _say(model)])
 
 
-def _say(model: str) -> str:
+def _say(model: ModelId) -> str:
     try:
         pull(model)
         return "pulled"

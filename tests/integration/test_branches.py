@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from pythia_bento import __version__
+from pythia_bento.catalog import parse
 from pythia_bento.checkpoints.branches import Branch, list_branches
-from pythia_bento.checkpoints.bundle import sha256
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
-from pythia_bento.checkpoints.names import ModelName
+from pythia_bento.checkpoints.files import sha256
 from pythia_bento.cli import commands
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from pythia_bento.runtime.runner import PythiaRunner
@@ -23,7 +23,7 @@ from pythia_bento.settings import Settings
 from tests.hub import HubServer
 
 REPO = "EleutherAI/pythia-14m"
-NAME = ModelName.parse("pythia-14m")
+NAME = parse("pythia-14m")
 
 
 @pytest.fixture
@@ -133,10 +133,11 @@ def test_serving_such_a_branch_warns(
     settings = Settings(model="pythia-14m@step1", device="cpu", kv_cache_gb=0.01)
     with PythiaRunner.load(settings) as runner:
         commit = hub.folder.refs(REPO)["step1"]
-        assert {"pythia-14m@step1", f"pythia-14m@{commit}"} <= {
-            runner.info.id,
-            *runner.info.aliases,
-        }
+        names = [runner.info.id, *runner.info.aliases]
+        ids = ["pythia-14m@step1", f"pythia-14m@{commit}", "pythia-14m"]
+        assert names == [*ids, *(f"EleutherAI/{id}" for id in ids)]
+        for name in names:
+            runner.check_model(name)
         provenance = runner.info.provenance
         assert provenance is not None
         assert (provenance.commit, provenance.same_weights) == (commit, ("step0",))

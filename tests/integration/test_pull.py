@@ -9,11 +9,11 @@ import bentoml
 import pytest
 from huggingface_hub import constants, hf_hub_download
 
+from pythia_bento.catalog import parse
 from pythia_bento.checkpoints import store
-from pythia_bento.checkpoints.bundle import sha256
 from pythia_bento.checkpoints.config_file import read_config
+from pythia_bento.checkpoints.files import sha256
 from pythia_bento.checkpoints.lock import Lock
-from pythia_bento.checkpoints.names import ModelName
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.resolve import locate, make_pin, verify
@@ -22,7 +22,7 @@ from pythia_bento.errors import CheckpointError, ModelNotFound
 from tests.hub import HubServer
 
 REPO = "EleutherAI/pythia-14m"
-MODEL = "pythia-14m@step3000"
+MODEL = parse("pythia-14m@step3000")
 WEIGHTS = "model.safetensors"
 
 
@@ -49,7 +49,7 @@ def test_stored_model_has_tag_labels_and_provenance(
         "step": "3000",
         "quantisation": "int8",
     }
-    origin = pulled.model.provenance
+    origin = pulled.model.origin
     assert (origin.repository, origin.commit, origin.revision) == (REPO, commit, "step3000")
     assert origin.source_files[WEIGHTS].sha256 == sha256(sources / "a" / WEIGHTS)
     assert origin.files[WEIGHTS].sha256 == sha256(Path(model.path_of(WEIGHTS)))
@@ -69,9 +69,9 @@ def test_stored_files_are_what_quantising_makes_of_the_originals(
 
 @pytest.mark.parametrize("name", ["pythia-14m", "EleutherAI/pythia-14m@{}", "pythia-14m@{}"])
 def test_names_of_every_kind_find_their_commit(hub: HubServer, commit: str, name: str) -> None:
-    pulled = pull(name.format(commit))
+    pulled = pull(parse(name.format(commit)))
     head = hub.folder.refs(REPO)["main"]
-    assert pulled.model.provenance.commit == (head if name == "pythia-14m" else commit)
+    assert pulled.model.origin.commit == (head if name == "pythia-14m" else commit)
 
 
 def test_only_needed_files_are_downloaded(hub: HubServer, commit: str) -> None:
@@ -91,7 +91,7 @@ def test_nothing_is_left_but_the_stored_model(
 
 def test_second_pull_downloads_nothing(hub: HubServer, commit: str) -> None:
     pull(MODEL)
-    path = store.find(ModelName.parse(MODEL), commit)
+    path = store.find(MODEL, commit)
     assert path is not None
     before = {p: p.stat().st_mtime_ns for p in path.path.iterdir()}
     hub.seen.clear()
@@ -102,13 +102,13 @@ def test_second_pull_downloads_nothing(hub: HubServer, commit: str) -> None:
 
 def test_what_does_not_exist_is_not_found(commit: str) -> None:
     with pytest.raises(ModelNotFound, match="no revision 'step4000' on the hub"):
-        pull("pythia-14m@step4000")
+        pull(parse("pythia-14m@step4000"))
     with pytest.raises(ModelNotFound, match="no repository EleutherAI/pythia-31m"):
-        pull("pythia-31m")
+        pull(parse("pythia-31m"))
     with pytest.raises(ModelNotFound, match="nearest are"):
-        pull("pythia-15m")
+        pull(parse("pythia-15m"))
     with pytest.raises(ModelNotFound, match="comes with the package"):
-        pull("bundled")
+        pull(parse("bundled"))
 
 
 def test_gated_repository_wants_a_token(
@@ -220,7 +220,7 @@ def test_model_of_another_maker_is_not_taken_for_ours(commit: str) -> None:
         pass
     for act in (pull, lambda model: locate(model, Lock())):
         with pytest.raises(CheckpointError, match=f"`bentoml models delete {tag}` removes it"):
-            act(f"pythia-14m@{commit}")
+            act(parse(f"pythia-14m@{commit}"))
 
 
 def test_file_of_the_librarys_cache_is_used_if_it_is_right(
@@ -241,9 +241,9 @@ def test_offline_works_from_the_store(commit: str, monkeypatch: pytest.MonkeyPat
     pull(MODEL)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert pull(MODEL).was_there
-    assert locate(MODEL, Lock()).provenance.commit == commit
+    assert locate(MODEL, Lock()).origin.commit == commit
     with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE"):
-        pull("pythia-14m")
+        pull(parse("pythia-14m"))
 
 
 def test_prequantised_copy_is_taken_as_it_is(
@@ -254,51 +254,48 @@ def test_prequantised_copy_is_taken_as_it_is(
     config = read_config(origin / "config.json")
     save_int8(CheckpointWeights(origin, config), origin, prequantised)
     commit = hub.folder.commit(copy, "main", prequantised)
-    pulled = pull(copy).model
+    pulled = pull(parse(copy)).model
     assert pulled.tag == f"eleutherai_-_pythia-14m-8bits-int8:{commit}"
-    assert pulled.provenance.repository == copy
-    assert pulled.provenance.quantization == "int8 by row, as in the repository"
-    assert pulled.provenance.files == pulled.provenance.source_files
-    assert locate(copy, Lock()).tag == pulled.tag
+    assert pulled.origin.repository == copy
+    assert pulled.origin.quantization == "int8 by row, as in the repository"
+    assert pulled.origin.files == pulled.origin.source_files
+    assert locate(parse(copy), Lock()).tag == pulled.tag
 
 
 def test_same_weights_as_main_are_told(hub: HubServer, bento_home: Path, sources: Path) -> None:
     for branch, source in {"main": "a", "step2000": "b", "step3000": "a", "step4000": "b"}.items():
         hub.folder.commit(REPO, branch, sources / source)
-    assert pull(MODEL).model.provenance.same_weights == ["main"]
-    assert pull("pythia-14m@step2000").model.provenance.same_weights == []
+    assert pull(MODEL).model.origin.same_weights == ["main"]
+    assert pull(parse("pythia-14m@step2000")).model.origin.same_weights == []
 
 
 def test_pin_of_a_model_not_pulled_is_what_is_pulled_later(hub: HubServer, commit: str) -> None:
-    name = ModelName.parse(MODEL)
-    pin = make_pin(name)
+    pin = make_pin(MODEL)
     assert not hub.requests("/cdn/")
-    lock = Lock().pinning(name, pin)
-    assert pull(MODEL, lock).model.provenance.source_files == pin.files
-    assert make_pin(name).int8[WEIGHTS].size
+    lock = Lock().pinning(MODEL, pin)
+    assert pull(MODEL, lock).model.origin.source_files == pin.files
+    assert make_pin(MODEL).int8[WEIGHTS].size
 
 
 def test_moved_branch_is_told_and_the_lock_holds(
     hub: HubServer, commit: str, sources: Path
 ) -> None:
-    name = ModelName.parse(MODEL)
     pull(MODEL)
-    lock = Lock().pinning(name, make_pin(name))
+    lock = Lock().pinning(MODEL, make_pin(MODEL))
     assert verify(lock, ask_hub=True) == []
     moved = hub.folder.commit(REPO, "step3000", sources / "b")
     [line] = verify(lock, ask_hub=True)
     assert f"step3000 has moved to {moved}" in line
-    assert pull(MODEL, lock).model.provenance.commit == commit
-    assert pull(MODEL).model.provenance.commit == moved
-    assert locate(MODEL, lock).provenance.commit == commit
-    assert locate(MODEL, Lock()).provenance.commit == moved
+    assert pull(MODEL, lock).model.origin.commit == commit
+    assert pull(MODEL).model.origin.commit == moved
+    assert locate(MODEL, lock).origin.commit == commit
+    assert locate(MODEL, Lock()).origin.commit == moved
 
 
 def test_hub_that_serves_another_content_for_a_commit_is_refused(
     hub: HubServer, commit: str, sources: Path
 ) -> None:
-    name = ModelName.parse(MODEL)
-    lock = Lock().pinning(name, make_pin(name))
+    lock = Lock().pinning(MODEL, make_pin(MODEL))
     root = hub.folder.root / REPO / "commits" / commit
     hub.folder.forget()
     shutil.copyfile(sources / "b" / WEIGHTS, root / WEIGHTS)
@@ -324,4 +321,4 @@ def test_changed_store_is_not_served(commit: str) -> None:
 
 def test_model_that_was_not_pulled_names_the_command(commit: str) -> None:
     with pytest.raises(CheckpointError, match="`pythia-bento pull pythia-14m@step3000`"):
-        locate("EleutherAI/pythia-14m@step3000", Lock())
+        locate(parse("EleutherAI/pythia-14m@step3000"), Lock())

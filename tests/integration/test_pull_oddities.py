@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPTNeoXForCausalLM
 
+from pythia_bento.catalog import parse
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.reader import INDEX, WEIGHTS
@@ -88,7 +89,7 @@ def test_odd_repository_gives_the_weights_of_a_plain_one(
     shutil.copytree(plain, tmp_path / "odd")
     oddity(tmp_path / "odd")
     hub.folder.commit(REPO, "main", tmp_path / "odd")
-    pull(MODEL)
+    pull(parse(MODEL))
     loaded, expected = load_checkpoint(MODEL), load_checkpoint(str(plain))
     pairs = zip(tensors(loaded.source), tensors(expected.source), strict=True)
     assert all(ours.dtype == theirs.dtype and torch.equal(ours, theirs) for ours, theirs in pairs)
@@ -103,7 +104,7 @@ def test_vocabularies_of_every_size(
 ) -> None:
     source = random_checkpoint(tmp_path / "source", heads=1, head_dim=8, layers=1, vocab=rows)
     commit = hub.folder.commit(REPO, "step1", source)
-    pull(f"{MODEL}@step1")
+    pull(parse(f"{MODEL}@step1"))
     loaded = load_checkpoint(f"EleutherAI/{MODEL}@{commit}")
     assert loaded.source.embedding().shape == (rows, 8)
     assert loaded.source.head().weight.shape == (rows, 8)
@@ -118,5 +119,5 @@ def test_repository_of_pickles_alone_is_refused(
     (source / WEIGHTS).unlink()
     hub.folder.commit(REPO, "main", source)
     with pytest.raises(CheckpointError, match=r"neither model.safetensors nor"):
-        pull(MODEL)
+        pull(parse(MODEL))
     assert not hub.requests("/resolve/")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pythia_bento import catalog
-from pythia_bento.catalog import MAIN, NAMES, SIZES, STEPS, ModelId, parse
+from pythia_bento.catalog import EVEN_STEPS, MAIN, MODELS, SIZES, STEPS, ModelId, nearest, parse
 from pythia_bento.errors import ModelNotFound
 
 # size: all parameters, those outside the embeddings, head_dim, rotary dims (the cards' table)
@@ -24,11 +24,14 @@ CARDS = {
     "12b": (11_846_072_320, 11_327_027_200, 128, 32),
 }
 
+COMMIT = "7199d8fc61a6d565cd1f3c62bf11525b563e13b2"
 commits = st.text("0123456789abcdef", min_size=40, max_size=40)
-suite_ids = st.builds(
-    ModelId,
-    st.sampled_from(list(NAMES)),
-    st.just(MAIN) | st.sampled_from(STEPS).map("step{}".format) | commits,
+suite_ids = st.sampled_from(list(MODELS)).flatmap(
+    lambda name: st.builds(
+        ModelId,
+        st.just(name),
+        st.just(MAIN) | st.sampled_from(MODELS[name].steps).map("step{}".format) | commits,
+    )
 )
 bundled_ids = st.builds(
     ModelId,
@@ -70,14 +73,54 @@ def test_steps() -> None:
 
 
 def test_variants() -> None:
-    assert len(NAMES) == 10 + 8 + 5 * 9
-    assert "pythia-14m-deduped" not in NAMES and "pythia-31m-deduped" not in NAMES
-    assert NAMES["pythia-410m-seed9"] == "410m"
-    assert "pythia-1b-seed1" not in NAMES
-    assert set(catalog.PREQUANTISED) <= set(NAMES)
+    assert len(MODELS) == 10 + 8 + 5 * 9 + 2 * 3 + 2 * 8 + 5
+    assert "pythia-14m-deduped" not in MODELS and "pythia-31m-deduped" not in MODELS
+    assert MODELS["pythia-410m-seed9"].size == "410m"
+    assert "pythia-1b-seed1" not in MODELS
+    assert set(catalog.PREQUANTISED) <= set(MODELS)
 
 
-@given(suite_ids | bundled_ids)
+@pytest.mark.parametrize(
+    ("name", "size", "steps"),
+    [
+        ("pythia-160m-data-seed1", "160m", STEPS),
+        ("pythia-160m-weight-seed3", "160m", STEPS),
+        ("pythia-14m-seed9", "14m", STEPS),
+        ("pythia-70m-v0", "70m", EVEN_STEPS),
+        ("pythia-12b-deduped-v0", "12b", EVEN_STEPS),
+        ("pythia-intervention-70m-deduped", "70m", EVEN_STEPS[-10:]),
+        ("pythia-intervention-410m-deduped", "410m", EVEN_STEPS[-10:]),
+        ("pythia-intervention-1.4b-deduped", "1.4b", EVEN_STEPS[-10:]),
+        ("pythia-intervention-6.9b-deduped", "6.9b", EVEN_STEPS[-10:]),
+        ("pythia-intervention-long-1.4b-deduped", "1.4b", EVEN_STEPS[-30:]),
+    ],
+)
+def test_the_organisation_s_other_repositories(
+    name: str, size: str, steps: tuple[int, ...]
+) -> None:
+    model = parse(f"EleutherAI/{name}@step{steps[0]}")
+    assert (model.name, model.step) == (name, steps[0])
+    assert catalog.config(name) == SIZES[size].config
+    assert MODELS[name].steps == steps
+
+
+def test_the_first_version_has_no_early_steps() -> None:
+    assert len(EVEN_STEPS) == 143 and EVEN_STEPS[0] == 1000
+    with pytest.raises(ModelNotFound, match="the nearest are step1000, step2000, step3000"):
+        parse("pythia-160m-v0@step512")
+
+
+parts = st.from_regex(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9])?", fullmatch=True)
+foreign_ids = st.builds(
+    ModelId,
+    st.tuples(parts.filter(lambda owner: owner != "EleutherAI"), parts)
+    .map("/".join)
+    .filter(lambda name: not ("--" in name or ".." in name or name.endswith(".git"))),
+    st.just(MAIN) | commits | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", fullmatch=True),
+)
+
+
+@given(suite_ids | bundled_ids | foreign_ids)
 def test_what_is_printed_parses_to_the_same_id(model: ModelId) -> None:
     assert parse(str(model)) == model
 
@@ -126,7 +169,10 @@ def test_any_other_text_is_refused_with_suggestions_that_parse(text: str) -> Non
         ("pythia-1b@", ["main"]),
         ("pythia-1b@7199d8fc", ["40 lower-case hexadecimal"]),
         ("pythia-1b@" + "A" * 40, ["40 lower-case hexadecimal"]),
-        ("bundled@step-1", ["main", "step<N>"]),
+        ("bundled@../step0", ["main", "step<N>"]),
+        ("Someone/pythia-1b@", ["main", "step<N>"]),
+        ("EleutherAI/bundled", ["<owner>/<name>"]),
+        ("Someone//pythia-1b", ["pythia-1b", "<owner>/<name>"]),
         ("pythia-1b@main@main", ["main"]),
         ("pythia-1b@step³", ["main"]),
     ],
@@ -144,7 +190,68 @@ def test_message_quotes_a_long_name_in_part() -> None:
     assert len(caught.value.message) < 300
 
 
-def test_bundled_has_no_shape_here() -> None:
-    assert parse("bundled").repository is None
-    with pytest.raises(ModelNotFound, match="bundled"):
-        catalog.config("bundled")
+@pytest.mark.parametrize("text", ["bundled", "Someone/pythia-1b"])
+def test_only_models_of_the_suite_have_a_shape_here(text: str) -> None:
+    with pytest.raises(ModelNotFound, match=text):
+        catalog.config(text)
+
+
+def test_the_bundled_checkpoint_is_on_no_hub() -> None:
+    model = parse("bundled@step64")
+    assert model.is_bundled
+    with pytest.raises(ModelNotFound, match="bundled@step64 comes with the package"):
+        _ = model.repository
+
+
+@pytest.mark.parametrize(
+    ("text", "repository", "revision", "id"),
+    [
+        ("pythia-1b-deduped", "EleutherAI/pythia-1b-deduped", "main", "pythia-1b-deduped"),
+        ("EleutherAI/pythia-1b@step3000", "EleutherAI/pythia-1b", "step3000", "pythia-1b@step3000"),
+        ("pythia-70m@main", "EleutherAI/pythia-70m", "main", "pythia-70m"),
+        (f"pythia-70m@{COMMIT}", "EleutherAI/pythia-70m", COMMIT, f"pythia-70m@{COMMIT}"),
+        ("Someone/a_-_b.c", "Someone/a_-_b.c", "main", "Someone/a_-_b.c"),
+        ("Someone/x@v1.0", "Someone/x", "v1.0", "Someone/x@v1.0"),
+    ],
+)
+def test_ids(text: str, repository: str, revision: str, id: str) -> None:
+    model = parse(text)
+    assert (model.repository, model.revision, str(model)) == (repository, revision, id)
+    assert parse(str(model)) == model
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "/", "pythia-2b", "pythia-1b@step5", "EleutherAI/else", "EleutherAI/EleutherAI/x"),
+        *(
+            "a/b/c",
+            "../x",
+            "a/..",
+            "a/b@../c",
+            "a/b@",
+            "a/b@.c",
+            "a/b\n",
+            "a/ä",
+            "a/b@" + "c" * 201,
+        ),
+        *("0/_", "_/0", "a-/b", "a/b.", "a--b/c", "a/b..c", "a/b.git", "a/" + "b" * 97),
+    ],
+)
+def test_what_is_no_id_is_refused(text: str) -> None:
+    with pytest.raises(ModelNotFound):
+        parse(text)
+
+
+def test_main_is_said_to_be_the_last_step() -> None:
+    assert parse("pythia-1b").claimed_step == 143_000
+    assert parse("pythia-1b@step8").claimed_step == 8
+    assert parse(f"pythia-1b@{COMMIT}").claimed_step is None
+
+
+@given(st.text(), st.lists(st.text(), min_size=1))
+@example("bundled@step4", ["bundled@main", "bundled@main", "bundled"])
+def test_nearest_names_are_distinct_and_never_none(text: str, known: list[str]) -> None:
+    found = nearest(text, known)
+    assert 1 <= len(found) == len(set(found)) <= 3
+    assert set(found) <= set(known)

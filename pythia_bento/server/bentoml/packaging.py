@@ -11,7 +11,7 @@ from pathlib import Path
 from bentoml.images import Image
 from bentoml.models import BentoModel
 
-from pythia_bento.catalog import BUNDLED
+from pythia_bento.checkpoints.locations import parse_location
 from pythia_bento.settings import Settings
 
 REQUIREMENTS = Path(__file__).parents[3] / "requirements"
@@ -87,14 +87,14 @@ def pinned_model(settings: Settings) -> BentoModel | None:
 
     Raises ModelNotFound and CheckpointError.
     """
-    name = settings.model.partition("@")[0]
-    if name == BUNDLED or Path(settings.model).expanduser().is_dir():
+    location = parse_location(settings.model)
+    if isinstance(location, Path) or location.is_bundled:
         return None
     # Imported here: these bring torch, which takes seconds.
     from pythia_bento.checkpoints.lock import Lock
     from pythia_bento.checkpoints.resolve import find
 
-    return BentoModel(find(settings.model, Lock.read()).tag)
+    return BentoModel(find(location, Lock.read()).tag)
 
 
 def _is_gpu(settings: Settings) -> bool:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import tokenizers
 
-from pythia_bento.checkpoints.bundle import MANIFEST, list_bundled, sha256
+from pythia_bento.checkpoints.bundle import MANIFEST, list_bundled
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.files import sha256
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from tests.models import random_checkpoint
 
@@ -75,9 +76,11 @@ def test_an_unknown_step_is_answered_with_the_nearest(root: Path) -> None:
         load_checkpoint("bundled@step2000", root)
 
 
-def test_an_unknown_revision_is_answered_with_all(root: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"'tuesday'; it has main, step0, step64, step3000$"):
-        load_checkpoint("bundled@tuesday", root)
+@pytest.mark.parametrize("revision", ["tuesday", "step-1"])
+def test_an_unknown_revision_is_answered_with_all(root: Path, revision: str) -> None:
+    hint = f"'{revision}'; it has main, step0, step64, step3000$"
+    with pytest.raises(ModelNotFound, match=hint):
+        load_checkpoint(f"bundled@{revision}", root)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])

@@ -6,18 +6,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pythia_bento.checkpoints.lock import Lock, PinnedFile, PinnedModel, differences
-from pythia_bento.checkpoints.names import ModelName
+from pythia_bento.catalog import ModelId, parse
+from pythia_bento.checkpoints.files import FileHash
+from pythia_bento.checkpoints.lock import Lock, PinnedModel
 from pythia_bento.errors import CheckpointError
 
 ROOT = Path(__file__).parents[3]
-NAME = ModelName.parse("pythia-14m@step3000")
+NAME = parse("pythia-14m@step3000")
 A, B = "0" * 63 + "1", "1" * 64  # YAML would read both as numbers
 PIN = PinnedModel(
-    repository=NAME.repo_id,
+    repository=NAME.repository,
     revision=NAME.revision,
     commit="1234567890" * 4,
-    files={"config.json": PinnedFile(sha256=A, size=3), "x.safetensors": PinnedFile(sha256=B)},
+    files={"config.json": FileHash(sha256=A, size=3), "x.safetensors": FileHash(sha256=B)},
 )
 
 
@@ -34,7 +35,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_writing_again_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "pythia.lock"
-    other = ModelName.parse("pythia-14m")
+    other = parse("pythia-14m")
     Lock().pinning(NAME, PIN).pinning(other, PIN).write(path)
     before = path.read_text()
     Lock.read(path).write(path)
@@ -47,7 +48,7 @@ def test_pins_are_found_by_id_and_by_commit() -> None:
     assert lock.get(NAME) == PIN
     assert lock.get(NAME.at(PIN.commit)) == PIN
     assert lock.get(NAME.at("main")) is None
-    assert lock.get(ModelName("Someone/pythia-14m", PIN.commit)) is None
+    assert lock.get(ModelId("Someone/pythia-14m", PIN.commit)) is None
 
 
 def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
@@ -67,8 +68,8 @@ def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
 def test_nonsense_is_named(tmp_path: Path, change: dict[str, object], place: str) -> None:
     path = tmp_path / "pythia.lock"
     pin = PIN.model_dump(exclude_none=True) | change
-    path.write_text(yaml.safe_dump({"version": 1, "models": {NAME.id: pin}}))
-    with pytest.raises(CheckpointError, match=f"pythia.lock: models.{NAME.id}.{place}: "):
+    path.write_text(yaml.safe_dump({"version": 1, "models": {str(NAME): pin}}))
+    with pytest.raises(CheckpointError, match=f"pythia.lock: models.{NAME}.{place}: "):
         Lock.read(path)
 
 
@@ -78,19 +79,6 @@ def test_other_files_are_no_locks(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(CheckpointError, match=r"pythia\.lock"):
         Lock.read(path)
-
-
-def test_differences_name_the_file() -> None:
-    same = {"config.json": PinnedFile(sha256=A, size=3), "x.safetensors": PinnedFile(sha256=B)}
-    assert differences(PIN.files, same) == []
-    assert differences(PIN.files, {**same, "more": PinnedFile(sha256=A)}) == []
-    assert differences(PIN.files, {"x.safetensors": same["x.safetensors"]}) == [
-        "config.json is missing"
-    ]
-    changed = {**same, "x.safetensors": PinnedFile(sha256=A)}
-    assert differences(PIN.files, changed) == [f"x.safetensors has sha256 {A}, not {B}"]
-    longer = {**same, "config.json": PinnedFile(sha256=A, size=4)}
-    assert differences(PIN.files, longer) == ["config.json is 4 bytes long, not 3"]
 
 
 def test_the_shipped_lock_pins_what_the_hub_was_seen_to_hold(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ async def test_both_clients_say_the_same(client: Client, aclient: AsyncClient) -
     assert client.detokenize(ids) == await aclient.detokenize(ids) == "the end"
     assert client.info() == await aclient.info()
     assert client.info().model == INFO.id
+    assert client.models() == await aclient.models() == [client.info(INFO.id)]
 
 
 async def test_streams(client: Client, aclient: AsyncClient) -> None:

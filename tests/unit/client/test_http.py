@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,15 +10,29 @@ from typing import Any
 
 import pytest
 
-from pythia_bento.client import AsyncClient, Client, ScoreItem
+from pythia_bento.client import AsyncClient, Client, Info, Limits, ScoreItem
 from pythia_bento.errors import (
     DeadlineExceeded,
     EngineUnavailable,
     InvalidRequest,
+    ModelNotFound,
     Overloaded,
     PayloadTooLarge,
     PythiaError,
 )
+
+ORIGIN = {
+    **{"version": "1.2", "commit": "c" * 40, "files": {"config.json": "a" * 64}},
+    **{"weights_sha256": "b" * 64, "quantization": "int8 by row", "dtype": "int8"},
+    **{"matmul": "w8a16", "backend": "cpu", "batch_invariant": True, "same_weights": ["step0"]},
+}
+
+
+def card(name: str, provenance: dict[str, Any] | None = None) -> dict[str, Any]:
+    limits = dict.fromkeys(Limits.__slots__, 7) | {"a_limit_of_the_future": 1}
+    model = {"id": name, "aliases": [f"{name}@main"], "system_fingerprint": f"print-{name}"}
+    return {**model, "limits": limits, "provenance": provenance}
+
 
 ANSWERS: dict[str, tuple[int, dict[str, str], str]] = {
     "proxy": (503, {}, "<html>"),
@@ -26,12 +41,28 @@ ANSWERS: dict[str, tuple[int, dict[str, str], str]] = {
     "large": (413, {}, ""),
     "gateway": (504, {}, ""),
     "missing": (404, {}, '{"error": "no such page"}'),
+    "list": (400, {}, '{"error": {"code": [], "message": "m", "param": null}}'),
+    "page": (200, {}, "<html>"),
+    "latin": (200, {}, "\u00e9"),
+    "object": (200, {}, "{}"),
+    "encoded": (200, {"content-encoding": "gzip"}, "not gzip"),
+    "no-models": (200, {}, '{"data": []}'),
+    "models": (200, {}, json.dumps({"data": [card("toy"), card("other", ORIGIN)]})),
+    "other-server": (200, {}, '{"data": [{"id": "x", "object": "model"}]}'),
+    "no-end": (200, {}, 'data: {"deltas": []}\n\n'),
+    "no-json": (200, {}, "data: {]\n\n"),
 }
 
 
 class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.answer()
+
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
+        self.answer()
+
+    def answer(self) -> None:
         status, headers, body = ANSWERS[self.path.split("/")[1]]
         self.send_response(status)
         for name, value in {**headers, "content-length": str(len(body))}.items():
@@ -62,6 +93,7 @@ def url() -> Iterator[str]:
         ("large", PayloadTooLarge),
         ("gateway", DeadlineExceeded),
         ("missing", PythiaError),
+        ("list", InvalidRequest),
     ],
 )
 async def test_statuses_without_a_body_of_ours(
@@ -87,3 +119,57 @@ def test_what_json_cannot_hold(url: str) -> None:
                 client.generate("a", **options)  # type: ignore[arg-type]
         with pytest.raises(InvalidRequest, match="cannot be written as JSON"):
             client.score([ScoreItem("a", logprobs={1})])  # type: ignore[arg-type]
+
+
+async def test_info_of_several_models_and_of_one_whose_origin_nobody_knows(url: str) -> None:
+    """A card may have null as its provenance, and a list more than one card."""
+    limits = Limits(**dict.fromkeys(Limits.__slots__, 7))
+    unknown = Info("toy", ("toy@main",), "print-toy", limits)
+    with Client(f"{url}/models") as client:
+        assert client.info() == unknown
+        first, second = client.models()
+        assert (first, second) == (unknown, client.info("other@main"))
+        assert (second.commit, second.same_weights) == ("c" * 40, ("step0",))
+        assert {name: getattr(second, name) for name in ORIGIN} == {
+            **ORIGIN,
+            "same_weights": ("step0",),
+        }
+        with pytest.raises(ModelNotFound, match="'pythia' is not served here; served is toy"):
+            client.info("pythia")
+    async with AsyncClient(f"{url}/models") as aclient:
+        assert await aclient.models() == [first, second]
+        assert await aclient.info() == first
+        assert await aclient.info("other") == second
+
+
+@pytest.mark.parametrize("name", ["page", "latin", "object", "encoded", "other-server"])
+async def test_answers_that_make_no_sense(url: str, name: str) -> None:
+    with Client(f"{url}/{name}") as client:
+        for call in (client.info, client.models, lambda: client.tokenize("a")):
+            with pytest.raises(PythiaError, match=r"answer .*cannot be read") as caught:
+                call()
+            assert type(caught.value) is PythiaError
+    async with AsyncClient(f"{url}/{name}") as aclient:
+        with pytest.raises(PythiaError, match="cannot be read"):
+            await aclient.info()
+
+
+def test_a_server_without_models(url: str) -> None:
+    with Client(f"{url}/no-models") as client:
+        assert client.models() == []
+        with pytest.raises(EngineUnavailable, match="names no model"):
+            client.info()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [("no-end", EngineUnavailable, "broke off"), ("no-json", PythiaError, "cannot be read")],
+)
+async def test_streams_that_break_off(
+    url: str, name: str, kind: type[PythiaError], words: str
+) -> None:
+    with Client(f"{url}/{name}") as client, pytest.raises(kind, match=words):
+        client.generate("a")
+    async with AsyncClient(f"{url}/{name}") as aclient:
+        with pytest.raises(kind, match=words):
+            await aclient.generate("a")

@@ -63,7 +63,7 @@ def test_list_shows_every_model_but_the_seeds(cli: Cli) -> None:
     status, out, _ = cli("list")
     assert status == 0
     shown = [line.split()[0] for line in out.splitlines() if line.startswith(" pythia-")]
-    assert shown == [name for name in catalog.NAMES if "-seed" not in name]
+    assert shown == [name for name in catalog.MODELS if "-seed" not in name]
     assert "1,011,781,632" in out
 
 
@@ -71,8 +71,10 @@ def test_list_as_json_is_the_catalog_and_the_bundled_checkpoint(cli: Cli) -> Non
     first, *rest = cli.json("list")
     assert first["name"] == "bundled"
     assert first["revisions"][:2] == ["main", "step0"]
-    assert [model["name"] for model in rest] == list(catalog.NAMES)
-    assert all(len(model["revisions"]) == 155 for model in rest)
+    assert [model["name"] for model in rest] == list(catalog.MODELS)
+    counts = {model["name"]: len(model["revisions"]) for model in rest}
+    assert counts == {name: 1 + len(model.steps) for name, model in catalog.MODELS.items()}
+    assert (counts["pythia-1b"], counts["pythia-1b-v0"]) == (155, 144)
     for model in rest:
         for revision in model["revisions"]:
             catalog.parse(f"{model['name']}@{revision}")

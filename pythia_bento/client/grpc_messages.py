@@ -1,0 +1,186 @@
+"""What is said over gRPC: messages of ``pythia.v1`` out and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from pythia_bento.client.failures import BY_CODE, BY_GRPC_CODE, failure
+from pythia_bento.client.transport import Operation
+from pythia_bento.errors import InvalidRequest, PythiaError
+from pythia_bento.protocol.generated import pythia_pb2 as pb
+from pythia_bento.protocol.types import (
+    Delta,
+    FinishReason,
+    Info,
+    Limits,
+    Part,
+    Prompt,
+    Score,
+    ScoreItem,
+    Scores,
+    Summary,
+    Timings,
+    Token,
+    TopToken,
+)
+
+FINISH_REASONS: dict[int, FinishReason | None] = {
+    pb.FINISH_REASON_UNSPECIFIED: None,
+    pb.FINISH_REASON_STOP: "stop",
+    pb.FINISH_REASON_LENGTH: "length",
+}
+DETAILS = "grpc-status-details-bin"
+
+
+def models() -> Operation[list[Info]]:
+    """``Info``: over gRPC a server has one model."""
+    return Operation("Info", pb.InfoRequest(), lambda response: [_info(response)])
+
+
+def generate(prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
+    """``Generate``, answered by a stream. Raises InvalidRequest for what no message can hold."""
+    sampling = pb.Sampling()
+    for name, value in options.items():
+        sampling.MergeFrom(_made(name, pb.Sampling, **{name: _sent(name, value)}))
+    request = pb.GenerateRequest(prompt=_prompt("prompt", prompt), sampling=sampling)
+    return Operation("Generate", request, _part)
+
+
+def score(items: Sequence[ScoreItem]) -> Operation[Scores]:
+    """``Score``. Raises InvalidRequest for what no message can hold."""
+    request = pb.ScoreRequest(items=[_score_item(item) for item in items])
+    return Operation("Score", request, lambda response: [_score(r) for r in response.results])
+
+
+def tokenize(text: str) -> Operation[list[int]]:
+    """``Tokenize``. Raises InvalidRequest for what no message can hold."""
+    request = _made("text", pb.TokenizeRequest, text=text)
+    return Operation("Tokenize", request, lambda response: list(response.ids))
+
+
+def detokenize(ids: Sequence[int]) -> Operation[str]:
+    """``Detokenize``. Raises InvalidRequest for what no message can hold."""
+    request = _made("ids", pb.DetokenizeRequest, ids=ids)
+    return Operation("Detokenize", request, lambda response: str(response.text))
+
+
+def refusal(error: Any) -> PythiaError:
+    """What the grpc.RpcError of a finished call tells of."""
+    fallback = BY_GRPC_CODE.get(error.code().name)
+    message = error.details() or error.code().name
+    try:
+        for key, value in error.trailing_metadata() or ():
+            if key == DETAILS:
+                return _detailed(Status.FromString(value), message, fallback)
+    except DecodeError:
+        pass  # they are of something before the service
+    return failure(fallback, message, None, None)
+
+
+def _detailed(status: Any, message: str, fallback: type[PythiaError] | None) -> PythiaError:
+    info, retry = ErrorInfo(), RetryInfo()
+    for detail in status.details:
+        detail.Unpack(info) or detail.Unpack(retry)
+    kind = BY_CODE.get(info.reason.lower()) or fallback
+    seconds = retry.retry_delay.ToNanoseconds() / 1e9 if retry.HasField("retry_delay") else None
+    return failure(kind, message, info.metadata.get("param"), seconds)
+
+
+def _made(field: str, kind: Any, **fields: Any) -> Any:
+    """A message; what cannot be in it is refused here as the server refuses it over HTTP."""
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"{field} cannot be sent: {error}", param=field) from None
+
+
+def _prompt(name: str, prompt: Prompt) -> pb.Prompt:
+    content = {"text": prompt} if isinstance(prompt, str) else {"tokens": {"ids": prompt}}
+    made: pb.Prompt = _made(name, pb.Prompt, **content)
+    return made
+
+
+def _sent(name: str, value: Any) -> Any:
+    if name == "stop" and isinstance(value, str):
+        return [value]
+    if name == "seed" and isinstance(value, int) and 2**63 <= value < 2**64:
+        return value - 2**64  # the same modulo 2^64
+    return value
+
+
+def _score_item(item: ScoreItem) -> pb.ScoreItem:
+    made: pb.ScoreItem = _made("logprobs", pb.ScoreItem, logprobs=item.logprobs)
+    made.prompt.CopyFrom(_prompt("prompt", item.prompt))
+    if item.continuation is not None:
+        made.continuation.CopyFrom(_prompt("continuation", item.continuation))
+    return made
+
+
+def _part(response: pb.GenerateResponse) -> Part:
+    return Part(
+        deltas=tuple(_delta(delta) for delta in response.deltas),
+        prompt_tokens=_tokens(response.prompt_tokens),
+        summary=_summary(response.summary) if response.HasField("summary") else None,
+    )
+
+
+def _delta(delta: pb.Delta) -> Delta:
+    stopped_by = delta.WhichOneof("stop_reason")
+    return Delta(
+        index=delta.index,
+        text=delta.text,
+        token_ids=tuple(delta.token_ids),
+        tokens=_tokens(delta.tokens),
+        finish_reason=FINISH_REASONS[delta.finish_reason],
+        stop_reason=None if stopped_by is None else getattr(delta, stopped_by),
+    )
+
+
+def _tokens(tokens: Iterable[pb.Token]) -> tuple[Token, ...]:
+    return tuple(
+        Token(
+            id=token.id,
+            text=token.text,
+            logprob=token.logprob,
+            top=tuple(TopToken(top.id, top.text, top.logprob) for top in token.top),
+        )
+        for token in tokens
+    )
+
+
+def _summary(summary: pb.Summary) -> Summary:
+    times = summary.timings
+    return Summary(
+        model=summary.model,
+        fingerprint=summary.fingerprint,
+        num_prompt_tokens=summary.num_prompt_tokens,
+        num_cached_tokens=summary.num_cached_tokens,
+        num_completion_tokens=summary.num_completion_tokens,
+        timings=Timings(times.queue, times.prefill, times.decode, times.total),
+    )
+
+
+def _score(result: pb.ScoreResult) -> Score | PythiaError:
+    if result.HasField("error"):
+        error = result.error
+        return failure(BY_CODE.get(error.code), error.message, error.param or None, None)
+    score = result.score
+    return Score(score.logprob, score.num_tokens, score.is_greedy, _tokens(score.tokens))
+
+
+def _info(response: pb.InfoResponse) -> Info:
+    limits = {name: getattr(response.limits, name) for name in Limits.__slots__}
+    names = set(Info.__slots__) - {"aliases", "commit", "files", "same_weights", "limits"}
+    return Info(
+        **{name: getattr(response, name) for name in names},
+        aliases=tuple(response.aliases),
+        commit=response.commit or None,
+        files=dict(response.files),
+        same_weights=tuple(response.same_weights),
+        limits=Limits(**limits),
+    )

@@ -1,0 +1,171 @@
+"""What is said over HTTP: bodies of JSON out, bodies and events back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pythia_bento.client.failures import BY_CODE, BY_STATUS, failure
+from pythia_bento.client.transport import Operation
+from pythia_bento.errors import InvalidRequest, PythiaError
+from pythia_bento.protocol.types import (
+    Delta,
+    Info,
+    Limits,
+    Part,
+    Prompt,
+    Score,
+    ScoreItem,
+    Scores,
+    Summary,
+    Timings,
+    Token,
+    TopToken,
+)
+
+END = "data: [DONE]"  # the line after the last event
+
+
+def models() -> Operation[list[Info]]:
+    """``GET /v1/models``."""
+    return Operation("/v1/models", None, lambda body: _infos(json.loads(body)))
+
+
+def generate(prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
+    """``POST /generate``, answered by events. Raises InvalidRequest for what JSON cannot hold."""
+    body = {**options, "prompt": _plain(prompt), "stream": True}
+    for name in ("stop", "stop_token_ids"):
+        if name in body:
+            body[name] = _plain(body[name])
+    if "logit_bias" in body:
+        body["logit_bias"] = {str(id): bias for id, bias in body["logit_bias"].items()}
+    return Operation("/generate", _dumps(body), _event)
+
+
+def score(items: Sequence[ScoreItem]) -> Operation[Scores]:
+    """``POST /score``. Raises InvalidRequest for what JSON cannot hold."""
+    body = {"items": [_score_item(item) for item in items]}
+    return Operation("/score", _dumps(body), lambda body: _scores(json.loads(body)))
+
+
+def tokenize(text: str) -> Operation[list[int]]:
+    """``POST /tokenize``. Raises InvalidRequest for what JSON cannot hold."""
+    body = _dumps({"prompt": text})
+    return Operation("/tokenize", body, lambda body: list(json.loads(body)["tokens"]))
+
+
+def detokenize(ids: Sequence[int]) -> Operation[str]:
+    """``POST /detokenize``. Raises InvalidRequest for what JSON cannot hold."""
+    body = _dumps({"tokens": list(ids)})
+    return Operation("/detokenize", body, lambda body: str(json.loads(body)["prompt"]))
+
+
+def refusal(status: int, retry_after: str | None, body: bytes) -> PythiaError:
+    """What an answer with the status of an error tells of, whoever it is from."""
+    kind, seconds = BY_STATUS.get(status), _seconds(retry_after)
+    try:
+        error = json.loads(body)["error"]
+        return failure(
+            BY_CODE.get(error["code"]) or kind, error["message"], error["param"], seconds
+        )
+    except (ValueError, TypeError, KeyError):  # not the service's own
+        return failure(kind, f"the server answered with status {status}", None, seconds)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """None too for a date, which servers before ours may send."""
+    try:
+        return float(retry_after or "")
+    except ValueError:
+        return None
+
+
+def _dumps(body: Any) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str) else list(value)
+
+
+def _score_item(item: ScoreItem) -> dict[str, Any]:
+    body = {"prompt": _plain(item.prompt), "logprobs": item.logprobs}
+    if item.continuation is not None:
+        body["continuation"] = _plain(item.continuation)
+    return body
+
+
+def _event(line: str) -> Part:
+    event = json.loads(line.removeprefix("data: "))
+    if "error" in event:
+        raise _error(event["error"])
+    return _part(event)
+
+
+def _error(error: Mapping[str, Any]) -> PythiaError:
+    return failure(BY_CODE.get(error["code"]), error["message"], error["param"], None)
+
+
+def _part(body: Mapping[str, Any]) -> Part:
+    summary = body.get("summary")
+    return Part(
+        deltas=tuple(_delta(delta) for delta in body["deltas"]),
+        prompt_tokens=_tokens(body.get("prompt_tokens", ())),
+        summary=None if summary is None else _summary(summary),
+    )
+
+
+def _delta(body: Mapping[str, Any]) -> Delta:
+    lists = {"token_ids": tuple(body["token_ids"]), "tokens": _tokens(body.get("tokens", ()))}
+    return Delta(**_known(Delta, body) | lists)
+
+
+def _summary(body: Mapping[str, Any]) -> Summary:
+    timings = Timings(**_known(Timings, body["timings"]))
+    return Summary(**_known(Summary, body) | {"timings": timings})
+
+
+def _tokens(tokens: Iterable[Mapping[str, Any]]) -> tuple[Token, ...]:
+    return tuple(
+        Token(
+            id=token["id"],
+            text=token["text"],
+            logprob=token["logprob"],
+            top=tuple(TopToken(**_known(TopToken, top)) for top in token.get("top", ())),
+        )
+        for token in tokens
+    )
+
+
+def _scores(answer: Sequence[Mapping[str, Any]]) -> Scores:
+    return [
+        _error(score["error"])
+        if "error" in score
+        else Score(**_known(Score, score) | {"tokens": _tokens(score["tokens"])})
+        for score in answer
+    ]
+
+
+def _infos(answer: Mapping[str, Any]) -> list[Info]:
+    return [_info(card) for card in answer["data"]]
+
+
+def _info(card: Mapping[str, Any]) -> Info:
+    provenance = card["provenance"] or {}  # null where the server does not know
+    lists = {"same_weights": tuple(provenance.get("same_weights", ()))}
+    return Info(
+        model=card["id"],
+        aliases=tuple(card["aliases"]),
+        fingerprint=card["system_fingerprint"],
+        limits=Limits(**_known(Limits, card["limits"])),
+        **_known(Info, provenance) | lists,
+    )
+
+
+def _known(kind: Any, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass; a server may be newer and say more."""
+    return {name: body[name] for name in kind.__slots__ if name in body}
