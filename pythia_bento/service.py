@@ -15,13 +15,11 @@ from pythia_bento.handlers.score import attributed, score
 from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.bentoml import access_log, direct_routes, http_metrics, packaging, tracing
-from pythia_bento.server.bentoml.http_protocol import limit_framing
-from pythia_bento.server.http import openai, pages, tokenizer
+from pythia_bento.server.bentoml import install, packaging
+from pythia_bento.server.http import native, openai, pages, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
 from pythia_bento.server.http.errors import error_response
-from pythia_bento.server.http.native import stream
 from pythia_bento.server.worker import Worker
 from pythia_bento.settings import load_settings, wants_gpu
 from pythia_bento.telemetry import logs
@@ -33,6 +31,7 @@ try:
     settings = load_settings(vars(bentoml.use_arguments()))
     access = AccessControl.from_settings(settings)
     pinned_model = packaging.pinned_model(settings)
+    service_class = install.service_class(settings.log_format)
 except PythiaError as error:
     raise bentoml.exceptions.InvalidArgument(error.message) from None
 
@@ -48,17 +47,14 @@ def _passes(check: Callable[[], None]) -> bool:
 
 openai_app = openai.create_app()
 tokenizer_app = tokenizer.create_app()
+native_app = native.create_app()
 pages_app = pages.create_app()
-apps = (openai_app, tokenizer_app, pages_app)
-limit_framing()
-for bentoml_part in (tracing, access_log, http_metrics):
-    bentoml_part.install()
-direct_routes.install({"/v1": openai_app, "": tokenizer_app})
-logs.install(settings.log_format)
+apps = (openai_app, tokenizer_app, native_app, pages_app)
 
 
 @bentoml.service(
     name="pythia",
+    service_class=service_class,
     workers=1,  # one device, one engine: it batches better than two workers share
     # The engine keeps the deadline and answers in OpenAI's shape; this is only the last resort.
     traffic={"timeout": settings.request_timeout + 60},
@@ -68,6 +64,7 @@ logs.install(settings.log_format)
 )
 @bentoml.asgi_app(openai_app, path="/v1")
 @bentoml.asgi_app(tokenizer_app, path="/")
+@bentoml.asgi_app(native_app, path="/")  # bodies in JSON
 @bentoml.asgi_app(pages_app, path="/")  # before BentoML's own page at /
 class Pythia:
     """Serves one Pythia checkpoint in 8 bits."""
@@ -80,7 +77,11 @@ class Pythia:
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Refuse a checkpoint that cannot be served, once, before any worker starts."""
+        """Refuse a checkpoint that cannot be served, once, before any worker starts.
+
+        Called in the supervisor, whose log lines have the workers' format from here on.
+        """
+        logs.install(settings.log_format)
         try:
             check_loadable(settings)
         except PythiaError as error:
@@ -102,7 +103,7 @@ class Pythia:
         try:
             body = GenerateRequest.model_construct(**fields)
             if body.stream:
-                return await stream(self._worker.runner, body)  # type: ignore[return-value]
+                return await native.stream(self._worker.runner, body)  # type: ignore[return-value]
             return await generate(self._worker.runner, body)  # type: ignore[return-value]
         except PythiaError as error:
             return error_response(error)  # type: ignore[return-value]
@@ -124,6 +125,7 @@ class Pythia:
         return text + self._worker.metrics()
 
 
+# Two of the layers that a request passes; `install` has the others, and their order.
 Pythia.add_asgi_middleware(AccessMiddleware, access=access)  # type: ignore[attr-defined]
 Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     RequestMiddleware,

@@ -60,6 +60,7 @@ NEEDS = {
     "lm-eval": Need((EVAL / ".ready").exists),  # `make eval`
     "namespaces": Need(_may_make_namespaces),  # containers often forbid it
     "promtool": _command("promtool", "prometheus"),
+    # It needs Python 3.11.
     "schemathesis": Need(lambda: importlib.util.find_spec("schemathesis") is not None),
     "sm_90": Need(_has_wgmma),  # Hopper's matrix instructions
     "ssh-keygen": _command("ssh-keygen", "openssh-client"),

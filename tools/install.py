@@ -22,6 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 REQUIREMENTS = ROOT / "requirements"
+UV = REQUIREMENTS / "uv.txt"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 KERNELS = ROOT / "pythia_bento" / "model" / "kernels" / "cpu" / "build.py"
@@ -112,15 +113,30 @@ def torch_options(requirement: str, settings: Mapping[str, str]) -> list[str]:
     return ["--torch-backend=auto"] if is_plain and not is_told else []
 
 
+def make_environment() -> tuple[str | Path, ...]:
+    """``VENV`` with uv; the pip that brought it, which is this Python's if that can reach out.
+
+    A pip of the environment's own would take seconds. Python may come without one, and before
+    22.3 it could not install into another environment.
+    """
+    locked = ("install", "--no-compile", "--no-deps", "--require-hashes", "-r", UV)
+    if not PYTHON.exists():
+        Command(sys.executable, "-m", "venv", "--without-pip", VENV).wait()
+    pip: tuple[str | Path, ...] = (sys.executable, "-m", "pip", "--python", PYTHON)
+    try:
+        Command(*pip, *locked).wait()
+    except Failed:
+        Command(sys.executable, "-m", "venv", VENV).wait()
+        pip = (PYTHON, "-m", "pip")
+        Command(*pip, *locked).wait()
+    return pip
+
+
 class Installer:
     """uv in ``VENV``, with pip's settings."""
 
     def __init__(self) -> None:
-        if not (VENV / "bin" / "pip").exists():
-            Command(sys.executable, "-m", "venv", VENV).wait()
-        pip = (PYTHON, "-m", "pip")
-        locked = ("--no-deps", "--require-hashes", "-r", REQUIREMENTS / "uv.txt")
-        Command(*pip, "install", "--no-compile", *locked).wait()
+        pip = make_environment()
         listed = Command(*pip, "config", "list").wait()
         self.settings = {"UV_NO_PROGRESS": "1", **uv_settings(pip_settings(listed))}
 

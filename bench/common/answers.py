@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from bench.common import machine
-from bench.common.random_model import RandomModel, model_config
+from bench.common.random_model import RandomModel
 from bench.common.shapes import tokenizer
+from pythia_bento import catalog
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob
@@ -94,7 +95,7 @@ def engine_of(model: str, device: str) -> Engine:
             }
         )
         return load_engine(settings, lambda what, done, total: None)[0]
-    config = model_config(model)
+    config = catalog.config(model)
     kernels = create(BACKENDS[device], config, torch.device(device))
     with torch.inference_mode():
         weights = GPTNeoX(RandomModel(config, torch.device(device)), kernels)

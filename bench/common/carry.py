@@ -2,10 +2,11 @@
 
 ``python -m bench.common.carry [NAME==X ...]`` fills the folder ``.whl`` (ignored by git) with what
 ``requirements/serve-gpu.txt`` pins, for Python 3.12, less what such a machine brings itself, plus
-the packages named. Over there, in the repository's root:
+the packages named. Over there, in the
+repository's root:
 
-python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade \\ --target
-/tmp/site .whl/*.whl && export PYTHONPATH=/tmp/site
+    python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade \\
+        --target /tmp/site .whl/*.whl && export PYTHONPATH=/tmp/site
 
 ``bentoml`` is then /tmp/site/bin/bentoml, or ``python3 -m bentoml``.
 """

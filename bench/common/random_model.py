@@ -11,37 +11,12 @@ import torch
 from torch import Tensor
 
 from bench.common import shapes
+from pythia_bento import catalog
 from pythia_bento.checkpoints.save import save_int8
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 
-# layers, hidden, heads, vocabulary rows (Biderman et al., 2023, table 1, and the model cards)
-SIZES = {
-    "pythia-14m": (6, 128, 4, 50304),
-    "pythia-31m": (6, 256, 8, 50304),
-    "pythia-70m": (6, 512, 8, 50304),
-    "pythia-160m": (12, 768, 12, 50304),
-    "pythia-410m": (24, 1024, 16, 50304),
-    "pythia-1b": (16, 2048, 8, 50304),
-    "pythia-1.4b": (24, 2048, 16, 50304),
-    "pythia-2.8b": (32, 2560, 32, 50304),
-    "pythia-6.9b": (32, 4096, 32, 50432),
-    "pythia-12b": (36, 5120, 40, 50688),
-}
-
-
-def model_config(name: str) -> ModelConfig:
-    """The shape of one size."""
-    layers, hidden, heads, vocab = SIZES[name]
-    return ModelConfig(
-        num_layers=layers,
-        hidden_size=hidden,
-        num_heads=heads,
-        intermediate_size=4 * hidden,
-        vocab_size=vocab,
-        max_positions=2048,
-        rotary_dims=hidden // heads // 4,
-    )
+SUITE = tuple(f"pythia-{size}" for size in catalog.SIZES)  # a model of each size
 
 
 class RandomModel:
@@ -100,7 +75,7 @@ def write_int8(name: str, directory: Path, device: torch.device, outliers: int =
     """Write a random checkpoint in bitsandbytes' 8-bit format; keep one that exists."""
     if directory.exists():
         return
-    config = model_config(name)
+    config = catalog.config(name)
     origin = Path(tempfile.mkdtemp(prefix="pythia-bento-"))
     try:
         (origin / "config.json").write_text(json.dumps(shapes.raw_config(config)))

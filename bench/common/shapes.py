@@ -20,25 +20,9 @@ END_OF_TEXT = "<|endoftext|>"
 WEIGHT_STD = 0.02
 
 
-def config_of(name: str) -> ModelConfig:
-    """The shape of a model of the suite."""
-    return catalog.config(name)
-
-
-def linear_weights(config: ModelConfig) -> int:
-    """Weights that are stored in 8 bits."""
-    per_column = 4 * config.hidden_size + 2 * config.intermediate_size
-    return config.num_layers * config.hidden_size * per_column
-
-
 def head_weights(config: ModelConfig) -> int:
     """Weights of the head, and as many of the embedding."""
     return config.vocab_size * config.hidden_size
-
-
-def int8_bytes(config: ModelConfig) -> int:
-    """The model in 8 bits: int8 linears, fp16 head and embedding."""
-    return linear_weights(config) + 4 * head_weights(config)
 
 
 def write_checkpoint(name: str, directory: Path) -> None:
@@ -48,7 +32,7 @@ def write_checkpoint(name: str, directory: Path) -> None:
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    config = config_of(name)
+    config = catalog.config(name)
     (partial / "config.json").write_text(json.dumps(raw_config(config), indent=2))
     tokenizer().save(str(partial / "tokenizer.json"))
     _write_weights(config, partial)

@@ -25,6 +25,7 @@ from bench.common import machine, shapes
 from bench.common.report import DECODE_1, DECODE_8, LOAD, OURS, PREFILL, Result, goals, table
 from bench.peers import worker
 from bench.peers.process import Engine, Process, extra_versions
+from pythia_bento import catalog
 
 ENGINES = (
     Engine(OURS, "ours", "cpu", linear_bytes=1, head_bytes=2),
@@ -70,7 +71,7 @@ def main() -> None:
         results += _measure_model(model, engines, options.rounds)
         here = [result for result in results if result.model == model]
         print(table(model, here), flush=True)
-        print(goals(model, shapes.int8_bytes(shapes.config_of(model)), here), flush=True)
+        print(goals(model, catalog.int8_bytes(catalog.config(model)), here), flush=True)
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(_record(results), indent=1) + "\n")
@@ -124,9 +125,9 @@ def _measure_task(
 def _result(model: str, task: Task, engine: Engine, samples: list[tuple[float, float]]) -> Result:
     seconds = statistics.median(s for s, _ in samples)
     bandwidth = statistics.median(b for _, b in samples)
-    config = shapes.config_of(model)
+    config = catalog.config(model)
     step = seconds / (task.new or 1)
-    weights = shapes.linear_weights(config) * engine.linear_bytes
+    weights = catalog.linear_weights(config) * engine.linear_bytes
     weights += shapes.head_weights(config) * engine.head_bytes
     return Result(
         model,

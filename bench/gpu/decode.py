@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from bench.common.random_model import model_config
 from bench.gpu import harness
+from pythia_bento import catalog
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Executor
 from pythia_bento.executor import make_executor
@@ -48,7 +48,7 @@ def decode(engine: Engine, batch: int, prompt: int, new: int, seed: int) -> tupl
 def measure(name: str, args: Any, limit: float) -> list[dict[str, Any]]:
     """Rows of one model."""
     batches = [int(batch) for batch in args.batches.split(",")]
-    config = model_config(name)
+    config = catalog.config(name)
     context = args.prompt + args.new
     capture = 0.0
 
@@ -126,7 +126,7 @@ def main() -> None:
 
             for backend, batch, seconds, size in peers(name, args):
                 rows.append(
-                    row(name, backend, batch, seconds, args, limit, model_config(name), size)
+                    row(name, backend, batch, seconds, args, limit, catalog.config(name), size)
                 )
                 show(rows[-1])
                 harness.write(

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from bench.common.random_model import SIZES, write_int8
+from bench.common.random_model import SUITE, write_int8
 from bench.gpu import harness
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.save import save_int8
@@ -100,7 +100,7 @@ def answers(make: Callable[[], Generate], batches: Sequence[Prompts]) -> list[An
 
 def checkpoint(model: str, device: str) -> Path:
     """A directory in bitsandbytes' 8-bit format that all backends read."""
-    if model in SIZES:
+    if model in SUITE:
         path = CACHE / f"{model}-int8-outliers"
         write_int8(model, path, torch.device(device), outliers=OUTLIERS)
         return path

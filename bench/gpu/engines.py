@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import time
 
-import torch
-
-from bench.common.random_model import SIZES
+from bench.common.random_model import SUITE
 from bench.gpu import harness
 from pythia_bento.engine.engine import Engine
 from pythia_bento.executor import MakeExecutor, make_executor
@@ -29,7 +26,7 @@ def load(
     make: MakeExecutor = make_executor,
 ) -> Engine:
     """Random weights where ``model`` is a size and the device a GPU, else what would be served."""
-    if device == "cuda" and model in SIZES:
+    if device == "cuda" and model in SUITE:
         return harness.load_engine(model, max_batch, context, max_tokens, make=make)
     from pythia_bento.runtime.loading import load_engine
     from pythia_bento.settings import load_settings
@@ -37,10 +34,3 @@ def load(
     sizes = {"max_batch_size": max_batch, "max_tokens_per_step": max_tokens}
     settings = load_settings({"model": model, "device": device, **sizes})
     return load_engine(settings, lambda what, done, total: None, make)[0]
-
-
-def now() -> float:
-    """Seconds of the monotonic clock, after the device is done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.monotonic()

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from bench.common import machine
-from bench.common.random_model import RandomModel, model_config
+from bench.common.random_model import RandomModel
 from bench.common.shapes import tokenizer
+from pythia_bento import catalog
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.params import Request, SamplingParams
@@ -40,7 +41,7 @@ def load_engine(
     """An engine over random weights; ``blocks`` 0 gives every sequence its whole context."""
     gc.collect()
     torch.cuda.empty_cache()
-    config = model_config(name)
+    config = catalog.config(name)
     kernels = create("triton", config, DEVICE)
     with torch.inference_mode():
         model = GPTNeoX(RandomModel(config, DEVICE), kernels)
@@ -110,6 +111,7 @@ def arguments(out: str, batches: str) -> argparse.ArgumentParser:
 
 
 def now() -> float:
-    """Seconds, after the device is done."""
-    torch.cuda.synchronize()
+    """Seconds, after the device is done where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter()

@@ -12,8 +12,8 @@ import random
 import sys
 from typing import Any
 
-from bench.common.random_model import model_config
 from bench.gpu import harness
+from pythia_bento import catalog
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request, SamplingParams
@@ -73,7 +73,7 @@ def facts(answer: SequenceOutput) -> Any:
 
 def model_block(name: str) -> int:
     """Tokens in a cache block."""
-    return kv_tile(model_config(name).head_dim)
+    return kv_tile(catalog.config(name).head_dim)
 
 
 def check(name: str, count: int) -> dict[str, Any]:

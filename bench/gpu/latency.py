@@ -30,7 +30,10 @@ def main() -> None:
     budgets = [int(budget) for budget in options.budgets.split(",")]
     most = options.decoding + options.most_long
     engine = engines.load(
-        *(options.model, options.device, most, max(options.long, SHORT + options.new) + 1),
+        options.model,
+        options.device,
+        most,
+        max(options.long, SHORT + options.new) + 1,
         max_tokens=max(budgets),
     )
     rows = []

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from bench.common.random_model import model_config
 from bench.gpu import harness
+from pythia_bento import catalog
 
 
 def peers(name: str, args: Any) -> Iterator[tuple[str, int, float, int]]:
     """(backend, batch, seconds of the steps after the first, bytes a weight)."""
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-    shape = model_config(name)
+    shape = catalog.config(name)
     config = GPTNeoXConfig(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,

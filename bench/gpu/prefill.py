@@ -11,8 +11,8 @@ import sys
 import torch
 
 from bench.common import clocks
-from bench.common.random_model import model_config
 from bench.gpu import harness
+from pythia_bento import catalog
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.params import Request
 
@@ -25,7 +25,7 @@ def main() -> None:
     batches = [int(batch) for batch in args.batches.split(",")]
     rows = []
     for name in args.models.split(","):
-        config = model_config(name)
+        config = catalog.config(name)
         engine = harness.load_engine(
             name, max(batches), args.prompt + 1, max(batches) * args.prompt
         )

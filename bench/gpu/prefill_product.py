@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.common.random_model import model_config
 from bench.gpu import harness
-from bench.gpu.sweep import Rig, time_graph
+from bench.gpu.graphs import layer_us
+from bench.gpu.sweep import Rig
+from pythia_bento import catalog
 from pythia_bento.model.kernels.gpu import tiles
 from pythia_bento.model.kernels.gpu.cuda import prefill_constants as source
 from pythia_bento.model.kernels.gpu.cuda.nvrtc import Source, compiled
@@ -47,7 +48,7 @@ def compile_one(job: tuple[str, Variant, int]) -> None:
     """In a process of its own: put one kernel into the cache."""
     model, variant, shared = job
     name, cluster, width, checked = variant
-    constants = source.constants_for(model_config(model), width, shared, cluster, checked=checked)
+    constants = source.constants_for(catalog.config(model), width, shared, cluster, checked=checked)
     header = {"multiply.cuh": source.multiply_header(width)}
     compiled(Source(source.SOURCES[name], constants, header), "sm_90a")
 
@@ -117,7 +118,7 @@ def build(model: str, variant: Variant) -> PrefillProducts:
     """Compiled for one width of one kernel."""
     tiles = {variant.name: {variant.width: variant.cluster}}
     return PrefillProducts(
-        model_config(model), harness.DEVICE, tiles=tiles, checked=variant.checked
+        catalog.config(model), harness.DEVICE, tiles=tiles, checked=variant.checked
     )
 
 
@@ -181,7 +182,7 @@ def measure(model: str, rig: Rig, tokens: int, variants: list[Variant]) -> list[
     products, rows = Products(rig, tokens), []
 
     def add(name: str, what: str, call: Callable[[int], Any], **more: Any) -> None:
-        micro = time_graph(call, rig.count)
+        micro = layer_us(call, rig.count)
         row = {"model": model, "kernel": name, "tokens": tokens, "what": what, **more}
         row |= {"us": round(micro, 2), "tflops": round(products.flops(name) / micro / 1e6, 1)}
         rows.append(row)
@@ -207,7 +208,7 @@ def measure(model: str, rig: Rig, tokens: int, variants: list[Variant]) -> list[
 
 def variants_of(model: str, widths: list[int], clusters: list[int], checked: bool) -> list[Variant]:
     """All that a model can have."""
-    most = source.largest_cluster(model_config(model))
+    most = source.largest_cluster(catalog.config(model))
     return [
         Variant(name, cluster, width, checked)
         for name in KERNELS
@@ -223,7 +224,7 @@ def compile_all(variants: dict[str, list[Variant]], workers: int) -> None:
     shared = int(properties.shared_memory_per_block_optin)
     jobs = {(model, variant, shared) for model, some in variants.items() for variant in some}
     for model in variants:  # what the launcher compiles when it starts
-        most = source.largest_cluster(model_config(model))
+        most = source.largest_cluster(catalog.config(model))
         jobs |= {
             (model, Variant(name, min(cluster, most), width), shared)
             for name in KERNELS

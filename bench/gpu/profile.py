@@ -31,7 +31,7 @@ from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Executor
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.executor import make_executor
-from pythia_bento.executor.lookahead import Flight, Lookahead
+from pythia_bento.executor.lookahead import Lookahead, StepsInFlight
 
 REPLAY, READ = "bench: replay", "bench: read tokens"
 WAITS = frozenset(
@@ -112,8 +112,8 @@ def watch(lookahead: Lookahead) -> None:
     device.extend = _marked(device.extend)
 
 
-def _marked(call: Callable[..., Flight]) -> Callable[..., Flight]:
-    def marked(*args: Any) -> Flight:
+def _marked(call: Callable[..., StepsInFlight]) -> Callable[..., StepsInFlight]:
+    def marked(*args: Any) -> StepsInFlight:
         _forbid_waits(True)
         try:
             with record_function(REPLAY):
@@ -167,7 +167,7 @@ def _record(call: Callable[[], Any]) -> list[Event]:
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as recorded:
         call()
-        engines.now()  # the device is done
+        harness.now()  # the device is done
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         recorded.export_chrome_trace(str(path))

@@ -8,164 +8,116 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from bench.common.random_model import RandomModel, model_config
+from bench.common.random_model import RandomModel
+from bench.gpu.graphs import graph_us, layer_us
+from pythia_bento import catalog
+from pythia_bento.model.batch import DecodeRows
+from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.gpu import packing, tiles
 from pythia_bento.model.kernels.gpu.kernels import TritonKernels
-from pythia_bento.model.kernels.gpu.launch import AttentionScratch
-from pythia_bento.model.kernels.gpu.packing import CHUNKS
+from pythia_bento.model.kernels.gpu.packing import TritonLayer
 
 DEVICE = torch.device("cuda")
+NUM_TOKENS = 50277
 
 
 class Step:
-    """Buffers of one batch size and the launches of one step."""
+    """The decode steps of one batch size, whole and in parts."""
 
-    def __init__(self, model: Model, batch: int, context: int) -> None:
-        self.m, self.batch = model, batch
-        config, half = model.config, {"dtype": torch.float16, "device": DEVICE}
-        hidden = config.hidden_size
-        self.x = torch.empty(batch, hidden, device=DEVICE)
-        self.h = torch.empty(2, batch, hidden, **half)
-        self.qkv = torch.empty(batch, 3 * hidden, **half)
-        self.up = torch.empty(batch, config.intermediate_size, **half)
-        self.attended = torch.empty(batch, hidden, **half)
-        self.parts = torch.empty(1 + CHUNKS, batch, hidden, device=DEVICE)
-        self.logits = torch.empty(batch, config.vocab_size, device=DEVICE)
-        self.ids = torch.randint(0, 50000, (batch,), dtype=torch.int32, device=DEVICE)
-        self.lens = torch.full((batch,), context, dtype=torch.int32, device=DEVICE)
-        self.scratch = AttentionScratch(config, batch, DEVICE)
-        size = model.kernels.block_size
-        width = -(-(context + 256) // size)
+    def __init__(self, model: GPTNeoX, batch: int, context: int) -> None:
+        kernels = model.kernels
+        assert isinstance(kernels, TritonKernels)
+        self._layers, self._head = model.weights.layers, model.weights.head
+        self._launch, self._batch, self._context = kernels.launch, batch, context
+        width = -(-(context + 256) // kernels.block_size)
+        cache = kernels.allocate_cache(batch * width)
+        cache.keys.normal_()
+        cache.values.normal_()
         table = torch.arange(batch * width, dtype=torch.int32, device=DEVICE)
-        self.tables = table.view(batch, width)
-        self.cache = model.kernels.allocate_cache(batch * width)
-        self.cache.keys.normal_()
-        self.cache.values.normal_()
-        self.temperatures = torch.zeros(batch, device=DEVICE)
-        self.seeds = torch.zeros(batch, dtype=torch.int64, device=DEVICE)
-        self.keys = torch.empty(batch, model.launch.sample_parts, dtype=torch.int64, device=DEVICE)
-        self.ring = torch.empty(batch, 64, dtype=torch.int32, device=DEVICE)
-
-    def norm0(self) -> None:
-        m = self.m
-        m.launch.norm(m.layers[0].norms, self.x, self.h, table=m.table, token_ids=self.ids)
-
-    def ins(self, i: int) -> None:
-        self.m.launch.in_product(self.m.layers[i], self.h, self.qkv, self.up)
-
-    def attention(self, i: int, **options: Any) -> None:
-        cache = self.cache
-        self.m.launch.decode_attention(
-            *(self.qkv, cache.keys[i], cache.values[i], self.lens, self.tables, self.scratch),
-            *(self.attended, self.m.layers[i].qk_scale),
-            **options,
+        self.rows = DecodeRows(
+            token_ids=torch.randint(0, 50000, (batch,), dtype=torch.int32, device=DEVICE),
+            context_lens=torch.full((batch,), context, dtype=torch.int32, device=DEVICE),
+            block_tables=table.view(batch, width),
+            temperatures=torch.zeros(batch, device=DEVICE),
+            seeds=torch.zeros(batch, dtype=torch.int64, device=DEVICE),
+            ring=torch.empty(batch, 64, dtype=torch.int32, device=DEVICE),
         )
+        self.steps = kernels.decode_steps(model.weights, cache, self.rows, NUM_TOKENS)
+        self.activations = self.steps.workspace.first(batch)
 
-    def out(self, i: int) -> None:
-        self.m.launch.out_partial(self.m.layers[i], self.attended, self.up, self.parts)
+    def layer(self, index: int) -> TritonLayer:
+        layer: TritonLayer = self._layers[index]
+        return layer
 
-    def norm(self, i: int) -> None:
-        m = self.m
-        is_last = i + 1 == len(m.layers)
-        norms = m.head.norms if is_last else m.layers[i + 1].norms
-        m.launch.norm(norms, self.x, self.h[: len(norms)], parts=self.parts, layer=m.layers[i])
+    def ins(self, index: int) -> None:
+        a = self.activations
+        self._launch.in_product(self.layer(index), a.h, a.qkv, a.up)
+
+    def attention(self, index: int, **options: Any) -> None:
+        self.steps.attend(index, self.layer(index), self.activations, **options)
+
+    def out(self, index: int) -> None:
+        a = self.activations
+        self._launch.out_partial(self.layer(index), a.attended, a.up, a.parts)
+
+    def norm(self, index: int) -> None:
+        a = self.activations
+        is_last = index + 1 == len(self._layers)
+        norms = self._head.norms if is_last else self.layer(index + 1).norms
+        self._launch.norm(norms, a.x, a.h, parts=a.parts, layer=self.layer(index))
 
     def head(self) -> None:
-        self.m.launch.head_product(self.m.head, self.h[:1], self.logits)
+        self.steps.launch_head(self._batch)
 
     def choose(self) -> None:
-        self.m.launch.choose(
-            *(self.logits, self.temperatures, self.seeds, self.lens, self.keys, self.ids),
-            50277,
-            ring=self.ring,
-        )
+        self.steps.launch_choice(self._batch)
 
     def all(self) -> None:
-        self.norm0()
-        for i in range(len(self.m.layers)):
-            self.ins(i)
-            self.attention(i)
-            self.out(i)
-            self.norm(i)
+        """The whole step by four kernels a layer, whatever the batch."""
+        self.steps.launch_by_layer(self._batch)
         self.head()
         self.choose()
 
-
-class Model:
-    def __init__(self, name: str) -> None:
-        self.config = model_config(name)
-        self.kernels = TritonKernels(self.config, DEVICE)
-        self.launch = self.kernels.launch
-        self.side = torch.cuda.Stream()
-        source = RandomModel(self.config, DEVICE)
-        self.table = self.kernels.load_embedding(source.embedding())
-        self.layers = [
-            self.kernels.load_layer(source.layer(i)) for i in range(self.config.num_layers)
-        ]
-        self.head = self.kernels.load_head(source.head())
+    def rewind(self) -> None:
+        """Steps moved the rows on; back to the context that is asked for."""
+        self.rows.context_lens.fill_(self._context)
 
 
-def graph_us(call: Callable[[], Any], repeats: int = 9) -> float:
-    """Median microseconds of a replay of everything ``call`` launches."""
-    call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    times = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) * 1000)
-    return sorted(times)[len(times) // 2]
-
-
-def measure(model: Model, batch: int, context: int) -> dict[str, Any]:
-    step = Step(model, batch, context)
-    layers = range(len(model.layers))
-
-    def each(part: Callable[[int], Any]) -> Callable[[], None]:
-        def run() -> None:
-            for i in layers:
-                part(i)
-
-        return run
-
+def measure(model: GPTNeoX, batch: int, context: int) -> dict[str, Any]:
+    step, count = Step(model, batch, context), len(model.weights.layers)
     found: dict[str, Any] = {"batch": batch, "step_us": graph_us(step.all)}
-    step.lens.fill_(context)
+    step.rewind()
     for name in ("ins", "attention", "out", "norm"):
-        found[name] = graph_us(each(getattr(step, name))) / len(layers)
+        found[name] = layer_us(getattr(step, name), count)
     found["head"] = graph_us(lambda: [step.head() for _ in range(4)]) / 4
     found["choose"] = graph_us(step.choose)
-    step.lens.fill_(context)
-    launch = model.launch
-    launch.pdl, launch.overlap = True, {"launch_pdl": True}
-    found["step_us_pdl"] = graph_us(step.all)
-    step.lens.fill_(context)
-    launch.pdl, launch.overlap = False, {}
-    best = []
-    heads = model.config.num_heads
-    most = tiles.splits(batch * heads, step.scratch.max_tiles)
+    step.rewind()
+    found["attention_sweep"] = sweep_attention(step, model, batch)[:8]
+    found["tokens_per_s"] = batch / found["step_us"] * 1e6
+    return found
+
+
+def sweep_attention(step: Step, model: GPTNeoX, batch: int) -> list[tuple[float, int, int, int]]:
+    """(microseconds, splits, stages, warps), the fastest first."""
+    found = []
+    most = tiles.splits(batch * model.config.num_heads, step.steps.attend.scratch.max_tiles)
     for splits in sorted({1, most, max(1, most // 2), max(1, most // 4)}):
         for stages in (1, 2, 3):
             for warps in (2, 4, 8):
+                options = {"splits": splits, "stages": stages, "warps": warps}
                 try:
-                    options = {"splits": splits, "stages": stages, "warps": warps}
-                    us = graph_us(each(lambda i, o=options: step.attention(i, **o)))
-                    best.append((round(us / len(layers), 2), splits, stages, warps))
+                    us = layer_us(
+                        lambda i, o=options: step.attention(i, **o), len(model.weights.layers)
+                    )
                 except Exception as error:
                     print("attention", options, str(error)[:80])
-    found["attention_sweep"] = sorted(best)[:8]
-    found["tokens_per_s"] = batch / found["step_us"] * 1e6
-    return found
+                    continue
+                found.append((round(us, 2), splits, stages, warps))
+    return sorted(found)
 
 
 def main() -> None:
@@ -184,7 +136,8 @@ def main() -> None:
                 (most, tile._replace(stages=args.stages)) for most, tile in getattr(tiles, name)
             )
             setattr(tiles, name, table)
-    model = Model(args.model)
+    config = catalog.config(args.model)
+    model = GPTNeoX(RandomModel(config, DEVICE), TritonKernels(config, DEVICE))
     rows = []
     for batch in args.batches.split(","):
         row = measure(model, int(batch), args.context)

@@ -22,7 +22,9 @@ import torch
 import triton
 from torch import Tensor
 
-from bench.common.random_model import model_config, random_layer
+from bench.common.random_model import random_layer
+from bench.gpu.graphs import layer_us
+from pythia_bento import catalog
 from pythia_bento.model.kernels.gpu.kernels import TritonKernels
 from pythia_bento.model.kernels.gpu.packing import CHUNKS
 from pythia_bento.model.kernels.gpu.tiles import Tile
@@ -72,7 +74,7 @@ class Rig:
     """Random weights of a model, and one method for each kernel."""
 
     def __init__(self, model: str, layers: int, most: int) -> None:
-        self.config = model_config(model)
+        self.config = catalog.config(model)
         self.kernels = TritonKernels(self.config, DEVICE)
         self.launch = self.kernels.launch
         self.count = min(layers, self.config.num_layers)
@@ -155,25 +157,6 @@ def compile_one(job: tuple[str, str, int, Tile]) -> str:
 _RIGS: dict[str, Rig] = {}
 
 
-def time_graph(call: Callable[[int], Any], layers: int, repeats: int = 9) -> float:
-    """Median microseconds of one call, over replays of a graph of ``layers`` calls."""
-    call(0)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for i in range(layers):
-            call(i)
-    times = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) * 1000 / layers)
-    return sorted(times)[len(times) // 2]
-
-
 def bytes_of(rig: Rig, kind: str) -> int:
     """Weights read once."""
     hidden, inner = rig.config.hidden_size, rig.config.intermediate_size
@@ -184,9 +167,7 @@ def bytes_of(rig: Rig, kind: str) -> int:
     )
 
 
-def sweep(
-    model: str, kinds: list[str], sizes: list[int], workers: int, pdl: bool, l2: bool
-) -> list[dict[str, Any]]:
+def sweep(model: str, kinds: list[str], sizes: list[int], workers: int) -> list[dict[str, Any]]:
     """Time all candidates of all products; check bits against the first candidate's."""
     jobs: list[tuple[str, str, int, Tile]] = []
     for kind in kinds:
@@ -204,8 +185,6 @@ def sweep(
     for line in failed:
         print("  ", line)
     rig = Rig(model, 16, max(sizes))
-    rig.launch.pdl = pdl
-    rig.launch.overlap = {"launch_pdl": True} if pdl else {}
     results = []
     references: dict[str, list[Tensor]] = {}
     for kind in kinds:
@@ -224,7 +203,7 @@ def sweep(
                 torch.equal(out[:rows], ref[:rows])
                 for out, ref in zip(outputs(), references[kind], strict=True)
             )
-            micro = time_graph(call, rig.count)
+            micro = layer_us(call, rig.count)
         except Exception as error:
             print(kind, tokens, tuple(tile), "failed", str(error)[:100].replace("\n", " "))
             continue
@@ -275,12 +254,10 @@ def main() -> None:
     parser.add_argument("--out", default="sweep.json")
     parser.add_argument("--kinds", default="in_product,out_partial,prefill_in,prefill_out")
     parser.add_argument("--sizes", default="1,8,32,128,256,16384")
-    parser.add_argument("--pdl", action="store_true")
-    parser.add_argument("--l2", action="store_true")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     args = parser.parse_args()
     sizes = [int(size) for size in args.sizes.split(",")]
-    results = sweep(args.model, args.kinds.split(","), sizes, args.workers, args.pdl, args.l2)
+    results = sweep(args.model, args.kinds.split(","), sizes, args.workers)
     with open(args.out, "w") as file:
         json.dump({"machine": torch.cuda.get_device_name(), "results": results}, file)
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence as Seq
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
 from pythia_bento.engine.sequence import Sequence
-from pythia_bento.executor.lookahead import LOOKAHEAD, Flight, Inputs, Lookahead, Row
+from pythia_bento.executor.lookahead import LOOKAHEAD, Inputs, Lookahead, Row, StepsInFlight
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.runtime import loading, process
 from pythia_bento.runtime.model_info import ModelInfo, Progress
@@ -33,13 +33,13 @@ class Clock:
         self._block_size = block_size
         self._free_at = 0.0
 
-    def start(self, rows: list[Row], steps: int, inputs: Inputs | None = None) -> Flight:
-        room = [len(sequence.blocks) * self._block_size for sequence, _ in rows]
-        return self._fly(rows, room, steps)
+    def start(self, rows: list[Row], steps: int, inputs: Inputs | None = None) -> StepsInFlight:
+        covered = [len(sequence.blocks) * self._block_size for sequence, _ in rows]
+        return self._queue(rows, covered, steps)
 
-    def extend(self, flight: Flight, steps: int) -> Flight:
+    def extend(self, flight: StepsInFlight, steps: int) -> StepsInFlight:
         rows = [(sequence, start + flight.steps) for sequence, start in flight.rows]
-        return self._fly(rows, flight.room, steps)
+        return self._queue(rows, flight.covered, steps)
 
     def busy(self, seconds: float) -> float:
         """Queue work; when it will be done."""
@@ -53,14 +53,14 @@ class Clock:
         """Any token, the same for the same request."""
         return (sequence.seed + sequence.order[0] * 31 + position * 7) % self._num_tokens
 
-    def _fly(self, rows: list[Row], room: list[int], steps: int) -> Flight:
+    def _queue(self, rows: list[Row], covered: list[int], steps: int) -> StepsInFlight:
         until = self.busy(steps * STEP)
 
         def tokens() -> list[list[int]]:
             self.wait(until)
             return [[self.token(s, start + i) for i in range(steps)] for s, start in rows]
 
-        return Flight(rows, room, steps, tokens, None)
+        return StepsInFlight(rows, covered, steps, tokens, None)
 
 
 class InstantExecutor:

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from bench.common.random_model import SIZES, write_int8
+from bench.common.random_model import SUITE, write_int8
 from bench.common.stats import summary
 from bench.gpu import harness
 from bench.serving import overhead
@@ -105,7 +105,7 @@ def _options() -> argparse.Namespace:
 def _settings(options: argparse.Namespace) -> dict[str, str]:
     """Environment of engine and service: what PYTHIA_ variables say, and the options."""
     model = options.model
-    if model in SIZES:
+    if model in SUITE:
         directory = CACHE / f"{model}-int8"
         write_int8(model, directory, torch.device(options.device))
         model = str(directory)

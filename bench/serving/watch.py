@@ -15,13 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 from bentoml._internal.server.http.access import AccessLogMiddleware
-from opentelemetry import trace
 
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
 from pythia_bento.server.bentoml.access_log import AccessLog
 from pythia_bento.server.bentoml.tracing import Calls
-from pythia_bento.telemetry.request_timings import RequestWatch
+from pythia_bento.telemetry.request_timings import RequestTimings, RequestWatch
 
 SEQUENCES, STEPS, CALLS, ROUNDS = 64, 1000, 2000, 9
 
@@ -31,7 +30,7 @@ def main() -> None:
     print(f"a token: {_median(_tokens) / SEQUENCES / STEPS:.2f} us")
     _log_to_nowhere()
     bentoml = AccessLogMiddleware(_app, True, True, True, True)
-    ours = Calls(AccessLog(_app), trace.get_tracer(__name__))
+    ours = Calls(AccessLog(_app))
     for name, middleware in (("BentoML's line", bentoml), ("ours", ours)):
         taken = _median(lambda served=middleware: asyncio.run(_calls(served)))
         print(f"a call, {name}: {taken / CALLS:.0f} us")
@@ -51,7 +50,7 @@ def _tokens() -> None:
     watch = RequestWatch()
     requests = [Request(str(number), (1,)) for number in range(SEQUENCES)]
     outputs = [SequenceOutput(request.request_id, 0, [1], "") for request in requests]
-    timings = [watch.on_arrival(request) for request in requests]
+    timings = [RequestTimings(request) for request in requests]
     for _ in range(STEPS):
         watch.on_outputs(list(zip(timings, outputs, strict=True)))
 

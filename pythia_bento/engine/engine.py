@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pythia_bento.engine.block_pool import BlockPool
-from pythia_bento.engine.executor import Chunk, ChunkResult, Executor
-from pythia_bento.engine.fit import execute_what_fits
+from pythia_bento.engine.executor import Chunk, ChunkResult, Executor, execute_what_fits
 from pythia_bento.engine.open_requests import OpenRequests
 from pythia_bento.engine.outputs import SequenceOutput, collect
 from pythia_bento.engine.params import Request

@@ -5,12 +5,15 @@ This is the seam between policy, which knows no device, and arithmetic, which kn
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
 
 from pythia_bento.engine.outputs import TokenLogprob
 from pythia_bento.engine.sequence import Sequence
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +90,36 @@ class Executor(Protocol):
     def recover(self) -> None:
         """After a MemoryError: give back what is kept for later, trust nothing that was queued."""
         ...
+
+
+def execute_what_fits(executor: Executor, chunks: Seq[Chunk]) -> tuple[Seq[Chunk], Results]:
+    """Compute ``chunks``, or those of the oldest sequences; no results when not even a token fits.
+
+    A step that failed is safe to repeat: it wrote to the blocks of its own sequences what the
+    next attempt writes again, and sampling depends on the position alone. Chunks that are left
+    out come again with the next step.
+    """
+    while True:
+        try:
+            return chunks, executor.execute(chunks)
+        except MemoryError as error:
+            failure = str(error)
+        executor.recover()
+        tokens = sum(chunk.count for chunk in chunks)
+        logger.warning(
+            "the device has no memory for a step of %d sequences and %d tokens (%s)",
+            len(chunks),
+            tokens,
+            failure,
+        )
+        if tokens == 1:
+            return chunks, []
+        chunks = _half(chunks)
+
+
+def _half(chunks: Seq[Chunk]) -> list[Chunk]:
+    oldest = sorted(chunks, key=lambda chunk: chunk.sequence.order)
+    if len(oldest) > 1:
+        return oldest[: len(oldest) // 2]
+    [chunk] = oldest
+    return [Chunk(chunk.sequence, chunk.start, chunk.count // 2)]

@@ -19,7 +19,7 @@ from pythia_bento.engine.sequence import Sequence
 AGING_SECONDS = 10.0  # of waiting are worth as much as one level of priority
 
 
-class WaitingList:
+class FairQueue:
     """Preempted sequences, oldest first, then those that have not begun."""
 
     def __init__(self) -> None:

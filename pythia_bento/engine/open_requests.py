@@ -66,6 +66,8 @@ class OpenRequests:
 
     def end_late(self) -> list[SequenceOutput]:
         """End what could not begin in time."""
+        if not self._scheduler.late:
+            return []
         late, self._scheduler.late = self._scheduler.late, []
         error = DeadlineExceeded("the request's deadline passed while it waited for its turn")
         return [output for sequence in late for output in self._end(sequence, error)]

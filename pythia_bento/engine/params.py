@@ -55,6 +55,11 @@ class SamplingParams:
     skip_special_tokens: bool = True  # whether the text leaves generated special tokens out
     include_stop_str_in_output: bool = False  # whether the text has what stopped it
 
+    @property
+    def has_penalties(self) -> bool:
+        """Whether the next logits depend on which tokens were seen before."""
+        return (self.repetition_penalty, self.frequency_penalty, self.presence_penalty) != (1, 0, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -22,12 +22,6 @@ class TokenCounts:
         self._ids[: len(seen)] = seen
         self._counts = np.zeros_like(self._ids)
 
-    @classmethod
-    def needed(cls, params: SamplingParams, prompt: Sequence[int]) -> TokenCounts | None:
-        """None where all penalties are neutral."""
-        neutral = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
-        return None if neutral == (1, 0, 0) else cls(params, prompt)
-
     def add(self, token: int) -> None:
         """One more generated token."""
         place = self._places.setdefault(token, len(self._places))

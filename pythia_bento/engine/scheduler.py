@@ -7,12 +7,12 @@ from bisect import insort
 
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.executor import Chunk
-from pythia_bento.engine.fair_queue import WaitingList
+from pythia_bento.engine.fair_queue import FairQueue
 from pythia_bento.engine.sequence import Sequence
 
 
 class Scheduler:
-    """Continuous batching under a budget of sequences and tokens; ``WaitingList`` says who is next.
+    """Continuous batching under a budget of sequences and tokens; ``FairQueue`` says who is next.
 
     Every running sequence that decodes gets its token first, so a long prompt never stalls the
     others; prompts share what is left of the budget, in pieces. When the blocks run out, the
@@ -33,7 +33,7 @@ class Scheduler:
         self.max_seqs = max_seqs
         self.max_tokens = max_tokens
         self.lookahead = lookahead  # tokens a decoding sequence should have room for
-        self.waiting = WaitingList()
+        self.waiting = FairQueue()
         self.running: list[Sequence] = []  # by age, oldest first
         self.late: list[Sequence] = []  # their deadline passed before they began; to be ended
         self.num_preemptions = 0

@@ -44,7 +44,7 @@ class Sequence:
         "_counts",
         "_detokenizer",
         "_early_bias",
-        "_is_plain",
+        "_graphable",
         "_names",
         "_stops",
         "arrived",
@@ -97,7 +97,7 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
         self._names: list[bytes] = []
-        self._counts = TokenCounts.needed(params, request.prompt)
+        self._counts = TokenCounts(params, request.prompt) if params.has_penalties else None
         self._detokenizer = Detokenizer(
             tokenizer,
             params.stop,
@@ -112,7 +112,7 @@ class Sequence:
         self._early_bias = tuple(banned.items())
         is_filtered = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
         is_changed = is_filtered or bool(params.logit_bias) or self._counts is not None
-        self._is_plain = not is_changed and params.logprobs is None
+        self._graphable = not is_changed and params.logprobs is None
 
     @property
     def num_generated(self) -> int:
@@ -120,10 +120,10 @@ class Sequence:
         return self.num_tokens - self.num_prompt
 
     @property
-    def is_plain(self) -> bool:
+    def graphable(self) -> bool:
         """Whether temperature and seed are all that the next token, and any later one, takes."""
         is_early = self.num_generated < self.params.min_tokens and bool(self._early_bias)
-        return self._is_plain and not is_early
+        return self._graphable and not is_early
 
     @property
     def num_wanted(self) -> int:
@@ -173,7 +173,13 @@ class Sequence:
         is_early = position - self.num_prompt < p.min_tokens
         bias = self._early_bias if is_early else self._bias
         return SamplingRow(
-            *(position, p.temperature, p.top_k, p.top_p, p.min_p, self.seed, bias),
+            position=position,
+            temperature=p.temperature,
+            top_k=p.top_k,
+            top_p=p.top_p,
+            min_p=p.min_p,
+            seed=self.seed,
+            bias=bias,
             penalties=self._counts.penalties() if self._counts else None,
         )
 

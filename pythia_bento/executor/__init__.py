@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pythia_bento.engine.executor import EngineConfig, Executor
+from pythia_bento.executor.graphs.runner import CudaModelRunner
 from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.model.gpt_neox import GPTNeoX
 
@@ -22,9 +23,6 @@ def make_executor(
     Ids below ``num_tokens`` may be chosen. ``on_progress(done, total)`` is called while graphs are
     captured.
     """
-    if model.kernels.name != "triton":
+    if (kernels := model.kernels.capturable()) is None:
         return ModelRunner(model, config, num_tokens)
-    # Imported late: triton is installed with the GPU's packages only.
-    from pythia_bento.executor.graphs.runner import CudaModelRunner
-
-    return CudaModelRunner(model, config, num_tokens, on_progress)
+    return CudaModelRunner(model, kernels, config, num_tokens, on_progress)

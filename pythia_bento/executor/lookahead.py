@@ -27,15 +27,15 @@ class Inputs(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Flight:
+class StepsInFlight:
     """Steps under way.
 
-    ``room`` are the positions that each row's block table on the device covers. Blocks that a
+    ``covered`` are the positions that each row's block table on the device covers. Blocks that a
     sequence was given later are not in it: a row that needs one has to be described again.
     """
 
     rows: list[Row]
-    room: list[int]
+    covered: list[int]
     steps: int
     tokens: Callable[[], list[list[int]]]
     """Wait for each row's tokens, one a step; -1 where a row failed."""
@@ -46,11 +46,11 @@ class Flight:
 class Device(Protocol):
     """Runs decode steps one after another; each call returns at once."""
 
-    def start(self, rows: list[Row], steps: int, inputs: Inputs | None = None) -> Flight:
+    def start(self, rows: list[Row], steps: int, inputs: Inputs | None = None) -> StepsInFlight:
         """Describe the rows to the device and queue steps; without ``inputs`` the host has them."""
         ...
 
-    def extend(self, flight: Flight, steps: int) -> Flight:
+    def extend(self, flight: StepsInFlight, steps: int) -> StepsInFlight:
         """Queue further steps of the last flight's rows, as they were described."""
         ...
 
@@ -61,7 +61,7 @@ class Lookahead:
     def __init__(self, device: Device, block_size: int) -> None:
         self.device = device
         self._block_size = block_size
-        self._ahead: Flight | None = None
+        self._ahead: StepsInFlight | None = None
 
     def is_under_way(self, chunks: Seq[Chunk]) -> bool:
         """Whether the steps of some of the chunks are."""
@@ -104,14 +104,15 @@ class Lookahead:
         """Something else used the device's rows: what is under way must not be extended."""
         self._ahead = None
 
-    def _next(self, flight: Flight, places: list[int | None]) -> Flight | None:
+    def _next(self, flight: StepsInFlight, places: list[int | None]) -> StepsInFlight | None:
         """Further steps of those rows that want some."""
         rows = [row for row in places if row is not None]
         if rows == list(range(len(flight.rows))):
+            wanted = [limit for _, limit in self._limits(flight.rows, flight.steps)]
             limits = [
-                min(covered - start - flight.steps, wanted)
-                for (_, start), covered, (_, wanted) in zip(
-                    flight.rows, flight.room, self._limits(flight.rows, flight.steps), strict=True
+                min(covered - start - flight.steps, limit)
+                for (_, start), covered, limit in zip(
+                    flight.rows, flight.covered, wanted, strict=True
                 )
             ]
             if (steps := _most(limits, MOST_STEPS)) > 0:
@@ -120,7 +121,7 @@ class Lookahead:
 
     def _follow(
         self, rows: list[Row], places: Seq[int], done: int, tokens: Any, most: int
-    ) -> Flight | None:
+    ) -> StepsInFlight | None:
         """Steps after ``done`` others, of the rows at ``places`` that go on.
 
         None where one needs a block first.
@@ -151,7 +152,7 @@ def _most(limits: Seq[int], most: int) -> int:
     return min(max(2, min(most, MOST_ROW_STEPS // len(limits))), *limits)
 
 
-def _places(flight: Flight, chunks: Seq[Chunk]) -> list[int | None]:
+def _places(flight: StepsInFlight, chunks: Seq[Chunk]) -> list[int | None]:
     """The row of the flight that computes each chunk."""
     at = {id(sequence): row for row, (sequence, _) in enumerate(flight.rows)}
     places: list[int | None] = []

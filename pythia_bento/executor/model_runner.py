@@ -12,7 +12,7 @@ from torch import Tensor
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
 from pythia_bento.engine.outputs import TokenLogprob
 from pythia_bento.executor.input_batch import lay_out, write_tables
-from pythia_bento.executor.out_of_memory import memory_errors
+from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.gpt_neox import GPTNeoX
 
@@ -36,11 +36,17 @@ class ModelRunner:
         self._num_tokens = num_tokens
         self._cache = model.kernels.allocate_cache(config.num_blocks)
 
-    @memory_errors
-    @torch.inference_mode()
     def execute(self, chunks: Sequence[Chunk]) -> Results:
         """See ``Executor.execute``."""
-        return self._execute(chunks)
+        try:
+            with torch.inference_mode():
+                return self._execute(chunks)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = str(error)[:200] or type(error).__name__
+        # Only here are the failed step's tensors gone: the first error held them.
+        raise MemoryError(failure)
 
     def _execute(self, chunks: Sequence[Chunk]) -> Results:
         """One pass over all of them."""
@@ -48,7 +54,10 @@ class ModelRunner:
         hidden = self._model.forward(batch, self._cache)
         results = [ChunkResult([], []) for _ in chunks]
         self._score_prompts(chunks, starts, hidden, results)
-        self._choose_tokens(chunks, starts, hidden, results)
+        sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
+        if sampled:
+            logits = self._logits_of(hidden, [starts[index + 1] - 1 for index in sampled])
+            self._choose(logits, chunks, sampled, results)
         return list(results)
 
     def recover(self) -> None:
@@ -65,42 +74,40 @@ class ModelRunner:
         batch = ForwardBatch(*map(self._upload, (*layout, tables)))
         return batch, layout.query_starts.tolist()
 
-    def _choose_tokens(
+    def _choose(
         self,
+        logits: Tensor,
         chunks: Sequence[Chunk],
-        starts: list[int],
-        hidden: Tensor,
+        sampled: Sequence[int],
         results: list[ChunkResult],
     ) -> None:
-        """Sample the next token of every chunk that reaches the end of its known tokens."""
-        chosen = [index for index, chunk in enumerate(chunks) if chunk.samples]
-        if not chosen:
+        """The next token of the chunks at ``sampled``, each of which has a row of ``logits``."""
+        if not sampled:
             return
-        logits = self._logits(hidden, [starts[index + 1] - 1 for index in chosen])
-        rows = [chunks[index].sequence.sampling_row() for index in chosen]
+        rows = [chunks[index].sequence.sampling_row() for index in sampled]
         tokens = self._model.sample(logits, rows, self._num_tokens)
-        for index, token in zip(chosen, tokens.tolist(), strict=True):
+        for index, token in zip(sampled, tokens.tolist(), strict=True):
             results[index].token_ids.append(token)
             results[index].is_finite &= token >= 0
-        self._add_logprobs(chunks, chosen, logits, tokens, results)
+        self._add_logprobs(logits, tokens, chunks, sampled, results)
 
     def _add_logprobs(
         self,
-        chunks: Sequence[Chunk],
-        chosen: list[int],
         logits: Tensor,
         tokens: Tensor,
+        chunks: Sequence[Chunk],
+        sampled: Sequence[int],
         results: list[ChunkResult],
     ) -> None:
         wanted = [
             (row, index, limit)
-            for row, index in enumerate(chosen)
+            for row, index in enumerate(sampled)
             if (limit := chunks[index].sequence.params.logprobs) is not None
             and results[index].is_finite
         ]
         if not wanted:
             return
-        if len(wanted) < len(chosen):
+        if len(wanted) < len(sampled):
             picked = torch.tensor([row for row, _, _ in wanted], device=self._device)
             logits, tokens = logits[picked], tokens[picked]
         limits = [limit for _, _, limit in wanted]
@@ -126,14 +133,15 @@ class ModelRunner:
                 scored[index] = results[index].prompt_logprobs = []
         for begin in range(0, len(asked), PROMPT_ROWS_AT_ONCE):
             part = asked[begin : begin + PROMPT_ROWS_AT_ONCE]
-            logits = self._logits(hidden, [row for _, row, _, _ in part])
+            logits = self._logits_of(hidden, [row for _, row, _, _ in part])
             targets = self._upload(np.array([token for _, _, token, _ in part], dtype=np.int32))
             found = self._logprobs(logits, targets, [limit for _, _, _, limit in part])
             for (index, _, _, _), logprob in zip(part, found, strict=True):
                 scored[index].append(logprob)
                 results[index].is_finite &= math.isfinite(logprob.logprob)
 
-    def _logits(self, hidden: Tensor, rows: list[int]) -> Tensor:
+    def _logits_of(self, hidden: Tensor, rows: list[int]) -> Tensor:
+        """fp32 [len(rows), V]: logits of some rows of hidden states."""
         if len(rows) < len(hidden):
             hidden = hidden[torch.tensor(rows, device=self._device)]
         return self._model.logits(hidden)

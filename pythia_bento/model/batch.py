@@ -24,6 +24,18 @@ class ForwardBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodeRows:
+    """R sequences that decode on a device, which moves them on by itself."""
+
+    token_ids: Tensor  # int32 [R], each row's next input
+    context_lens: Tensor  # int32 [R], with that token; 0 for a row that is not in use
+    block_tables: Tensor  # int32 [R, W]
+    temperatures: Tensor  # fp32 [R], 0 is greedy
+    seeds: Tensor  # int64 [R]
+    ring: Tensor  # int32 [R, a power of two]: the token of position p at p modulo its width
+
+
+@dataclass(frozen=True, slots=True)
 class Logprobs:
     """Natural-log probabilities of R rows, over all ``vocab_size`` logits, untempered.
 

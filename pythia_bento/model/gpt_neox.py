@@ -1,4 +1,8 @@
-"""The GPT-NeoX forward pass over a kernel backend; no arithmetic of its own."""
+"""A GPT-NeoX model on a kernel backend; no arithmetic of its own.
+
+The layers' loop is in ``kernels/by_layer.py``, and in ``kernels/gpu/forward.py`` for the backend
+that joins the end of a layer with the beginning of the next.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from pythia_bento.model.batch import ForwardBatch, Logprobs
-from pythia_bento.model.kernels.base import Kernels, KVCache
+from pythia_bento.model.kernels.base import Kernels, KVCache, PackedWeights
 from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import WeightSource
 
@@ -26,29 +30,24 @@ class GPTNeoX:
         self.kernels = kernels
         total = self.config.num_layers + 2
         report = on_progress or (lambda done, total: None)
-        self.table = kernels.load_embedding(source.embedding())
+        table = kernels.load_embedding(source.embedding())
         report(1, total)
         # The largest parts first, while little memory is taken: their temporaries set the peak.
-        self.head = kernels.load_head(source.head())
+        head = kernels.load_head(source.head())
         report(2, total)
-        self.layers = []
+        layers = []
         for index in range(self.config.num_layers):
-            self.layers.append(kernels.load_layer(source.layer(index)))
+            layers.append(kernels.load_layer(source.layer(index)))
             report(index + 3, total)
+        self.weights = PackedWeights(table, layers, head)
 
     def forward(self, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """Hidden states before the final norm, [T, H]; writes K and V into ``cache``."""
-        kernels = self.kernels
-        x = kernels.embed(self.table, batch.token_ids)
-        for index, layer in enumerate(self.layers):
-            qkv, up = kernels.project_in(layer, x)
-            attended = kernels.attend(index, qkv, cache, batch)
-            x = kernels.project_out(layer, x, attended, up)
-        return x
+        return self.kernels.forward(self.weights, batch, cache)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, H] -> fp32 [R, V]."""
-        return self.kernels.logits(self.head, hidden)
+        return self.kernels.logits(self.weights.head, hidden)
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
         """int32 [R]; see ``Kernels.sample``."""

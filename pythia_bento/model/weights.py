@@ -1,6 +1,6 @@
 """Weights as the kernels receive them: int8 linears by row, everything else fp16.
 
-The 8-bit format is bitsandbytes' (see ``docs/design.md``): ``w = weight * SCB / 127`` by row.
+The 8-bit format is bitsandbytes' (see ``docs/numerics.md``): ``w = weight * SCB / 127`` by row.
 """
 
 from __future__ import annotations

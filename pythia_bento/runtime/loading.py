@@ -68,8 +68,8 @@ def _build(
     """Everything that takes much memory."""
     loading = partial(on_progress, f"loading {checkpoint.model_id}")
     model = GPTNeoX(checkpoint.source, backend, loading)
-    if backend.name == "cpu":
-        torch.set_num_threads(1)  # it has threads of its own, and they need the cores
+    if backend.has_own_threads:
+        torch.set_num_threads(1)
     config = EngineConfig(
         num_blocks=_num_blocks(settings, backend, checkpoint.config),
         max_batch_size=settings.max_batch_size,
@@ -94,6 +94,7 @@ def limits_of(settings: Settings, num_tokens: int, max_positions: int, cache_tok
         max_prompt_tokens=settings.max_prompt_tokens,
         max_n=settings.max_n,
         max_sequences=settings.max_sequences,
+        max_text_chars=settings.max_text_chars,
         # There are no more alternatives than rows of the head; ids without a token have one.
         max_logprobs=min(settings.max_logprobs, num_tokens),
         max_stop=settings.max_stop,

@@ -26,7 +26,7 @@ from pythia_bento.runtime.request_state import RequestState
 from pythia_bento.runtime.streams import AsyncStream, Stream
 from pythia_bento.runtime.watchdog import Pulse
 from pythia_bento.telemetry.calls import CallContext
-from pythia_bento.telemetry.request_timings import RequestWatch
+from pythia_bento.telemetry.request_timings import RequestTimings, RequestWatch
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class EngineThread:
             self._admission.enter(demand_of(requests))
             for request in requests:
                 id = request.request_id
-                timings = self.watch.on_arrival(request)
+                timings = RequestTimings(request)
                 stream.timings.append(timings)
                 if call := calls.get(id):
                     call.requests.append(timings)

@@ -13,7 +13,7 @@ from typing import Any
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import Span, Tracer
 
 from pythia_bento.telemetry.calls import CallContext
@@ -21,6 +21,15 @@ from pythia_bento.telemetry.request_timings import RequestTimings
 
 # Prompts of a call whose spans are made: an exporter drops what comes too fast.
 MAX_TRACED = 32
+
+
+class Sampler(ParentBasedTraceIdRatio):
+    """OpenTelemetry's, which says what it was made with."""
+
+    def __init__(self, rate: float) -> None:
+        """``rate`` is the share of the traces begun here that is collected."""
+        super().__init__(rate)
+        self.rate = rate
 
 
 class Uncollected:
@@ -38,10 +47,8 @@ class Uncollected:
         """None where traces may be collected."""
         if not isinstance(provider, TracerProvider):
             return None
-        if not isinstance(provider.sampler, ParentBased):
-            return None
-        root = provider.sampler._root
-        is_never = isinstance(root, TraceIdRatioBased) and root.rate == 0.0
+        sampler = provider.sampler
+        is_never = isinstance(sampler, Sampler) and sampler.rate == 0.0
         return cls(provider.id_generator) if is_never else None
 
     def is_linked(self, names: Iterable[str]) -> bool:

@@ -9,19 +9,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import bentoml
-from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.applications import Starlette
 
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.progress import ProgressBars
-from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner, loaded
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml.socket_timeouts import set_socket_timeouts
+from pythia_bento.server.bentoml.tracing import tracer_provider
 from pythia_bento.server.drain import Drain
+from pythia_bento.server.giving_up import give_up
 from pythia_bento.server.metrics import engine_metrics
 from pythia_bento.settings import Settings, for_service
 
@@ -54,7 +54,7 @@ class Worker:
             self._show(self._runner)
             await self._start_grpc(self._runner)
         except PythiaError as error:
-            _give_up(error.message)
+            give_up(error.message)
         self._access.check_room = self._runner.check_room
         self._runner.start_watchdog()
         self._drain.install(self._is_draining)
@@ -77,9 +77,7 @@ class Worker:
     @property
     def runner(self) -> PythiaRunner:
         """Raises EngineUnavailable before and after its time."""
-        if self._runner is None:
-            raise EngineUnavailable("the model is not loaded")
-        return self._runner
+        return loaded(self._runner)
 
     def check_ready(self) -> None:
         """Raise EngineUnavailable unless requests are taken and answered."""
@@ -111,8 +109,7 @@ class Worker:
         # Imported here: only the process that serves needs it.
         from pythia_bento.server.grpc.server import GrpcServer
 
-        tracers = BentoMLContainer.tracer_provider.get()
-        self._grpc = GrpcServer(runner, self._settings, self._access, tracers)
+        self._grpc = GrpcServer(runner, self._settings, self._access, tracer_provider())
         await self._grpc.start()
 
 
@@ -129,13 +126,3 @@ def _when_supervisor_dies(drain: Callable[[], None]) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SUPERVISOR_DIED)
         if os.getppid() != supervisor:  # it has ended meanwhile
             drain()
-
-
-def _give_up(message: str) -> NoReturn:
-    """Say why. Under ``bentoml serve`` end the supervisor too: it would start us for ever."""
-    with suppress(OSError):  # no room for it
-        print(f"pythia-bento: {message}", file=sys.stderr, flush=True)
-    if bentoml.server_context.worker_index:
-        os.kill(os.getppid(), signal.SIGTERM)
-        os._exit(1)
-    raise SystemExit(1)

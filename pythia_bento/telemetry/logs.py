@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import orjson
 from opentelemetry import trace
-from pydantic import ValidationError
 
 from pythia_bento.telemetry.calls import current_call
 
@@ -39,7 +38,6 @@ class JsonFormatter(logging.Formatter):
 
 def install(format: LogFormat) -> None:
     """For all handlers that this process has now; ``text`` leaves their lines as they are."""
-    logging.getLogger("bentoml._internal.server.http_app").addFilter(_may_be_logged)
     if format == "text":
         return
     if not logging.getLogger().handlers:  # in the engine's process
@@ -48,14 +46,6 @@ def install(format: LogFormat) -> None:
     for name in ("", "bentoml", "uvicorn.error", "circus"):
         for handler in logging.getLogger(name).handlers:
             handler.setFormatter(formatter)
-
-
-def _may_be_logged(record: logging.LogRecord) -> bool:
-    """Not what BentoML says of a body that is not valid: it quotes the body.
-
-    The client is told what is wrong, and the line of the call has the status.
-    """
-    return not (record.exc_info and isinstance(record.exc_info[1], ValidationError))
 
 
 def _ids() -> dict[str, Any]:

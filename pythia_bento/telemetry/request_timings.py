@@ -32,7 +32,7 @@ class RequestTimings:
     """What became of one request; times are of ``time.monotonic``, 0 before they come."""
 
     request: Request
-    arrived: float
+    arrived: float = field(default_factory=time.monotonic)
     started: float = 0.0  # first step
     first: float = 0.0  # first output: a token, or the score of the prompt
     num_cached_tokens: int = 0
@@ -90,10 +90,6 @@ class RequestWatch:
             "request_decode_time_seconds": self._decode,
         }
         self._steps = self._sequences = 0
-
-    def on_arrival(self, request: Request) -> RequestTimings:
-        """A request was taken; its record, to be told of with its outputs."""
-        return RequestTimings(request, time.monotonic())
 
     def on_outputs(self, outputs: Sequence[tuple[RequestTimings, SequenceOutput]]) -> None:
         """A step brought these, each with the record of its request."""

@@ -11,7 +11,7 @@ import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.e2e.serving import Server
+from tests.e2e.serving import HTTP, Server
 
 PAUSE = 0.1  # seconds between questions
 PATIENCE = 60  # seconds; a probe that is not answered at all is no answer
@@ -47,7 +47,7 @@ def probing(server: Server, expected: dict[str, list[Any]] = HEALTHY) -> Iterato
 
 def told(server: Server, probe: str) -> str:
     """The sentence of a probe that says no."""
-    response = httpx.get(f"{server.url}/{probe}", timeout=PATIENCE)
+    response = HTTP.get(f"{server.url}/{probe}", timeout=PATIENCE)
     assert response.status_code == 503, response.text
     return str(response.json()["error"]["message"])
 
@@ -70,7 +70,7 @@ class _Probes:
 
     def _http(self, name: str) -> int | None:
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self._server.url}/{name}", timeout=PATIENCE).status_code
+            return HTTP.get(f"{self._server.url}/{name}", timeout=PATIENCE).status_code
         return None
 
     def _grpc(self) -> str | None:

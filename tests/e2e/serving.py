@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 BENTOML = str(Path(sys.executable).parent / "bentoml")
 MAX_BODY = 200_000
 START_SECONDS = 120
+# For all plain questions: each new client would read the system's certificates, for 50 ms.
+HTTP = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0))
 
 
 @dataclass
@@ -32,17 +34,21 @@ class Server:
     log: Path
 
     def metric(self, name: str) -> float:
-        page = httpx.get(f"{self.url}/metrics").text
-        found = re.search(rf"^pythia_{re.escape(name)} (\S+)$", page, re.MULTILINE)
-        assert found, page
-        return float(found[1])
+        return self.metrics(name)[0]
+
+    def metrics(self, *names: str) -> list[float]:
+        """All of one page."""
+        page = HTTP.get(f"{self.url}/metrics").text
+        found = [re.search(rf"^pythia_{re.escape(n)} (\S+)$", page, re.MULTILINE) for n in names]
+        assert all(found), page
+        return [float(value[1]) for value in found if value]
 
     def settled(self, seconds: float = 30) -> None:
         """Wait until no sequence runs or waits and no block is held."""
         names = ("num_requests_running", "num_requests_waiting", "kv_blocks_used")
         end = time.monotonic() + seconds
-        while left := {name: value for name in names if (value := self.metric(name))}:
-            assert time.monotonic() < end, left
+        while any(left := self.metrics(*names)):
+            assert time.monotonic() < end, dict(zip(names, left, strict=True))
             time.sleep(0.02)
 
 
@@ -69,13 +75,14 @@ def serve(
     port: int = 0,
     log: Path | None = None,
     prefix: Sequence[str] = (),
+    bentoml: Sequence[str] = (BENTOML,),
     **settings: object,
 ) -> Iterator[Server]:
     """Start ``<prefix> bentoml serve <arguments>`` and wait until it is ready."""
     port = port or free_port()
     log = log or home / f"serve-{port}.log"
     variables = environment(home, **settings)
-    command = [BENTOML, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
+    command = [*bentoml, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*prefix, *command], cwd=cwd, env=variables, stdout=output, stderr=output
@@ -104,7 +111,7 @@ def _wait_until_ready(server: Server) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and server.process.poll() is None:
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{server.url}/readyz", timeout=2).status_code == 200:
+            if HTTP.get(f"{server.url}/readyz", timeout=2).status_code == 200:
                 return
         time.sleep(0.1)
     raise AssertionError(server.log.read_text())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import httpx
 import openai
 import pytest
 
 from pythia_bento.server.access.keys import digest
-from tests.e2e.serving import ROOT, Server, serve
+from tests.e2e.serving import HTTP, ROOT, Server, serve
 from tests.fuzz.http import KEY
 
 PROMPT = "Once upon a time"
@@ -25,19 +24,19 @@ OPEN = ("/", "/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/playgr
 def test_calls_need_the_key(guarded: Server, path: str) -> None:
     for key, status in (("", 401), ("Bearer wrong", 401), (f"Bearer {KEY}", 200)):
         headers = {"Authorization": key}
-        response = httpx.post(guarded.url + path, json=CALLS[path], headers=headers)
+        response = HTTP.post(guarded.url + path, json=CALLS[path], headers=headers)
         assert response.status_code == status, response.text
     assert KEY not in guarded.log.read_text()
 
 
 @pytest.mark.parametrize("path", [*OPEN, "/schema.json", "/playground/tokens.js"])
 def test_probes_and_pages_do_not(guarded: Server, path: str) -> None:
-    assert httpx.get(guarded.url + path).status_code == 200
+    assert HTTP.get(guarded.url + path).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/tokenizer_info", "/nowhere", "/static_content"])
 def test_the_rest_does(guarded: Server, path: str) -> None:
-    assert httpx.get(guarded.url + path).status_code == 401
+    assert HTTP.get(guarded.url + path).status_code == 401
 
 
 def test_the_openai_client_brings_it(guarded: Server) -> None:
@@ -54,7 +53,7 @@ def test_the_openai_client_brings_it(guarded: Server) -> None:
 def test_a_key_alone_cannot_ask_for_too_much(guarded: Server) -> None:
     body = {"prompt": [PROMPT] * 8, "n": 3}
     headers = {"Authorization": f"Bearer {KEY}"}
-    response = httpx.post(f"{guarded.url}/v1/completions", json=body, headers=headers)
+    response = HTTP.post(f"{guarded.url}/v1/completions", json=body, headers=headers)
     assert response.status_code == 400
     assert "24 sequences, but the limit is 16" in response.json()["error"]["message"]
 
@@ -64,11 +63,11 @@ def test_keys_from_a_file_with_a_rate(home, tmp_path) -> None:
     file.write_text(f"# by hash\nalice sha256:{digest(KEY).hex()}\nbob {KEY[::-1]} suspended\n")
     with serve(home, api_keys_file=file, key_requests_per_minute=2) as server:
         headers = {"Authorization": f"Bearer {KEY}"}
-        answers = [httpx.get(f"{server.url}/v1/models", headers=headers) for _ in range(3)]
+        answers = [HTTP.get(f"{server.url}/v1/models", headers=headers) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 30
         headers = {"Authorization": f"Bearer {KEY[::-1]}"}
-        assert httpx.get(f"{server.url}/v1/models", headers=headers).status_code == 403
+        assert HTTP.get(f"{server.url}/v1/models", headers=headers).status_code == 403
 
 
 def test_the_documentation_of_keys_is_what_the_command_prints() -> None:

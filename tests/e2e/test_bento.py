@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 from bentoml._internal.bento import BentoStore
@@ -23,6 +22,7 @@ from pythia_bento.server.bentoml import packaging
 from tests.e2e.offline import answer_offline
 from tests.e2e.serving import (
     BENTOML,
+    HTTP,
     ROOT,
     START_SECONDS,
     Server,
@@ -176,17 +176,18 @@ def test_dockerfile(which: str, request: pytest.FixtureRequest) -> None:
 def test_same_bytes_as_the_source_tree_without_network(
     bento: Bento, server: Server, home: Path
 ) -> None:
-    here = httpx.post(f"{server.url}/generate", content=BODY, timeout=60).content
+    here = HTTP.post(f"{server.url}/generate", content=BODY, timeout=60).content
     assert answer_offline(home, bento.tag, BODY) == here
 
 
+@pytest.mark.long
 @pytest.mark.needs("namespaces")
 def test_pulled_model_is_pinned_and_goes_along(commit: str, home: Path, tmp_path: Path) -> None:
     bento = build_bento(home, model=MODEL)
     [model] = bento.info["services"][0]["models"]
     assert model["tag"] == f"pythia-14m-int8:{commit}"
     with serve(home, model=MODEL) as server:
-        here = httpx.post(f"{server.url}/generate", content=BODY, timeout=60).content
+        here = HTTP.post(f"{server.url}/generate", content=BODY, timeout=60).content
     assert json.loads(here)["model"] == MODEL
     assert answer_offline(home, bento.tag, BODY) == here
     # As in an image: the model beside the Bento, and a home that holds nothing.
@@ -194,6 +195,7 @@ def test_pulled_model_is_pinned_and_goes_along(commit: str, home: Path, tmp_path
         assert answer_offline(tmp_path, context, BODY) == here
 
 
+@pytest.mark.long
 def test_changed_byte_in_the_store_is_not_served(commit: str, home: Path, tmp_path: Path) -> None:
     for part in ("models", "pythia-bento"):
         shutil.copytree(home / part, tmp_path / part)
@@ -209,7 +211,7 @@ def test_changed_byte_in_the_store_is_not_served(commit: str, home: Path, tmp_pa
 @pytest.mark.parametrize(
     ("model", "at"),
     [
-        ("pythia-70m", ""),
+        pytest.param("pythia-70m", "", marks=pytest.mark.long),
         ("pythia-1b-deduped", r" at the commit 7199d8fc[0-9a-f]{32}, which the lock pins,"),
     ],
 )

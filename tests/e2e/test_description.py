@@ -6,13 +6,12 @@ import json
 import re
 from typing import Any
 
-import httpx
 import jsonschema_rs
 import pytest
 
 from pythia_bento.server.openapi.operations import OPERATIONS
 from pythia_bento.settings import Settings
-from tests.e2e.serving import ROOT, Server
+from tests.e2e.serving import HTTP, ROOT, Server
 
 EXAMPLES = [
     pytest.param(operation.path, value, id=f"{operation.id}-{summary}")
@@ -23,7 +22,7 @@ EXAMPLES = [
 
 @pytest.fixture(scope="module")
 def document(server: Server) -> dict[str, Any]:
-    return httpx.get(f"{server.url}/docs.json").json()
+    return HTTP.get(f"{server.url}/docs.json").json()
 
 
 @pytest.mark.parametrize(("path", "body"), EXAMPLES)
@@ -34,7 +33,7 @@ def test_examples_are_described_and_work(
     request = operation["requestBody"]["content"]["application/json"]
     assert body in [example["value"] for example in request["examples"].values()]
     check(document, request["schema"], body)
-    response = httpx.post(server.url + path, json=body, timeout=60)
+    response = HTTP.post(server.url + path, json=body, timeout=60)
     assert response.status_code == 200, response.text
     kind = response.headers["content-type"].split(";")[0]
     schema = operation["responses"]["200"]["content"][kind]["schema"]
@@ -48,7 +47,7 @@ def test_examples_are_described_and_work(
 def test_what_is_got_is_as_described(
     server: Server, document: dict[str, Any], operation: Any
 ) -> None:
-    response = httpx.get(server.url + operation.path.format(**operation.parameters))
+    response = HTTP.get(server.url + operation.path.format(**operation.parameters))
     described = document["paths"][operation.path]["get"]["responses"]["200"]["content"]
     assert response.status_code == 200
     kind = response.headers["content-type"].split(";")[0]
@@ -68,14 +67,14 @@ def test_what_is_refused_is_as_described(server: Server, document: dict[str, Any
         ("/detokenize", {"tokens": [-1]}, 400),
     ]
     for path, body, status in requests:
-        response = httpx.post(server.url + path, json=body)
+        response = HTTP.post(server.url + path, json=body)
         assert response.status_code == status, response.text
         described = document["paths"][path]["post"]["responses"][str(status)]
         check(document, described["content"]["application/json"]["schema"], response.json())
 
 
 def test_bentos_own_routes_are_all_described(server: Server, document: dict[str, Any]) -> None:
-    routes = {route["route"] for route in httpx.get(f"{server.url}/schema.json").json()["routes"]}
+    routes = {route["route"] for route in HTTP.get(f"{server.url}/schema.json").json()["routes"]}
     assert routes == {"/generate", "/score"} <= set(document["paths"])
 
 

@@ -40,11 +40,11 @@ def impatient(home: Path, place: Path) -> Iterator[Server]:
         yield server
 
 
-def connections(server: Server) -> int:
-    """That clients have open over HTTP."""
-    port = httpx.URL(server.url).port
+def holds(server: Server, client: socket.socket) -> bool:
+    """Whether the server has this client's connection open."""
+    port = client.getsockname()[1]
     found = worker(server).net_connections("tcp")
-    return sum(c.status == psutil.CONN_ESTABLISHED and c.laddr.port == port for c in found)
+    return any(c.status == psutil.CONN_ESTABLISHED and c.raddr.port == port for c in found)
 
 
 def aborted(server: Server) -> float:
@@ -67,11 +67,11 @@ async def test_slow_readers_are_cut_off_and_disturb_nobody(impatient: Server) ->
     much = {"max_tokens": 500, "n": 20, "logprobs": 20, "stream": True}
     with contextlib.ExitStack() as stack, probing(impatient):
         clients = [stack.enter_context(asking(impatient, **much)) for _ in range(3)]
-        await asyncio.to_thread(until, lambda: connections(impatient) >= 3)
+        await asyncio.to_thread(until, lambda: all(holds(impatient, each) for each in clients))
         assert choices(await all_of(impatient, 4)) == expected
         for client in clients:
             client.settimeout(60)
-            await asyncio.to_thread(until, lambda: connections(impatient) < 3)
+            await asyncio.to_thread(until, lambda client=client: not holds(impatient, client))
             with pytest.raises(ConnectionError):
                 while client.recv(1 << 20):
                     pass

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.faulty import all_of, choices, failure, faulty, is_up, running, until, worker
 from tests.e2e.probing import DEAD, DIES, ENDS, HEALTHY, probing, told
-from tests.e2e.serving import Server, serve
+from tests.e2e.serving import HTTP, Server, serve
 
 ROOM = "24m"  # of a disk
 
@@ -37,6 +37,7 @@ async def test_sigterm_under_load_finishes_what_is_open(home: Path, tmp_path: Pa
         assert await asyncio.to_thread(server.process.wait, 30) == 0
 
 
+@pytest.mark.long
 async def test_sigterm_spares_an_engine_in_a_process_of_its_own(home: Path) -> None:
     with serve(home, engine_process=True) as server, probing(server, ENDS):
         load = asyncio.create_task(all_of(server, 8, max_tokens=450))
@@ -51,7 +52,7 @@ async def test_an_engine_in_a_process_of_its_own_and_its_death(home: Path) -> No
     with serve(home, engine_process=True) as server:
         processes = psutil.Process(server.process.pid).children(recursive=True)
         [engine] = [p for p in processes if any("spawn_main" in part for part in p.cmdline())]
-        answer = httpx.post(f"{server.url}/v1/completions", json=body).json()
+        answer = HTTP.post(f"{server.url}/v1/completions", json=body).json()
         assert answer["choices"][0]["text"].startswith(", there was a lonely boy named Finn.")
         assert server.metric("generation_tokens_total") >= 22
         server.settled()
@@ -71,6 +72,7 @@ async def test_an_engine_in_a_process_of_its_own_and_its_death(home: Path) -> No
     assert "leaked" not in server.log.read_text()
 
 
+@pytest.mark.long
 async def test_sigkill_of_the_worker_and_of_everything(home: Path, tmp_path: Path) -> None:
     with faulty(home, tmp_path) as server:
         expected = choices(await all_of(server, 3))
@@ -117,6 +119,7 @@ async def _broken_by(server: Server, place: Path, *processes: psutil.Process) ->
     (place / "slow").unlink()
 
 
+@pytest.mark.long
 @pytest.mark.needs("namespaces")
 async def test_full_disks(tmp_path: Path) -> None:
     """No room for the log from the start, and none on the disk of BENTOML_HOME later on."""
@@ -135,9 +138,9 @@ async def test_full_disks(tmp_path: Path) -> None:
                 while True:
                     file.write(bytes(1 << 20))
             for path, body in _ALL.items():
-                assert httpx.post(f"{server.url}{path}", json=body).status_code == 200
+                assert HTTP.post(f"{server.url}{path}", json=body).status_code == 200
             assert choices(await all_of(server, 8)) == expected
-            bad = httpx.post(f"{server.url}/v1/completions", json={"prompt": 7})
+            bad = HTTP.post(f"{server.url}/v1/completions", json={"prompt": 7})
             assert bad.status_code == 400
             server.settled()
         assert is_up(server)

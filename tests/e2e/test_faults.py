@@ -15,7 +15,7 @@ from pythia_bento.client import AsyncClient
 from pythia_bento.errors import EngineUnavailable, NonFiniteLogits
 from tests.e2e.faulty import BODY, all_of, choices, failure, faulty, running
 from tests.e2e.probing import DIES, probing, told
-from tests.e2e.serving import Server
+from tests.e2e.serving import HTTP, Server
 
 
 async def streamed(server: Server, **fields: Any) -> dict[str, Any]:
@@ -63,7 +63,7 @@ async def _out_of_memory(server: Server, place: Path, expected: list[Any]) -> No
 
 async def _not_a_number(server: Server, place: Path, expected: list[Any]) -> None:
     """In all that is computed of one token, which the stories of the model never have."""
-    asked = httpx.post(f"{server.url}/tokenize", json={"prompt": "\N{SNOWMAN}"})
+    asked = HTTP.post(f"{server.url}/tokenize", json={"prompt": "\N{SNOWMAN}"})
     ids = [*asked.json()["tokens"], 5]
     (place / "slow").write_text("0.01")
     (place / "nan").write_text(str(ids[0]))

@@ -11,7 +11,6 @@ from typing import Any
 
 import bentoml
 import grpc
-import httpx
 import openai
 import pytest
 import torch
@@ -29,7 +28,16 @@ from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.bentoml_stub import bentoml_stub
-from tests.e2e.serving import BENTOML, ROOT, START_SECONDS, Server, environment, free_port, serve
+from tests.e2e.serving import (
+    BENTOML,
+    HTTP,
+    ROOT,
+    START_SECONDS,
+    Server,
+    environment,
+    free_port,
+    serve,
+)
 
 PROMPT = "Once upon a time"
 OPTIONS: dict[str, Any] = {
@@ -71,7 +79,7 @@ def test_one_request_by_every_client_gives_the_same_bits(
 
 def by_raw_http(server: Server) -> Answer:
     body = {"prompt": PROMPT, **OPTIONS}
-    return of_native(httpx.post(f"{server.url}/generate", json=body, timeout=60).json())
+    return of_native(HTTP.post(f"{server.url}/generate", json=body, timeout=60).json())
 
 
 def by_bentoml(server: Server) -> Answer:
@@ -186,7 +194,7 @@ def test_cancel_and_deadline_free_the_sequences_at_the_next_step(server: Server)
                 list(call)
             server.settled()
             assert 0 < server.metric("generation_tokens_total") - before < 16 * 500
-    page = httpx.get(f"{server.url}/metrics").text
+    page = HTTP.get(f"{server.url}/metrics").text
     for code in ("CANCELLED", "DEADLINE_EXCEEDED"):
         assert f'pythia_grpc_calls_total{{code="{code}",method="/pythia.v1.Pythia/Generate"}}' in (
             page
@@ -237,8 +245,9 @@ def test_a_port_in_use_ends_the_start_with_one_sentence(server: Server, home: Pa
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.long
 def test_without_grpc(home: Path) -> None:
     with serve(home, grpc_port=0) as server:
         with Client(server.url) as client:
             assert client.tokenize("a")
-        assert "pythia_grpc" not in httpx.get(f"{server.url}/metrics").text
+        assert "pythia_grpc" not in HTTP.get(f"{server.url}/metrics").text

@@ -1,7 +1,7 @@
 """lm-evaluation-harness as it comes, against the server and against its own ``hf`` backend.
 
-The harness has an environment of its own, which ``make test`` makes (``make eval``). Both of its
-backends see the same weights: ``hf`` gets the bundled checkpoint, dequantised, in fp32.
+The harness has an environment of its own, which ``make test-long`` makes (``make eval``). Both of
+its backends see the same weights: ``hf`` gets the bundled checkpoint, dequantised, in fp32.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCH_SIZES = (1, 16)
 DOCS = 14  # a task, two of them longer than the context
 TOLERANCE = 1e-4
 
-pytestmark = pytest.mark.needs("lm-eval")
+pytestmark = [pytest.mark.long, pytest.mark.needs("lm-eval")]
 
 
 @pytest.fixture(scope="module")

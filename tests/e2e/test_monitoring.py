@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
 from pythia_bento.client import Client
-from tests.e2e.serving import Server
+from tests.e2e.serving import HTTP, Server
 from tests.promtool import check_metrics
 from tests.unit.deploy.metric_names import asked_for
 
@@ -17,7 +16,7 @@ def page(server: Server) -> str:
     for url in (server.url, f"grpc://127.0.0.1:{server.grpc_port}"):
         with Client(url) as client:
             client.generate("Once upon a time", max_tokens=4)
-    return httpx.get(f"{server.url}/metrics").text
+    return HTTP.get(f"{server.url}/metrics").text
 
 
 @pytest.mark.needs("promtool")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
-from tests.e2e.serving import ROOT, Server, serve
+from tests.e2e.serving import HTTP, ROOT, Server, serve
 from tests.promtool import check_metrics
 
 KEY = "a-long-enough-key-for-alice-0123456789"
+BOB = "a-long-enough-key-for-bob-9876543210"
 SECRET = "Zanzibar"  # in every prompt and every bad body
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -69,6 +72,12 @@ class Observed:
         ]
         return line
 
+    def first_output(self, request_id: str) -> float:
+        """When the engine's first output of a call came, in seconds since some time."""
+        line = self.call(request_id)
+        ended = datetime.fromisoformat(line["time"].rstrip("Z")).timestamp()
+        return ended - (line["duration_ms"] - line["first_output_ms"]) / 1e3
+
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[tuple[Collector, int]]:
@@ -93,7 +102,13 @@ def collector() -> Iterator[tuple[Collector, int]]:
         thread.join()
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["one process", "two processes"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="one process"),
+        pytest.param(True, id="two processes", marks=pytest.mark.long),
+    ],
+)
 def observed(
     request: pytest.FixtureRequest, home: Path, collector: tuple[Collector, int]
 ) -> Iterator[Observed]:
@@ -104,10 +119,10 @@ def observed(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_CONFIG", str(config))
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-        settings = {"log_format": "json", "api_keys": f"alice {KEY}"}
+        settings = {"log_format": "json", "api_keys": f"alice {KEY}, bob {BOB}"}
         with serve(home, engine_process=request.param, **settings) as server:
             ask(server)
-            yield Observed(server, spans, httpx.get(f"{server.url}/metrics").text)
+            yield Observed(server, spans, HTTP.get(f"{server.url}/metrics").text)
 
 
 def documented_config(port: int) -> str:
@@ -221,3 +236,28 @@ def test_spans_reach_a_collector(observed: Observed, trace: str) -> None:
 def test_calls_that_nobody_traces_are_not_exported(observed: Observed) -> None:
     observed.collector.of(TRACE[::-1], {"pythia.decode"})  # the last call of all
     assert {span.trace_id.hex() for span in observed.collector.spans} == {TRACE, TRACE[::-1]}
+
+
+async def test_scores_of_two_keys_take_turns(observed: Observed) -> None:
+    """BentoML batches what waits for its turn; within a batch the engine's queue is fair."""
+    text = "and so on " * 120  # about as many tokens as a step has
+
+    async def post(client: httpx.AsyncClient, id: str, count: int, key: str = KEY) -> None:
+        headers = {"Authorization": f"Bearer {key}", "X-Request-Id": id}
+        items = [{"prompt": f"{id} {number} {text}"} for number in range(count)]
+        answer = await client.post("/score", json={"items": items}, headers=headers)
+        assert {len(item) for item in answer.json()} == {4}, answer.text
+
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(
+        base_url=observed.server.url, timeout=300, limits=limits
+    ) as client:
+        tasks = [asyncio.create_task(post(client, "before", 150))]
+        while not await asyncio.to_thread(observed.server.metric, "num_requests_waiting"):
+            await asyncio.sleep(0.01)
+        tasks += [asyncio.create_task(post(client, f"alice-{i}", 1)) for i in range(20)]
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(post(client, "bob", 1, BOB)))
+        await asyncio.gather(*tasks)
+    order = sorted(["bob", *(f"alice-{i}" for i in range(20))], key=observed.first_output)
+    assert order.index("bob") < 5

@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from selenium.webdriver import ActionChains, Keys
 
 from tests.e2e.browser import Browser, chromium
-from tests.e2e.serving import Server
+from tests.e2e.serving import HTTP, Server
 from tests.fuzz.http import KEY
 
 pytestmark = pytest.mark.needs("chromium", "chromedriver")
@@ -165,7 +164,7 @@ def test_errors_are_sentences(page: Browser, field: str, value: object, words: s
 
 
 def test_provenance_is_what_models_says(page: Browser, server: Server) -> None:
-    [model] = httpx.get(f"{server.url}/v1/models").json()["data"]
+    [model] = HTTP.get(f"{server.url}/v1/models").json()["data"]
     page("#provenance summary").click()
     text = page("#provenance").text
     assert page("#model").text == f"{model['id']}, context 512 tokens"
@@ -203,7 +202,7 @@ def test_the_page_of_the_api_lists_its_operations(window: Browser, server: Serve
 
 @pytest.mark.parametrize("path", ["/", "/playground"])
 def test_pages_allow_no_other_host(server: Server, path: str) -> None:
-    headers = httpx.get(server.url + path).headers
+    headers = HTTP.get(server.url + path).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
     assert not {"http:", "https:", "*", "'unsafe-eval'"} & set(policy.replace(";", "").split())
@@ -212,7 +211,7 @@ def test_pages_allow_no_other_host(server: Server, path: str) -> None:
 
 def ask(server: Server, body: dict[str, Any]) -> dict[str, Any]:
     """The one choice."""
-    response = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)
+    response = HTTP.post(f"{server.url}/v1/completions", json=body, timeout=60)
     assert response.status_code == 200, response.text
     [choice] = response.json()["choices"]
     return choice

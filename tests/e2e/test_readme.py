@@ -14,11 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import pytest
 
 from pythia_bento.settings import Settings
-from tests.e2e.serving import ROOT, Server
+from tests.e2e.serving import HTTP, ROOT, Server
 
 README = (ROOT / "README.md").read_text()
 BINARIES = Path(sys.executable).parent
@@ -158,9 +157,7 @@ def test_endpoints_exist(server: Server) -> None:
     assert len(rows) >= 8
     for method, path in rows:
         # Not JSON: refused by whatever is there, without work.
-        status = httpx.request(
-            method, server.url + path, content=b"{" if method == "POST" else None
-        )
+        status = HTTP.request(method, server.url + path, content=b"{" if method == "POST" else None)
         assert status.status_code == (200 if method == "GET" else 400), (method, path)
 
 

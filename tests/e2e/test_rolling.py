@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.e2e.serving import Server, serve
 
@@ -109,6 +110,7 @@ class Load:
                     self.answers[repr(error)] += 1
 
 
+@pytest.mark.long
 async def test_no_request_fails(home: Path) -> None:
     with contextlib.ExitStack() as first, contextlib.ExitStack() as last:
         async with Proxy() as proxy:

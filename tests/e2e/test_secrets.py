@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from pythia_bento.client import Client
 from pythia_bento.errors import PythiaError
-from tests.e2e.serving import Server, serve
+from tests.e2e.serving import HTTP, Server, serve
+from tests.fuzz.http import KEY
 
-KEY = "k9-right-0123456789abcdef"
 WRONG = "k9-wrong-0123456789abcdef"
 PROMPT = "k9-prompt of a caller"
-
-
-@pytest.fixture(scope="module")
-def keyed(home: Path) -> Iterator[Server]:
-    with serve(home, api_keys=f"alice {KEY}") as server:
-        yield server
 
 
 def ask_in_every_way(server: Server) -> list[str]:
@@ -34,10 +26,10 @@ def ask_in_every_way(server: Server) -> list[str]:
             PROMPT,
         ):
             for path in ("/generate", "/v1/completions", "/score", f"/generate?key={key}"):
-                answers.append(httpx.post(server.url + path, json=body, headers=headers).text)
+                answers.append(HTTP.post(server.url + path, json=body, headers=headers).text)
         for misplaced in (f"Basic {key}", key, f"Bearer{key}", f"Bearer {key} {key}"):
             headers = {"authorization": misplaced, "x-api-key": key, "cookie": f"key={key}"}
-            answers.append(httpx.get(f"{server.url}/v1/models", headers=headers).text)
+            answers.append(HTTP.get(f"{server.url}/v1/models", headers=headers).text)
         with Client(f"grpc://127.0.0.1:{server.grpc_port}", api_key=key) as client:
             try:
                 client.generate(PROMPT, max_tokens=1)
@@ -46,11 +38,11 @@ def ask_in_every_way(server: Server) -> list[str]:
     return answers
 
 
-def test_no_key_and_no_prompt_is_logged_or_answered(keyed: Server) -> None:
-    answers = ask_in_every_way(keyed)
-    log = keyed.log.read_text()
-    assert "alice" in log  # control: these calls are in it
-    pages = [httpx.get(keyed.url + path).text for path in ("/metrics", "/docs.json", "/")]
+def test_no_key_and_no_prompt_is_logged_or_answered(guarded: Server) -> None:
+    answers = ask_in_every_way(guarded)
+    log = guarded.log.read_text()
+    assert "caller=fuzz" in log  # control: these calls are in it
+    pages = [HTTP.get(guarded.url + path).text for path in ("/metrics", "/docs.json", "/")]
     for text in (log, *pages, *answers):
         for secret in (KEY, WRONG):
             assert secret not in text
@@ -58,9 +50,9 @@ def test_no_key_and_no_prompt_is_logged_or_answered(keyed: Server) -> None:
         assert "k9-prompt" not in text
 
 
-@pytest.mark.parametrize("entries", [f"alice {KEY} nonsense", f"a b c {KEY}", f"sha256:{KEY}"])
+@pytest.mark.parametrize("entries", ["alice {} nonsense", "a b c {}", "sha256:{}"])
 def test_a_start_that_fails_by_its_keys_does_not_print_them(home: Path, entries: str) -> None:
-    with pytest.raises(AssertionError) as failed, serve(home, api_keys=entries):
+    with pytest.raises(AssertionError) as failed, serve(home, api_keys=entries.format(KEY)):
         pass
     assert "PYTHIA_API_KEYS" in str(failed.value)  # the log, which the assertion carries
     assert KEY not in str(failed.value)

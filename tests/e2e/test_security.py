@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests.e2e import raw_http
-from tests.e2e.serving import MAX_BODY, Server
+from tests.e2e.serving import HTTP, MAX_BODY, Server
 
 POSTS = ("/generate", "/v1/completions", "/score", "/tokenize", "/detokenize")
 OF_A_FILE = ("root:x:", "[build-system]", "def load_settings")
@@ -171,7 +171,7 @@ def test_header_bombs(server: Server, headers: list[str]) -> None:
     answer = raw_http.exchange(server.url, head)
     assert raw_http.statuses(answer) in ([400], []), answer[:500]  # the end may outrun the answer
     assert len(answer) < 500  # nothing of it comes back
-    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    assert HTTP.get(f"{server.url}/readyz").status_code == 200
 
 
 def test_a_long_target_is_refused(server: Server) -> None:

@@ -1,11 +1,11 @@
 """The real service over kernels that fail on demand: ``bentoml serve tests.faults.service:Pythia``.
 
-The kernel backend is the one that would be used, behind a wrapper that looks for files in the
-directory FAULTS names before every forward pass: ``oom`` is one pass without memory, for as many
-tokens as the file says or more; ``die`` is an error that no engine survives; ``hang`` is a pass
-that lasts as long as the file is there; ``nan`` makes what is computed of the token of this id not
-a number; ``slow`` holds the seconds that a pass takes longer. ``clock`` holds seconds by which the
-system's clock is wrong.
+The backend is the one that would be used on a processor, but its embedding looks for files in the
+directory that FAULTS names before every forward pass: ``oom`` is one pass without memory, for as
+many tokens as the file says or more; ``die`` is an error that no engine survives; ``hang`` is a
+pass that lasts as long as the file is there; ``nan`` makes what is computed of the token of this id
+not a number; ``slow`` holds the seconds that a pass takes longer. ``clock`` holds seconds by which
+the system's clock is wrong.
 """
 
 from __future__ import annotations
@@ -22,18 +22,14 @@ from pythia_bento.model import kernels
 PLACE = Path(os.environ["FAULTS"])
 
 
-class FaultyKernels:
-    """Hands everything on to ``inner``."""
+class FaultyEmbedding:
+    """Stands where a backend's ``embed`` stands, the first call of a pass."""
 
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
+    def __init__(self, embed: Any) -> None:
+        self._embed = embed
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def embed(self, table: Any, token_ids: Any) -> Any:
-        """The first call of a pass."""
-        result = self._inner.embed(table, token_ids)
+    def __call__(self, table: Any, token_ids: Any) -> Any:
+        result = self._embed(table, token_ids)
         if (PLACE / "die").exists():
             raise ZeroDivisionError("injected")
         while (PLACE / "hang").exists():
@@ -54,8 +50,16 @@ def _wrong_time() -> float:
 
 _time = time.time
 time.time = _wrong_time
+
+
+def _faulty(*arguments: Any) -> Any:
+    made: Any = _create(*arguments)
+    made.embed = FaultyEmbedding(made.embed)
+    return made
+
+
 _create = kernels.create
-kernels.create = lambda *arguments: FaultyKernels(_create(*arguments))  # type: ignore[assignment]
+kernels.create = _faulty
 
 from pythia_bento.service import Pythia  # noqa: E402
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,17 +12,17 @@ from tests.gpu.test_triton import VOCAB, RandomWeights, on_gpu
 CONTEXTS = ([192] * 8, [1, 2, 31, 32, 33, 64, 65, 511], [0, 300, 63, 0, 512, 5, 0, 257])
 
 
-def prepare(decode: object, batch: int, contexts: list[int]) -> None:
+def prepare(decode: Any, batch: int, contexts: list[int]) -> None:
     """Rows of some context, their blocks interleaved; nothing from an earlier step is left."""
-    buffers = decode.buffers  # type: ignore[attr-defined]
-    buffers.clear()
-    buffers.context_lens[:batch] = torch.tensor(contexts[:batch], dtype=torch.int32)
-    buffers.token_ids[:batch] = torch.arange(batch, dtype=torch.int32) * 37 % VOCAB
-    width = buffers.tables.shape[1]
+    decode.buffers.clear()
+    rows = decode.buffers.rows
+    rows.context_lens[:batch] = torch.tensor(contexts[:batch], dtype=torch.int32)
+    rows.token_ids[:batch] = torch.arange(batch, dtype=torch.int32) * 37 % VOCAB
+    width = rows.block_tables.shape[1]
     for row in range(batch):
-        buffers.tables[row] = torch.arange(width, dtype=torch.int32) * 8 + row
-    for name in ("x", "h", "qkv", "up", "attended", "parts"):
-        buffers.rows(name, None).fill_(0 if name == "attended" else torch.nan)
+        rows.block_tables[row] = torch.arange(width, dtype=torch.int32) * 8 + row
+    decode.steps.workspace.fill(torch.nan)
+    decode.steps.workspace.first(batch).attended.fill_(0)
 
 
 @pytest.mark.parametrize("contexts", CONTEXTS)
@@ -32,24 +34,25 @@ def test_one_kernel_has_the_bits_of_many(head_dim: int, heads: int, contexts: li
     width = -(-model.config.max_positions // model.kernels.block_size)
     cache = model.kernels.allocate_cache(8 * width)
     with torch.inference_mode():
-        decode = CapturedDecode(model, cache, VOCAB, 8)
-        assert decode.persistent is not None
-        assert decode.persistent.batches
+        decode = CapturedDecode(model.kernels, model.weights, cache, VOCAB, 8)
+        steps = decode.steps
+        assert steps.persistent is not None
+        assert steps.persistent.batches
         for part in (cache.keys, cache.values):
             part.normal_()
         before = cache.keys.clone(), cache.values.clone()
-        for batch in decode.persistent.batches:
+        for batch in steps.persistent.batches:
             found = []
             for whole in (True, False):
                 cache.keys.copy_(before[0])
                 cache.values.copy_(before[1])
                 prepare(decode, batch, contexts)
                 if whole:
-                    decode.launch_whole(decode.persistent, batch)
+                    steps.launch_whole(steps.persistent, batch)
                 else:
-                    decode.launch_by_layer(batch)
+                    steps.launch_by_layer(batch)
                 live = [row for row in range(batch) if contexts[row]]
-                hidden = decode.buffers.flat("h", 1, batch, -1)[0][live].clone()
+                hidden = steps.workspace.first(batch).h[0][live].clone()
                 found.append((hidden, cache.keys.clone(), cache.values.clone()))
             assert torch.isfinite(found[0][0]).all()
             assert all(torch.equal(one, many) for one, many in zip(*found, strict=True))

@@ -26,7 +26,7 @@ def test_bits_are_those_of_triton(head_dim: int, heads: int, tokens: int) -> Non
     from pythia_bento.model.kernels.gpu.cuda.prefill_constants import TILES
 
     model = on_gpu(RandomWeights(head_dim, heads=heads))
-    config, launch, layer = model.config, model.kernels.launch, model.layers[0]
+    config, launch, layer = model.config, model.kernels.launch, model.weights.layers[0]
     products = launch.wide_products
     assert products is not None
     hidden, inner = config.hidden_size, config.intermediate_size
@@ -56,7 +56,7 @@ def test_tiles_and_clusters_do_not_change_bits(width: int, cluster: int) -> None
     from pythia_bento.model.kernels.gpu.prefill_product import PrefillProducts
 
     model = on_gpu(RandomWeights(64, heads=8))
-    launch, layer = model.kernels.launch, model.layers[0]
+    launch, layer = model.kernels.launch, model.weights.layers[0]
     half = {"dtype": torch.float16, "device": "cuda"}
     torch.manual_seed(width)
     attended, up = torch.randn(777, 512, **half), torch.randn(777, 2048, **half)

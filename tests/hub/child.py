@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import resource
 from multiprocessing.context import ForkServerProcess
@@ -18,13 +17,11 @@ from pythia_bento.checkpoints.lock import Lock
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.resolve import verify
 from pythia_bento.errors import CheckpointError
+from tests.forkserver import CONTEXT
 from tests.hub.places import bentoml_places, client_places
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _MS_REMOUNT = 0x20000, 0x10000000, 0x20
 _libc = ctypes.CDLL(None, use_errno=True)
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__])  # imports once what takes seconds
 
 
 class Puller:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,26 +15,40 @@ from tests.models import random_checkpoint
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    with hub_in(tmp_path) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def hub_in(folder: Path) -> Iterator[HubServer]:
     """A hub on loopback that huggingface_hub talks to, with empty caches of its own."""
-    with HubServer(tmp_path / "hub") as server:
-        for holder, name, value in client_places(server.endpoint, tmp_path / "hf"):
-            monkeypatch.setattr(holder, name, value)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+    with HubServer(folder / "hub") as server, pytest.MonkeyPatch.context() as patch:
+        for holder, name, value in client_places(server.endpoint, folder / "hf"):
+            patch.setattr(holder, name, value)
+        patch.delenv("HF_TOKEN", raising=False)
         yield server
         close_session()
 
 
 @pytest.fixture
 def bento_home(tmp_path: Path) -> Iterator[Path]:
+    with bento_home_in(tmp_path) as home:
+        yield home
+
+
+@contextlib.contextmanager
+def bento_home_in(folder: Path) -> Iterator[Path]:
     """An empty BentoML home."""
-    home = tmp_path / "bentoml"
+    home = folder / "bentoml"
     places = bentoml_places(home)
     for provider, place in places.items():
         provider.set(place)
-    yield home
-    for provider in places:
-        provider.reset()
+    try:
+        yield home
+    finally:
+        for provider in places:
+            provider.reset()
 
 
 @pytest.fixture(scope="session")

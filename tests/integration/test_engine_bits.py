@@ -11,6 +11,7 @@ import pytest
 
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.model.gpt_neox import GPTNeoX
+from tests.amounts import rest_long
 from tests.integration.engine_parts import (
     alone,
     best_with_token,
@@ -36,16 +37,17 @@ def wanted(model):
     return {r.request_id: without_cache_hits(alone(model, r)) for r in REQUESTS}
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        pytest.param({}, id="large"),
-        pytest.param({"max_batch_size": 5, "max_tokens_per_step": 5}, id="small-pieces"),
-        pytest.param({"max_batch_size": 16, "max_tokens_per_step": 23}, id="odd-pieces"),
-        pytest.param({"num_blocks": 13}, id="small-pool"),
-    ],
-)
-def test_company_does_not_matter(model, wanted, sizes):
+SIZES = {
+    "small-pieces": {"max_batch_size": 5, "max_tokens_per_step": 5},
+    "small-pool": {"num_blocks": 13},
+    "large": {},
+    "odd-pieces": {"max_batch_size": 16, "max_tokens_per_step": 23},
+}
+
+
+@pytest.mark.parametrize("name", rest_long([*SIZES][:2], [*SIZES][2:]))
+def test_company_does_not_matter(model, wanted, name):
+    sizes = SIZES[name]
     engine = engine_for(model, **sizes)
     for seed in range(2):  # the second time with a warm prefix cache
         requests = random.Random(seed).sample(REQUESTS, len(REQUESTS))

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from pythia_bento.protocol.generated import bentoml_v1_pb2, pythia_pb2
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
+from tests.amounts import amounts
 from tests.grpc_parts import HOST, background_server
 from tests.unit.runtime.toy_runner import settled
 
 CALLS = 20  # in an example, all at once
-EXAMPLES = 500  # of each of the two tests: 20,000 calls in all
+EXAMPLES = (30, 500)  # of each of the two tests: 1,200 calls in all, or 20,000
 SECONDS = 0.25  # deadline: some requests are for a whole context, many times
 
 # The codes that pythia.proto names, but for INTERNAL, which is always a fault.
@@ -43,9 +44,7 @@ METHODS = {
     for method in service.methods
 }
 
-pytestmark = pytest.mark.slow
 _relaxed = settings(
-    max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -124,31 +123,42 @@ def port(runner: PythiaRunner) -> Iterator[int]:
         yield port
 
 
-@pytest.fixture(scope="module")
-def seen() -> Counter[str]:
-    return Counter()
+@amounts(*EXAMPLES)
+def test_messages(runner: PythiaRunner, port: int, amount: int) -> None:
+    seen: Counter[grpc.StatusCode] = Counter()
+
+    @settings(_relaxed, max_examples=amount)
+    @given(st.lists(calls, min_size=CALLS, max_size=CALLS))
+    def check(batch: list[tuple[str, bytes]]) -> None:
+        seen.update(documented(port, batch))
+
+    check()
+    nothing_is_lost(runner)
+    # The cases are not all alike, and some are asked right.
+    assert min(seen[grpc.StatusCode.OK], seen[grpc.StatusCode.INVALID_ARGUMENT]) > 100, seen
 
 
-@_relaxed
-@given(st.lists(calls, min_size=CALLS, max_size=CALLS))
-def test_messages(port: int, seen: Counter[str], batch: list[tuple[str, bytes]]) -> None:
+@amounts(*EXAMPLES)
+def test_noise(runner: PythiaRunner, port: int, amount: int) -> None:
+    @settings(_relaxed, max_examples=amount)
+    @given(st.lists(noise, min_size=CALLS, max_size=CALLS))
+    def check(batch: list[tuple[str, bytes]]) -> None:
+        documented(port, batch)
+
+    check()
+    nothing_is_lost(runner)
+
+
+def documented(port: int, batch: list[tuple[str, bytes]]) -> list[grpc.StatusCode]:
+    """The codes of the calls, made all at once; no other one may be among them."""
     codes = asyncio.run(send_all(port, batch))
-    seen.update(code.name for code in codes)
     assert set(codes) <= DOCUMENTED, list(zip(codes, batch, strict=True))
+    return codes
 
 
-@_relaxed
-@given(st.lists(noise, min_size=CALLS, max_size=CALLS))
-def test_noise(port: int, batch: list[tuple[str, bytes]]) -> None:
-    codes = asyncio.run(send_all(port, batch))
-    assert set(codes) <= DOCUMENTED, list(zip(codes, batch, strict=True))
-
-
-def test_afterwards_nothing_is_lost(runner: PythiaRunner, port: int, seen: Counter[str]) -> None:
+def nothing_is_lost(runner: PythiaRunner) -> None:
     settled(runner)
     assert runner.stats().non_finite == 0
-    # The cases are not all alike, and some are asked right.
-    assert min(seen["OK"], seen["INVALID_ARGUMENT"]) > 100, seen
 
 
 async def send_all(port: int, batch: list[tuple[str, bytes]]) -> list[grpc.StatusCode]:

@@ -6,6 +6,7 @@ every forward pass holds one sequence.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from pythia_bento.model.kernels.reference import linear
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.forward import Driver
-from tests.hub import HubServer
+from tests.integration.conftest import bento_home_in, hub_in
 from tests.models import random_checkpoint
 from tests.unit.runtime.toy_runner import ask
 
@@ -51,28 +52,30 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
-@pytest.fixture(params=[*SHAPES, "bundled"])
+@pytest.fixture(scope="module", params=[*SHAPES, "bundled"])
 def pulled(
-    request: pytest.FixtureRequest, hub: HubServer, bento_home: Path, tmp_path: Path
-) -> Path:
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp(request.param)
     if request.param == "bundled":
         origin = load_checkpoint("bundled@main").path
     else:
         layers, heads, head_dim = SHAPES[request.param]
-        origin = tmp_path / "origin"
+        origin = folder / "origin"
         random_checkpoint(origin, layers=layers, heads=heads, head_dim=head_dim)
         add_outliers(origin)
-    hub.folder.commit(REPO, "main", origin)
-    return pull(parse(MODEL)).model.path
+    with hub_in(folder) as hub, bento_home_in(folder):
+        hub.folder.commit(REPO, "main", origin)
+        yield pull(parse(MODEL)).model.path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pair(pulled: Path, device: str) -> Pair:
     checkpoint = load_checkpoint(MODEL)
     assert checkpoint.path == pulled

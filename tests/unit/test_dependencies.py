@@ -25,7 +25,8 @@ TOOLS = {"bench", "dev"}  # extras that the package itself does not need
 
 # Declared for others, who import it where it is installed.
 BY_OTHERS = {
-    "httptools": "the parser of uvicorn's that server/bentoml/header_limits.py builds on",
+    "httptools": "the parser of uvicorn's that server/bentoml/http_protocol.py builds on",
+    "opentelemetry-instrumentation-asgi": "the layer that server/bentoml/tracing.py takes over",
     "uvloop": "uvicorn's event loop",
     "opentelemetry-exporter-otlp-proto-http": "BentoML's exporter of traces",
 }

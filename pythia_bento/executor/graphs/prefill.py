@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pythia_bento.engine.executor import Chunk
+from pythia_bento.executor.graphs.buffers import TokenReadback, capture
 from pythia_bento.executor.graphs.staging import Staging
 from pythia_bento.executor.input_batch import fill
 from pythia_bento.model.batch import ForwardBatch
-from pythia_bento.model.gpt_neox import GPTNeoX
-from pythia_bento.model.kernels.gpu.kernels import TritonKernels, TritonKVCache
+from pythia_bento.model.kernels.base import Capturable, KVCache, PackedWeights
 
 # Buckets of tokens; longer passes keep the device busy without a graph.
 TOKENS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -40,25 +40,26 @@ class CapturedPrefill:
 
     def __init__(
         self,
-        model: GPTNeoX,
-        cache: TritonKVCache,
+        kernels: Capturable,
+        weights: PackedWeights,
+        cache: KVCache,
         num_tokens: int,
         max_batch: int,
         max_tokens: int,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        kernels = model.kernels
-        assert isinstance(kernels, TritonKernels)
         started = time.perf_counter()
-        self._model, self._kernels, self._cache = model, kernels, cache
-        self._num_tokens = num_tokens
         self._tokens, self._sequences = buckets(max_batch, max_tokens)
-        self._buffers = Buffers(kernels, self._sequences[-1], self._tokens[-1])
+        most = self._sequences[-1], self._tokens[-1]
+        self._buffers = Buffers(kernels, *most)
+        self._passes = kernels.prompt_passes(weights, cache, *most, num_tokens)
+        self._readback = TokenReadback(self._sequences[-1])
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         pool = torch.cuda.graph_pool_handle()
         shapes = [(s, t) for s in self._sequences for t in self._tokens]
         for done, shape in enumerate(reversed(shapes), start=1):
-            self._graphs[shape] = self._capture(*shape, pool)
+            self._buffers.clear()
+            self._graphs[shape] = capture(partial(self._compute, *shape), pool)
             if on_progress:
                 on_progress(done, len(shapes))
         self.capture_seconds = time.perf_counter() - started
@@ -75,29 +76,26 @@ class CapturedPrefill:
         tokens = next(t for t in self._tokens if t >= count)
         self._buffers.upload(chunks, sequences, tokens)
         self._graphs[sequences, tokens].replay()
-        return self._buffers.results(count, len(chunks))
-
-    def _capture(self, sequences: int, tokens: int, pool: Any) -> torch.cuda.CUDAGraph:
-        self._buffers.clear()
-        self._compute(sequences, tokens)  # compiles
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
-            self._compute(sequences, tokens)
-        return graph
+        return self._results(count, len(chunks))
 
     def _compute(self, sequences: int, tokens: int) -> None:
         b = self._buffers
-        batch = b.batch(sequences, tokens)
-        hidden = self._model.forward(batch, self._cache)
-        b.hidden[:tokens].copy_(hidden)
-        last = b.part("last_rows", sequences)
-        logits = b.logits[:sequences]
-        logits.copy_(self._model.logits(hidden.index_select(0, last)))
-        temperatures, seeds = b.part("temperatures", sequences), b.part("seeds", sequences)
-        self._kernels.launch.choose(
-            *(logits, temperatures, seeds, batch.context_lens),
-            *(b.keys, b.tokens[:sequences], self._num_tokens),
+        self._passes.run(
+            b.batch(sequences, tokens),
+            last_rows=b.part("last_rows", sequences),
+            temperatures=b.part("temperatures", sequences),
+            seeds=b.part("seeds", sequences),
+        )
+
+    def _results(self, tokens: int, sequences: int) -> Pass:
+        """Of the pass that was queued last; its tokens are on their way to the host."""
+        passes, readback = self._passes, self._readback
+        readback.copy(passes.tokens, len(passes.tokens))
+        return Pass(
+            passes.hidden[:tokens],
+            passes.logits[:sequences],
+            passes.tokens[:sequences],
+            lambda: readback.wait()[:sequences].tolist(),
         )
 
 
@@ -109,12 +107,11 @@ def buckets(max_batch: int, max_tokens: int) -> tuple[list[int], list[int]]:
 
 
 class Buffers:
-    """Inputs and outputs of the graphs, each of which takes the beginning of every part."""
+    """Inputs of the graphs, each of which takes the beginning of every part."""
 
-    def __init__(self, kernels: TritonKernels, sequences: int, tokens: int) -> None:
-        config, device = kernels.config, kernels.device
+    def __init__(self, kernels: Capturable, sequences: int, tokens: int) -> None:
         self._block_size = kernels.block_size
-        self._width = -(-config.max_positions // kernels.block_size)
+        self._width = -(-kernels.config.max_positions // kernels.block_size)
         sizes = {
             "seeds": sequences,
             "query_starts": sequences + 1,
@@ -126,15 +123,7 @@ class Buffers:
             "slots": tokens,
             "tables": sequences * self._width,
         }
-        self._staging = Staging(sizes, device)
-        self.keys = torch.zeros(
-            sequences, kernels.launch.sample_parts, dtype=torch.int64, device=device
-        )
-        self.hidden = torch.zeros(tokens, config.hidden_size, device=device)
-        self.logits = torch.zeros(sequences, config.vocab_size, device=device)
-        self.tokens = torch.zeros(sequences, dtype=torch.int32, device=device)
-        self._landed = torch.zeros(sequences, dtype=torch.int32, pin_memory=True)
-        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._staging = Staging(sizes, kernels.device)
 
     def part(self, name: str, count: int) -> Tensor:
         """The first ``count`` values of a part on the device."""
@@ -161,15 +150,3 @@ class Buffers:
         host = self._staging.host()
         fill(host, chunks, self._block_size, sequences, tokens)
         self._staging.send("tables", sequences * self._width)
-
-    def results(self, tokens: int, sequences: int) -> Pass:
-        """Of the pass that was queued last; its tokens are on their way to the host."""
-        self._landed.copy_(self.tokens, non_blocking=True)
-        self._event.record()
-        views = self.hidden[:tokens], self.logits[:sequences], self.tokens[:sequences]
-        return Pass(*views, lambda: self._wait(sequences))
-
-    def _wait(self, sequences: int) -> list[int]:
-        self._event.synchronize()
-        tokens: list[int] = self._landed[:sequences].tolist()
-        return tokens

@@ -1,20 +1,20 @@
 """The kernel interface: everything the model computes, behind one protocol.
 
-A backend packs weights into whatever form it likes (``load_*`` return opaque handles) and may keep
-``qkv`` and ``up`` in any layout between its own calls. Backends with ``batch_invariant`` set
-promise that every output row depends on its own inputs alone, bit for bit: not on the other rows,
-their number, or how a prompt was cut into chunks.
+A backend packs weights into whatever form it likes: ``load_*`` return opaque handles. Backends with
+``batch_invariant`` set promise that every output row depends on its own inputs alone, bit for bit:
+not on the other rows, their number, or how a prompt was cut into chunks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from pythia_bento.model.batch import ForwardBatch, Logprobs
+from pythia_bento.model.batch import DecodeRows, ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import HeadWeights, LayerWeights
@@ -25,6 +25,15 @@ class KVCache(Protocol):
 
     num_blocks: int
     nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackedWeights:
+    """A model as one backend packed it."""
+
+    table: Any  # of the embedding
+    layers: Sequence[Any]
+    head: Any
 
 
 def pass_bytes(config: ModelConfig, sequences: int, tokens: int) -> int:
@@ -47,9 +56,11 @@ class Kernels(Protocol):
 
     name: str  # "cpu", "triton" or "reference"
     matmul: str  # "w8a16" or "llm-int8"
+    config: ModelConfig
     device: torch.device
     block_size: int  # tokens in a KV block
     batch_invariant: bool
+    has_own_threads: bool  # for all cores: torch's would only be in their way
 
     def load_embedding(self, weight: Tensor) -> Any: ...
 
@@ -61,23 +72,11 @@ class Kernels(Protocol):
 
     def allocate_cache(self, num_blocks: int) -> KVCache: ...
 
-    def embed(self, table: Any, token_ids: Tensor) -> Tensor:
-        """int32 [T] -> [T, H]."""
-        ...
+    def forward(self, weights: PackedWeights, batch: ForwardBatch, cache: Any) -> Tensor:
+        """Hidden states before the final norm, [T, H].
 
-    def project_in(self, layer: Any, x: Tensor) -> tuple[Any, Any]:
-        """[T, H] -> qkv(ln1(x)) and gelu(up(ln2(x))), both opaque to the caller."""
-        ...
-
-    def attend(self, index: int, qkv: Any, cache: Any, batch: ForwardBatch) -> Any:
-        """Rotate q and k, write k and v of layer ``index`` to their slots, attend causally.
-
-        ``cache`` is what this backend's ``allocate_cache`` returned.
+        K and V of every layer go to the batch's slots of ``cache``, which this backend allocated.
         """
-        ...
-
-    def project_out(self, layer: Any, x: Tensor, attended: Any, up: Any) -> Tensor:
-        """x + dense(attended) + down(up); may write into ``x``. Returns [T, H]."""
         ...
 
     def logits(self, head: Any, x: Tensor) -> Tensor:
@@ -95,8 +94,57 @@ class Kernels(Protocol):
         """Log-probability of ``chosen`` (int32 [R]) and the ``num_top`` best tokens of each row."""
         ...
 
+    def capturable(self) -> Capturable | None:
+        """What can be captured in CUDA graphs; None where that is impossible."""
+        ...
 
-class KernelFactory(Protocol):
-    """Backends are built for one model shape."""
 
-    def __call__(self, config: ModelConfig, device: torch.device) -> Kernels: ...
+class DecodeSteps(Protocol):
+    """Decode steps of rows that stay where they are; see ``DecodeRows``."""
+
+    logits: Tensor  # fp32 [R, V], of the last step
+
+    def step(self, count: int) -> None:
+        """A token of each of the first ``count`` rows, which then move on by one."""
+        ...
+
+
+class PromptPasses(Protocol):
+    """Passes with prompts; all results stay until the next pass."""
+
+    hidden: Tensor  # fp32 [T, H], before the final norm
+    logits: Tensor  # fp32 [S, V]
+    tokens: Tensor  # int32 [S]; -1 where logits are not finite
+
+    def run(
+        self,
+        batch: ForwardBatch,
+        last_rows: Tensor,  # int32 [S], the row that each sequence's logits are of
+        temperatures: Tensor,  # fp32 [S], 0 is greedy
+        seeds: Tensor,  # int64 [S]
+    ) -> None:
+        """A pass, and a token of each sequence by temperature alone."""
+        ...
+
+
+class Capturable(Protocol):
+    """Makes passes that a CUDA graph can hold: no step of theirs asks the host for anything.
+
+    All memory that a pass keeps is allocated when it is made.
+    """
+
+    config: ModelConfig
+    device: torch.device
+    block_size: int  # tokens in a KV block
+
+    def decode_steps(
+        self, weights: PackedWeights, cache: Any, rows: DecodeRows, num_tokens: int
+    ) -> DecodeSteps:
+        """Steps of as many rows as ``rows`` has; ids below ``num_tokens`` may be chosen."""
+        ...
+
+    def prompt_passes(
+        self, weights: PackedWeights, cache: Any, sequences: int, tokens: int, num_tokens: int
+    ) -> PromptPasses:
+        """Passes of up to ``sequences`` and ``tokens``; ids below ``num_tokens`` may be chosen."""
+        ...

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pythia_bento.errors import Overloaded, PermissionDenied, Unauthenticated
 from pythia_bento.server.access.keys import ApiKey, digest, read_keys
@@ -17,19 +16,6 @@ from pythia_bento.settings import Settings
 from pythia_bento.telemetry.calls import current_call
 
 BUSY_SECONDS = 1.0  # when to come again while too many requests are open: nobody knows
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks: the name of an API key, or ``anyone``."""
-
-    name: str
-
-
-def note_caller(caller: Caller) -> None:
-    """For the log line and the trace of the current call."""
-    if (call := current_call()) is not None:
-        call.caller = caller.name
 
 
 class AccessControl:
@@ -61,36 +47,41 @@ class AccessControl:
         )
 
     @contextmanager
-    def enter(self, authorization: str | None, *, generates: bool = False) -> Iterator[Caller]:
+    def enter(self, authorization: str | None, *, generates: bool = False) -> Iterator[str]:
         """Hold a place among the caller's concurrent requests until the context ends.
+
+        Yields the caller, the name of an API key or ``anyone``, and notes it in the current call:
+        for its log line, its trace, and its turns in the engine.
 
         ``authorization`` is the value of the header or metadata of that name, ``Bearer <key>``.
         What ``generates`` is refused here while the engine is full, before anybody reads it.
         Raises Unauthenticated, PermissionDenied, Overloaded or EngineUnavailable.
         """
         caller = self._identify(authorization)
-        quota = self._quotas[caller.name]
+        quota = self._quotas[caller]
         self.in_flight.enter()
         try:
             quota.take()
             try:
                 if generates:
                     self.check_room()
+                if (call := current_call()) is not None:
+                    call.caller = caller
                 yield caller
             finally:
                 quota.give_back()
         finally:
             self.in_flight.leave()
 
-    def _identify(self, authorization: str | None) -> Caller:
+    def _identify(self, authorization: str | None) -> str:
         if self._keys is None:
-            return Caller("anyone")
+            return "anyone"
         key = self._find(_bearer(authorization))
         if key is None:
             raise Unauthenticated("the API key is not known to this server")
         if key.suspended:
             raise PermissionDenied(f"the API key {key.name!r} is suspended")
-        return Caller(key.name)
+        return key.name
 
     def _find(self, presented: str) -> ApiKey | None:
         """Compares with every key, whichever fits, so that time tells nothing."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bentoml._internal.server.http import access
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pythia_bento.server.call_log import log_call
@@ -17,7 +16,7 @@ MAX_PATH = 200  # characters of a path that are logged
 class AccessLog:
     """In the place of BentoML's middleware, whose switch and ``skip_paths`` hold for it.
 
-    It is inside of ``tracing.RequestSpans`` and outside of all that may refuse a request.
+    It is inside of ``tracing.Calls`` and outside of all that may refuse a request.
     """
 
     def __init__(self, app: ASGIApp, skip_paths: Sequence[str] = (), **options: Any) -> None:
@@ -42,11 +41,6 @@ class AccessLog:
             await self.app(scope, receive, noting)
         finally:
             log_call(call, _peer(scope), scope["method"], scope["path"][:MAX_PATH], status)
-
-
-def install() -> None:
-    """For applications that BentoML makes from now on in this process."""
-    access.AccessLogMiddleware = AccessLog  # type: ignore[assignment,misc]
 
 
 def _peer(scope: Scope) -> str:

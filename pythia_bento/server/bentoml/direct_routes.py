@@ -7,9 +7,8 @@ long as answering does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from _bentoml_impl.server import app as bentoml_app  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request as HttpRequest
@@ -18,42 +17,48 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pythia_bento.errors import PythiaError
 from pythia_bento.server.http.errors import error_response
+from pythia_bento.server.openapi.operations import operation_of
 
-_direct: dict[tuple[str, str], ASGIApp] = {}  # by method and path
+Routes = Mapping[tuple[str, str], ASGIApp]  # by method and path
 
 
-class Shortcut(bentoml_app.ContextMiddleware):  # type: ignore[misc]
-    """In the place of BentoML's innermost middleware, whose context only its own APIs read."""
+class DirectRoutes:
+    """The innermost layer; what has no route without parameters takes BentoML's way."""
+
+    def __init__(self, app: ASGIApp, routes: Routes) -> None:
+        self.app = app
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; what has no route without parameters takes BentoML's way."""
-        direct = _direct.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        if direct is None:
-            direct = super().__call__
-        await direct(scope, receive, send)
+        """Serve one request."""
+        direct = None
+        if scope["type"] == "http":
+            direct = self._routes.get((scope["method"], scope["path"]))
+        await (direct or self.app)(scope, receive, send)
 
 
-class _Endpoint:
+def routes_of(mounts: Iterable[tuple[Starlette, str]]) -> Routes:
+    """Those of OPERATIONS that applications answer, each of which is mounted at a path."""
+    return {
+        (method, path): ServerErrorMiddleware(_Direct(app, route))
+        for app, mount in mounts
+        for route in app.routes
+        if isinstance(route, Route) and not route.param_convertors
+        if operation_of(path := mount.rstrip("/") + route.path)
+        for method in route.methods or ()
+    }
+
+
+class _Direct:
     """One route as an application of its own: the same answers and errors."""
 
     def __init__(self, app: Starlette, route: Route) -> None:
         self._app = app
-        self._answer = route.endpoint
+        self._endpoint = route.endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = await self._answer(HttpRequest({**scope, "app": self._app}, receive))
+            response = await self._endpoint(HttpRequest({**scope, "app": self._app}, receive))
         except PythiaError as error:
             response = error_response(error)
         await response(scope, receive, send)
-
-
-def install(mounts: Mapping[str, Starlette]) -> None:
-    """For the applications at these paths, and servers made from now on in this process."""
-    for prefix, app in mounts.items():
-        for route in app.routes:
-            if isinstance(route, Route) and not route.param_convertors:
-                endpoint = ServerErrorMiddleware(_Endpoint(app, route))
-                for method in route.methods or ():
-                    _direct[method, prefix + route.path] = endpoint
-    bentoml_app.ContextMiddleware = Shortcut

@@ -1,25 +1,18 @@
-"""BentoML's metrics of HTTP, with a bounded number of endpoints, and in memory.
-
-BentoML lets processes share numbers through files that are mapped into memory. On a full disk the
-system ends a process that touches a new page of one (SIGBUS). One worker has nothing to share.
-"""
+"""BentoML's metrics of HTTP, with a bounded number of endpoints, and in memory."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from contextlib import suppress
 from timeit import default_timer
 from typing import Any, NamedTuple
 
+import bentoml
 import prometheus_client
-from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml._internal.context import server_context
-from bentoml._internal.server.http import instruments
-from bentoml._internal.server.metrics.prometheus import PrometheusClient
-from prometheus_client import values
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pythia_bento.server.openapi.operations import OPERATIONS
+from pythia_bento.server.bentoml.internals import CONTAINER, attribute, internal, replace
+from pythia_bento.server.openapi.operations import operation_of
 
 PYTHONS_OWN = (
     prometheus_client.GC_COLLECTOR,
@@ -27,106 +20,120 @@ PYTHONS_OWN = (
     prometheus_client.PROCESS_COLLECTOR,
 )
 OTHER = "other"  # the label of all paths that are not served
-_FOLDERS = ("/playground/", "/static_content/")
-_PATHS = {operation.path for operation in OPERATIONS if "{" not in operation.path} | {"/"}
-_TEMPLATES = {
-    operation.path: re.compile(re.sub(r"\{\w+\}", ".+", operation.path))
-    for operation in OPERATIONS
-    if "{" in operation.path
-}
 
 
-class TrafficMetrics(instruments.RunnerTrafficMetricsMiddleware):
-    """Counts by route: whoever asks for made-up paths adds nothing to the metrics page.
+class Families(NamedTuple):
+    """BentoML's metrics that requests count in."""
 
-    The metrics are BentoML's. Looking one up by its labels takes longer than counting, and there
-    are few, so they are looked up once.
+    last: Any  # gauge: when the last request came
+    in_progress: Any  # gauge
+    total: Any  # counter
+    duration: Any  # histogram of seconds
+
+
+def families_of(theirs: Any) -> Families:
+    """Those of an instance of BentoML's middleware; raises MissingInternal."""
+    attribute(theirs, "_setup")()
+    return Families(
+        last=attribute(theirs, "metrics_last_request_timestamp"),
+        in_progress=attribute(theirs, "metrics_request_in_progress"),
+        total=attribute(theirs, "metrics_request_total"),
+        duration=attribute(theirs, "metrics_request_duration"),
+    )
+
+
+class HttpMetrics:
+    """Counts by operation: whoever asks for made-up paths adds nothing to the metrics page.
+
+    Looking a metric up by its labels takes longer than counting, and there are few, so they are
+    looked up once.
     """
 
-    def __init__(self, app: ASGIApp, **options: Any) -> None:
-        super().__init__(app, **options)
-        self._skipped = tuple(self.skip_paths)
-        self._counted: dict[str, _Endpoint] = {}
-        self._answered: dict[tuple[str, int], _Answers] = {}
+    def __init__(self, app: ASGIApp, families: Families, skip_paths: Sequence[str] = ()) -> None:
+        self.app = app
+        self._families = families
+        self._skipped = tuple(skip_paths)
+        self._begun: dict[str, _Begun] = {}
+        self._ended: dict[tuple[str, int], _Ended] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http" or scope["path"] == "/metrics":
-            return await super().__call__(scope, receive, send)
-        if not self._is_setup:
-            self._setup()
-        began, status, name = default_timer(), 0, endpoint(scope["path"])
-        counted = self._counted.get(name) or self._count(name)
-        if not name.startswith(self._skipped):
-            counted.last.set_to_current_time()
+            return await self.app(scope, receive, send)
+        start, status, label = default_timer(), 0, label_of(scope["path"])
+        begun = self._begun.get(label) or self._begin(label)
+        if not label.startswith(self._skipped):
+            begun.last.set_to_current_time()
 
         async def counting(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif not message.get("more_body", False):
-                answers = self._answered.get((name, status)) or self._answer(name, status)
-                answers.total.inc()
-                answers.duration.observe(max(default_timer() - began, 0))
+                ended = self._ended.get((label, status)) or self._end(label, status)
+                ended.total.inc()
+                ended.duration.observe(max(default_timer() - start, 0))
             await send(message)
 
-        counted.in_progress.inc()
+        begun.in_progress.inc()
         try:
             await self.app(scope, receive, counting)
         finally:
-            counted.in_progress.dec()
+            begun.in_progress.dec()
 
-    def _count(self, name: str) -> _Endpoint:
-        labels = _service_labels()
-        last = self.metrics_last_request_timestamp.labels(**labels)
-        in_progress = self.metrics_request_in_progress.labels(endpoint=name, **labels)
-        return self._counted.setdefault(name, _Endpoint(last, in_progress))
+    def _begin(self, label: str) -> _Begun:
+        last = self._families.last.labels(**_service_labels())
+        in_progress = self._families.in_progress.labels(endpoint=label, **_service_labels())
+        return self._begun.setdefault(label, _Begun(last, in_progress))
 
-    def _answer(self, name: str, status: int) -> _Answers:
-        labels = _service_labels() | {"endpoint": name, "http_response_code": status}
-        total = self.metrics_request_total.labels(**labels)
-        duration = self.metrics_request_duration.labels(**labels)
-        return self._answered.setdefault((name, status), _Answers(total, duration))
-
-
-class _Endpoint(NamedTuple):
-    last: Any  # gauge: when the last request came
-    in_progress: Any  # gauge
+    def _end(self, label: str, status: int) -> _Ended:
+        labels = _service_labels() | {"endpoint": label, "http_response_code": status}
+        total = self._families.total.labels(**labels)
+        duration = self._families.duration.labels(**labels)
+        return self._ended.setdefault((label, status), _Ended(total, duration))
 
 
-class _Answers(NamedTuple):
-    total: Any  # counter
-    duration: Any  # histogram of seconds
+class _Begun(NamedTuple):
+    """What a request changes when it comes."""
+
+    last: Any
+    in_progress: Any
+
+
+class _Ended(NamedTuple):
+    """What it changes when it is answered."""
+
+    total: Any
+    duration: Any
 
 
 def _service_labels() -> dict[str, Any]:
+    context = bentoml.server_context
     return {
-        "service_name": server_context.bento_name,
-        "service_version": server_context.bento_version,
-        "runner_name": server_context.service_name,
+        "service_name": context.bento_name,
+        "service_version": context.bento_version,
+        "runner_name": context.service_name,
     }
 
 
-def endpoint(path: str) -> str:
-    """The route of a path, as the OpenAPI document writes it."""
-    if path in _PATHS:
-        return path
-    if folder := next((folder for folder in _FOLDERS if path.startswith(folder)), None):
-        return folder
-    found = (name for name, pattern in _TEMPLATES.items() if pattern.fullmatch(path))
-    return next(found, OTHER)
+def label_of(path: str) -> str:
+    """The operation of a path, as the OpenAPI document writes it."""
+    operation = operation_of(path)
+    return operation.path if operation else OTHER
 
 
-def install() -> None:
-    """For applications that BentoML makes from now on in this process."""
-    instruments.RunnerTrafficMetricsMiddleware = TrafficMetrics  # type: ignore[assignment,misc]
-    _keep_in_memory()
+def keep_in_memory() -> None:
+    """Keep this process's metrics in memory; raises MissingInternal, and then changes nothing.
 
-
-def _keep_in_memory() -> None:
-    values.ValueClass = values.MutexValue
+    BentoML lets processes share numbers through files that are mapped into memory. On a full disk
+    the system ends a process that touches a new page of one (SIGBUS). One worker has nothing to
+    share.
+    """
+    client = internal("bentoml._internal.server.metrics.prometheus:PrometheusClient")
+    container = internal(f"{CONTAINER}.metrics_client")
+    replace("prometheus_client.values:ValueClass", internal("prometheus_client.values:MutexValue"))
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     for collector in PYTHONS_OWN:  # which the files never had
         with suppress(KeyError):
             prometheus_client.REGISTRY.unregister(collector)
-    BentoMLContainer.metrics_client.set(PrometheusClient(multiproc=False))
+    container.set(client(multiproc=False))

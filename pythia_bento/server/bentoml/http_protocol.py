@@ -8,9 +8,23 @@ uvicorn's own table.
 
 from __future__ import annotations
 
-import uvicorn.config
+from typing import TYPE_CHECKING
+
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from pythia_bento.server.bentoml.internals import internal, replace
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+else:
+    HttpToolsProtocol = internal("uvicorn.protocols.http.httptools_impl:HttpToolsProtocol")
+
+AUTO = "uvicorn.config:HTTP_PROTOCOLS.auto"
+# What the parser calls, and we take over, or call ourselves.
+METHODS = (
+    *("on_message_begin", "on_url", "on_header", "on_headers_complete", "on_body"),
+    *("on_message_complete", "on_response_complete", "send_400_response"),
+)
 
 MAX_HEAD_BYTES = 64 * 2**10  # of a request's line and headers
 MAX_TRAILER_BYTES = 8 * 2**10  # behind a body in chunks; nothing here reads them
@@ -18,9 +32,20 @@ MAX_WAITING = 64  # requests of a connection that wait for the answer before the
 PIECE = 2048  # bytes parsed at a time: at most some 90 of the shortest requests
 
 
+def check() -> None:
+    """Raise MissingInternal where uvicorn is not as it has to be."""
+    internal(AUTO)
+    for method in METHODS:
+        internal(f"uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.{method}")
+
+
 def limit_framing() -> None:
-    """Let servers that are configured from now on refuse what is larger with status 400."""
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:BoundedHttp"
+    """Let servers that are configured from now on refuse what is larger with status 400.
+
+    Holds for the whole process. Raises MissingInternal, and then changes nothing.
+    """
+    check()
+    replace(AUTO, f"{__name__}:BoundedHttp")
 
 
 class BoundedHttp(HttpToolsProtocol):

@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from bentoml._internal.utils import telemetry
 from opentelemetry import context, trace
-from opentelemetry.instrumentation import asgi
-from opentelemetry.sdk.trace.sampling import (
-    ParentBasedTraceIdRatio,
-)
-from opentelemetry.trace import Tracer
+from opentelemetry.sdk.trace import TracerProvider
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pythia_bento.server.spans import Uncollected, trace_call
+from pythia_bento.server.bentoml.internals import CONTAINER, internal
+from pythia_bento.server.spans import Sampler, Uncollected, trace_call
 from pythia_bento.telemetry.calls import new_call, working_for
 
 REQUEST_ID = b"x-request-id"
 
 
-class RequestSpans(asgi.OpenTelemetryMiddleware):
-    """Without the spans of single messages.
+class RequestSpans:
+    """OpenTelemetry's middleware, without the spans of single messages.
 
     Those cost about as much as the rest of sending an event of a stream, even where no trace is
     collected, and fill traces with one entry an event. BentoML has no setting for them.
     """
 
-    def __init__(self, app: Any, **options: Any) -> None:
-        provider = options.get("tracer_provider")
-        self._calls = Calls(app, trace.get_tracer(__name__, tracer_provider=provider))
-        self._uncollected = Uncollected.of(provider)
-        super().__init__(self._calls, **{"exclude_spans": ["receive", "send"], **options})
+    def __init__(
+        self,
+        app: ASGIApp,
+        theirs: Callable[..., ASGIApp],
+        tracer_provider: Any = None,
+        server_request_hook: Callable[..., object] | None = None,
+        **options: Any,
+    ) -> None:
+        """``theirs`` makes OpenTelemetry's middleware; all other options are its own."""
+        self.app = app
+        self._hook = server_request_hook
+        self._uncollected = Uncollected.of(tracer_provider)
+        self._recorded = theirs(
+            app,
+            tracer_provider=tracer_provider,
+            server_request_hook=server_request_hook,
+            exclude_spans=["receive", "send"],
+            **options,
+        )
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. One that nobody will ever see in a trace gets a number only."""
         spans = self._uncollected
         if scope["type"] != "http" or spans is None or spans.is_linked(_names(scope)):
-            return await super().__call__(scope, receive, send)
+            return await self._recorded(scope, receive, send)
         span = spans.make()
         token = context.attach(trace.set_span_in_context(span))
         try:
-            if self.server_request_hook is not None:
-                self.server_request_hook(span, scope)
-            await self._calls(scope, receive, send)
+            if self._hook is not None:
+                self._hook(span, scope)
+            await self.app(scope, receive, send)
         finally:
             context.detach(token)
 
@@ -55,9 +65,9 @@ def _names(scope: Scope) -> Iterator[str]:
 class Calls:
     """Knows a request as a ``CallContext`` while it is answered; names it in the answer."""
 
-    def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
+    def __init__(self, app: ASGIApp, tracer_provider: Any = None) -> None:
         self.app = app
-        self._tracer = tracer
+        self._tracer = trace.get_tracer(__name__, tracer_provider=tracer_provider)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -86,11 +96,18 @@ class Calls:
                     trace_call(self._tracer, call)
 
 
-def install() -> None:
-    """For applications that BentoML makes from now on in this process.
+def tracer_provider() -> Any:
+    """What makes the tracers of this process; raises MissingInternal."""
+    return internal(f"{CONTAINER}.tracer_provider").get()
+
+
+def set_sampler() -> None:
+    """Let traces that are not collected cost little; raises MissingInternal.
 
     BentoML's sampler has spans recorded that are not sampled, "so that we can get the trace_id";
     nobody reads them. OpenTelemetry's own gives those a trace id too, for a third of the time.
+    Tracers that were made before keep the sampler that they have.
     """
-    asgi.OpenTelemetryMiddleware = RequestSpans  # type: ignore[assignment,misc]
-    telemetry.ParentBasedTraceIdRatio = ParentBasedTraceIdRatio  # type: ignore[attr-defined]
+    rate, provider = internal(f"{CONTAINER}.tracing").sample_rate.get(), tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.sampler = Sampler(rate or 0.0)

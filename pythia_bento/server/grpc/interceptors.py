@@ -18,7 +18,8 @@ from grpc.aio import ServerInterceptor, ServicerContext
 
 from pythia_bento.errors import InvalidRequest
 
-OURS = ("/pythia.v1.Pythia/", "/bentoml.grpc.v1.BentoService/")
+SERVICES = ("pythia.v1.Pythia", "bentoml.grpc.v1.BentoService")  # the project's own
+_METHODS = tuple(f"/{service}/" for service in SERVICES)  # what their methods begin with
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "ServicerContext[Any, Any]"
@@ -66,7 +67,7 @@ class Interceptor(ServerInterceptor):
         if known := self._handlers.get(details.method):
             return known
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(OURS):
+        if handler is None or not details.method.startswith(_METHODS):
             return handler  # type: ignore[return-value]  # None: there is no such method
         self._handlers[details.method] = layered = self._layered(handler, details.method)
         return layered

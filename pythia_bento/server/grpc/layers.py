@@ -12,9 +12,10 @@ import grpc
 from grpc.aio import AbortError
 from opentelemetry import context, propagate
 from opentelemetry.trace import SpanKind, Tracer, set_span_in_context, use_span
+from typing_extensions import override
 
 from pythia_bento.errors import PythiaError
-from pythia_bento.server.access.control import AccessControl, note_caller
+from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.call_log import log_call
 from pythia_bento.server.grpc.errors import grpc_status
 from pythia_bento.server.grpc.interceptors import Call, Layer, Run
@@ -35,8 +36,8 @@ class Tracing(Layer):
         self._tracer = tracer
         self._uncollected = uncollected
 
+    @override
     def over(self, inner: Run) -> Run:
-        """See Layer."""
         recorded, spans = self._recorded(inner), self._uncollected
         if spans is None:
             return recorded
@@ -80,9 +81,8 @@ class Records(Layer):
         self._metrics = metrics
         self._tracer = tracer
 
+    @override
     def over(self, inner: Run) -> Run:
-        """See Layer."""
-
         async def run(call: Call, data: bytes) -> Any:
             # Of a call that has ended, reading it would end the process.
             peer = str(call.context.peer()).partition(":")[2]
@@ -115,9 +115,8 @@ class Records(Layer):
 class Errors(Layer):
     """Translates the exception tree; what is not in it is logged and told without details."""
 
+    @override
     def over(self, inner: Run) -> Run:
-        """See Layer."""
-
         async def run(call: Call, data: bytes) -> Any:
             try:
                 return await inner(call, data)
@@ -138,13 +137,11 @@ class ApiKeys(Layer):
     def __init__(self, access: AccessControl) -> None:
         self._access = access
 
+    @override
     def over(self, inner: Run) -> Run:
-        """See Layer."""
-
         async def run(call: Call, data: bytes) -> Any:
             generates = call.method == GENERATE
-            with self._access.enter(call.text("authorization"), generates=generates) as caller:
-                note_caller(caller)
+            with self._access.enter(call.text("authorization"), generates=generates):
                 return await inner(call, data)
 
         return run

@@ -19,14 +19,13 @@ from pythia_bento.protocol.generated.pythia_pb2_grpc import add_PythiaServicer_t
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.grpc.bentoml_v1 import BentoService
-from pythia_bento.server.grpc.interceptors import Interceptor
+from pythia_bento.server.grpc.interceptors import SERVICES, Interceptor
 from pythia_bento.server.grpc.layers import ApiKeys, Errors, Records, Tracing
 from pythia_bento.server.grpc.metrics import GrpcMetrics
 from pythia_bento.server.grpc.service import PythiaService
 from pythia_bento.server.spans import Uncollected
 from pythia_bento.settings import Settings, SettingsError
 
-SERVICES = ("pythia.v1.Pythia", "bentoml.grpc.v1.BentoService")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

@@ -9,8 +9,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pythia_bento.errors import EngineUnavailable, PythiaError
-from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.errors import PythiaError
 from pythia_bento.server.http.errors import error_response
 
 
@@ -22,14 +21,6 @@ def make_app(routes: Sequence[Route]) -> Starlette:
     app = Starlette(routes=routes, exception_handlers={PythiaError: _pythia_error})
     app.state.runner = None
     return app
-
-
-def runner_of(request: HttpRequest) -> PythiaRunner:
-    """Raises EngineUnavailable before the model is loaded."""
-    runner = request.app.state.runner
-    if not isinstance(runner, PythiaRunner):
-        raise EngineUnavailable("the model is not loaded yet")
-    return runner
 
 
 async def _pythia_error(request: HttpRequest, error: Exception) -> Response:

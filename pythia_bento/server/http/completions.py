@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, NamedTuple
 
 import orjson
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
 
 from pythia_bento.engine.outputs import Outputs, SequenceOutput, collect, raise_error
 from pythia_bento.engine.params import Request, new_request_id
@@ -16,10 +18,27 @@ from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.requests import best, make_request
 from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.errors import error_body
+from pythia_bento.protocol.parsing import loads, parse
 from pythia_bento.protocol.sampling import Ids, Prompt
-from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner, loaded
+from pythia_bento.server.http.errors import OrjsonResponse
 from pythia_bento.server.http.logprobs import LogprobsBuilder, by_id, joined
-from pythia_bento.server.http.sse import DONE, event
+from pythia_bento.server.http.sse import DONE, EventStream, event
+
+
+async def completions(request: HttpRequest) -> Response:
+    """POST ``/v1/completions``."""
+    runner = loaded(request.app.state.runner)
+    body = parse(CompletionRequest, loads(await request.body()))
+    runner.check_model(body.model)
+    completion = await Completion.create(body, runner)
+    stream = runner.submit(completion.requests)
+    if body.stream:
+        return EventStream(completion.events(stream), stream)
+    try:
+        return OrjsonResponse(completion.plain(await stream.all()))
+    finally:
+        stream.close()
 
 
 class Completion:

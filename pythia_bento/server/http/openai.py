@@ -11,13 +11,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pythia_bento.handlers.info import limits
-from pythia_bento.protocol.bodies import CompletionRequest
-from pythia_bento.protocol.parsing import loads, parse
-from pythia_bento.runtime.runner import PythiaRunner
-from pythia_bento.server.http.app import make_app, runner_of
-from pythia_bento.server.http.completions import Completion
+from pythia_bento.runtime.runner import PythiaRunner, loaded
+from pythia_bento.server.http.app import make_app
+from pythia_bento.server.http.completions import completions
 from pythia_bento.server.http.errors import OrjsonResponse
-from pythia_bento.server.http.sse import EventStream
 
 
 def create_app() -> Starlette:
@@ -31,29 +28,14 @@ def create_app() -> Starlette:
     )
 
 
-async def completions(request: HttpRequest) -> Response:
-    """POST ``/completions``."""
-    runner = runner_of(request)
-    body = parse(CompletionRequest, loads(await request.body()))
-    runner.check_model(body.model)
-    completion = await Completion.create(body, runner)
-    stream = runner.submit(completion.requests)
-    if body.stream:
-        return EventStream(completion.events(stream), stream)
-    try:
-        return OrjsonResponse(completion.plain(await stream.all()))
-    finally:
-        stream.close()
-
-
 async def models(request: HttpRequest) -> Response:
     """GET ``/models``."""
-    return OrjsonResponse({"object": "list", "data": [_card(runner_of(request))]})
+    return OrjsonResponse({"object": "list", "data": [_card(loaded(request.app.state.runner))]})
 
 
 async def model(request: HttpRequest) -> Response:
     """GET ``/models/{id}``."""
-    runner = runner_of(request)
+    runner = loaded(request.app.state.runner)
     runner.check_model(request.path_params["id"])
     return OrjsonResponse(_card(runner))
 

@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from pythia_bento.server.http.app import make_app, runner_of
+from pythia_bento.runtime.runner import loaded
+from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.errors import OrjsonResponse
 from pythia_bento.server.openapi.document import describe
 
@@ -50,7 +51,7 @@ async def index(request: Request) -> Response:
 
 async def description(request: Request) -> Response:
     """GET ``/docs.json``: the OpenAPI document."""
-    return OrjsonResponse(describe(runner_of(request)))
+    return OrjsonResponse(describe(loaded(request.app.state.runner)))
 
 
 async def playground(request: Request) -> Response:

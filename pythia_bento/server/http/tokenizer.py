@@ -13,7 +13,8 @@ from starlette.routing import Route
 
 from pythia_bento.protocol.bodies import DetokenizeRequest, TokenizeRequest
 from pythia_bento.protocol.parsing import loads, parse
-from pythia_bento.server.http.app import make_app, runner_of
+from pythia_bento.runtime.runner import loaded
+from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.errors import OrjsonResponse
 
 
@@ -30,7 +31,7 @@ def create_app() -> Starlette:
 
 async def tokenize(request: HttpRequest) -> Response:
     """POST ``/tokenize``."""
-    runner = runner_of(request)
+    runner = loaded(request.app.state.runner)
     body = parse(TokenizeRequest, loads(await request.body()))
     runner.check_model(body.model)
     ids = await runner.encode(body.prompt)
@@ -47,7 +48,7 @@ async def tokenize(request: HttpRequest) -> Response:
 
 async def detokenize(request: HttpRequest) -> Response:
     """POST ``/detokenize``; special tokens are shown, bytes that are no UTF-8 become U+FFFD."""
-    runner = runner_of(request)
+    runner = loaded(request.app.state.runner)
     body = parse(DetokenizeRequest, loads(await request.body()))
     runner.check_model(body.model)
     return OrjsonResponse({"prompt": await runner.decode(body.tokens, "tokens")})
@@ -55,7 +56,7 @@ async def detokenize(request: HttpRequest) -> Response:
 
 async def tokenizer_info(request: HttpRequest) -> Response:
     """GET ``/tokenizer_info``: keys as in ``tokenizer_config.json``. There is no chat template."""
-    runner = runner_of(request)
+    runner = loaded(request.app.state.runner)
     end = runner.tokenizer.token_text(runner.tokenizer.eos_id)
     return OrjsonResponse(
         {

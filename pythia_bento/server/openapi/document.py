@@ -16,9 +16,11 @@ from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.openapi.answers import Error
 from pythia_bento.server.openapi.fields import MEANINGS, limits_of_fields, unsupported_fields
-from pythia_bento.server.openapi.operations import ACCESS, OPERATIONS, Content, Events, Operation
+from pythia_bento.server.openapi.operation import Content, Events, Operation
+from pythia_bento.server.openapi.operations import ACCESS, OPERATIONS
 
 Schema = dict[str, Any]
+DOCUMENTED = [operation for operation in OPERATIONS if operation.is_documented]
 _REF = "#/components/schemas/{model}"
 _KEY: list[Schema] = [{"ApiKey": []}]
 _HEADERS: dict[int, dict[str, tuple[str, str]]] = {
@@ -32,7 +34,7 @@ def describe(runner: PythiaRunner) -> Schema:
     """The document for what ``runner`` serves, with its names and limits."""
     is_open = runner.settings.api_keys is None and runner.settings.api_keys_file is None
     paths: dict[str, Schema] = defaultdict(dict)
-    for operation in OPERATIONS:
+    for operation in DOCUMENTED:
         paths[operation.path][operation.method] = _operation(operation, is_open)
     return {
         "openapi": "3.1.0",
@@ -133,8 +135,8 @@ def _ref(model: type[BaseModel]) -> Schema:
 
 def _schemas(runner: PythiaRunner) -> dict[str, Schema]:
     """Of all bodies, with limits and meanings, and of all answers."""
-    bodies = [operation.body for operation in OPERATIONS if operation.body is not None]
-    models = [model for operation in OPERATIONS for model in _models(operation)]
+    bodies = [operation.body for operation in DOCUMENTED if operation.body is not None]
+    models = [model for operation in DOCUMENTED for model in _models(operation)]
     requests = _definitions(bodies)
     limits = limits_of_fields(runner)
     for name, schema in requests.items():

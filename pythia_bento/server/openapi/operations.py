@@ -1,18 +1,14 @@
 """Every operation over HTTP: what it takes, what it answers, how it fails, and examples.
 
-A new route is described by one more entry here.
+A new route is described by one more entry here, and nowhere else: the OpenAPI document, the paths
+that are open without a key, the labels of metrics and the routes reached directly all follow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
 from pydantic import BaseModel
 
 from pythia_bento import errors
-from pythia_bento.errors import PythiaError
 from pythia_bento.protocol.bodies import (
     CompletionRequest,
     DetokenizeRequest,
@@ -21,8 +17,7 @@ from pythia_bento.protocol.bodies import (
     TokenizeRequest,
 )
 from pythia_bento.server.openapi import answers
-
-Errors = tuple[type[PythiaError], ...]
+from pythia_bento.server.openapi.operation import Errors, Events, Operation
 
 ACCESS: Errors = (errors.Unauthenticated, errors.PermissionDenied, errors.Overloaded)
 BODY: Errors = (errors.InvalidRequest, errors.RequestTimeout, errors.PayloadTooLarge)
@@ -40,33 +35,6 @@ class ScoreRequest(BaseModel):
     model_config = {"extra": "forbid"}
 
     items: list[ScoreItem]
-
-
-@dataclass(frozen=True)
-class Events:
-    """Server-sent events with JSON of one of these models; the last event is ``[DONE]``."""
-
-    models: tuple[type[BaseModel], ...]
-
-
-Content = type[BaseModel] | Events | str  # JSON, a stream of it, or another media type
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One method of one path."""
-
-    tag: str
-    method: str
-    path: str
-    id: str
-    summary: str
-    answers: tuple[Content, ...]
-    errors: Errors = ()
-    body: type[BaseModel] | None = None
-    examples: Mapping[str, Any] = field(default_factory=dict)  # summary -> body
-    parameters: Mapping[str, str] = field(default_factory=dict)  # of the path: name -> example
-    needs_key: bool = True
 
 
 _COMPLETIONS = {
@@ -94,6 +62,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=(answers.Completion, Events((answers.CompletionChunk, answers.Error))),
         errors=(*BODY, *ENGINE, errors.ModelNotFound, *UNAVAILABLE),
         body=CompletionRequest,
+        generates=True,
         examples=_COMPLETIONS,
     ),
     Operation(
@@ -155,6 +124,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=(answers.Generated, Events((answers.GeneratedPart, answers.Error))),
         errors=(*BODY, *ENGINE, *UNAVAILABLE),
         body=GenerateRequest,
+        generates=True,
         examples={
             "Continue a text": {"prompt": "Once upon a time", "max_tokens": 12, "logprobs": 2},
             "Streamed": {"prompt": "Once upon a time", "max_tokens": 8, "stream": True},
@@ -245,4 +215,47 @@ OPERATIONS: tuple[Operation, ...] = (
         errors=(errors.PythiaError,),
         needs_key=False,
     ),
+    Operation(
+        tag="Pages",
+        method="get",
+        path="/",
+        id="index",
+        summary="This description as a page.",
+        answers=("text/html",),
+        errors=(errors.PythiaError,),
+        needs_key=False,
+        is_documented=False,
+    ),
+    Operation(
+        tag="Pages",
+        method="get",
+        path="/playground/{name}",
+        id="playgroundFile",
+        summary="A style or script of the playground.",
+        answers=("text/css", "text/javascript"),
+        errors=(errors.PythiaError,),
+        needs_key=False,
+        is_documented=False,
+    ),
+    Operation(
+        tag="Pages",
+        method="get",
+        path="/static_content/{name}",
+        id="staticContent",
+        summary="A style or script of Swagger UI, which BentoML brings.",
+        answers=("text/css", "text/javascript"),
+        errors=(errors.PythiaError,),
+        needs_key=False,
+        is_documented=False,
+    ),
 )
+
+_EXACT = {operation.path: operation for operation in OPERATIONS if not operation.is_template}
+_TEMPLATES = [operation for operation in OPERATIONS if operation.is_template]
+
+
+def operation_of(path: str) -> Operation | None:
+    """The operation that a request's path names; None for a path that is not served."""
+    if exact := _EXACT.get(path):
+        return exact
+    return next((operation for operation in _TEMPLATES if operation.matches(path)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPTNeoXForCausalLM
 
 from pythia_bento.checkpoints.config_file import read_config
+from tests.amounts import rest_long
 from tests.tools import tool
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,11 +46,15 @@ def greedy(step: str, prompt: str, count: int) -> str:
     return tokenizer.decode(output[0, ids.shape[1] :].tolist())
 
 
+@functools.cache
+def known_words() -> frozenset[str]:
+    return frozenset(tool("make_corpus").word_list())
+
+
 def share_of_known_words(step: str, prompt: str) -> float:
     """Of the words generated, the share that the corpus has. No words at all count as none."""
-    corpus = tool("make_corpus")
-    known = corpus.word_list()
-    found = corpus.words(greedy(step, prompt, 120))
+    known = known_words()
+    found = tool("make_corpus").words(greedy(step, prompt, 120))
     return sum(word in known for word in found) / max(1, len(found))
 
 
@@ -87,7 +93,7 @@ def test_held_out_loss_falls_from_step_to_step() -> None:
     assert all(after < before for before, after in itertools.pairwise(losses))
 
 
-@pytest.mark.parametrize("step", ["step64", MAIN])
+@pytest.mark.parametrize("step", rest_long([MAIN], ["step64"]))
 def test_recorded_loss_is_what_the_stored_weights_give(step: str) -> None:
     trainer = tool("train_bundled")
     tokenizer = Tokenizer.from_file(str(BUNDLED / step / "tokenizer.json"))
@@ -136,6 +142,7 @@ def test_transformers_reads_the_same_tokenizer() -> None:
         assert ours.decode(ours.encode(text).ids, skip_special_tokens=False) == text
 
 
+@pytest.mark.long
 def test_corpus_is_the_recorded_one() -> None:
     corpus = tool("make_corpus")
     megabytes = MANIFEST["command"].split("--megabytes ")[1].split()[0]
@@ -158,6 +165,7 @@ def torch_settings() -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("torch_settings")
 def test_two_runs_of_the_trainer_write_the_same_bytes(tmp_path: Path) -> None:
     """In two processes whose sets iterate in different orders."""

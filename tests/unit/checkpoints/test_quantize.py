@@ -173,6 +173,7 @@ print(json.dumps({"kept": sum(t.nbytes for t in kept), "grown": memory("VmHWM") 
 """
 
 
+@pytest.mark.long
 def test_loading_peaks_little_above_what_is_kept(original: Path, tmp_path: Path) -> None:
     """An fp32 file of 220 MB becomes 64 MB; the file's pages must not pile up."""
     path = random_checkpoint(

@@ -84,7 +84,7 @@ def test_a_start_may_take_longer_than_a_restart_would_allow() -> None:
 
 
 def test_the_grpc_probe_asks_for_a_service_that_is_served() -> None:
-    from pythia_bento.server.grpc.server import SERVICES
+    from pythia_bento.server.grpc.interceptors import SERVICES
 
     (patch,) = document("components/grpc-probe/kustomization.yaml")["patches"]
     (operation,) = yaml.safe_load(patch["patch"])

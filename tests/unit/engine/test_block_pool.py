@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pythia_bento.engine.block_pool import ROOT_HASH, BlockPool, hash_block
+from tests.amounts import amounts
 
 
 def chain(*tokens):
@@ -137,4 +145,6 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.check()
 
 
-TestPoolMachine = PoolMachine.TestCase
+@amounts(30, 300)
+def test_holders_come_and_go(amount):
+    run_state_machine_as_test(PoolMachine, settings=settings(deadline=None, max_examples=amount))

@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
@@ -20,6 +26,7 @@ from pythia_bento.errors import (
     InvalidRequest,
     NonFiniteLogits,
 )
+from tests.amounts import amounts
 from tests.unit.engine.toy import (
     POISON,
     ROWS,
@@ -314,5 +321,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert self.engine.stats().blocks_used == 0
 
 
-TestEngineMachine = EngineMachine.TestCase
-TestEngineMachine.settings = settings(deadline=None, max_examples=60, stateful_step_count=20)
+@amounts(10, 100)
+def test_random_arrivals_and_cancellations(amount):
+    walk = settings(deadline=None, max_examples=amount, stateful_step_count=20)
+    run_state_machine_as_test(EngineMachine, settings=walk)

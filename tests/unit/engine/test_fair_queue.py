@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from pythia_bento.engine.fair_queue import AGING_SECONDS, WaitingList
+from pythia_bento.engine.fair_queue import AGING_SECONDS, FairQueue
 from pythia_bento.engine.sequence import Sequence
 from tests.unit.engine.toy import TOKENIZER, request, toy_engine
 
@@ -20,7 +20,7 @@ def one(
     return sequence
 
 
-def drained(waiting: WaitingList) -> list[int]:
+def drained(waiting: FairQueue) -> list[int]:
     """Orders by turn, while everybody takes all that it is charged for."""
     turns = []
     while (sequence := waiting.first()) is not None:
@@ -29,8 +29,8 @@ def drained(waiting: WaitingList) -> list[int]:
     return turns
 
 
-def filled(*sequences: Sequence) -> WaitingList:
-    waiting = WaitingList()
+def filled(*sequences: Sequence) -> FairQueue:
+    waiting = FairQueue()
     for sequence in sequences:
         waiting.add(sequence)
     return waiting

@@ -205,6 +205,6 @@ def test_plain_is_what_its_row_asks_nothing_special_for(params):
         row = s.sampling_row()
         is_filtered = row.top_k > 0 or row.top_p < 1 or row.min_p > 0
         is_special = is_filtered or row.bias or row.penalties or s.params.logprobs is not None
-        assert s.is_plain is not bool(is_special)
+        assert s.graphable is not bool(is_special)
         assert s.num_wanted == 4 - s.num_generated
         s.accept(A)

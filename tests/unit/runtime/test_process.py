@@ -16,6 +16,7 @@ from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.process import EngineProcess
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
+from tests.forkserver import CONTEXT
 from tests.unit.engine.toy import TOKENIZER, ToyExecutor, ToyModel, toy_engine
 from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled, toy_engine_of
 
@@ -51,6 +52,12 @@ def load_and_die(settings: Settings, on_progress: Progress) -> tuple[Engine, Mod
     os._exit(3)
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engine processes start at once; where starting and dying are shown they are spawned."""
+    monkeypatch.setattr(process.multiprocessing, "get_context", lambda _: CONTEXT)
+
+
 def runner_over(
     load: Callable[..., Any] = load_toy, on_progress: Progress = lambda *_: None, **settings: Any
 ) -> PythiaRunner:
@@ -83,6 +90,7 @@ async def test_answers_are_those_of_an_engine_in_this_process() -> None:
     assert sum(part.sum for part in parts) == pytest.approx(total)
 
 
+@pytest.mark.usefixtures("forked")
 async def test_leaving_frees_the_blocks() -> None:
     with runner_over(load_slow) as runner:
         deltas = runner.generate(ask(max_tokens=60))
@@ -92,6 +100,7 @@ async def test_leaving_frees_the_blocks() -> None:
         assert runner.stats().generation_tokens < 60
 
 
+@pytest.mark.usefixtures("forked")
 async def test_outputs_cross_with_all_that_they_have() -> None:
     asked = ask((5, 6, 7), max_tokens=3, logprobs=2, prompt_logprobs=1, stop=("zz",))
     with runner_over() as runner:
@@ -101,6 +110,7 @@ async def test_outputs_cross_with_all_that_they_have() -> None:
     assert found.logprobs and found.prompt_logprobs and found.started
 
 
+@pytest.mark.usefixtures("forked")
 def test_an_order_is_not_left_waiting_for_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a step that never ends by itself, only the interruption lets an abort through."""
     monkeypatch.setattr(process, "POLL_SECONDS", 600.0)
@@ -113,6 +123,7 @@ def test_an_order_is_not_left_waiting_for_outputs(monkeypatch: pytest.MonkeyPatc
             time.sleep(0.005)
 
 
+@pytest.mark.usefixtures("forked")
 async def test_errors_come_back_whole() -> None:
     with runner_over() as runner:
         [bad], [good] = await runner.complete([ask((POISON, 1)), ask(max_tokens=3)])
@@ -120,12 +131,14 @@ async def test_errors_come_back_whole() -> None:
         assert good.finish_reason == "length"
 
 
+@pytest.mark.usefixtures("forked")
 async def test_limits_of_the_settings_hold_in_the_process() -> None:
     with runner_over(max_n=200, max_queue=4096) as runner:
         [answers] = await runner.complete([ask(n=150, max_tokens=1)])
     assert [answer.finish_reason for answer in answers] == ["length"] * 150
 
 
+@pytest.mark.usefixtures("forked")
 def test_what_loading_raises_is_raised_here() -> None:
     with pytest.raises(CheckpointError, match="has no weights") as caught:
         runner_over(load_nothing)
@@ -151,6 +164,7 @@ async def test_a_process_that_dies_tells_everybody() -> None:
             runner.submit([ask()])
 
 
+@pytest.mark.usefixtures("forked")
 def test_an_idle_process_that_dies_is_noticed() -> None:
     with runner_over() as runner:
         engine = runner._thread._engine
@@ -160,6 +174,7 @@ def test_an_idle_process_that_dies_is_noticed() -> None:
         assert not runner.is_ready
 
 
+@pytest.mark.usefixtures("forked")
 async def test_closing_ends_the_process_and_what_is_open() -> None:
     runner = runner_over(load_slow)
     engine = runner._thread._engine

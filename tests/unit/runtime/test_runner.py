@@ -2,26 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from dataclasses import replace
 
 import pytest
 
 from pythia_bento.engine.outputs import raise_error
-from pythia_bento.engine.params import Request, score_request
-from pythia_bento.engine.validate import Limits
+from pythia_bento.engine.params import score_request
 from pythia_bento.errors import (
-    ContextLengthExceeded,
     DeadlineExceeded,
     EngineUnavailable,
-    InvalidRequest,
     ModelNotFound,
     NonFiniteLogits,
     Overloaded,
 )
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
-from pythia_bento.telemetry.calls import CallContext, working_for
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled, toy_runner
 
@@ -105,40 +99,6 @@ async def test_cancelling_the_task_frees_the_blocks() -> None:
             await task
         settled(runner)
         assert runner.stats().generation_tokens < 60
-
-
-async def test_the_queue_is_bounded_and_an_idle_server_takes_anything() -> None:
-    with toy_runner(step_seconds=0.01, max_batch_size=2, max_queue=2) as runner:
-        first = runner.submit([ask((i + 1,), max_tokens=8) for i in range(6)])  # idle: all taken
-        with pytest.raises(Overloaded, match=r"6 sequences.*1 more.*limit of 4"):
-            runner.submit([ask()])
-        async for _ in first:
-            pass
-        stream = runner.submit([ask(max_tokens=2), ask((9,), max_tokens=2)])
-        assert await _reasons(stream) == ["length", "length"]
-
-
-async def test_deadline() -> None:
-    with toy_runner(step_seconds=0.05, request_timeout=0.12) as runner:
-        [[answer]] = await runner.complete([ask(max_tokens=50)])
-        assert isinstance(answer.error, DeadlineExceeded)
-        assert "0.12 seconds" in answer.error.message
-        [[answer]] = runner.complete_sync([ask(max_tokens=50)])
-        assert isinstance(answer.error, DeadlineExceeded)
-
-
-async def test_requests_are_refused_before_they_are_queued() -> None:
-    with toy_runner(num_blocks=4, max_n=3, max_logprobs=2) as runner:
-        assert isinstance(runner.limits, Limits)
-        for request, kind in (
-            (ask(()), InvalidRequest),
-            (ask(n=4), InvalidRequest),
-            (ask(logprobs=3), InvalidRequest),
-            (ask((1,) * 65), ContextLengthExceeded),
-        ):
-            with pytest.raises(kind):
-                runner.submit([ask(), request])
-        assert runner.stats().prompt_tokens == 0
 
 
 async def test_a_bad_number_ends_one_request_alone() -> None:
@@ -246,74 +206,5 @@ async def _generate(runner: PythiaRunner, request) -> list[list[int]]:
     return tokens
 
 
-async def _reasons(stream) -> list[str | None]:
-    outputs = [output async for outputs in stream for output in outputs]
-    return [output.finish_reason for output in outputs if output.finish_reason]
-
-
 def _tokens(answers) -> list[list[list[int]]]:
     return [[part.token_ids for part in answer] for answer in answers]
-
-
-@pytest.mark.parametrize(
-    ("setting", "request_", "words"),
-    [
-        ("max_n", ask(n=3), "n must be an integer between 1 and 2, not 3"),
-        ("max_logprobs", ask(logprobs=3), "logprobs must be an integer between 0 and 2, not 3"),
-        ("max_stop", ask(stop=("a", "b", "c")), "stop has 3 strings, but the limit is 2"),
-        ("max_prompt_tokens", ask((5, 6, 7)), "prompt has 3 tokens, but the limit is 2"),
-    ],
-)
-def test_limits_are_settings(setting: str, request_: Request, words: str) -> None:
-    with toy_runner(**{setting: 2}) as runner, pytest.raises(InvalidRequest, match=words):
-        runner.complete_sync([request_])
-
-
-async def test_a_request_whose_deadline_passes_in_the_queue_is_never_computed() -> None:
-    with toy_runner(max_batch_size=1, step_seconds=0.01) as runner:
-        before = runner.stats()
-        long = asyncio.create_task(runner.complete([ask((1,), max_tokens=60)]))
-        await asyncio.sleep(0)
-        stream = runner.submit([ask((9,) * 20, n=2)], timeout=0)
-        outputs = [output async for outputs in stream for output in outputs]
-        assert [type(output.error) for output in outputs] == [DeadlineExceeded] * 2
-        await long
-        settled(runner)
-        assert runner.stats().prefix_queries == before.prefix_queries  # nobody asked for blocks
-
-
-def test_the_engine_itself_looks_at_deadlines() -> None:
-    engine = toy_engine(max_batch_size=1)
-    late = replace(ask((2, 3), n=2), deadline=time.monotonic())
-    answers = engine.generate([ask((5,), max_tokens=3), late, ask((6,), max_tokens=3)])
-    assert [a.finish_reason for answer in answers for a in answer] == [
-        *("length", "error", "error", "length")
-    ]
-    assert isinstance(answers[1][0].error, DeadlineExceeded)
-    assert "while it waited" in answers[1][1].error.message
-    assert engine.stats().prompt_tokens == 4  # taken in, but only two were looked at
-    assert engine.stats().blocks_used == 0
-
-
-async def test_tokens_are_bounded_too() -> None:
-    with toy_runner(max_queue_tokens=100, step_seconds=0.005) as runner:  # and 256 in the cache
-        first = asyncio.create_task(runner.complete([ask((1,) * 40, n=10, max_tokens=20)]))
-        await asyncio.sleep(0.01)
-        with pytest.raises(Overloaded, match=r"tokens to work on, and 21 more .* limit of 356"):
-            runner.submit([ask((1,), max_tokens=20)])
-        first.cancel()
-
-
-async def test_a_caller_with_a_long_queue_does_not_delay_another() -> None:
-    with toy_runner(max_batch_size=2, step_seconds=0.002) as runner:
-        ended: list[str] = []
-
-        async def run(name: str, request: Request) -> None:
-            with working_for(CallContext("id", caller=name)):
-                await runner.complete([request])
-            ended.append(name)
-
-        many = [asyncio.create_task(run("a", ask((i + 1,), max_tokens=4))) for i in range(60)]
-        await asyncio.sleep(0.01)
-        await asyncio.gather(run("b", ask((99,), max_tokens=4)), *many)
-        assert ended.index("b") < 15

@@ -28,7 +28,7 @@ class Gate:
         self.is_open = threading.Event()
         self.is_reached = threading.Event()
 
-    def __call__(self, chunks: object) -> None:
+    def hold_here(self, chunks: object) -> None:
         self.is_reached.set()
         self.is_open.wait()
 
@@ -49,7 +49,7 @@ def test_idle_engines_do_not_hang() -> None:
 
 def test_looks_that_see_a_step_begin_anew() -> None:
     gate = Gate()
-    engine = toy_engine(64, before=gate)
+    engine = toy_engine(64, before=gate.hold_here)
     with PythiaRunner(engine, INFO, Settings()) as runner:
         stream = runner.submit_sync([ask(max_tokens=3), ask((9, 9), max_tokens=3)])
         gate.is_reached.wait()
@@ -63,7 +63,7 @@ def test_looks_that_see_a_step_begin_anew() -> None:
 
 async def test_an_engine_that_hangs_is_abandoned(capfd: pytest.CaptureFixture[str]) -> None:
     gate = Gate()
-    engine = toy_engine(64, before=gate)
+    engine = toy_engine(64, before=gate.hold_here)
     runner = PythiaRunner(engine, INFO, SOON)
     runner.start_watchdog()
     answers = await runner.complete([ask(n=2), ask((1, 2))])
@@ -82,7 +82,7 @@ async def test_an_engine_that_hangs_is_abandoned(capfd: pytest.CaptureFixture[st
     assert not runner._thread._thread.is_alive()
     assert not runner.is_stuck
     _joined("pythia-watchdog")
-    assert "_wait" in capfd.readouterr().err  # where it was
+    assert "hold_here" in capfd.readouterr().err  # where it was
 
 
 def test_zero_is_never() -> None:
@@ -92,7 +92,7 @@ def test_zero_is_never() -> None:
 
 
 def load_hanging(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
-    return toy_engine(64, before=Gate()), INFO
+    return toy_engine(64, before=Gate().hold_here), INFO
 
 
 async def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ async def test_stacks_that_cannot_be_written(
     broken: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate()
-    engine = toy_engine(64, before=gate)
+    engine = toy_engine(64, before=gate.hold_here)
     monkeypatch.setattr(sys, "stderr", _Broken(broken))
     with PythiaRunner(engine, INFO, SOON) as runner:
         runner.start_watchdog()

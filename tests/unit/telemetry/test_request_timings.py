@@ -33,7 +33,7 @@ class World:
     def arrived(self, *ids: str, n: int = 1, call: CallContext | None = None) -> None:
         for id in ids:
             request = Request(id, (1, 2, 3), SamplingParams(), n)
-            self.timings[id] = self.watch.on_arrival(request)
+            self.timings[id] = RequestTimings(request, self.now)
             if call is not None:
                 call.requests.append(self.timings[id])
 

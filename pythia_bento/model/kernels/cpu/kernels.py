@@ -6,7 +6,6 @@ so the backend is batch-invariant. See ``src/matmul.h`` and ``src/attention.h`` 
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,13 +16,14 @@ from torch import Tensor
 from pythia_bento.hardware import usable_cores
 from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.kernels.by_layer import LayerKernels
 from pythia_bento.model.kernels.cpu import build
+from pythia_bento.model.kernels.cpu.choices import fill_choice
 from pythia_bento.model.kernels.cpu.library import (
     BLOCK,
     CHOICE,
     PANEL,
     CBatch,
-    CCache,
     CHead,
     CLayer,
     CLinear,
@@ -32,15 +32,14 @@ from pythia_bento.model.kernels.cpu.library import (
     address,
     load,
 )
+from pythia_bento.model.kernels.cpu.memory import CpuKVCache, room_for
 from pythia_bento.model.rotary import rotary_tables
-from pythia_bento.model.sampling_row import Penalties, SamplingRow
+from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 
 # Models below this hidden size get activations of 31 bits instead of 15: they have fewer terms to
 # average rounding out, and too little arithmetic for the second pass to be felt.
 FINE = 512
-HUGE = 1 << 21  # bytes in a huge page
-MADV_HUGEPAGE = 14
 RANGE = 32639.0  # largest 15-bit value, as in src/matmul.h
 
 
@@ -51,32 +50,14 @@ class Loaded(NamedTuple):
     tensors: list[Tensor]
 
 
-class CpuKVCache:
-    """fp32 keys and values of all layers; layouts in ``src/attention.h``.
-
-    fp16 would halve the memory, but its rounding would be by far the largest error of the backend.
-    """
-
-    def __init__(self, config: ModelConfig, num_blocks: int) -> None:
-        self.num_blocks = num_blocks
-        # Not cleared: the operating system maps pages as they are first written.
-        layers, size = config.num_layers, num_blocks * config.hidden_size * BLOCK
-        self.keys = torch.empty(layers, size)
-        self.values = torch.empty(layers, size)
-        self.nbytes = self.keys.nbytes + self.values.nbytes
-        self.layers = [
-            CCache(address(self.keys[i]), address(self.values[i]), num_blocks)
-            for i in range(layers)
-        ]
-
-
-class CpuKernels:
+class CpuKernels(LayerKernels):
     """``Kernels`` on the CPU. ``isa`` is one of ``build.supported()``, by default the best."""
 
     name = "cpu"
     matmul = "w8a16"
     block_size = BLOCK
     batch_invariant = True
+    has_own_threads = True
 
     def __init__(
         self,
@@ -122,7 +103,7 @@ class CpuKernels:
         """Pack the four linears of a block."""
         linears = (layer.qkv, layer.up, layer.dense, layer.down)  # in the order of their use
         sizes = [_panels(len(linear.weight)) * PANEL * linear.weight.shape[1] for linear in linears]
-        packed = _weights(sum(sizes))
+        packed = room_for(sum(sizes))
         keep = [packed]
         qkv, up, dense, down = (
             self._linear(linear, space, keep)
@@ -136,7 +117,7 @@ class CpuKernels:
         keep: list[Tensor] = []
         out, depth = head.weight.shape
         panels = _panels(out)
-        packed = _weights(panels * 2 * PANEL * depth)
+        packed = room_for(panels * 2 * PANEL * depth)
         scale = torch.zeros(panels * PANEL)
         step = 8  # panels at a time: the temporaries are several times as large as the weights
         for first in range(0, panels, step):
@@ -161,38 +142,56 @@ class CpuKernels:
         return CpuKVCache(self.config, num_blocks)
 
     def embed(self, table: Tensor, token_ids: Tensor) -> Tensor:
-        """See ``Kernels.embed``."""
+        """See ``LayerKernels.embed``."""
         return table[token_ids].float()
 
     def project_in(self, layer: Loaded, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Kernels.project_in``."""
+        """See ``LayerKernels.project_in``."""
         tokens = len(x)
         qkv = torch.empty(tokens, layer.struct.qkv.out)
         up = torch.empty(tokens, layer.struct.up.out)
         self._library.pythia_project_in(
-            *(self._state, layer.struct, address(x), tokens, self.config.norm_eps),
-            *(address(qkv), address(up)),
+            self._state,
+            layer.struct,
+            address(x),
+            tokens,
+            self.config.norm_eps,
+            address(qkv),
+            address(up),
         )
         return qkv, up
 
     def attend(self, index: int, qkv: Tensor, cache: CpuKVCache, batch: ForwardBatch) -> Tensor:
-        """See ``Kernels.attend``; changes ``qkv``."""
+        """See ``LayerKernels.attend``; changes ``qkv``."""
         out = torch.empty(len(qkv), self.config.hidden_size)
         sequences, width = batch.block_tables.shape
         pointers = (
-            *(batch.positions, batch.slots, batch.query_starts),
-            *(batch.context_lens, batch.block_tables),
+            batch.positions,
+            batch.slots,
+            batch.query_starts,
+            batch.context_lens,
+            batch.block_tables,
         )
         struct = CBatch(len(qkv), sequences, width, *(address(p) for p in pointers))
         self._library.pythia_attend(
-            *(self._state, self._shape, cache.layers[index], struct, address(qkv), address(out))
+            self._state,
+            self._shape,
+            cache.layers[index],
+            struct,
+            address(qkv),
+            address(out),
         )
         return out
 
     def project_out(self, layer: Loaded, x: Tensor, attended: Tensor, up: Tensor) -> Tensor:
-        """See ``Kernels.project_out``; changes ``x``."""
+        """See ``LayerKernels.project_out``; changes ``x``."""
         self._library.pythia_project_out(
-            *(self._state, layer.struct, address(x), len(x), address(attended), address(up))
+            self._state,
+            layer.struct,
+            address(x),
+            len(x),
+            address(attended),
+            address(up),
         )
         return x
 
@@ -201,18 +200,28 @@ class CpuKernels:
         x = x.contiguous()
         logits = torch.empty(len(x), head.struct.out)
         self._library.pythia_logits(
-            *(self._state, head.struct, address(x), len(x), self.config.norm_eps, address(logits))
+            self._state,
+            head.struct,
+            address(x),
+            len(x),
+            self.config.norm_eps,
+            address(logits),
         )
         return logits
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
         """See ``Kernels.sample``."""
         choices = np.zeros(len(rows), CHOICE)
-        keep = [_fill(choices[i], row) for i, row in enumerate(rows)]
+        keep = [fill_choice(choices[i], row) for i, row in enumerate(rows)]
         tokens = torch.empty(len(rows), dtype=torch.int32)
         self._library.pythia_sample(
-            *(self._state, address(logits), len(rows), logits.shape[1], num_tokens),
-            *(choices.ctypes.data, address(tokens)),
+            self._state,
+            address(logits),
+            len(rows),
+            logits.shape[1],
+            num_tokens,
+            choices.ctypes.data,
+            address(tokens),
         )
         del keep
         return tokens
@@ -225,8 +234,15 @@ class CpuKernels:
         top_ids = torch.empty(rows, num_top, dtype=torch.int32)
         top = torch.empty(rows, num_top)
         self._library.pythia_logprobs(
-            *(self._state, address(logits), rows, vocab, address(chosen), num_top),
-            *(address(values), address(top_ids), address(top)),
+            self._state,
+            address(logits),
+            rows,
+            vocab,
+            address(chosen),
+            num_top,
+            address(values),
+            address(top_ids),
+            address(top),
         )
         return Logprobs(values, top_ids, top)
 
@@ -255,42 +271,3 @@ class CpuKernels:
 
 def _panels(out: int) -> int:
     return -(-out // PANEL)
-
-
-def _weights(size: int) -> Tensor:
-    """Uninitialised bytes on huge pages where the system grants them: fewer TLB misses."""
-    if size < 2 * HUGE or not hasattr(libc := ctypes.CDLL(None), "madvise"):
-        return torch.empty(size, dtype=torch.uint8)
-    space = torch.empty(size + HUGE, dtype=torch.uint8)
-    start = -space.data_ptr() % HUGE
-    address, length = space.data_ptr() + start, size // HUGE * HUGE
-    libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), MADV_HUGEPAGE)
-    return space[start : start + size]
-
-
-def _fill(choice: Any, row: SamplingRow) -> tuple[Any, ...]:
-    """Copy a SamplingRow into its C struct; returns the arrays that it points to."""
-    choice["temperature"], choice["top_k"] = row.temperature, row.top_k
-    choice["top_p"], choice["min_p"] = row.top_p, row.min_p
-    choice["position"], choice["seed"] = row.position, row.seed % (1 << 64)
-    return (*_fill_bias(choice, row.bias), *_fill_penalties(choice, row.penalties))
-
-
-def _fill_bias(choice: Any, bias: tuple[tuple[int, float], ...]) -> tuple[Any, ...]:
-    if not bias:
-        return ()
-    ids = np.array([token for token, _ in bias], np.int32)
-    values = np.array([value for _, value in bias], np.float32)
-    choice["biases"], choice["bias_ids"] = len(ids), ids.ctypes.data
-    choice["bias_values"] = values.ctypes.data
-    return ids, values
-
-
-def _fill_penalties(choice: Any, penalties: Penalties | None) -> tuple[Any, ...]:
-    if penalties is None:
-        return ()
-    choice["repetition"], choice["frequency"] = penalties.repetition, penalties.frequency
-    choice["presence"], choice["seen"] = penalties.presence, len(penalties.ids)
-    choice["seen_ids"] = penalties.ids.ctypes.data
-    choice["seen_counts"] = penalties.counts.ctypes.data
-    return penalties.ids, penalties.counts

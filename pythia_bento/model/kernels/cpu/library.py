@@ -26,8 +26,11 @@ class CLinear(Structure):
     """A packed int8 linear."""
 
     _fields_ = [
-        *(("packed", c_void_p), ("scale", c_void_p), ("bias", c_void_p)),
-        *(("out", c_int64), ("in_", c_int64)),
+        ("packed", c_void_p),
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("out", c_int64),
+        ("in_", c_int64),
     ]
 
 
@@ -35,8 +38,12 @@ class CLayer(Structure):
     """One block of the model."""
 
     _fields_ = [
-        *(("input_norm", CNorm), ("post_attention_norm", CNorm)),
-        *(("qkv", CLinear), ("dense", CLinear), ("up", CLinear), ("down", CLinear)),
+        ("input_norm", CNorm),
+        ("post_attention_norm", CNorm),
+        ("qkv", CLinear),
+        ("dense", CLinear),
+        ("up", CLinear),
+        ("down", CLinear),
     ]
 
 
@@ -44,8 +51,11 @@ class CHead(Structure):
     """Final norm and packed 16-bit head."""
 
     _fields_ = [
-        *(("norm", CNorm), ("packed", c_void_p), ("scale", c_void_p)),
-        *(("out", c_int64), ("in_", c_int64)),
+        ("norm", CNorm),
+        ("packed", c_void_p),
+        ("scale", c_void_p),
+        ("out", c_int64),
+        ("in_", c_int64),
     ]
 
 
@@ -53,9 +63,12 @@ class CShape(Structure):
     """Head sizes and the rotary tables."""
 
     _fields_ = [
-        *(("heads", c_int64), ("head_dim", c_int64), ("rotary_dims", c_int64)),
+        ("heads", c_int64),
+        ("head_dim", c_int64),
+        ("rotary_dims", c_int64),
         ("positions", c_int64),
-        *(("cosine", c_void_p), ("sine", c_void_p)),
+        ("cosine", c_void_p),
+        ("sine", c_void_p),
     ]
 
 
@@ -69,20 +82,35 @@ class CBatch(Structure):
     """ForwardBatch."""
 
     _fields_ = [
-        *(("tokens", c_int64), ("sequences", c_int64), ("table_width", c_int64)),
-        *(("positions", c_void_p), ("slots", c_void_p), ("query_starts", c_void_p)),
-        *(("context_lens", c_void_p), ("tables", c_void_p)),
+        ("tokens", c_int64),
+        ("sequences", c_int64),
+        ("table_width", c_int64),
+        ("positions", c_void_p),
+        ("slots", c_void_p),
+        ("query_starts", c_void_p),
+        ("context_lens", c_void_p),
+        ("tables", c_void_p),
     ]
 
 
 # SamplingRow, as an array of C structs that numpy fills.
 CHOICE = np.dtype(
     [
-        *(("temperature", "f4"), ("top_p", "f4"), ("min_p", "f4"), ("top_k", "i4")),
-        *(("position", "i4"), ("seed", "u8"), ("biases", "i8")),
-        *(("bias_ids", "u8"), ("bias_values", "u8")),
-        *(("repetition", "f4"), ("frequency", "f4"), ("presence", "f4")),
-        *(("seen", "i8"), ("seen_ids", "u8"), ("seen_counts", "u8")),
+        ("temperature", "f4"),
+        ("top_p", "f4"),
+        ("min_p", "f4"),
+        ("top_k", "i4"),
+        ("position", "i4"),
+        ("seed", "u8"),
+        ("biases", "i8"),
+        ("bias_ids", "u8"),
+        ("bias_values", "u8"),
+        ("repetition", "f4"),
+        ("frequency", "f4"),
+        ("presence", "f4"),
+        ("seen", "i8"),
+        ("seen_ids", "u8"),
+        ("seen_counts", "u8"),
     ],
     align=True,
 )
@@ -92,17 +120,35 @@ _SIGNATURES: dict[str, tuple[object, ...]] = {
     "pythia_threads": (c_void_p,),
     "pythia_pack": (c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p),
     "pythia_project_in": (
-        *(c_void_p, POINTER(CLayer), c_void_p, c_int64, c_float, c_void_p, c_void_p),
+        c_void_p,
+        POINTER(CLayer),
+        c_void_p,
+        c_int64,
+        c_float,
+        c_void_p,
+        c_void_p,
     ),
     "pythia_attend": (
-        *(c_void_p, POINTER(CShape), POINTER(CCache), POINTER(CBatch), c_void_p, c_void_p),
+        c_void_p,
+        POINTER(CShape),
+        POINTER(CCache),
+        POINTER(CBatch),
+        c_void_p,
+        c_void_p,
     ),
     "pythia_project_out": (c_void_p, POINTER(CLayer), c_void_p, c_int64, c_void_p, c_void_p),
     "pythia_logits": (c_void_p, POINTER(CHead), c_void_p, c_int64, c_float, c_void_p),
     "pythia_sample": (c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p),
     "pythia_logprobs": (
-        *(c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_int64),
-        *(c_void_p, c_void_p, c_void_p),
+        c_void_p,
+        c_void_p,
+        c_int64,
+        c_int64,
+        c_void_p,
+        c_int64,
+        c_void_p,
+        c_void_p,
+        c_void_p,
     ),
 }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from pythia_bento.model.batch import DecodeRows
+from pythia_bento.model.kernels.base import PackedWeights
 from pythia_bento.model.kernels.gpu.cuda.decode_constants import (
     BATCHES,
     ROWS,
@@ -16,29 +17,34 @@ from pythia_bento.model.kernels.gpu.cuda.decode_constants import (
     fits,
 )
 from pythia_bento.model.kernels.gpu.cuda.nvrtc import Kernel, Source, build
-from pythia_bento.model.kernels.gpu.kernels import TritonKernels, TritonKVCache
-from pythia_bento.model.kernels.gpu.launch import AttentionScratch
-from pythia_bento.model.kernels.gpu.packing import TritonHead, TritonLayer
+from pythia_bento.model.kernels.gpu.launch import Launcher
+from pythia_bento.model.kernels.gpu.packing import TritonLayer
+from pythia_bento.model.kernels.gpu.workspace import Activations, AttentionScratch, TritonKVCache
 
 THREADS = 9 * 32
 
 
+def _pointers(names: str) -> list[tuple[str, type[ctypes.c_void_p]]]:
+    return [(name, ctypes.c_void_p) for name in names.split()]
+
+
 class _Layer(ctypes.Structure):
+    """``Layer`` of ``step.cuh``."""
+
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("w_in", "dense", "down", "in_scale", "in_bias")),
-        *((name, ctypes.c_void_p) for name in ("dense_scale", "down_scale", "out_bias", "norms")),
-        *((name, ctypes.c_void_p) for name in ("keys", "values")),
-        *((name, ctypes.c_float) for name in ("gelu_scale", "score_scale")),
+        *_pointers("w_in dense down in_scale in_bias dense_scale down_scale out_bias norms"),
+        *_pointers("keys values"),
+        ("gelu_scale", ctypes.c_float),
+        ("score_scale", ctypes.c_float),
     ]
 
 
 class _Step(ctypes.Structure):
+    """``Step`` of ``step.cuh``."""
+
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("layers", "table", "token_ids", "context_lens")),
-        *((name, ctypes.c_void_p) for name in ("block_tables", "cosine", "sine", "head_norm")),
-        *((name, ctypes.c_void_p) for name in ("x", "h", "qkv", "up", "attended", "parts")),
-        *((name, ctypes.c_void_p) for name in ("tile_acc", "tile_sums", "tile_tickets")),
-        ("counters", ctypes.c_void_p),
+        *_pointers("layers table token_ids context_lens block_tables cosine sine head_norm"),
+        *_pointers("x h qkv up attended parts tile_acc tile_sums tile_tickets counters"),
         ("eps", ctypes.c_float),
     ]
 
@@ -48,19 +54,17 @@ class DecodeStep:
 
     def __init__(
         self,
-        kernels: TritonKernels,
-        table: Tensor,  # fp16 [V, H]
-        layers: Sequence[TritonLayer],
-        head: TritonHead,
+        launch: Launcher,
+        weights: PackedWeights,
         cache: TritonKVCache,
         max_batch: int,
     ) -> None:
         """Compile; raises RuntimeError where that is impossible."""
-        self._config, self._launcher = kernels.config, kernels.launch
-        self._table, self._head = table, head
-        device = torch.cuda.get_device_properties(kernels.device)
-        self._blocks = device.multi_processor_count
-        self._shared = int(device.shared_memory_per_block_optin)  # type: ignore[attr-defined]
+        self._config, self._launcher, self._weights = launch.config, launch, weights
+        device = launch.device
+        properties = torch.cuda.get_device_properties(device)
+        self._blocks = properties.multi_processor_count
+        self._shared = int(properties.shared_memory_per_block_optin)  # type: ignore[attr-defined]
         wanted = [b for b in BATCHES if b <= max_batch and fits(self._config, b)]
         binaries = build([self._source(batch) for batch in wanted])
         self._kernels = {
@@ -68,52 +72,63 @@ class DecodeStep:
             for batch, binary in zip(wanted, binaries, strict=True)
         }
         self._layers = _device_array(
-            [self._layer(cache, i, layer) for i, layer in enumerate(layers)], kernels.device
+            [self._layer(cache, i, layer) for i, layer in enumerate(weights.layers)], device
         )
-        self._scratch = AttentionScratch(self._config, max(wanted, default=0), kernels.device)
+        self._scratch = AttentionScratch(self._config, max(wanted, default=0), device)
         words = 6 + self._config.hidden_size // ROWS
-        self._counters = torch.zeros(words, dtype=torch.int32, device=kernels.device)
+        self._counters = torch.zeros(words, dtype=torch.int32, device=device)
 
     @property
     def batches(self) -> frozenset[int]:
         """Numbers of rows that ``launch`` takes."""
         return frozenset(self._kernels)
 
-    def launch(
-        self,
-        token_ids: Tensor,  # int32 [B]
-        context_lens: Tensor,  # int32 [B], with the new token; 0 where a row is not in use
-        tables: Tensor,  # int32 [B, W]
-        x: Tensor,  # fp32 [B, H]
-        h: Tensor,  # fp16 [2, B, H]; the first is normed for the head in the end
-        qkv: Tensor,  # fp16 [B, 3 H]
-        up: Tensor,  # fp16 [B, U]
-        attended: Tensor,  # fp16 [B, H]
-        parts: Tensor,  # fp32 [1 + CHUNKS, B, H]
-    ) -> None:
-        """From the embedding to the final norm: writes the cache and everything from ``x`` on."""
-        cosine, sine = self._launcher.rotary_tables
-        scratch = self._scratch
-        tensors = [
-            *(self._layers, self._table, token_ids, context_lens, tables, cosine, sine),
-            *(self._head.norms, x, h, qkv, up, attended, parts),
-            *(scratch.acc, scratch.best, scratch.tickets, self._counters),
-        ]
-        step = _Step(*(tensor.data_ptr() for tensor in tensors), self._config.norm_eps)
-        self._kernels[len(x)].launch_together(self._blocks, THREADS, step)
+    def launch(self, rows: DecodeRows, a: Activations) -> None:
+        """From the embedding to the final norm, which is ``a.h[0]``, of as many rows as ``a`` has.
+
+        Writes the cache and all of ``a``.
+        """
+        step = _Step(
+            layers=self._layers.data_ptr(),
+            table=self._weights.table.data_ptr(),
+            token_ids=rows.token_ids.data_ptr(),
+            context_lens=rows.context_lens.data_ptr(),
+            block_tables=rows.block_tables.data_ptr(),
+            cosine=self._launcher.cosine.data_ptr(),
+            sine=self._launcher.sine.data_ptr(),
+            head_norm=self._weights.head.norms.data_ptr(),
+            x=a.x.data_ptr(),
+            h=a.h.data_ptr(),
+            qkv=a.qkv.data_ptr(),
+            up=a.up.data_ptr(),
+            attended=a.attended.data_ptr(),
+            parts=a.parts.data_ptr(),
+            tile_acc=self._scratch.acc.data_ptr(),
+            tile_sums=self._scratch.best.data_ptr(),
+            tile_tickets=self._scratch.tickets.data_ptr(),
+            counters=self._counters.data_ptr(),
+            eps=self._config.norm_eps,
+        )
+        self._kernels[len(a.x)].launch_cooperative(self._blocks, THREADS, step)
 
     def _source(self, batch: int) -> Source:
         return Source(SOURCE, constants_for(self._config, batch, self._blocks, self._shared))
 
     def _layer(self, cache: TritonKVCache, index: int, layer: TritonLayer) -> _Layer:
-        tensors = [
-            *(layer.w_in, layer.dense, layer.down, layer.in_scale, layer.in_bias),
-            *(layer.dense_scale, layer.down_scale, layer.out_bias, layer.norms),
-            *(cache.keys[index], cache.values[index]),
-        ]
         return _Layer(
-            *(tensor.data_ptr() for tensor in tensors),
-            *(layer.gelu_scale, self._launcher.score_scale(layer.qk_scale)),
+            w_in=layer.w_in.data_ptr(),
+            dense=layer.dense.data_ptr(),
+            down=layer.down.data_ptr(),
+            in_scale=layer.in_scale.data_ptr(),
+            in_bias=layer.in_bias.data_ptr(),
+            dense_scale=layer.dense_scale.data_ptr(),
+            down_scale=layer.down_scale.data_ptr(),
+            out_bias=layer.out_bias.data_ptr(),
+            norms=layer.norms.data_ptr(),
+            keys=cache.keys[index].data_ptr(),
+            values=cache.values[index].data_ptr(),
+            gelu_scale=layer.gelu_scale,
+            score_scale=self._launcher.score_scale(layer.qk_scale),
         )
 
 

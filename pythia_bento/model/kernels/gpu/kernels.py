@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pythia_bento.model.batch import ForwardBatch, Logprobs
+from pythia_bento.model.batch import DecodeRows, ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.kernels.base import Capturable, PackedWeights
 from pythia_bento.model.kernels.gpu import filters
+from pythia_bento.model.kernels.gpu.captured import TritonDecodeSteps, TritonPromptPasses
+from pythia_bento.model.kernels.gpu.forward import Forward, PromptAttention
 from pythia_bento.model.kernels.gpu.launch import Launcher
 from pythia_bento.model.kernels.gpu.packing import (
     CHUNKS,
@@ -19,32 +21,14 @@ from pythia_bento.model.kernels.gpu.packing import (
     pack_head,
     pack_layer,
 )
-from pythia_bento.model.kernels.gpu.tiles import WIDE_FROM, kv_tile
+from pythia_bento.model.kernels.gpu.tiles import kv_tile
+from pythia_bento.model.kernels.gpu.workspace import TritonKVCache, Workspace
 from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import HeadWeights, LayerWeights
 
 
-class Projected(NamedTuple):
-    """qkv, fp16 [T, heads, 3, head_dim], and the power of two that its scores lack."""
-
-    qkv: Tensor
-    scale: float
-
-
-class TritonKVCache:
-    """Keys and values, fp16 [layers, blocks, heads, block_size, head_dim] each."""
-
-    def __init__(self, config: ModelConfig, num_blocks: int, device: torch.device) -> None:
-        self.num_blocks = num_blocks
-        tile = kv_tile(config.head_dim)
-        shape = (config.num_layers, num_blocks, config.num_heads, tile, config.head_dim)
-        self.keys = torch.empty(shape, dtype=torch.float16, device=device)
-        self.values = torch.empty(shape, dtype=torch.float16, device=device)
-        self.nbytes = self.keys.nbytes + self.values.nbytes
-
-
 class TritonKernels:
-    """``Kernels`` on CUDA; ``launch`` has the pieces that ``executor.graphs.decode`` captures.
+    """``Kernels`` and ``Capturable`` on CUDA; ``launch`` has a method for each kernel.
 
     On the CPU it runs in Triton's interpreter (TRITON_INTERPRET=1), for tests of the arithmetic.
     """
@@ -52,6 +36,7 @@ class TritonKernels:
     name = "triton"
     matmul = "w8a16"
     batch_invariant = True
+    has_own_threads = False
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         if config.hidden_size % 32 or config.intermediate_size % (32 * CHUNKS):
@@ -63,7 +48,7 @@ class TritonKernels:
         self.device = device
         self.block_size = kv_tile(config.head_dim)
         self.launch = Launcher(config, device)
-        self._scratch: Tensor | None = None
+        self._forward = Forward(self.launch)
 
     def load_embedding(self, weight: Tensor) -> Tensor:
         """fp16 [V, H] on the device."""
@@ -85,43 +70,35 @@ class TritonKernels:
         """Reserve the pool."""
         return TritonKVCache(self.config, num_blocks, self.device)
 
-    def embed(self, table: Tensor, token_ids: Tensor) -> Tensor:
-        """See ``Kernels.embed``."""
-        return table[token_ids.long()].float()
+    def forward(self, weights: PackedWeights, batch: ForwardBatch, cache: TritonKVCache) -> Tensor:
+        """See ``Kernels.forward``."""
+        count = len(batch.token_ids)
+        a = Workspace(self.config, count, self.device).first(count)
+        attend = PromptAttention(self.launch, cache, batch)
+        self._forward(weights, batch.token_ids, a, attend, last_norms=weights.head.norms[:0])
+        return a.x
 
-    def project_in(self, layer: TritonLayer, x: Tensor) -> tuple[Projected, Tensor]:
-        """See ``Kernels.project_in``."""
-        config, count, launch = self.config, len(x), self.launch
-        h = self._empty(2, count, config.hidden_size)
-        qkv = self._empty(count, 3 * config.hidden_size)
-        up = self._empty(count, config.intermediate_size)
-        is_wide = count >= WIDE_FROM
-        launch.norm(layer.norms, x, h)
-        if is_wide:
-            launch.prefill_in(layer, h, qkv, up, self._wide_weights())
-        else:
-            launch.in_product(layer, h, qkv, up)
-        return Projected(qkv, layer.qk_scale), up
+    def capturable(self) -> Capturable | None:
+        """See ``Kernels.capturable``."""
+        return self if self.device.type == "cuda" else None
 
-    def attend(
-        self, index: int, qkv: Projected, cache: TritonKVCache, batch: ForwardBatch
-    ) -> Tensor:
-        """See ``Kernels.attend``; changes ``qkv``."""
-        out = self._empty(len(qkv.qkv), self.config.hidden_size)
-        keys, values = cache.keys[index], cache.values[index]
-        self.launch.prefill_attention(qkv.qkv, keys, values, batch, out, qkv.scale)
-        return out
+    def decode_steps(
+        self, weights: PackedWeights, cache: TritonKVCache, rows: DecodeRows, num_tokens: int
+    ) -> TritonDecodeSteps:
+        """See ``Capturable.decode_steps``."""
+        return TritonDecodeSteps(self.launch, self._forward, weights, cache, rows, num_tokens)
 
-    def project_out(self, layer: TritonLayer, x: Tensor, attended: Tensor, up: Tensor) -> Tensor:
-        """See ``Kernels.project_out``; changes ``x``."""
-        count = len(x)
-        if count >= WIDE_FROM:
-            self.launch.prefill_out(layer, attended, up, x, self._wide_weights())
-            return x
-        parts = torch.empty(1 + CHUNKS, count, self.config.hidden_size, device=self.device)
-        self.launch.out_partial(layer, attended, up, parts)
-        self.launch.norm(layer.norms[:0], x, x, parts=parts, layer=layer)
-        return x
+    def prompt_passes(
+        self,
+        weights: PackedWeights,
+        cache: TritonKVCache,
+        sequences: int,
+        tokens: int,
+        num_tokens: int,
+    ) -> TritonPromptPasses:
+        """See ``Capturable.prompt_passes``."""
+        sizes = (sequences, tokens, num_tokens)
+        return TritonPromptPasses(self.launch, self._forward, weights, cache, *sizes)
 
     def logits(self, head: TritonHead, x: Tensor) -> Tensor:
         """See ``Kernels.logits``."""
@@ -136,10 +113,10 @@ class TritonKernels:
         """See ``Kernels.sample``."""
         device, count = self.device, len(rows)
         tokens = torch.empty(count, dtype=torch.int32, device=device)
-        keys = torch.empty(count, self.launch.sample_parts, dtype=torch.int64, device=device)
+        keys = self.launch.sampling.keys(count)
         is_masked = filters.needed(rows)
         source = filters.masked(logits, rows, num_tokens) if is_masked else logits
-        self.launch.choose(
+        self.launch.sampling.choose(
             source,
             torch.tensor([row.temperature for row in rows], dtype=torch.float32, device=device),
             torch.tensor([_signed(row.seed) for row in rows], dtype=torch.int64, device=device),
@@ -159,18 +136,10 @@ class TritonKernels:
         norms = torch.empty(count, device=self.device)
         values = torch.empty(count, device=self.device)
         chosen = chosen.to(self.device, torch.int32).contiguous()
-        self.launch.log_sum_exp(logits, chosen, norms, values)
+        self.launch.sampling.log_sum_exp(logits, chosen, norms, values)
         ids = _top_ids(logits, num_top)
         top = logits.gather(1, ids) - norms[:, None]
         return Logprobs(values, ids.to(torch.int32), top)
-
-    def _wide_weights(self) -> Tensor:
-        """fp16 room for one layer's linears, kept."""
-        if self._scratch is None:
-            hidden, inner = self.config.hidden_size, self.config.intermediate_size
-            size = hidden * (4 * hidden + 2 * inner)
-            self._scratch = torch.empty(size, dtype=torch.float16, device=self.device)
-        return self._scratch
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(*shape, dtype=torch.float16, device=self.device)

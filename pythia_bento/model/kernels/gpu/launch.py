@@ -12,13 +12,14 @@ from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.gpu import tiles
 from pythia_bento.model.kernels.gpu.launch_prefill import WideLauncher
+from pythia_bento.model.kernels.gpu.launch_sampling import SamplingLauncher
 from pythia_bento.model.kernels.gpu.packing import CHUNKS, TritonHead, TritonLayer, depth_at_once
-from pythia_bento.model.kernels.gpu.triton import attention, products, sampling
+from pythia_bento.model.kernels.gpu.triton import attention, attention_prefill, products
 from pythia_bento.model.kernels.gpu.triton.norm import norm
+from pythia_bento.model.kernels.gpu.workspace import AttentionScratch
 from pythia_bento.model.rotary import rotary_tables
 
 NORM_WARPS = 8
-SAMPLE_BLOCK = 1024
 
 
 class Launcher(WideLauncher):
@@ -28,12 +29,9 @@ class Launcher(WideLauncher):
         super().__init__(config, device)
         self.device = device
         self.fast = device.type == "cuda"  # else Triton's interpreter, which has no assembly
-        # Programmatic dependent launch was slower in captured steps (docs/gpu.md).
-        self.pdl = False
-        self.overlap: dict[str, bool] = {}
         self.block_size = tiles.kv_tile(config.head_dim)
-        self.sample_parts = triton.cdiv(config.vocab_size, SAMPLE_BLOCK)
-        self.rotary_tables = tuple(table.to(device) for table in rotary_tables(config))
+        self.sampling = SamplingLauncher(config, device)
+        self.cosine, self.sine = (table.to(device) for table in rotary_tables(config))
         depth = config.intermediate_size // CHUNKS
         self._out_depth = depth_at_once(config.hidden_size)
         if depth_at_once(depth) != self._out_depth:
@@ -61,19 +59,25 @@ class Launcher(WideLauncher):
         Without rows in ``norms`` only x changes.
         """
         hidden = self.config.hidden_size
-        scales = (layer.dense_scale, layer.down_scale, layer.out_bias) if layer else (x, x, x)
         norm[(len(x),)](
-            *(x, x if table is None else table, x if token_ids is None else token_ids),
-            *(x if parts is None else parts, *scales, norms, h, len(x)),
-            *(len(x) * hidden, self.config.norm_eps),
+            x_ptr=x,
+            table_ptr=x if table is None else table,
+            token_ids_ptr=x if token_ids is None else token_ids,
+            part_ptr=x if parts is None else parts,
+            dense_scale_ptr=layer.dense_scale if layer else x,
+            down_scale_ptr=layer.down_scale if layer else x,
+            bias_ptr=layer.out_bias if layer else x,
+            norms_ptr=norms,
+            h_ptr=h,
+            num_tokens=len(x),
+            h_stride=len(x) * hidden,
+            eps=self.config.norm_eps,
             H=hidden,
             BLOCK=triton.next_power_of_2(hidden),
             CHUNKS=0 if parts is None else CHUNKS,
             EMBED=table is not None,
             NORMS=len(norms),
-            PDL=self.pdl,
             num_warps=NORM_WARPS,
-            **self.overlap,
         )
 
     def in_product(
@@ -84,11 +88,24 @@ class Launcher(WideLauncher):
         rows = 3 * hidden + inner
         tile = (tile or tiles.choose(tiles.IN, count)).fit(math.gcd(3 * hidden, inner), hidden)
         products.in_product[tiles.grid(rows, count, tile)](
-            *(layer.w_in, layer.in_scale, layer.in_bias, h, qkv, up),
-            *(count, count * hidden, layer.gelu_scale, hidden, 3 * hidden, inner),
-            *(tile.rows, tile.tokens, depth_at_once(hidden), tile.stages, self.fast, self.pdl),
+            w_ptr=layer.w_in,
+            scale_ptr=layer.in_scale,
+            bias_ptr=layer.in_bias,
+            h_ptr=h,
+            qkv_ptr=qkv,
+            up_ptr=up,
+            num_tokens=count,
+            h_stride=count * hidden,
+            gelu_scale=layer.gelu_scale,
+            H=hidden,
+            QKV=3 * hidden,
+            UP=inner,
+            BM=tile.rows,
+            BN=tile.tokens,
+            BK=depth_at_once(hidden),
+            STAGES=tile.stages,
+            FAST=self.fast,
             num_warps=tile.warps,
-            **self.overlap,
         )
 
     def out_partial(
@@ -105,11 +122,22 @@ class Launcher(WideLauncher):
         tile = (tile or tiles.choose(tiles.OUT_PARTIAL, count)).fit(hidden, hidden)
         grid = (*tiles.grid(hidden, count, tile), len(pieces))
         products.out_partial[grid](
-            *(layer.dense, layer.down, attended, up, parts, count),
-            *(hidden, inner, CHUNKS, pieces.start),
-            *(tile.rows, tile.tokens, self._out_depth, tile.stages, self.fast, self.pdl),
+            dense_ptr=layer.dense,
+            down_ptr=layer.down,
+            attended_ptr=attended,
+            up_ptr=up,
+            part_ptr=parts,
+            num_tokens=count,
+            H=hidden,
+            UP=inner,
+            CHUNKS=CHUNKS,
+            FIRST=pieces.start,
+            BM=tile.rows,
+            BN=tile.tokens,
+            BK=self._out_depth,
+            STAGES=tile.stages,
+            FAST=self.fast,
             num_warps=tile.warps,
-            **self.overlap,
         )
 
     def head_product(
@@ -119,11 +147,18 @@ class Launcher(WideLauncher):
         config, count = self.config, len(logits)
         tile = (tile or tiles.choose(tiles.HEAD, count)).fit(1 << 20, config.hidden_size)
         products.head_product[tiles.grid(config.vocab_size, count, tile)](
-            *(head.weight, h, logits, count, head.scale),
-            *(config.vocab_size, config.hidden_size),
-            *(tile.rows, tile.tokens, tile.depth, tile.stages, self.pdl),
+            w_ptr=head.weight,
+            h_ptr=h,
+            logits_ptr=logits,
+            num_tokens=count,
+            h_scale=head.scale,
+            VOCAB=config.vocab_size,
+            H=config.hidden_size,
+            BM=tile.rows,
+            BN=tile.tokens,
+            BK=tile.depth,
+            STAGES=tile.stages,
             num_warps=tile.warps,
-            **self.overlap,
         )
 
     def prefill_attention(
@@ -139,16 +174,30 @@ class Launcher(WideLauncher):
     ) -> None:
         """Rotate, write to the cache, attend: any mix of chunks. Changes ``qkv``."""
         heads, count, seqs = self.config.num_heads, len(qkv), len(batch.context_lens)
-        attention.rotate_and_write[(count, heads)](
-            *(qkv, keys, values, *self.rotary_tables, batch.positions, batch.slots),
+        attention_prefill.rotate_and_write[(count, heads)](
+            qkv_ptr=qkv,
+            k_cache=keys,
+            v_cache=values,
+            cos_ptr=self.cosine,
+            sin_ptr=self.sine,
+            positions_ptr=batch.positions,
+            slots_ptr=batch.slots,
             ROTARY=self.config.rotary_dims,
             num_warps=1,
             **self._shape,
         )
         rows = rows or (64 if count >= 16 * seqs else 16)
-        attention.prefill_attention[(count // rows + seqs, heads)](
-            *(qkv, keys, values, out, batch.query_starts, batch.context_lens),
-            *(batch.block_tables, batch.block_tables.stride(0), seqs, self.score_scale(scale)),
+        attention_prefill.prefill_attention[(count // rows + seqs, heads)](
+            qkv_ptr=qkv,
+            k_cache=keys,
+            v_cache=values,
+            out_ptr=out,
+            query_starts_ptr=batch.query_starts,
+            context_lens_ptr=batch.context_lens,
+            tables_ptr=batch.block_tables,
+            table_stride=batch.block_tables.stride(0),
+            num_seqs=seqs,
+            qk_scale=self.score_scale(scale),
             BQ=rows,
             SEQS=triton.next_power_of_2(seqs + 1),
             STAGES=2,
@@ -175,70 +224,27 @@ class Launcher(WideLauncher):
         heads, count = self.config.num_heads, len(qkv)
         splits = splits or tiles.splits(count * heads, scratch.max_tiles)
         attention.decode_attention[(heads, count, splits)](
-            *(qkv, keys, values, out, *self.rotary_tables, context_lens),
-            *(tables, tables.stride(0), scratch.acc, scratch.best, scratch.tickets),
-            *(scratch.max_tiles, self.score_scale(scale)),
+            qkv_ptr=qkv,
+            k_cache=keys,
+            v_cache=values,
+            out_ptr=out,
+            cos_ptr=self.cosine,
+            sin_ptr=self.sine,
+            context_lens_ptr=context_lens,
+            tables_ptr=tables,
+            table_stride=tables.stride(0),
+            acc_ptr=scratch.acc,
+            best_ptr=scratch.best,
+            ticket_ptr=scratch.tickets,
+            max_tiles=scratch.max_tiles,
+            qk_scale=self.score_scale(scale),
             ROTARY=self.config.rotary_dims,
             SPLIT=splits,
             STAGES=stages,
-            PDL=self.pdl,
             num_warps=warps,
             **self._shape,
-            **self.overlap,
         )
 
     def score_scale(self, scale: float) -> float:
         """1 / sqrt(head_dim) and the change to base 2, times a layer's power of two."""
         return scale * math.log2(math.e) / math.sqrt(self.config.head_dim)
-
-    def choose(
-        self,
-        logits: Tensor,
-        temperatures: Tensor,
-        seeds: Tensor,
-        positions: Tensor,
-        keys: Tensor,
-        tokens: Tensor,
-        num_tokens: int,
-        *,
-        is_masked: bool = False,
-        ring: Tensor | None = None,
-    ) -> None:
-        """Pick ``tokens`` (int32 [R]).
-
-        With ``ring`` (int32 [R, a power of two]) ``positions`` are context lengths: they move on,
-        ``tokens`` are the next inputs, and the token of position p is also put at p modulo the
-        ring's width.
-        """
-        rows, parts = len(logits), self.sample_parts
-        sampling.choose_partial[(rows, parts)](
-            *(logits, temperatures, seeds, positions, keys, num_tokens),
-            *(self.config.vocab_size, SAMPLE_BLOCK, parts, is_masked, self.pdl),
-            num_warps=4,
-            **self.overlap,
-        )
-        sampling.choose_final[(rows,)](
-            *(keys, tokens, positions, tokens if ring is None else ring),
-            *(parts, triton.next_power_of_2(parts), 1 if ring is None else ring.shape[1]),
-            *(ring is not None, self.pdl),
-            num_warps=1,
-            **self.overlap,
-        )
-
-    def log_sum_exp(self, logits: Tensor, chosen: Tensor, norms: Tensor, values: Tensor) -> None:
-        """``norms`` and the log-probabilities ``values`` of ``chosen``, fp32 [R]."""
-        sampling.log_sum_exp[(len(logits),)](
-            *(logits, chosen, norms, values, self.config.vocab_size, 4096), num_warps=8
-        )
-
-
-class AttentionScratch:
-    """Room for the tiles' own results where several programs share a context."""
-
-    def __init__(self, config: ModelConfig, rows: int, device: torch.device) -> None:
-        tile = tiles.kv_tile(config.head_dim)
-        self.max_tiles = triton.cdiv(config.max_positions, tile)
-        shape = (rows, config.num_heads, self.max_tiles)
-        self.acc = torch.empty(*shape, config.head_dim, device=device)
-        self.best = torch.empty(*shape, 2, device=device)
-        self.tickets = torch.zeros(rows, config.num_heads, dtype=torch.int32, device=device)

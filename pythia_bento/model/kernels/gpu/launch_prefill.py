@@ -51,11 +51,22 @@ class WideLauncher:
             return
         tile = (tile or tiles.WIDE_IN).fit(math.gcd(3 * hidden, inner), hidden)
         prefill.prefill_in[tiles.grid(rows, count, tile)](
-            self._tiled(wide, tile.rows, tile.depth),
-            *(layer.in_scale, layer.in_bias),
-            self._tiled(h.view(-1, hidden), tile.tokens, tile.depth),
-            *(qkv, up, count, layer.gelu_scale, hidden, 3 * hidden, inner),
-            *(tile.tokens, tile.rows, tile.depth, tile.stages, self.tma),
+            w=self._tiled(wide, tile.rows, tile.depth),
+            scale_ptr=layer.in_scale,
+            bias_ptr=layer.in_bias,
+            h=self._tiled(h.view(-1, hidden), tile.tokens, tile.depth),
+            qkv_ptr=qkv,
+            up_ptr=up,
+            num_tokens=count,
+            gelu_scale=layer.gelu_scale,
+            H=hidden,
+            QKV=3 * hidden,
+            UP=inner,
+            BT=tile.tokens,
+            BR=tile.rows,
+            BK=tile.depth,
+            STAGES=tile.stages,
+            TMA=self.tma,
             num_warps=tile.warps,
         )
 
@@ -83,11 +94,22 @@ class WideLauncher:
         for i, (weight, scale, source, column) in enumerate(pieces):
             wide = self._widen(weight, scratch)
             prefill.prefill_add[tiles.grid(hidden, count, tile)](
-                self._tiled(wide, tile.rows, tile.depth),
-                *(scale, layer.out_bias),
-                self._tiled(source, tile.tokens, tile.depth),
-                *(x, count, column, hidden, wide.shape[1], source.shape[1], i == 0),
-                *(tile.tokens, tile.rows, tile.depth, tile.stages, self.tma),
+                w=self._tiled(wide, tile.rows, tile.depth),
+                scale_ptr=scale,
+                bias_ptr=layer.out_bias,
+                a=self._tiled(source, tile.tokens, tile.depth),
+                x_ptr=x,
+                num_tokens=count,
+                col=column,
+                H=hidden,
+                DEPTH=wide.shape[1],
+                X_STRIDE=source.shape[1],
+                BIAS=i == 0,
+                BT=tile.tokens,
+                BR=tile.rows,
+                BK=tile.depth,
+                STAGES=tile.stages,
+                TMA=self.tma,
                 num_warps=tile.warps,
             )
 
@@ -97,7 +119,12 @@ class WideLauncher:
         wide = scratch[: rows * depth].view(rows, depth)
         at_once = min(rows & -rows, 32)
         prefill.widen_weights[(rows // at_once, depth // depth_at_once(depth))](
-            pairs, wide, depth, depth_at_once(depth), at_once, num_warps=4
+            w_ptr=pairs,
+            out_ptr=wide,
+            DEPTH=depth,
+            BK=depth_at_once(depth),
+            ROWS_AT_ONCE=at_once,
+            num_warps=4,
         )
         return wide
 

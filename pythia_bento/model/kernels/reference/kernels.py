@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.kernels.by_layer import LayerKernels
 from pythia_bento.model.kernels.reference.attention import BLOCK, Attention, ReferenceKVCache
 from pythia_bento.model.kernels.reference.linear import Linear, WeightOnly
 from pythia_bento.model.sampling import choose
@@ -32,7 +33,7 @@ class ReferenceLayer(NamedTuple):
     down: Linear
 
 
-class ReferenceKernels:
+class ReferenceKernels(LayerKernels):
     """``Kernels`` in plain torch on any device, fp32 around the int8 products.
 
     Not batch-invariant: torch picks its matrix product by the number of rows.
@@ -78,11 +79,11 @@ class ReferenceKernels:
         return ReferenceKVCache(self.config, num_blocks, self.device, self.dtype)
 
     def embed(self, table: Tensor, token_ids: Tensor) -> Tensor:
-        """See ``Kernels.embed``."""
+        """See ``LayerKernels.embed``."""
         return table[token_ids].to(self.dtype)
 
     def project_in(self, layer: ReferenceLayer, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Kernels.project_in``."""
+        """See ``LayerKernels.project_in``."""
         qkv = layer.qkv(self._normalise(layer.input_norm, x))
         up = layer.up(self._normalise(layer.post_attention_norm, x))
         return qkv, F.gelu(up)
@@ -90,11 +91,11 @@ class ReferenceKernels:
     def attend(
         self, index: int, qkv: Tensor, cache: ReferenceKVCache, batch: ForwardBatch
     ) -> Tensor:
-        """See ``Kernels.attend``."""
+        """See ``LayerKernels.attend``."""
         return self._attention(index, qkv, cache, batch)
 
     def project_out(self, layer: ReferenceLayer, x: Tensor, attended: Tensor, up: Tensor) -> Tensor:
-        """See ``Kernels.project_out``."""
+        """See ``LayerKernels.project_out``."""
         return x + layer.dense(attended) + layer.down(up)
 
     def logits(self, head: HeadWeights, x: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class LLMInt8Kernels(ReferenceKernels):
     attention: ClassVar[type[Attention]] = HalfAttention
 
     def project_out(self, layer: ReferenceLayer, x: Tensor, attended: Tensor, up: Tensor) -> Tensor:
-        """See ``Kernels.project_out``; the order of the sum is transformers'."""
+        """See ``LayerKernels.project_out``; the order of the sum is transformers'."""
         return layer.down(up) + layer.dense(attended) + x
 
     def logits(self, head: HeadWeights, x: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from bench.common.random_model import RandomModel, model_config, write_int8
+from bench.common.random_model import RandomModel, write_int8
+from pythia_bento import catalog
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.engine.tokenizer import Tokenizer
 
@@ -16,7 +17,7 @@ def test_a_written_checkpoint_is_the_random_model(tmp_path: Path) -> None:
     write_int8("pythia-14m", path, CPU, outliers=3)
     found = load_checkpoint(str(path))
     assert found.quantization == "int8 by row, as stored"
-    assert found.config == model_config("pythia-14m")
+    assert found.config == catalog.config("pythia-14m")
     assert Tokenizer.from_file(found.tokenizer_path).num_tokens == 50277
     wanted = RandomModel(found.config, CPU, outliers=3)
     for index in (0, found.config.num_layers - 1):
@@ -30,7 +31,7 @@ def test_a_written_checkpoint_is_the_random_model(tmp_path: Path) -> None:
 
 
 def test_outliers_are_columns_of_the_norms() -> None:
-    config = model_config("pythia-14m")
+    config = catalog.config("pythia-14m")
     plain, marked = RandomModel(config, CPU), RandomModel(config, CPU, outliers=2)
     for name in ("input_norm", "post_attention_norm"):
         before, after = getattr(plain.layer(1), name), getattr(marked.layer(1), name)

@@ -7,7 +7,7 @@ import pytest
 
 from bench.gpu import profile
 from bench.gpu.profile import READ, REPLAY, busy_share, check, summarise
-from pythia_bento.executor.lookahead import Flight
+from pythia_bento.executor.lookahead import StepsInFlight
 
 
 def event(name: str, start: float, end: float, cat: str = "cuda_runtime") -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_busy_share_counts_overlaps_once() -> None:
 
 
 def test_watched_calls_are_in_the_trace() -> None:
-    flight = Flight([], [], 1, lambda: [[7]], None)
+    flight = StepsInFlight([], [], 1, lambda: [[7]], None)
     lookahead = SimpleNamespace(
         device=SimpleNamespace(start=lambda chunks, steps: flight, extend=lambda flight, n: flight)
     )

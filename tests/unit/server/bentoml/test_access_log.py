@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 import pytest
-from bentoml._internal.server.http import access
 
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.bentoml import access_log
@@ -69,9 +68,3 @@ async def test_an_exception_is_logged_as_what_it_will_be(caplog: Any) -> None:
         await access_log.AccessLog(broken)(scope, None, None)  # type: ignore[arg-type]
     [record] = caplog.records
     assert record.fields["status"] == 500
-
-
-def test_bentoml_makes_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "AccessLogMiddleware", access.AccessLogMiddleware)
-    access_log.install()
-    assert access.AccessLogMiddleware is access_log.AccessLog  # type: ignore[comparison-overlap]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pythia_bento.server.bentoml import http_protocol
 from pythia_bento.server.bentoml.http_protocol import (
@@ -19,6 +20,7 @@ from pythia_bento.server.bentoml.http_protocol import (
     MAX_WAITING,
     BoundedHttp,
 )
+from pythia_bento.server.bentoml.internals import MissingInternal
 from tests.e2e.raw_http import exchange, request, statuses
 
 CHUNKED = "Transfer-Encoding: chunked"
@@ -72,6 +74,17 @@ def test_servers_take_it_by_default() -> None:
         assert config.http_protocol_class is BoundedHttp
     finally:
         uvicorn.config.HTTP_PROTOCOLS["auto"] = before
+
+
+@pytest.mark.parametrize("method", http_protocol.METHODS)
+def test_a_protocol_that_lacks_what_is_taken_over(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    before = uvicorn.config.HTTP_PROTOCOLS["auto"]
+    monkeypatch.delattr(HttpToolsProtocol, method)
+    with pytest.raises(MissingInternal, match=rf"HttpToolsProtocol\.{method}"):
+        http_protocol.limit_framing()
+    assert uvicorn.config.HTTP_PROTOCOLS["auto"] == before
 
 
 def test_bodies_of_both_kinds_arrive_whole(url: str, echo: Echo) -> None:

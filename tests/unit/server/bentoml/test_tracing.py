@@ -4,15 +4,15 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml._internal.utils import telemetry
-from bentoml._internal.utils.telemetry import ParentBasedTraceIdRatio
+from bentoml._internal.utils.telemetry import ParentBasedTraceIdRatio as BentoMLSampler
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.instrumentation import asgi
@@ -20,11 +20,12 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Tracer
+from starlette.types import ASGIApp
 
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.bentoml import tracing
 from pythia_bento.server.bentoml.access_log import AccessLog
-from pythia_bento.server.spans import MAX_TRACED
+from pythia_bento.server.spans import MAX_TRACED, Sampler
 from tests.unit.conftest import app_of
 
 EVENTS = 5
@@ -38,7 +39,7 @@ async def streaming(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": more})
 
 
-async def spans(middleware: type[asgi.OpenTelemetryMiddleware]) -> tuple[ReadableSpan, ...]:
+async def spans(middleware: Callable[..., ASGIApp]) -> tuple[ReadableSpan, ...]:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     app = middleware(streaming, tracer_provider=provider)
@@ -57,19 +58,11 @@ async def spans(middleware: type[asgi.OpenTelemetryMiddleware]) -> tuple[Readabl
 
 
 PLAIN = asgi.OpenTelemetryMiddleware
+OURS = partial(tracing.RequestSpans, theirs=PLAIN)
 
 
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ``tracing.install`` changes is put back afterwards."""
-    monkeypatch.setattr(asgi, "OpenTelemetryMiddleware", PLAIN)
-    ratio = telemetry.ParentBasedTraceIdRatio
-    monkeypatch.setattr(telemetry, "ParentBasedTraceIdRatio", ratio)
-    tracing.install()
-
-
-async def test_a_stream_is_one_span(installed: None) -> None:
-    found = await spans(asgi.OpenTelemetryMiddleware)
+async def test_a_stream_is_one_span() -> None:
+    found = await spans(OURS)
     assert [span.name for span in found] == ["POST /v1/completions"]
     assert found[0].attributes is not None
     assert found[0].attributes["http.status_code"] == 200
@@ -87,8 +80,10 @@ class Traced:
     def __init__(self, runner: PythiaRunner, **options: Any) -> None:
         self._exporter, provider = InMemorySpanExporter(), TracerProvider(**options)
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        app = AccessLog(app_of(runner), skip_paths=["/livez"])
-        self.app = tracing.RequestSpans(app, tracer_provider=provider)
+        calls = tracing.Calls(
+            AccessLog(app_of(runner), skip_paths=["/livez"]), tracer_provider=provider
+        )
+        self.app = OURS(calls, tracer_provider=provider)
 
     async def post(self, path: str = "/v1/completions", id: str | None = None, **body: Any) -> Any:
         headers = {"traceparent": TRACEPARENT} | ({"X-Request-Id": id} if id else {})
@@ -135,8 +130,9 @@ async def test_what_the_engine_did_is_below_the_request(runner: PythiaRunner, st
     assert {span.name for span in phases} == documented("Span")
 
 
-async def test_a_call_that_is_not_sampled_has_no_spans(runner: PythiaRunner) -> None:
-    traced = Traced(runner, sampler=ParentBasedTraceIdRatio(0.0))
+@pytest.mark.parametrize("sampler", [Sampler, BentoMLSampler])
+async def test_a_call_that_is_not_sampled_has_no_spans(runner: PythiaRunner, sampler: Any) -> None:
+    traced = Traced(runner, sampler=sampler(0.0))
     await traced.post(prompt="the end", max_tokens=2)
     assert len(traced.spans()) == 4
     transport = httpx.ASGITransport(traced.app)
@@ -162,8 +158,8 @@ async def test_a_call_of_no_trace_has_a_number_for_its_log_lines() -> None:
     async def send(message: Any) -> None:
         pass
 
-    provider = TracerProvider(sampler=ParentBasedTraceIdRatio(0.0))
-    spans = tracing.RequestSpans(
+    provider = TracerProvider(sampler=Sampler(0.0))
+    spans = OURS(
         app, tracer_provider=provider, server_request_hook=lambda span, _: hooked.append(span)
     )
     scope = {"type": "http", "method": "POST", "path": "/v1/completions"}
@@ -178,10 +174,11 @@ async def test_a_call_of_no_trace_has_a_number_for_its_log_lines() -> None:
 
 
 @pytest.fixture
-def bentoml_tracer(installed: None) -> Iterator[Tracer]:
-    """A tracer of BentoML's own provider."""
+def bentoml_tracer() -> Iterator[Tracer]:
+    """A tracer of BentoML's own provider, with our sampler."""
     provider = BentoMLContainer.tracer_provider
     provider.reset()
+    tracing.set_sampler()
     yield provider.get().get_tracer(__name__)
     provider.reset()
 

@@ -16,13 +16,13 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.grpc.server import GrpcServer
+from pythia_bento.server.spans import Sampler
 from pythia_bento.settings import Settings
 from tests.grpc_parts import HOST
 from tests.unit.runtime.toy_runner import toy_runner
@@ -142,7 +142,7 @@ async def test_traces_that_are_never_collected_have_numbers_only(
         numbers.append(trace.get_current_span().get_span_context())
         return True
 
-    spans, provider = InMemorySpanExporter(), TracerProvider(sampler=ParentBasedTraceIdRatio(0.0))
+    spans, provider = InMemorySpanExporter(), TracerProvider(sampler=Sampler(0.0))
     provider.add_span_processor(SimpleSpanProcessor(spans))
     settings = Settings(grpc_host=HOST, grpc_port=0, request_timeout=10)
     server = GrpcServer(runner, settings, AccessControl(None), provider)

@@ -12,7 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.grpc.server import SERVICES, GrpcServer
+from pythia_bento.server.grpc.interceptors import SERVICES
+from pythia_bento.server.grpc.server import GrpcServer
 from pythia_bento.settings import SettingsError
 from tests.grpc_parts import HOST, grpc_settings
 from tests.unit.runtime.toy_runner import POISON, settled, toy_runner

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.http.access import OPEN_PATHS
+from pythia_bento.server.openapi.operations import OPERATIONS
 from pythia_bento.settings import Settings
 from tests.unit.conftest import MAX_BODY, app_of
 from tests.unit.runtime.toy_runner import settled, toy_runner
@@ -20,6 +20,12 @@ from tests.unit.runtime.toy_runner import settled, toy_runner
 # The same in all of pytest's processes: they name tests.
 ALICE, CAROL = (f"pb-{name:-<43}" for name in ("Alice", "Carol"))
 BODY = {"prompt": "a", "max_tokens": 2}
+# Written out: whoever opens a path to all has to say so here too.
+OPEN = (
+    *("/", "/docs.json", "/playground", "/playground/{name}", "/static_content/{name}"),
+    *("/livez", "/readyz", "/healthz", "/metrics", "/schema.json"),
+)
+GENERATING = {"/v1/completions", "/generate"}
 
 
 def http(runner: PythiaRunner, **limits: int) -> httpx.AsyncClient:
@@ -60,10 +66,23 @@ async def test_a_suspended_key_is_forbidden(client: httpx.AsyncClient) -> None:
     assert CAROL not in response.text
 
 
-@pytest.mark.parametrize("path", [*sorted(OPEN_PATHS), "/playground/playground.js"])
+def test_nothing_is_open_but_what_is_meant_to_be() -> None:
+    assert sorted(each.path for each in OPERATIONS if not each.needs_key) == sorted(OPEN)
+    assert {each.path for each in OPERATIONS if each.generates} == GENERATING
+
+
+@pytest.mark.parametrize("path", OPEN)
 async def test_pages_and_probes_are_open(client: httpx.AsyncClient, path: str) -> None:
-    response = await client.get(path, headers=bearer(""))
+    response = await client.get(path.replace("{name}", "a.js"), headers=bearer(""))
     assert response.status_code == 404  # none of them is part of this small application
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez/", "/metrics/x", "/playground/", "/playgrounds", "/static_content", "/x/livez"]
+)
+async def test_what_looks_like_an_open_path_is_not(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path, headers=bearer(""))
+    assert response.status_code == 401
 
 
 async def test_preflights_are_open(client: httpx.AsyncClient) -> None:

@@ -13,7 +13,7 @@ from pythia_bento import errors
 from pythia_bento.errors import PythiaError
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.http import openai, pages, tokenizer
-from pythia_bento.server.openapi.document import describe
+from pythia_bento.server.openapi.document import DOCUMENTED, describe
 from pythia_bento.server.openapi.operations import OPERATIONS
 from tests.unit.runtime.toy_runner import toy_runner
 
@@ -47,18 +47,26 @@ def test_every_reference_leads_to_a_schema(document: dict[str, Any]) -> None:
     assert named <= known
 
 
-def test_every_route_is_described(document: dict[str, Any]) -> None:
+def test_every_route_is_an_operation() -> None:
     apps = (("/v1", openai), ("", tokenizer), ("", pages))
     found = {
         (prefix + route.path).replace("{id:path}", "{id}"): route.methods - {"HEAD"}
         for prefix, module in apps
         for route in module.create_app().routes
     }
-    for page in ("/", "/playground/{name}"):  # Swagger UI, scripts and styles
-        del found[page]
-    for path, methods in found.items():
-        assert {method.lower() for method in methods} == set(document["paths"][path])
+    known = {operation.path: {operation.method.upper()} for operation in OPERATIONS}
+    assert {path: known.get(path) for path in found} == found
+
+
+def test_an_operation_has_a_path_and_an_id_of_its_own() -> None:
+    """Who may ask is decided by the path alone."""
+    assert len({operation.path for operation in OPERATIONS}) == len(OPERATIONS)
     assert len({operation.id for operation in OPERATIONS}) == len(OPERATIONS)
+
+
+def test_parts_of_pages_are_not_described(document: dict[str, Any]) -> None:
+    undocumented = {operation.path for operation in OPERATIONS} - document["paths"].keys()
+    assert undocumented == {"/", "/playground/{name}", "/static_content/{name}"}
 
 
 def test_every_error_is_described_with_its_status(document: dict[str, Any]) -> None:
@@ -77,7 +85,7 @@ def test_keys_are_needed_where_there_are_some(document: dict[str, Any]) -> None:
     assert document["paths"]["/generate"]["post"]["security"] == [{}, {"ApiKey": []}]
     with toy_runner(api_keys="a-key-of-16-or-more") as runner:
         guarded = describe(runner)
-    for operation in OPERATIONS:
+    for operation in DOCUMENTED:
         security = guarded["paths"][operation.path][operation.method]["security"]
         assert security == ([{"ApiKey": []}] if operation.needs_key else [])
 

@@ -40,19 +40,28 @@ class Kernel:
         stream = torch.cuda.current_stream().cuda_stream
         _check(
             driver.cuLaunchKernel(
-                *(self._function, blocks, 1, 1, threads, 1, 1),
-                *(self._shared_bytes, stream, ctypes.addressof(pointers), 0),
+                self._function,
+                *(blocks, 1, 1),
+                *(threads, 1, 1),
+                self._shared_bytes,
+                stream,
+                ctypes.addressof(pointers),
+                0,
             )
         )
 
-    def launch_together(self, blocks: int, threads: int, parameter: ctypes.Structure) -> None:
+    def launch_cooperative(self, blocks: int, threads: int, parameter: ctypes.Structure) -> None:
         """All blocks at once: the driver refuses a grid that the device cannot hold."""
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameter))
         stream = torch.cuda.current_stream().cuda_stream
         _check(
             driver.cuLaunchCooperativeKernel(
-                *(self._function, blocks, 1, 1, threads, 1, 1),
-                *(self._shared_bytes, stream, ctypes.addressof(pointers)),
+                self._function,
+                *(blocks, 1, 1),
+                *(threads, 1, 1),
+                self._shared_bytes,
+                stream,
+                ctypes.addressof(pointers),
             )
         )
 
@@ -103,8 +112,11 @@ def _compile(name: str, texts: dict[str, bytes], options: list[str]) -> bytes:
     headers = [header for header in texts if header != name]
     program = _check(
         nvrtc.nvrtcCreateProgram(
-            *(texts[name], name.encode(), len(headers)),
-            *([texts[header] for header in headers], [header.encode() for header in headers]),
+            texts[name],
+            name.encode(),
+            len(headers),
+            [texts[header] for header in headers],
+            [header.encode() for header in headers],
         )
     )
     words = [option.encode() for option in options]

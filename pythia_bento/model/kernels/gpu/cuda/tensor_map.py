@@ -24,10 +24,18 @@ def _encoded(address: int, height: int, width: int, rows: int) -> bytes:
     buffer = ctypes.create_string_buffer(BYTES + _ALIGNMENT)
     start = -ctypes.addressof(buffer) % _ALIGNMENT
     status = _encode()(
-        *(ctypes.addressof(buffer) + start, _KIND, 2, address),
-        *((ctypes.c_uint64 * 2)(width, height), (ctypes.c_uint64 * 1)(2 * width)),
-        *((ctypes.c_uint32 * 2)(_WIDTH, rows), (ctypes.c_uint32 * 2)(1, 1)),
-        *(_INTERLEAVE, _SWIZZLE, _PROMOTION, _FILL),
+        ctypes.addressof(buffer) + start,
+        _KIND,
+        2,
+        address,
+        (ctypes.c_uint64 * 2)(width, height),
+        (ctypes.c_uint64 * 1)(2 * width),
+        (ctypes.c_uint32 * 2)(_WIDTH, rows),
+        (ctypes.c_uint32 * 2)(1, 1),
+        _INTERLEAVE,
+        _SWIZZLE,
+        _PROMOTION,
+        _FILL,
     )
     if status:
         raise RuntimeError(f"cuTensorMapEncodeTiled failed: {driver.CUresult(status).name}")
@@ -46,8 +54,17 @@ def _encode() -> Any:
     """The driver's function. That of ``cuda.bindings`` does not align what it writes."""
     encode = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled
     encode.argtypes = [
-        *(ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p),
-        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p),
-        *(ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int),
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.c_uint32,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
     ]
     return encode

@@ -59,11 +59,3 @@ def exact_sum(values, exponent):
     up = ((127 + 48 - exponent) << 23).to(tl.float32, bitcast=True)
     down = ((127 - 48 + exponent) << 23).to(tl.float32, bitcast=True)
     return tl.sum((values * up).to(tl.int64), 0).to(tl.float32) * down
-
-
-@triton.jit
-def wait_for_inputs(PDL: tl.constexpr):
-    """Programmatic dependent launch: everything before this line overlaps the kernel before."""
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()

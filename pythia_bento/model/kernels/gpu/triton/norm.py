@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pythia_bento.model.kernels.gpu.triton.device import exact_sum, wait_for_inputs
+from pythia_bento.model.kernels.gpu.triton.device import exact_sum
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
@@ -27,13 +27,11 @@ def norm(
     CHUNKS: tl.constexpr,
     EMBED: tl.constexpr,
     NORMS: tl.constexpr,
-    PDL: tl.constexpr,
 ):
     """h[i] = norm_i(x), after x was looked up or the pieces of ``out_partial`` were added to it."""
     token = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, BLOCK)
     mask = cols < H
-    wait_for_inputs(PDL)
     x_ptrs = x_ptr + token * H + cols
     if EMBED:
         row = tl.load(token_ids_ptr + token).to(tl.int64)

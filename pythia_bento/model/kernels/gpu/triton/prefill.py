@@ -114,7 +114,21 @@ def prefill_in(
     is_up = row >= QKV
     start = token + tl.where(is_up, num_tokens, 0)
     acc = accumulate_wide(
-        *(h, w, start, row, 0, 0, 2 * num_tokens, QKV + UP, H, H, BT, BR, BK, STAGES, TMA)
+        x=h,
+        w=w,
+        token=start,
+        row=row,
+        x_col=0,
+        w_row=0,
+        num_tokens=2 * num_tokens,
+        num_rows=QKV + UP,
+        X_STRIDE=H,
+        DEPTH=H,
+        BT=BT,
+        BR=BR,
+        BK=BK,
+        STAGES=STAGES,
+        TMA=TMA,
     )
     rows = row + tl.arange(0, BR)
     y = tl.fma(acc, tl.load(scale_ptr + rows)[None, :], tl.load(bias_ptr + rows)[None, :])
@@ -149,7 +163,21 @@ def prefill_add(
     """x += scale * (a w) + bias: one piece of ``products.out_partial``, added as ``norm`` does."""
     token, row = tile_at(num_tokens, H, BT, BR)
     acc = accumulate_wide(
-        *(a, w, token, row, col, 0, num_tokens, H, X_STRIDE, DEPTH, BT, BR, BK, STAGES, TMA)
+        x=a,
+        w=w,
+        token=token,
+        row=row,
+        x_col=col,
+        w_row=0,
+        num_tokens=num_tokens,
+        num_rows=H,
+        X_STRIDE=X_STRIDE,
+        DEPTH=DEPTH,
+        BT=BT,
+        BR=BR,
+        BK=BK,
+        STAGES=STAGES,
+        TMA=TMA,
     )
     rows = row + tl.arange(0, BR)
     tokens = (token + tl.arange(0, BT)).to(tl.int64)[:, None]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pythia_bento.model.kernels.gpu.triton.device import high_bytes, low_bytes, wait_for_inputs
+from pythia_bento.model.kernels.gpu.triton.device import high_bytes, low_bytes
 
 
 @triton.jit
@@ -94,16 +94,27 @@ def in_product(
     BK: tl.constexpr,
     STAGES: tl.constexpr,
     FAST: tl.constexpr,
-    PDL: tl.constexpr,
 ):
     """qkv = W_qkv h1 + b and up = gelu(W_up h2 + b); the rows of W are qkv's, then up's."""
     tile, across = tile_of(tl.program_id(0), num_tokens, QKV + UP, BM, BN)
     rows = tile * BM + tl.arange(0, BM)
     tokens = across * BN + tl.arange(0, BN)
-    wait_for_inputs(PDL)
     is_up = tile * BM >= QKV
     x_ptr = h_ptr + tl.where(is_up, h_stride, 0)
-    acc = accumulate(w_ptr, x_ptr, rows, tokens, num_tokens, H, H, BM, BN, BK, STAGES, FAST)
+    acc = accumulate(
+        w_ptr=w_ptr,
+        x_ptr=x_ptr,
+        rows=rows,
+        tokens=tokens,
+        num_tokens=num_tokens,
+        w_depth=H,
+        x_stride=H,
+        BM=BM,
+        BN=BN,
+        BK=BK,
+        STAGES=STAGES,
+        FAST=FAST,
+    )
     y = tl.fma(acc, tl.load(scale_ptr + rows)[:, None], tl.load(bias_ptr + rows)[:, None])
     wide = tokens.to(tl.int64)[None, :]
     mask = wide < num_tokens
@@ -114,26 +125,30 @@ def in_product(
         tl.store(qkv_ptr + wide * QKV + rows[:, None], y.to(tl.float16), mask=mask)
 
 
-@triton.jit
-def partial_tile(
+@triton.jit(do_not_specialize=["num_tokens"])
+def out_partial(
     dense_ptr,  # int16 [H, H / 2]
     down_ptr,  # int16 [CHUNKS, H, UP / CHUNKS / 2]
     attended_ptr,
     up_ptr,
     part_ptr,  # fp32 [1 + CHUNKS, T, H]
     num_tokens,
-    pid,
-    piece,
     H: tl.constexpr,
     UP: tl.constexpr,
     CHUNKS: tl.constexpr,
+    FIRST: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
     STAGES: tl.constexpr,
     FAST: tl.constexpr,
 ):
-    """One tile of one piece of K, unscaled; piece 0 is dense, 1 to CHUNKS are down's."""
+    """Tiles of pieces of K from FIRST on (axis 1 of the grid), unscaled; ``norm`` adds them up.
+
+    Piece 0 is dense, 1 to CHUNKS are down's.
+    """
+    pid = tl.program_id(0)
+    piece = tl.program_id(1) + FIRST
     DEPTH: tl.constexpr = UP // CHUNKS
     tile, across = tile_of(pid, num_tokens, H, BM, BN)
     rows = tile * BM + tl.arange(0, BM)
@@ -146,40 +161,22 @@ def partial_tile(
         w_ptr = down_ptr + (piece - 1).to(tl.int64) * H * (DEPTH // 2)
         x_ptr = up_ptr + (piece - 1) * DEPTH
     acc = accumulate(
-        *(w_ptr, x_ptr, rows, tokens, num_tokens),
-        *(tl.where(is_dense, H, DEPTH), tl.where(is_dense, H, UP), BM, BN, BK, STAGES, FAST),
+        w_ptr=w_ptr,
+        x_ptr=x_ptr,
+        rows=rows,
+        tokens=tokens,
+        num_tokens=num_tokens,
+        w_depth=tl.where(is_dense, H, DEPTH),
+        x_stride=tl.where(is_dense, H, UP),
+        BM=BM,
+        BN=BN,
+        BK=BK,
+        STAGES=STAGES,
+        FAST=FAST,
     )
     wide = tokens.to(tl.int64)[None, :]
     ptrs = part_ptr + (piece.to(tl.int64) * num_tokens + wide) * H + rows[:, None]
     tl.store(ptrs, acc, mask=wide < num_tokens)
-
-
-@triton.jit(do_not_specialize=["num_tokens"])
-def out_partial(
-    dense_ptr,
-    down_ptr,
-    attended_ptr,
-    up_ptr,
-    part_ptr,
-    num_tokens,
-    H: tl.constexpr,
-    UP: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    FIRST: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    STAGES: tl.constexpr,
-    FAST: tl.constexpr,
-    PDL: tl.constexpr,
-):
-    """``partial_tile`` for pieces from FIRST on (axis 1 of the grid); ``norm`` adds them up."""
-    wait_for_inputs(PDL)
-    partial_tile(
-        *(dense_ptr, down_ptr, attended_ptr, up_ptr, part_ptr, num_tokens),
-        *(tl.program_id(0), tl.program_id(1) + FIRST),
-        *(H, UP, CHUNKS, BM, BN, BK, STAGES, FAST),
-    )
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
@@ -195,13 +192,11 @@ def head_product(
     BN: tl.constexpr,
     BK: tl.constexpr,
     STAGES: tl.constexpr,
-    PDL: tl.constexpr,
 ):
     """Logits fp32 [T, VOCAB] from normed hidden states fp16 [T, H] and fp16 weights."""
     tile, across = tile_of(tl.program_id(0), num_tokens, VOCAB, BM, BN)
     rows = tile * BM + tl.arange(0, BM)
     tokens = across * BN + tl.arange(0, BN)
-    wait_for_inputs(PDL)
     ks = tl.arange(0, BK)
     w_ptrs = w_ptr + tl.minimum(rows, VOCAB - 1).to(tl.int64)[:, None] * H + ks[None, :]
     x_ptrs = h_ptr + tokens.to(tl.int64)[None, :] * H + ks[:, None]

@@ -9,8 +9,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pythia_bento.model.kernels.gpu.triton.device import wait_for_inputs
-
 NOT_FINITE = 0x7FFFFFFFFFFFFFFF  # above every key: the row must fail
 
 
@@ -45,13 +43,11 @@ def choose_partial(
     BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
     MASKED: tl.constexpr,
-    PDL: tl.constexpr,
 ):
     """Best key among BLOCK ids of one row. ``MASKED``: -inf is a banned id, not a failure."""
     row = tl.program_id(0)
     part = tl.program_id(1)
     ids = part * BLOCK + tl.arange(0, BLOCK)
-    wait_for_inputs(PDL)
     exists = ids < VOCAB
     z = tl.load(logits_ptr + row.to(tl.int64) * VOCAB + ids, mask=exists, other=0.0)
     if MASKED:
@@ -79,12 +75,10 @@ def choose_final(
     BLOCK: tl.constexpr,
     RING: tl.constexpr,
     ADVANCE: tl.constexpr,
-    PDL: tl.constexpr,
 ):
     """The token of one row, -1 where a logit is not finite; then the row moves on."""
     row = tl.program_id(0)
     parts = tl.arange(0, BLOCK)
-    wait_for_inputs(PDL)
     keys = tl.load(key_ptr + row * PARTS + parts, mask=parts < PARTS, other=-0x7FFFFFFFFFFFFFFF)
     best = tl.max(keys, 0)
     token = 0x7FFFFFFF - (best & 0x7FFFFFFF).to(tl.int32)

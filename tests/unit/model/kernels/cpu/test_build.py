@@ -27,7 +27,19 @@ def compiler_script(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) ->
     monkeypatch.setenv("CXX", str(script))
 
 
-def test_a_library_is_compiled_once(folders: tuple[Path, Path]) -> None:
+def test_a_library_is_compiled_once(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f'echo called >>{tmp_path}/calls; for last; do :; done; echo library > "$last"'
+    compiler_script(tmp_path, monkeypatch, script)
+    path = build.library("generic")
+    assert path.parent == folders[0]
+    assert build.library("generic") == path
+    assert (tmp_path / "calls").read_text() == "called\n"
+
+
+@pytest.mark.long
+def test_what_the_compiler_makes_is_a_library_that_works(folders: tuple[Path, Path]) -> None:
     path = build.library("generic")
     assert path.parent == folders[0]
     written = path.stat().st_mtime_ns

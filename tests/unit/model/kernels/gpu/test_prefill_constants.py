@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.common.random_model import SIZES, model_config
+from bench.common.random_model import SUITE
+from pythia_bento import catalog
 from pythia_bento.model.kernels.gpu.cuda.nvrtc import Source, compiled
 from pythia_bento.model.kernels.gpu.cuda.prefill_constants import (
     SOURCES,
@@ -17,6 +18,7 @@ from pythia_bento.model.kernels.gpu.cuda.prefill_constants import (
     multiply_header,
     parts,
 )
+from tests.amounts import rest_long
 
 SHARED = 232_448  # bytes of shared memory that a block of an H200 may have
 
@@ -27,19 +29,22 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def binary(name: str, model: str, width: int, *, checked: bool = False) -> bytes:
-    config = model_config(model)
+    config = catalog.config(model)
     cluster = min(TILES[name][width], largest_cluster(config))
     constants = constants_for(config, width, SHARED, cluster, checked=checked)
     headers = {"multiply.cuh": multiply_header(width)}
     return compiled(Source(SOURCES[name], constants, headers), "sm_90a")
 
 
-@pytest.mark.parametrize("model", ["pythia-14m", "pythia-160m", "pythia-1b", "pythia-12b"])
+@pytest.mark.parametrize(
+    "model", rest_long(["pythia-160m"], ["pythia-14m", "pythia-1b", "pythia-12b"])
+)
 @pytest.mark.parametrize("name", SOURCES)
 def test_they_compile(name: str, model: str) -> None:
     assert binary(name, model, min(TILES[name])).startswith(b"\x7fELF")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_widest_compile(name: str) -> None:
     assert binary(name, "pythia-1b", max(TILES[name])).startswith(b"\x7fELF")
@@ -51,8 +56,8 @@ def test_a_checked_build_is_another_one() -> None:
 
 
 def test_every_size_of_the_suite_fits() -> None:
-    assert all(fits(model_config(name)) for name in SIZES)
-    assert [name for name in SIZES if largest_cluster(model_config(name)) == 1] == ["pythia-14m"]
+    assert all(fits(catalog.config(name)) for name in SUITE)
+    assert [name for name in SUITE if largest_cluster(catalog.config(name)) == 1] == ["pythia-14m"]
 
 
 @pytest.mark.parametrize("width", range(16, 257, 8))

@@ -1,0 +1,39 @@
+"""What both kinds of captured passes have: their capture, and the way of tokens to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def capture(launches: Callable[[], None], pool: Any, times: int = 1) -> torch.cuda.CUDAGraph:
+    """A graph of ``launches``, so many times; they are made once before, which compiles them."""
+    launches()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        for _ in range(times):
+            launches()
+    return graph
+
+
+class TokenReadback:
+    """Pinned memory that tokens are copied to, and the event that says they are there."""
+
+    def __init__(self, *shape: int) -> None:
+        self._host = torch.zeros(shape, dtype=torch.int32, pin_memory=True)
+        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+    def copy(self, tokens: Tensor, rows: int) -> None:
+        """Queue the copy of the first ``rows`` of ``tokens``."""
+        self._host[:rows].copy_(tokens[:rows], non_blocking=True)
+        self._event.record()
+
+    def wait(self) -> np.ndarray:
+        """All of the memory, once the last copy is done."""
+        self._event.synchronize()
+        return self._host.numpy()

@@ -1,0 +1,147 @@
+"""Passes that CUDA graphs can hold: ``Capturable`` for the GPU's kernels."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pythia_bento.model.batch import DecodeRows, ForwardBatch
+from pythia_bento.model.kernels.base import PackedWeights
+from pythia_bento.model.kernels.gpu.forward import DecodeAttention, Forward, PromptAttention
+from pythia_bento.model.kernels.gpu.launch import Launcher
+from pythia_bento.model.kernels.gpu.tiles import splits
+from pythia_bento.model.kernels.gpu.workspace import AttentionScratch, TritonKVCache, Workspace
+
+if TYPE_CHECKING:
+    from pythia_bento.model.kernels.gpu.decode_step import DecodeStep
+
+logger = logging.getLogger(__name__)
+
+
+class TritonDecodeSteps:
+    """See ``DecodeSteps``: one persistent kernel for few rows, else four kernels a layer."""
+
+    def __init__(
+        self,
+        launch: Launcher,
+        forward: Forward,
+        weights: PackedWeights,
+        cache: TritonKVCache,
+        rows: DecodeRows,
+        num_tokens: int,
+    ) -> None:
+        self._launch, self._forward, self._weights = launch, forward, weights
+        self._rows, self._num_tokens = rows, num_tokens
+        config, device, count = launch.config, launch.device, len(rows.token_ids)
+        self.workspace = Workspace(config, count, device)
+        self.workspace.fill(0)
+        self.logits = torch.zeros(count, config.vocab_size, device=device)
+        self._keys = launch.sampling.keys(count)
+        # Most rows at which several programs share a context.
+        shared = max(
+            (b for b in range(1, count + 1) if splits(b * config.num_heads, 1 << 20) > 1), default=1
+        )
+        scratch = AttentionScratch(config, shared, device)
+        self.attend = DecodeAttention(launch, cache, rows, scratch)
+        self.persistent = _persistent(launch, weights, cache, count)
+
+    def step(self, count: int) -> None:
+        """See ``DecodeSteps.step``."""
+        if self.persistent and count in self.persistent.batches:
+            self.launch_whole(self.persistent, count)
+        else:
+            self.launch_by_layer(count)
+        self.launch_head(count)
+        self.launch_choice(count)
+
+    def launch_whole(self, step: DecodeStep, count: int) -> None:
+        """All layers in one kernel."""
+        step.launch(self._rows, self.workspace.first(count))
+
+    def launch_by_layer(self, count: int) -> None:
+        """Four kernels a layer, and the same bits."""
+        a, norms = self.workspace.first(count), self._weights.head.norms
+        self._forward(self._weights, self._rows.token_ids, a, self.attend, norms)
+
+    def launch_head(self, count: int) -> None:
+        """``logits`` of the rows, which are normed already."""
+        h = self.workspace.first(count).h[:1]
+        self._launch.head_product(self._weights.head, h, self.logits[:count])
+
+    def launch_choice(self, count: int) -> None:
+        """Each row's next token, which becomes its next input."""
+        rows = self._rows
+        self._launch.sampling.choose(
+            self.logits[:count],
+            rows.temperatures,
+            rows.seeds,
+            rows.context_lens,
+            self._keys,
+            rows.token_ids,
+            self._num_tokens,
+            ring=rows.ring,
+        )
+
+
+class TritonPromptPasses:
+    """See ``PromptPasses``."""
+
+    def __init__(
+        self,
+        launch: Launcher,
+        forward: Forward,
+        weights: PackedWeights,
+        cache: TritonKVCache,
+        sequences: int,
+        tokens: int,
+        num_tokens: int,
+    ) -> None:
+        self._launch, self._forward, self._weights = launch, forward, weights
+        self._cache, self._num_tokens = cache, num_tokens
+        config, device = launch.config, launch.device
+        # The head's input has a row for each sequence, of which there may be more than tokens.
+        self._workspace = Workspace(config, max(sequences, tokens), device)
+        self._workspace.fill(0)
+        self.hidden = self._workspace.first(tokens).x
+        self.logits = torch.zeros(sequences, config.vocab_size, device=device)
+        self.tokens = torch.zeros(sequences, dtype=torch.int32, device=device)
+        self._keys = launch.sampling.keys(sequences)
+
+    def run(
+        self, batch: ForwardBatch, last_rows: Tensor, temperatures: Tensor, seeds: Tensor
+    ) -> None:
+        """See ``PromptPasses.run``."""
+        launch, weights, count = self._launch, self._weights, len(last_rows)
+        a = self._workspace.first(len(batch.token_ids))
+        attend = PromptAttention(launch, self._cache, batch)
+        self._forward(weights, batch.token_ids, a, attend, last_norms=weights.head.norms[:0])
+        logits, h = self.logits[:count], self._workspace.first(count).h
+        launch.norm(weights.head.norms, a.x.index_select(0, last_rows), h)
+        launch.head_product(weights.head, h[:1], logits)
+        launch.sampling.choose(
+            logits,
+            temperatures,
+            seeds,
+            batch.context_lens,
+            self._keys,
+            self.tokens[:count],
+            self._num_tokens,
+        )
+
+
+def _persistent(
+    launch: Launcher, weights: PackedWeights, cache: TritonKVCache, max_batch: int
+) -> DecodeStep | None:
+    """None where the device or its software cannot have it: the same bits take longer then."""
+    if torch.cuda.get_device_capability(launch.device) < (9, 0):
+        return None
+    try:
+        from pythia_bento.model.kernels.gpu.decode_step import DecodeStep
+
+        return DecodeStep(launch, weights, cache, max_batch)
+    except (ImportError, RuntimeError) as error:
+        logger.warning("decoding without the persistent kernel: %s", error)
+        return None

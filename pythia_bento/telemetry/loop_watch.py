@@ -1,0 +1,94 @@
+"""Notices when the event loop stands still: how long, and what it was doing.
+
+A beat is due every BEAT_SECONDS. What a beat comes late, less the time in which the system let
+others run, is a pause: work in one piece, or a wait for the interpreter. A second thread sees a
+pause while it lasts and writes down where the loop's thread stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+BEAT_SECONDS = 0.025
+WARN_SECONDS = 0.1
+FRAMES = 12  # of the stack, the innermost
+
+logger = logging.getLogger(__name__)
+
+
+class LoopWatch:
+    """Watches the running event loop from ``start`` to ``stop``."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        descheduled: Callable[[], float] | None = None,
+    ) -> None:
+        """``descheduled`` gives the seconds in which the calling thread could not run."""
+        self.longest = 0.0
+        """Seconds of the longest pause since ``start``."""
+        self._clock = clock
+        self._descheduled = descheduled or _RunQueue()
+        self._thread_id = 0
+        self._beat: asyncio.TimerHandle | None = None
+        self._stopped = threading.Event()
+        self._last = self._last_descheduled = 0.0
+
+    def start(self) -> None:
+        """Begin, in the event loop that is to be watched."""
+        self._thread_id = threading.get_ident()
+        self._last, self._last_descheduled = self._clock(), self._descheduled()
+        self._next_beat()
+        threading.Thread(target=self._look, name="pythia-loop-watch", daemon=True).start()
+
+    def stop(self) -> None:
+        """End, in the event loop; harmless when repeated."""
+        self._stopped.set()
+        if self._beat is not None:
+            self._beat.cancel()
+
+    def _next_beat(self) -> None:
+        self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._on_beat)
+
+    def _on_beat(self) -> None:
+        now, descheduled = self._clock(), self._descheduled()
+        waited = descheduled - self._last_descheduled
+        self.longest = max(self.longest, now - self._last - BEAT_SECONDS - waited)
+        self._last, self._last_descheduled = now, descheduled
+        self._next_beat()
+
+    def _look(self) -> None:
+        warned_of = 0.0
+        while not self._stopped.wait(BEAT_SECONDS):
+            last = self._last
+            if self._clock() - last > BEAT_SECONDS + WARN_SECONDS and last != warned_of:
+                warned_of = last
+                self._warn()
+
+    def _warn(self) -> None:
+        frame = sys._current_frames().get(self._thread_id)
+        stack = "".join(traceback.format_stack(frame)[-FRAMES:]) if frame else "no stack"
+        milliseconds = round(WARN_SECONDS * 1000)
+        logger.warning(
+            "the event loop has not turned for %d ms; it stands here:\n%s", milliseconds, stack
+        )
+
+
+class _RunQueue:
+    """Seconds in which this thread was ready and another one ran; 0 where the system won't say."""
+
+    def __init__(self) -> None:
+        self._path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+
+    def __call__(self) -> float:
+        try:
+            return int(self._path.read_bytes().split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):
+            return 0.0

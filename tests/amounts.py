@@ -1,0 +1,18 @@
+"""How much of the same a test tries: a little in ``make test``, all of it in ``make test-long``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def amounts(few: int, many: int) -> pytest.MarkDecorator:
+    """The argument ``amount``."""
+    return pytest.mark.parametrize("amount", [few, pytest.param(many, marks=pytest.mark.long)])
+
+
+def rest_long(first: Iterable[Any], rest: Iterable[Any]) -> list[Any]:
+    """Parameters: the first as they are, the rest only for ``make test-long``."""
+    return [*first, *(pytest.param(value, marks=pytest.mark.long) for value in rest)]

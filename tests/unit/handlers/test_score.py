@@ -1,0 +1,34 @@
+"""``score``: items fail alone, and each is asked for by the caller of its own call."""
+
+from __future__ import annotations
+
+from pythia_bento.handlers.score import AttributedItem, score
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.telemetry.calls import CallContext, working_for
+from tests.unit.runtime.toy_runner import toy_runner
+
+
+async def test_an_item_that_fails_fails_alone(runner: PythiaRunner) -> None:
+    items = [{"prompt": [5, 6]}, {"prompt": []}, 7, {"prompt": [5, 6], "logprobs": 21}]
+    good, empty, none, many = await score(runner, items)
+    assert good["num_tokens"] == 1
+    assert "prompt must be" in empty["error"]["message"]
+    assert "an item must be a JSON object" in none["error"]["message"]
+    assert many["error"]["param"] == "prompt_logprobs"
+
+
+async def test_callers_of_one_batch_take_turns() -> None:
+    many, one = CallContext("many", caller="alice"), CallContext("one", caller="bob")
+    items = [AttributedItem({"prompt": [i + 1, 2, 3]}, many) for i in range(20)]
+    with toy_runner(max_batch_size=1) as runner:
+        await score(runner, [*items, AttributedItem({"prompt": [99, 2, 3]}, one)])
+    begun = sorted((one.started, one.request.caller) for one in (*many.requests, *one.requests))
+    assert [caller for _, caller in begun[:3]].count("bob") == 1
+    assert len(begun) == 21
+
+
+async def test_items_without_a_call_of_their_own_are_the_current_ones(runner: PythiaRunner) -> None:
+    call = CallContext("call", caller="alice")
+    with working_for(call):
+        await score(runner, [{"prompt": [5, 6]}, {"prompt": [7, 8]}])
+    assert [timings.request.caller for timings in call.requests] == ["alice"] * 2
