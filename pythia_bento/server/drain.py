@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from pythia_bento.server.in_flight import InFlight
+from pythia_bento.server.access.control import InFlight
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,8 @@ from types import FrameType
 import pytest
 
 from pythia_bento.errors import EngineUnavailable
-from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.access.control import AccessControl, InFlight
 from pythia_bento.server.drain import Drain
-from pythia_bento.server.in_flight import InFlight
 
 
 def test_closed_it_waits_for_the_last_and_lets_nobody_in() -> None:
