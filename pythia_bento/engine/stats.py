@@ -31,7 +31,7 @@ class EngineStats:
     batch_sizes: tuple[int, ...]  # steps; see BATCH_SIZES
 
     def numbers(self) -> tuple[int, ...]:
-        """All in a row, NUM_NUMBERS of them."""
+        """All fields as one row of NUM_NUMBERS integers, for shared memory."""
         return (*_single(self), *self.batch_sizes)
 
     @classmethod

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from pythia_bento.server.access.control import InFlight
 from pythia_bento.server.bentoml.internals import attribute, optional
-from pythia_bento.server.in_flight import InFlight
 
 logger = logging.getLogger(__name__)
 

@@ -239,7 +239,7 @@ def test_calls_that_nobody_traces_are_not_exported(observed: Observed) -> None:
 
 
 async def test_scores_of_two_keys_take_turns(observed: Observed) -> None:
-    """BentoML batches what waits for its turn; within a batch the engine's queue is fair."""
+    """The one that asked for little need not wait for all that the other one asked for."""
     text = "and so on " * 120  # about as many tokens as a step has
 
     async def post(client: httpx.AsyncClient, id: str, count: int, key: str = KEY) -> None:

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from pythia_bento.errors import Overloaded, PermissionDenied, Unauthenticated
+from pythia_bento.errors import EngineUnavailable, Overloaded, PermissionDenied, Unauthenticated
 from pythia_bento.server.access.keys import ApiKey, digest, read_keys
-from pythia_bento.server.in_flight import InFlight
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry.calls import current_call
 
@@ -97,6 +96,41 @@ def _bearer(authorization: str | None) -> str:
     if scheme.lower() != "bearer" or not key.strip():
         raise Unauthenticated("an API key is required: send the header Authorization: Bearer <key>")
     return key.strip()
+
+
+class InFlight:
+    """Requests over all transports, from their arrival to the last byte of their answer.
+
+    Any thread may call.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards what follows
+        self._count = 0
+        self._when_empty: Callable[[], object] | None = None  # set once closed
+
+    def enter(self) -> None:
+        """Count one more until ``leave``; raises EngineUnavailable once closed."""
+        with self._lock:
+            if self._when_empty is not None:
+                raise EngineUnavailable("the server is shutting down")
+            self._count += 1
+
+    def leave(self) -> None:
+        """Count one less; the last one to leave after ``close`` calls its ``when_empty``."""
+        with self._lock:
+            self._count -= 1
+            when_empty = None if self._count else self._when_empty
+        if when_empty:
+            when_empty()
+
+    def close(self, when_empty: Callable[[], object]) -> None:
+        """Let nobody in; ``when_empty`` is called once all have left, perhaps at once."""
+        with self._lock:
+            self._when_empty = when_empty
+            is_empty = not self._count
+        if is_empty:
+            when_empty()
 
 
 class _Quota:

@@ -14,9 +14,8 @@ import pytest
 import uvicorn
 
 from pythia_bento.errors import EngineUnavailable
-from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.access.control import AccessControl, InFlight
 from pythia_bento.server.drain import LAST_SECONDS, Drain
-from pythia_bento.server.in_flight import InFlight
 
 
 def test_closed_it_waits_for_the_last_and_lets_nobody_in() -> None:
