@@ -1,7 +1,7 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers eval lock clean bento image \
-	image-check k8s-check sbom
+	image-check k8s-check sbom bentoml-versions bentoml-next
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 SERVE := $(VENV)/.serve
 READY := $(VENV)/.test
 EVAL := .venv-eval
+BENTOML := .venv-bentoml
 K8S := .venv-k8s
 KERNELS := pythia_bento.model.kernels.cpu.build
 PORT ?= 3000
@@ -28,7 +29,7 @@ PYTHIA_TORCH ?= torch==2.13.0
 INSTALL = $(PYTHON) tools/install.py
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 
 serve: $(SERVE)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other settings as in the README
 	exec $(BIN)/bentoml serve --port $(PORT)
@@ -37,9 +38,9 @@ serve: $(SERVE)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other 
 PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 NEEDS = $(BIN)/python -m tests.needs
 
-test: $(READY)  ## the tests, with coverage, but the long ones and those for a GPU (ARGS=... goes to pytest)
+test: $(READY)  ## the tests, but the long ones and those for a GPU (ARGS=... goes to pytest)
 	@$(NEEDS)
-	$(PYTEST) -m "not gpu and not long" --cov --cov-report=term $(ARGS)
+	$(PYTEST) -m "not gpu and not long" $(ARGS)
 
 test-long: $(READY) $(EVAL)/.ready  ## the long tests: fuzzing, floods, rolling restarts
 	@$(NEEDS)
@@ -82,16 +83,34 @@ eval: $(EVAL)/.ready  ## install lm-evaluation-harness beside ours; see docs/eva
 # Its own environment, because its pins differ from ours. What it does not pin (torch, transformers)
 # is looked for in $(VENV).
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+SEE_OURS = $(BIN)/python -c '$(SITE)' >"$$($(1)/bin/python -c '$(SITE)')/pythia_bento_venv.pth"
 $(EVAL)/.ready: $(READY) requirements/eval.txt
 	@$(INSTALL) lock $(EVAL) requirements/eval.txt
-	$(BIN)/python -c '$(SITE)' >"$$($(EVAL)/bin/python -c '$(SITE)')/pythia_bento_venv.pth"
+	@$(call SEE_OURS,$(EVAL))
 	@touch $@
+
+# What replaces parts of BentoML has to fit every BentoML that may be installed.
+BENDING = -m pytest -n $(WORKERS) -p no:cacheprovider tests/unit/server/bentoml $(ARGS)
+bentoml-versions: $(BENTOML)-oldest/.ready $(BENTOML)-newest/.ready  ## tests of what replaces parts of BentoML, with the oldest and newest that pyproject.toml admits
+	$(BENTOML)-oldest/bin/python $(BENDING)
+	$(BENTOML)-newest/bin/python $(BENDING)
+
+$(BENTOML)-%/.ready: $(READY) requirements/bentoml-%.txt
+	@$(INSTALL) lock $(BENTOML)-$* requirements/bentoml-$*.txt
+	@$(call SEE_OURS,$(BENTOML)-$*)
+	@touch $@
+
+bentoml-next: $(READY)  ## the same with the newest BentoML there is, admitted or not
+	$(BIN)/python -m venv --clear --without-pip $(BENTOML)-next
+	$(BIN)/python -m pip --python $(BENTOML)-next install --quiet --no-deps --pre bentoml
+	@$(call SEE_OURS,$(BENTOML)-next)
+	$(BENTOML)-next/bin/python $(BENDING)
 
 lock: $(SERVE)  ## resolve requirements/*.txt anew; ARGS=--upgrade takes the newest of all
 	requirements/lock $(ARGS)
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(EVAL) .venv-peers .venv-proto $(K8S) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(EVAL) $(BENTOML)-* .venv-peers .venv-proto $(K8S) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis pythia_bento/model/kernels/cpu/lib
 
 # What serving needs, and what tests and lint need too: the second adds to the first.

@@ -6,7 +6,7 @@ at fault, as in OpenAI's error body. Transports translate leaves and never inven
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class PythiaError(Exception):
@@ -131,3 +131,12 @@ class DeadlineExceeded(PythiaError):
     grpc_code = "DEADLINE_EXCEEDED"
     type = "timeout_error"
     code = "deadline_exceeded"
+
+
+def shown(value: Any, most: int = 40) -> str:
+    """A value from outside, short enough for a sentence: at most ``most`` characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write integers of thousands of digits
+        text = "a huge number"
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -16,11 +16,10 @@ from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml import install, packaging
-from pythia_bento.server.http import openai, pages, tokenizer
+from pythia_bento.server.http import native, openai, pages, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
 from pythia_bento.server.http.errors import error_response
-from pythia_bento.server.http.native import stream
 from pythia_bento.server.worker import Worker
 from pythia_bento.settings import load_settings, wants_gpu
 from pythia_bento.telemetry import logs
@@ -48,8 +47,9 @@ def _passes(check: Callable[[], None]) -> bool:
 
 openai_app = openai.create_app()
 tokenizer_app = tokenizer.create_app()
+native_app = native.create_app()
 pages_app = pages.create_app()
-apps = (openai_app, tokenizer_app, pages_app)
+apps = (openai_app, tokenizer_app, native_app, pages_app)
 
 
 @bentoml.service(
@@ -64,6 +64,7 @@ apps = (openai_app, tokenizer_app, pages_app)
 )
 @bentoml.asgi_app(openai_app, path="/v1")
 @bentoml.asgi_app(tokenizer_app, path="/")
+@bentoml.asgi_app(native_app, path="/")  # bodies in JSON
 @bentoml.asgi_app(pages_app, path="/")  # before BentoML's own page at /
 class Pythia:
     """Serves one Pythia checkpoint in 8 bits."""
@@ -102,7 +103,7 @@ class Pythia:
         try:
             body = GenerateRequest.model_construct(**fields)
             if body.stream:
-                return await stream(self._worker.runner, body)  # type: ignore[return-value]
+                return await native.stream(self._worker.runner, body)  # type: ignore[return-value]
             return await generate(self._worker.runner, body)  # type: ignore[return-value]
         except PythiaError as error:
             return error_response(error)  # type: ignore[return-value]

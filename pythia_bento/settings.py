@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     """Sequences of one request: its prompts times ``n`` or ``best_of``."""
     max_prompt_tokens: int | None = Field(None, ge=1)
     """Tokens of one prompt; by default the model's context."""
+    max_text_chars: int = Field(2**18, ge=1)
+    """Characters of one text, and tokens of one that is asked for; more are refused unread."""
     max_stop: int = Field(16, ge=0, le=64)
     """Stop strings of a request."""
 

@@ -43,10 +43,10 @@ POOL = {"cpu": 900, "cuda": 2400}
 LONGEST_PROMPT, LONGEST_ANSWER = {"cpu": 160, "cuda": 900}, {"cpu": 24, "cuda": 120}
 
 
-def draw_requests(device: str, tokens: int, seed: int = 11) -> list[Request]:
+def draw_requests(device: str, tokens: int, context: int, seed: int = 11) -> list[Request]:
     """Every option in some of them; prompts of ``tokens`` kinds, some with a common beginning."""
     draw = random.Random(seed)
-    longest = LONGEST_PROMPT[device]
+    longest = min(LONGEST_PROMPT[device], context - LONGEST_ANSWER[device])
     common = [draw.randrange(1, tokens) for _ in range(longest)]
     found = []
     for index in range(REQUESTS):
@@ -131,7 +131,7 @@ def run(model: str, device: str) -> dict[str, str]:
     """Digests of all answers of one model, by request id."""
     engine = engine_of(model, device)
     tokens = min(engine.limits.num_tokens, 50000)
-    asked = draw_requests(device, tokens)
+    asked = draw_requests(device, tokens, engine.limits.max_positions)
     answers = engine.generate(asked)
     engine.check()
     print(f"{model}: {engine.stats().preemptions} preemptions", flush=True)

@@ -1,4 +1,4 @@
-"""From a model's name to weights that can be loaded: the door to this package."""
+"""From what a setting names to a checkpoint whose files were hashed and can be loaded."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from pythia_bento.errors import CheckpointError
+from pythia_bento.errors import CheckpointError, shown
 
 _Model = TypeVar("_Model", bound="Strict")
 
@@ -69,9 +69,3 @@ def sentence(fault: Any) -> str:
         return message
     message = message.replace("Input should be", "must be")
     return f"{field} {message}, not {shown(fault['input'])}"
-
-
-def shown(value: Any) -> str:
-    """A value from outside, short enough for a sentence."""
-    text = repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "a huge number"
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -23,8 +23,13 @@ BY_CODE: dict[str, type[PythiaError]] = {
 BY_STATUS: dict[int, type[PythiaError]] = {
     kind.status: kind
     for kind in (
-        *(InvalidRequest, Unauthenticated, PermissionDenied, PayloadTooLarge),
-        *(Overloaded, EngineUnavailable, DeadlineExceeded),
+        InvalidRequest,
+        Unauthenticated,
+        PermissionDenied,
+        PayloadTooLarge,
+        Overloaded,
+        EngineUnavailable,
+        DeadlineExceeded,
     )
 }
 BY_GRPC_CODE: dict[str, type[PythiaError]] = {

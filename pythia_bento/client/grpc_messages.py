@@ -144,8 +144,10 @@ def _delta(delta: pb.Delta) -> Delta:
 def _tokens(tokens: Iterable[pb.Token]) -> tuple[Token, ...]:
     return tuple(
         Token(
-            *(token.id, token.text, token.logprob),
-            tuple(TopToken(top.id, top.text, top.logprob) for top in token.top),
+            id=token.id,
+            text=token.text,
+            logprob=token.logprob,
+            top=tuple(TopToken(top.id, top.text, top.logprob) for top in token.top),
         )
         for token in tokens
     )

@@ -132,8 +132,10 @@ def _summary(body: Mapping[str, Any]) -> Summary:
 def _tokens(tokens: Iterable[Mapping[str, Any]]) -> tuple[Token, ...]:
     return tuple(
         Token(
-            *(token["id"], token["text"], token["logprob"]),
-            tuple(TopToken(**_known(TopToken, top)) for top in token.get("top", ())),
+            id=token["id"],
+            text=token["text"],
+            logprob=token["logprob"],
+            top=tuple(TopToken(**_known(TopToken, top)) for top in token.get("top", ())),
         )
         for token in tokens
     )

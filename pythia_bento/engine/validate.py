@@ -9,10 +9,12 @@ from typing import Any
 
 from pythia_bento.engine.params import INTEGERS, NUMBERS, Request, SamplingParams
 from pythia_bento.engine.tokenizer import check_unicode
-from pythia_bento.errors import ContextLengthExceeded, InvalidRequest
+from pythia_bento.errors import ContextLengthExceeded, InvalidRequest, shown
 
 _KINDS = (int, float)  # a union would be made anew for each look
 _PLAIN_NUMBERS = ("top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+
+MAX_LOGIT_BIAS = 1024  # entries of a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +30,12 @@ class Limits:
     max_prompt_tokens: int | None = None  # None: the context
     max_n: int = 128
     max_sequences: int = 4096
+    max_text_chars: int = 2**18
     max_logprobs: int = 20
     max_stop: int = 16
     max_stop_chars: int = 256
     max_stop_token_ids: int = 64
-    max_logit_bias: int = 1024
+    max_logit_bias: int = MAX_LOGIT_BIAS
 
     def room(self, max_tokens: int) -> int:
         """Prompt tokens that fit beside ``max_tokens``; may be below 1."""
@@ -69,6 +72,22 @@ def check_sequences(prompts: int, each: int, limits: Limits) -> None:
             f"{prompts} prompts with {each} continuations each are {prompts * each} sequences, but "
             f"the limit is {limits.max_sequences}",
             param="prompt",
+        )
+
+
+def check_text(field: str, length: int, limits: Limits, what: str = "characters") -> None:
+    """Raise InvalidRequest for a text that is too long to be tokenised, or to be put together."""
+    if length > limits.max_text_chars:
+        raise InvalidRequest(
+            f"{field} has {length} {what}, but the limit is {limits.max_text_chars}", param=field
+        )
+
+
+def check_items(count: int, limits: Limits) -> None:
+    """Raise InvalidRequest when one request asks for too many scores."""
+    if count > limits.max_sequences:
+        raise InvalidRequest(
+            f"items has {count} entries, but the limit is {limits.max_sequences}", param="items"
         )
 
 
@@ -149,7 +168,7 @@ def check_ids(field: str, ids: Sequence[int], limits: Limits) -> None:
     for id in ids:
         if type(id) is not int or not 0 <= id < limits.num_tokens:
             raise InvalidRequest(
-                f"{field} holds {_show(id)}, but token ids are integers from 0 to "
+                f"{field} holds {shown(id)}, but token ids are integers from 0 to "
                 f"{limits.num_tokens - 1}",
                 param=field,
             )
@@ -167,7 +186,7 @@ def _integer(field: str, value: Any, low: int, high: int | None = None) -> None:
     if not is_integer or value < low or (high is not None and value > high):
         limits = f"at least {low}" if high is None else f"between {low} and {high}"
         raise InvalidRequest(
-            f"{field} must be an integer {limits}, not {_show(value)}", param=field
+            f"{field} must be an integer {limits}, not {shown(value)}", param=field
         )
 
 
@@ -176,11 +195,6 @@ def _number(field: str, value: Any, also: str = "", subject: str | None = None) 
     is_number = isinstance(value, _KINDS) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not low <= value <= high:
         raise InvalidRequest(
-            f"{subject or field} must be {also}between {low:g} and {high:g}, not {_show(value)}",
+            f"{subject or field} must be {also}between {low:g} and {high:g}, not {shown(value)}",
             param=field,
         )
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request, score_request
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.validate import check_items
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.streamed import ShownToken, shown_token
 from pythia_bento.protocol.bodies import ScoreItem
@@ -21,15 +23,32 @@ from pythia_bento.telemetry.calls import CallContext, current_call
 async def score(
     runner: PythiaRunner, items: Sequence[Any], timeout: float | None = None
 ) -> list[Scored | ErrorBody]:
-    """One result for each item, in order; an item that fails has ``error`` instead."""
+    """One result for each item, in order; an item that fails has ``error`` instead.
+
+    Raises InvalidRequest where there are too many.
+    """
+    return [result async for result in await scored(runner, items, timeout)]
+
+
+async def scored(
+    runner: PythiaRunner, items: Sequence[Any], timeout: float | None = None
+) -> AsyncIterator[Scored | ErrorBody]:
+    """``score``, whose results are made one by one: all are known, and few are held at a time."""
+    check_items(len(items), runner.limits)
     prepared = [await _prepare(runner, attributed(item)) for item in items]
     accepted = [item for item in prepared if isinstance(item, _Scoring)]
     calls = {item.request.request_id: item.call for item in accepted}
-    answers = iter(await runner.score([item.request for item in accepted], timeout, calls))
-    return [
-        error_body(item) if isinstance(item, PythiaError) else item.result(next(answers))
-        for item in prepared
-    ]
+    answers = await runner.score([item.request for item in accepted], timeout, calls)
+    return _results(prepared, iter(answers))
+
+
+async def _results(
+    prepared: Sequence[_Scoring | PythiaError], answers: Iterator[SequenceOutput]
+) -> AsyncIterator[Scored | ErrorBody]:
+    """The event loop turns after every result: one may have a context's tokens to show."""
+    for item in prepared:
+        yield error_body(item) if isinstance(item, PythiaError) else item.result(next(answers))
+        await asyncio.sleep(0)
 
 
 async def _prepare(runner: PythiaRunner, attributed: AttributedItem) -> _Scoring | PythiaError:
@@ -39,7 +58,7 @@ async def _prepare(runner: PythiaRunner, attributed: AttributedItem) -> _Scoring
         ids, start = await runner.encode(item.prompt), 1
         if item.continuation is not None:
             start = max(len(ids), 1)
-            ids += await runner.encode(item.continuation)
+            ids += await runner.encode(item.continuation, "continuation")
     except PythiaError as error:
         return error
     request = score_request(ids, max(item.logprobs, 1))

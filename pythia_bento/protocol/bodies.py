@@ -14,12 +14,12 @@ from pydantic import (
     BeforeValidator,
     Field,
     StrictBool,
-    StrictInt,
     StrictStr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from typing_extensions import override
 
 from pythia_bento.engine.params import SamplingParams
 from pythia_bento.errors import InvalidRequest
@@ -28,6 +28,7 @@ from pythia_bento.protocol.sampling import (
     STRING_SCHEMA,
     STRINGS_SCHEMA,
     Body,
+    Integer,
     Prompt,
     Sampling,
     is_ids,
@@ -119,6 +120,11 @@ class CompletionRequest(Sampling):
     add_special_tokens: StrictBool = True
     spaces_between_special_tokens: StrictBool = True
 
+    @classmethod
+    @override
+    def knows(cls, field: str) -> bool:
+        return field in NEUTRAL or super().knows(field)
+
     @model_validator(mode="before")
     @classmethod
     def _only_neutral(cls, data: Any) -> Any:
@@ -180,8 +186,14 @@ class ScoreItem(Body):
 
     prompt: OnePrompt
     continuation: OnePrompt | None = None
-    logprobs: StrictInt = Field(0, ge=0)
+    logprobs: Annotated[Integer, Field(ge=0)] = 0
     """Alternatives to return with each token."""
+
+
+class ScoreRequest(Body):
+    """``/score``: items, each of which is validated by itself, so that a bad one fails alone."""
+
+    items: Annotated[list[Any], Field(strict=True)]
 
 
 class TokenizeRequest(Body):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from pythia_bento.errors import InvalidRequest
+from pythia_bento.errors import InvalidRequest, shown
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -61,7 +61,7 @@ def invalid_request(detail: Mapping[str, Any]) -> InvalidRequest:
     else:
         message = f"{field} {_lower(message.replace('Input should be', 'must be'))}"
         if "input" in detail:
-            message += f", not {_shown(detail['input'])}"
+            message += f", not {shown(detail['input'])}"
     return InvalidRequest(message, param=field.split("[")[0].split(".")[0] or None)
 
 
@@ -71,11 +71,6 @@ def field_name(location: Sequence[str | int]) -> str:
     for part in location:
         name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else str(part)
     return name if len(name) <= 100 else name[:97] + "..."
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _lower(text: str) -> str:

@@ -11,7 +11,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
-    StrictInt,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from pythia_bento.engine.params import SamplingParams
+from pythia_bento.engine.validate import MAX_LOGIT_BIAS
 
 Ids = tuple[int, ...]
 Prompt = str | Ids
@@ -44,6 +44,8 @@ def _stop_ids(value: Any) -> Ids:
 
 
 def _bias(value: Any) -> tuple[tuple[int, float], ...]:
+    if isinstance(value, Mapping) and len(value) > MAX_LOGIT_BIAS:
+        raise ValueError(f"logit_bias has {len(value)} entries, but the limit is {MAX_LOGIT_BIAS}")
     try:
         return tuple((_id(key), _real(bias)) for key, bias in value.items())
     except (AttributeError, OverflowError, TypeError, ValueError):
@@ -72,6 +74,8 @@ STRINGS_SCHEMA: dict[str, Any] = {"type": "array", "items": STRING_SCHEMA}
 IDS_SCHEMA: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
 _BIAS: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "number"}}
 
+MAX_INTEGER = 10**20  # 20 digits: no message has to show more, and no sum comes near it
+Integer = Annotated[int, Field(strict=True, ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Stop = Annotated[Any, BeforeValidator(_strings), schema(STRING_SCHEMA, STRINGS_SCHEMA)]
 StopIds = Annotated[Any, BeforeValidator(_stop_ids), schema(IDS_SCHEMA)]
@@ -83,12 +87,23 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @classmethod
+    def knows(cls, field: str) -> bool:
+        """Whether a body may have it."""
+        return field in cls.model_fields
+
     @model_validator(mode="before")
     @classmethod
     def _null_is_default(cls, data: Any) -> Any:
+        """Leave null fields out, and all unknown ones but the first.
+
+        One is enough for a refusal; pydantic would look for all, a million of them for seconds.
+        """
         if not isinstance(data, Mapping):
             return data
-        return {field: value for field, value in data.items() if value is not None}
+        given = {field: value for field, value in data.items() if value is not None}
+        unknown = next((field for field in given if not cls.knows(field)), None)
+        return {k: v for k, v in given.items() if k == unknown or cls.knows(k)}
 
 
 class Sampling(Body):
@@ -97,29 +112,29 @@ class Sampling(Body):
     Names and meanings are OpenAI's, or vLLM's where OpenAI has none.
     """
 
-    max_tokens: StrictInt = 16
-    min_tokens: StrictInt = 0
+    max_tokens: Integer = 16
+    min_tokens: Integer = 0
     temperature: Number = 1.0
-    top_k: StrictInt = 0
+    top_k: Integer = 0
     top_p: Number = 1.0
     min_p: Number = 0.0
     presence_penalty: Number = 0.0
     frequency_penalty: Number = 0.0
     repetition_penalty: Number = 1.0
-    n: StrictInt = 1
-    best_of: StrictInt | None = None
+    n: Integer = 1
+    best_of: Integer | None = None
     """Continuations to make, of which the ``n`` with the highest mean log-probability answer."""
-    seed: StrictInt = 0
-    logprobs: StrictInt | None = None
-    prompt_logprobs: StrictInt | None = None
+    seed: Integer = 0
+    logprobs: Integer | None = None
+    prompt_logprobs: Integer | None = None
     stop: Stop = ()
     stop_token_ids: StopIds = ()
     include_stop_str_in_output: StrictBool = False
     ignore_eos: StrictBool = False
     logit_bias: Bias = ()
     skip_special_tokens: StrictBool = True
-    priority: StrictInt = 0
-    truncate_prompt_tokens: StrictInt | None = None
+    priority: Integer = 0
+    truncate_prompt_tokens: Integer | None = None
     """Keep this many of the prompt's last tokens; -1 is all that fit beside ``max_tokens``."""
 
     @property

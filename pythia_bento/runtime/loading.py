@@ -94,6 +94,7 @@ def limits_of(settings: Settings, num_tokens: int, max_positions: int, cache_tok
         max_prompt_tokens=settings.max_prompt_tokens,
         max_n=settings.max_n,
         max_sequences=settings.max_sequences,
+        max_text_chars=settings.max_text_chars,
         # There are no more alternatives than rows of the head; ids without a token have one.
         max_logprobs=min(settings.max_logprobs, num_tokens),
         max_stop=settings.max_stop,

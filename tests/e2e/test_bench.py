@@ -11,6 +11,8 @@ import pytest
 
 from tests.e2e.serving import ROOT, environment
 
+pytestmark = pytest.mark.long
+
 
 def bench(module: str, home: Path, *arguments: str) -> tuple[list[dict], str]:
     """Rows of the JSON that a benchmark writes, and what it printed."""
@@ -40,7 +42,6 @@ def test_the_service_beside_its_engine(tmp_path: Path) -> None:
     assert "grpc" in printed  # what a transport adds
 
 
-@pytest.mark.long
 def test_the_service_over_a_device_that_computes_nothing(tmp_path: Path) -> None:
     rows, _ = bench("serve", tmp_path, "--instant", *LOAD, *("--overhead-rounds", "0"))
     assert [row["tokens"] for row in rows] == [96, 96, 96]

@@ -195,6 +195,7 @@ def test_pulled_model_is_pinned_and_goes_along(commit: str, home: Path, tmp_path
         assert answer_offline(tmp_path, context, BODY) == here
 
 
+@pytest.mark.long
 def test_changed_byte_in_the_store_is_not_served(commit: str, home: Path, tmp_path: Path) -> None:
     for part in ("models", "pythia-bento"):
         shutil.copytree(home / part, tmp_path / part)

@@ -37,6 +37,7 @@ async def test_sigterm_under_load_finishes_what_is_open(home: Path, tmp_path: Pa
         assert await asyncio.to_thread(server.process.wait, 30) == 0
 
 
+@pytest.mark.long
 async def test_sigterm_spares_an_engine_in_a_process_of_its_own(home: Path) -> None:
     with serve(home, engine_process=True) as server, probing(server, ENDS):
         load = asyncio.create_task(all_of(server, 8, max_tokens=450))

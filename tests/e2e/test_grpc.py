@@ -161,7 +161,7 @@ def test_info_names_the_bytes(clients: dict[str, Client]) -> None:
     info = clients["grpc"].info()
     step = find_bundled("main")
     assert (info.commit, info.version, info.dtype) == (step.commit, __version__, "int8")
-    assert info.files == {name: sha256 for name, (sha256, _) in step.files.items()}
+    assert info.files == {name: file.sha256 for name, file in step.files.items()}
     assert info.weights_sha256[:12] in info.fingerprint
     assert info.limits.context_tokens == 512
 
@@ -245,6 +245,7 @@ def test_a_port_in_use_ends_the_start_with_one_sentence(server: Server, home: Pa
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.long
 def test_without_grpc(home: Path) -> None:
     with serve(home, grpc_port=0) as server:
         with Client(server.url) as client:

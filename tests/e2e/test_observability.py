@@ -102,7 +102,13 @@ def collector() -> Iterator[tuple[Collector, int]]:
         thread.join()
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["one process", "two processes"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="one process"),
+        pytest.param(True, id="two processes", marks=pytest.mark.long),
+    ],
+)
 def observed(
     request: pytest.FixtureRequest, home: Path, collector: tuple[Collector, int]
 ) -> Iterator[Observed]:

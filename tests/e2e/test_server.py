@@ -120,7 +120,7 @@ def test_openai_client_reads_errors_and_models(client: openai.OpenAI) -> None:
     step = find_bundled("main")
     provenance = model.model_dump()["provenance"]
     assert provenance["commit"] == step.commit
-    assert provenance["files"] == {name: sha256 for name, (sha256, _) in step.files.items()}
+    assert provenance["files"] == {name: file.sha256 for name, file in step.files.items()}
     assert provenance["batch_invariant"] is True
     assert step.commit[:12] in model.model_dump()["system_fingerprint"]
 

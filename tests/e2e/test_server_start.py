@@ -39,6 +39,7 @@ def test_damage_that_only_the_worker_finds(home: Path, tmp_path: Path) -> None:
     assert NAME in line and "not finite" in line
 
 
+@pytest.mark.long
 def test_damage_is_found_by_an_engine_in_a_process_of_its_own(home: Path, tmp_path: Path) -> None:
     run = _serve_in_vain(home, model=_damaged(tmp_path), engine_process=True)
     [line] = [line for line in run.stderr.splitlines() if line.startswith("pythia-bento: ")]

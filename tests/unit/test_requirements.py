@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import pythia_bento
 from pythia_bento.server.bentoml import packaging
@@ -134,3 +135,15 @@ def test_every_pin_has_a_hash(name: str) -> None:
 def test_changelog_knows_the_version() -> None:
     versions = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert versions[:2] == ["Unreleased", pythia_bento.__version__]
+
+
+def test_the_oldest_and_the_newest_bentoml_are_of_the_range_that_is_declared() -> None:
+    """``make bentoml-versions`` tests with both."""
+    [declared] = [one for one in PROJECT["dependencies"] if Requirement(one).name == "bentoml"]
+    text = (ROOT / "requirements" / "bentoml.in").read_text()
+    assert [line for line in text.splitlines() if not line.startswith("#")] == [declared]
+    pins = [locked(f"bentoml-{age}.txt") for age in ("oldest", "newest")]
+    [[oldest], [newest]] = [[str(pin.specifier)[2:] for pin in found] for found in pins]
+    assert f">={oldest}" in declared.partition("bentoml")[2].split(",")
+    assert Requirement(declared).specifier.contains(newest)
+    assert Version(oldest) <= Version(newest)

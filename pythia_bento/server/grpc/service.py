@@ -7,6 +7,7 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from pythia_bento.engine.params import new_request_id
+from pythia_bento.engine.validate import check_items
 from pythia_bento.handlers.requests import make_request
 from pythia_bento.handlers.score import score
 from pythia_bento.handlers.streamed import StreamedAnswer
@@ -54,13 +55,14 @@ class PythiaService(PythiaServicer):
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         """Goes to the engine at once: its scheduler is the batcher."""
         self._runner.check_model(request.model or None)
+        check_items(len(request.items), self._runner.limits)
         items = [messages.score_body(item) for item in request.items]
         results = await score(self._runner, items, context.time_remaining())
         return messages.score_results(results)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Nothing is added to the text."""
-        return pb.TokenizeResponse(ids=await self._runner.encode(request.text))
+        return pb.TokenizeResponse(ids=await self._runner.encode(request.text, "text"))
 
     async def Detokenize(
         self, request: pb.DetokenizeRequest, context: Context

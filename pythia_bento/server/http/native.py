@@ -1,18 +1,71 @@
-"""``/generate`` as server-sent events."""
+"""``/generate`` and ``/score``: bodies in JSON go to the engine without BentoML's batcher.
+
+BentoML's own routes for both, which the service declares, answer what comes in another form.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
 from pythia_bento.engine.params import new_request_id
 from pythia_bento.errors import PythiaError
+from pythia_bento.handlers.generate import generate
 from pythia_bento.handlers.requests import make_request
+from pythia_bento.handlers.score import scored
 from pythia_bento.handlers.streamed import StreamedAnswer
-from pythia_bento.protocol.bodies import GenerateRequest
+from pythia_bento.protocol.bodies import GenerateRequest, ScoreRequest
 from pythia_bento.protocol.errors import error_body
-from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.protocol.parsing import loads, parse
+from pythia_bento.runtime.runner import PythiaRunner, loaded
 from pythia_bento.runtime.streams import AsyncStream
+from pythia_bento.server.http.app import make_app
+from pythia_bento.server.http.errors import OrjsonResponse
 from pythia_bento.server.http.sse import DONE, EventStream, event
+
+PIECE_BYTES = 1 << 16  # of an answer, put together before it is sent
+
+
+def create_app() -> Starlette:
+    """To be mounted at the root; see ``make_app``."""
+    return make_app(
+        [
+            Route("/generate", _generate, methods=["POST"]),
+            Route("/score", _score, methods=["POST"]),
+        ]
+    )
+
+
+async def _generate(request: HttpRequest) -> Response:
+    runner = loaded(request.app.state.runner)
+    body = parse(GenerateRequest, loads(await request.body()))
+    if body.stream:
+        return await stream(runner, body)
+    return OrjsonResponse(await generate(runner, body))
+
+
+async def _score(request: HttpRequest) -> Response:
+    runner = loaded(request.app.state.runner)
+    body = parse(ScoreRequest, loads(await request.body()))
+    results = await scored(runner, body.items)
+    return StreamingResponse(_as_list(results), media_type="application/json")
+
+
+async def _as_list(results: AsyncIterator[object]) -> AsyncIterator[bytes]:
+    """A JSON array in pieces: thousands of scores at once would keep the event loop for seconds."""
+    piece, separator = bytearray(), b"["
+    async for result in results:
+        piece += separator + orjson.dumps(result)
+        separator = b","
+        if len(piece) > PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece) + (b"[]" if separator == b"[" else b"]")
 
 
 async def stream(runner: PythiaRunner, body: GenerateRequest) -> EventStream:

@@ -138,6 +138,7 @@ async def test_limits_of_the_settings_hold_in_the_process() -> None:
     assert [answer.finish_reason for answer in answers] == ["length"] * 150
 
 
+@pytest.mark.usefixtures("forked")
 def test_what_loading_raises_is_raised_here() -> None:
     with pytest.raises(CheckpointError, match="has no weights") as caught:
         runner_over(load_nothing)

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import FrameType
 
 import httpx
-from opentelemetry import trace
 
 import pythia_bento
 from pythia_bento.server.bentoml.access_log import AccessLog
@@ -58,7 +57,7 @@ def watched() -> Iterator[Way]:
 
 async def test_a_completion_passes_few_modules() -> None:
     with watched() as way, toy_runner() as runner:
-        app = Calls(AccessLog(app_of(runner)), trace.get_tracer(__name__))
+        app = Calls(AccessLog(app_of(runner)))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             for _ in range(2):  # the first one finds caches empty

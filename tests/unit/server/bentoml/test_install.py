@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import bentoml
@@ -22,6 +23,7 @@ from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
 from tests.unit.server.bentoml.test_http_metrics import Registered
 
+ROOT = Path(__file__).parents[4]
 CONTEXT = "ContextMiddleware"
 MOUNTS = [(openai.create_app(), "/v1")]
 
@@ -166,6 +168,6 @@ def test_importing_the_service_changes_no_other(tmp_path: Any) -> None:
     environment = {"PYTHIA_LOG_FORMAT": "json", "PYTHIA_MODEL": "bundled", "HOME": str(tmp_path)}
     environment["PROMETHEUS_MULTIPROC_DIR"] = str(tmp_path)  # as BentoML's workers have it
     done = subprocess.run(
-        [sys.executable, "-c", BOUND], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", BOUND], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr

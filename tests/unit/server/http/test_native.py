@@ -1,0 +1,97 @@
+"""``/generate`` and ``/score`` as an application: straight to the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from pythia_bento.handlers import score
+from pythia_bento.runtime.runner import LONG_TEXT, PythiaRunner
+from pythia_bento.server.http import native
+
+ITEM = {"prompt": "the end", "continuation": " of"}
+
+
+@pytest.fixture
+async def http(runner: PythiaRunner) -> AsyncIterator[httpx.AsyncClient]:
+    app: Starlette = native.create_app()
+    app.state.runner = runner
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        yield client
+
+
+async def test_items_are_scored_in_their_order(
+    http: httpx.AsyncClient, runner: PythiaRunner
+) -> None:
+    items = [ITEM, {"prompt": 5}, {"prompt": [5, 6, 7], "logprobs": 2}, {"prompt": "a"}] * 3
+    answer = (await http.post("/score", json={"items": items})).json()
+    assert answer == json.loads(json.dumps(await score.score(runner, items)))
+    assert [("error" in result) for result in answer] == [False, True, False, False] * 3
+
+
+async def test_no_items_are_no_results(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/score", json={"items": []})
+    assert (answer.status_code, answer.json()) == (200, [])
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "items is required"),
+        ({"items": "a"}, "items must be a valid list"),
+        ({"items": [ITEM], "item": 1}, "item is not a field"),
+        ({"items": [ITEM] * 5000}, "items has 5000 entries, but the limit is 4096"),
+    ],
+)
+async def test_bodies_that_are_refused(
+    http: httpx.AsyncClient, body: dict[str, object], words: str
+) -> None:
+    answer = await http.post("/score", json=body)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+
+
+async def test_a_text_is_refused_before_it_is_tokenised(
+    http: httpx.AsyncClient, runner: PythiaRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = runner.limits.max_text_chars
+    monkeypatch.setattr(type(runner.tokenizer), "encode", None)
+    answer = await http.post("/generate", json={"prompt": "a" * (most + 1)})
+    assert answer.status_code == 400
+    assert f"prompt has {most + 1} characters" in answer.json()["error"]["message"]
+    [result] = (await http.post("/score", json={"items": [{"prompt": "a" * (most + 1)}]})).json()
+    assert "characters, but the limit is" in result["error"]["message"]
+
+
+async def test_others_have_their_turn_between_many_texts(runner: PythiaRunner) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.ensure_future(count())
+    items = [{"prompt": "a " * (LONG_TEXT // 4)}] * 40
+    await score.score(runner, items)
+    counting.cancel()
+    assert turns > 40
+
+
+async def test_a_million_unknown_fields_are_one_refusal(http: httpx.AsyncClient) -> None:
+    body = {"prompt": "a", **{str(number): 1 for number in range(100_000)}}
+    answer = await http.post("/generate", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "0 is not a field of this request"
+
+
+async def test_a_stream_ends_with_done(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/generate", json={"prompt": "a", "stream": True, "max_tokens": 3})
+    assert answer.text.endswith("data: [DONE]\n\n")
