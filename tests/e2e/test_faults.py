@@ -108,7 +108,7 @@ async def test_overload_and_an_engine_that_hangs(home: Path, tmp_path: Path) -> 
         assert event["error"]["code"] == "engine_unavailable"
         for probe in ("livez", "readyz"):
             assert told(server, probe) == "the engine hangs: it made no step in 3 seconds"
-        assert "faults/service.py" in server.log.read_text()  # where it hangs
+        assert "tests/faults/service.py" in server.log.read_text()  # where it hangs
         server.process.terminate()  # as Kubernetes does now; the kernel still does not come back
         assert await asyncio.to_thread(server.process.wait, 30) == 0
 
