@@ -86,7 +86,7 @@ SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 SEE_OURS = $(BIN)/python -c '$(SITE)' >"$$($(1)/bin/python -c '$(SITE)')/pythia_bento_venv.pth"
 $(EVAL)/.ready: $(READY) requirements/eval.txt
 	@$(INSTALL) lock $(EVAL) requirements/eval.txt
-	$(call SEE_OURS,$(EVAL))
+	@$(call SEE_OURS,$(EVAL))
 	@touch $@
 
 # What replaces parts of BentoML has to fit every BentoML that may be installed.
@@ -97,13 +97,13 @@ bentoml-versions: $(BENTOML)-oldest/.ready $(BENTOML)-newest/.ready  ## tests of
 
 $(BENTOML)-%/.ready: $(READY) requirements/bentoml-%.txt
 	@$(INSTALL) lock $(BENTOML)-$* requirements/bentoml-$*.txt
-	$(call SEE_OURS,$(BENTOML)-$*)
+	@$(call SEE_OURS,$(BENTOML)-$*)
 	@touch $@
 
 bentoml-next: $(READY)  ## the same with the newest BentoML there is, admitted or not
 	$(BIN)/python -m venv --clear --without-pip $(BENTOML)-next
 	$(BIN)/python -m pip --python $(BENTOML)-next install --quiet --no-deps --pre bentoml
-	$(call SEE_OURS,$(BENTOML)-next)
+	@$(call SEE_OURS,$(BENTOML)-next)
 	$(BENTOML)-next/bin/python $(BENDING)
 
 lock: $(SERVE)  ## resolve requirements/*.txt anew; ARGS=--upgrade takes the newest of all

@@ -140,22 +140,22 @@ class Installer:
         listed = Command(*pip, "config", "list").wait()
         self.settings = {"UV_NO_PROGRESS": "1", **uv_settings(pip_settings(listed))}
 
-    def install(self, *arguments: str | Path, python: Path = PYTHON, **environment: str) -> None:
+    def install(self, *arguments: str | Path, python: Path = PYTHON) -> None:
         command = (VENV / "bin" / "uv", "pip", "install", "--python", python, *arguments)
-        Command(*command, **self.settings, **environment).wait()
+        Command(*command, **self.settings).wait()
 
     def install_locked(self, file: Path, python: Path = PYTHON) -> None:
         self.install("--no-deps", "--require-hashes", "-r", file, python=python)
 
-    def install_torch(self, requirement: str, **environment: str) -> None:
+    def install_torch(self, requirement: str) -> None:
         options = torch_options(requirement, self.settings)
         try:
-            self.install(*shlex.split(requirement), *options, **environment)
+            self.install(*shlex.split(requirement), *options)
         except Failed:
             if not options:
                 raise
             print("   PyTorch's own index does not answer; taking the default index's", flush=True)
-            self.install(requirement, **environment)
+            self.install(requirement)
 
 
 def stage(number: int, text: str) -> None:
@@ -181,6 +181,8 @@ def make(what: str, torch: str) -> None:
     stage(1, f"virtual environment in {VENV.name}, with {sys.executable}")
     kernels = compile_kernels(sys.executable, what) if has_compiler() else None
     installer = Installer()
+    if what == "test":  # many processes import much of it, and some may not keep what they compiled
+        installer.settings["UV_COMPILE_BYTECODE"] = "1"
     stage(2, f"packages of requirements/{what}.txt")
     installer.install_locked(REQUIREMENTS / f"{what}.txt")
     imports = [Command(PYTHON, "-c", SERVICE)]
@@ -188,8 +190,7 @@ def make(what: str, torch: str) -> None:
         installer.install_locked(REQUIREMENTS / "compiler.txt")
         kernels = compile_kernels(PYTHON, what)
     stage(3, torch)
-    compiled = {"UV_COMPILE_BYTECODE": "1"} if what == "test" else {}
-    installer.install_torch(torch, **compiled)
+    installer.install_torch(torch)
     imports.append(Command(PYTHON, "-c", ENGINE))
     stage(4, "pythia-bento and its CPU kernels")
     installer.install("--no-deps", "--no-build-isolation", "--editable", ROOT)

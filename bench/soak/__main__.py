@@ -57,7 +57,7 @@ class Sample:
 def main() -> None:
     options = _options()
     if options.plot:
-        import bench.soak_plot  # needs matplotlib: better missed now than in half an hour
+        import bench.soak.plot  # needs matplotlib: better missed now than in half an hour
     settings = {
         "PYTHIA_MODEL": options.model,
         "PYTHIA_MAX_QUEUE": str(options.queue),

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from pythia_bento.server.access.control import InFlight
+from pythia_bento.server.bentoml.internals import attribute, optional
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ class Drain:
         self._on_begin = on_begin
         self._end = lambda: handler(signal.SIGTERM, None)
         # By then nothing is open, yet uvicorn would wait for a lost connection without a limit.
-        if config := getattr(getattr(handler, "__self__", None), "config", None):
+        with optional("a lost connection may keep the process at its end"):
+            config = attribute(attribute(handler, "__self__"), "config")
             config.timeout_graceful_shutdown = LAST_SECONDS
         signal.signal(signal.SIGTERM, self._on_signal)
 

@@ -63,6 +63,13 @@ def engine_metrics(runner: PythiaRunner) -> str:
     return rendered([*_numbers(stats), *_requests(watch), _batch_size(stats), _model(runner.info)])
 
 
+def loop_metrics(longest: float) -> str:
+    """How long the event loop that answers has stood still at most, in seconds."""
+    text = "Longest pause of the event loop since the server was ready."
+    name = "pythia_event_loop_longest_pause_seconds"
+    return rendered([GaugeMetricFamily(name, text, value=longest)])
+
+
 def rendered(families: Iterable[Metric]) -> str:
     """As lines of a metrics page."""
     return generate_latest(_Families(families)).decode()

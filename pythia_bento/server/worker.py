@@ -22,8 +22,9 @@ from pythia_bento.server.bentoml.socket_timeouts import set_socket_timeouts
 from pythia_bento.server.bentoml.tracing import tracer_provider
 from pythia_bento.server.drain import Drain
 from pythia_bento.server.giving_up import give_up
-from pythia_bento.server.metrics import engine_metrics
+from pythia_bento.server.metrics import engine_metrics, loop_metrics
 from pythia_bento.settings import Settings, for_service
+from pythia_bento.telemetry.loop_watch import LoopWatch
 
 if TYPE_CHECKING:
     from pythia_bento.server.grpc.server import GrpcServer
@@ -44,6 +45,7 @@ class Worker:
         self._settings, self._access, self._apps = for_service(settings), access, apps
         self._runner: PythiaRunner | None = None
         self._grpc: GrpcServer | None = None
+        self._loop_watch = LoopWatch()
         self._drain = Drain(access.in_flight, settings.drain_seconds)
 
     async def start(self) -> None:
@@ -57,6 +59,7 @@ class Worker:
             give_up(error.message)
         self._access.check_room = self._runner.check_room
         self._runner.start_watchdog()
+        self._loop_watch.start()
         self._drain.install(self._is_draining)
         _when_supervisor_dies(self._drain.begin)
         set_socket_timeouts(self._settings.client_timeout)
@@ -67,6 +70,7 @@ class Worker:
     async def stop(self) -> None:
         """End what is open and free the model."""
         self._show(None)
+        self._loop_watch.stop()
         if self._grpc is not None:
             await self._grpc.stop()
         if self._runner is not None:
@@ -93,7 +97,8 @@ class Worker:
 
     def metrics(self) -> str:
         """The engine's and gRPC's metrics in Prometheus' text format."""
-        return engine_metrics(self.runner) + (self._grpc.metrics() if self._grpc else "")
+        own = engine_metrics(self.runner) + loop_metrics(self._loop_watch.longest)
+        return own + (self._grpc.metrics() if self._grpc else "")
 
     def _show(self, runner: PythiaRunner | None) -> None:
         for app in self._apps:

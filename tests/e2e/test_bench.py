@@ -32,7 +32,7 @@ LOAD = ("--clients", "4", "--rounds", "2", "--prompt", "8", "--new", "12", "--pr
 
 def test_the_service_beside_its_engine(tmp_path: Path) -> None:
     small = ("--device", "cpu", "--model", "bundled", "--overhead-rounds", "3")
-    rows, printed = bench("serve", tmp_path, *small, *LOAD)
+    rows, printed = bench("serving.serve", tmp_path, *small, *LOAD)
     assert [row["backend"] for row in rows] == ["engine alone", "http", "http-stream"]
     assert all(row["tokens"] == 4 * 2 * 12 and row["tokens_per_s"] > 0 for row in rows)
     assert all("share_of_engine" in row and "reached" in row for row in rows[1:])
@@ -43,6 +43,6 @@ def test_the_service_beside_its_engine(tmp_path: Path) -> None:
 
 
 def test_the_service_over_a_device_that_computes_nothing(tmp_path: Path) -> None:
-    rows, _ = bench("serve", tmp_path, "--instant", *LOAD, *("--overhead-rounds", "0"))
+    rows, _ = bench("serving.serve", tmp_path, "--instant", *LOAD, *("--overhead-rounds", "0"))
     assert [row["tokens"] for row in rows] == [96, 96, 96]
     assert rows[2]["tokens_per_arrival"] > 1  # several steps a visit

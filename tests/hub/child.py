@@ -12,7 +12,7 @@ from pathlib import Path
 import bentoml.models  # noqa: F401 - BentoML would import it, slowly, in every child
 
 from pythia_bento.catalog import ModelId
-from pythia_bento.checkpoints import store
+from pythia_bento.checkpoints import save, store  # noqa: F401 - a pull would import torch, slowly
 from pythia_bento.checkpoints.lock import Lock
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.resolve import verify

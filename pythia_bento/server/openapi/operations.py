@@ -6,6 +6,8 @@ that are open without a key, the labels of metrics and the routes reached direct
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydantic import BaseModel
 
 from pythia_bento import errors
@@ -250,12 +252,17 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
 )
 
-_EXACT = {operation.path: operation for operation in OPERATIONS if not operation.is_template}
 _TEMPLATES = [operation for operation in OPERATIONS if operation.is_template]
 
 
-def operation_of(path: str) -> Operation | None:
-    """The operation that a request's path names; None for a path that is not served."""
-    if exact := _EXACT.get(path):
-        return exact
-    return next((operation for operation in _TEMPLATES if operation.matches(path)), None)
+class _ByPath(dict[str, "Operation | None"]):
+    """Each request is looked up here: for a path without parameters that costs one look."""
+
+    def __missing__(self, path: str) -> Operation | None:
+        return next((operation for operation in _TEMPLATES if operation.matches(path)), None)
+
+
+operation_of: Callable[[str], Operation | None] = _ByPath(
+    {operation.path: operation for operation in OPERATIONS if not operation.is_template}
+).__getitem__
+"""The operation that a request's path names; None for a path that is not served."""

@@ -201,19 +201,6 @@ def test_a_step_without_work_is_empty():
     assert toy_engine(8).step() == []
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        {"num_blocks": 0},
-        {"num_blocks": 1, "max_batch_size": 0},
-        {"num_blocks": 1, "max_tokens_per_step": 8},
-    ],
-)
-def test_sizes_that_cannot_work_are_refused(sizes):
-    with pytest.raises(ValueError, match="must be at least"):
-        EngineConfig(**sizes)
-
-
 def test_a_tokenizer_larger_than_the_model_is_refused():
     model = ToyModel()
     model.config.vocab_size = 200

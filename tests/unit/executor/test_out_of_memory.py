@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pythia_bento.engine.engine import Engine
-from pythia_bento.engine.executor import Chunk
+from pythia_bento.engine.executor import Chunk, EngineConfig
 from pythia_bento.errors import OutOfMemory
-from tests.unit.engine.toy import request, toy_engine
+from tests.unit.engine.toy import ToyExecutor, ToyModel, request, toy_engine
 
 MESSAGES = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
@@ -80,3 +80,15 @@ def test_other_failures_are_not_taken_for_it() -> None:
     engine.add_request(request())
     with pytest.raises(RuntimeError, match="illegal address"):
         engine.step()
+
+
+@pytest.mark.parametrize("error", MESSAGES, ids=lambda error: type(error).__name__)
+def test_every_allocator_raises_one_kind_of_error(error: Exception) -> None:
+    def before(chunks: Sequence[Chunk]) -> None:
+        raise error
+
+    executor = ToyExecutor(ToyModel(), EngineConfig(8), before)
+    with pytest.raises(MemoryError) as caught:
+        executor.execute([])
+    assert str(error) in str(caught.value)
+    assert caught.value.__context__ is None  # nothing holds the tensors of the failed step

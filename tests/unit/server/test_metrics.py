@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pythia_bento.errors import NonFiniteLogits
 from pythia_bento.runtime.runner import PythiaRunner
-from pythia_bento.server.metrics import engine_metrics
+from pythia_bento.server.metrics import engine_metrics, loop_metrics
 from tests.promtool import check_metrics
 from tests.unit.runtime.toy_runner import POISON, ask, settled, toy_runner
 
@@ -64,7 +64,7 @@ def test_share_of_the_cache() -> None:
 @pytest.mark.needs("promtool")
 def test_prometheus_takes_the_page(runner: PythiaRunner) -> None:
     runner.complete_sync([ask()])
-    check_metrics(engine_metrics(runner))
+    check_metrics(engine_metrics(runner) + loop_metrics(0.5))
 
 
 @pytest.mark.needs("promtool")
@@ -81,6 +81,7 @@ def test_the_document_has_what_the_page_has(runner: PythiaRunner) -> None:
         if not name.startswith("pythia_grpc_")
     }
     runner.complete_sync([ask()])
-    families = text_string_to_metric_families(engine_metrics(runner))
+    page = engine_metrics(runner) + loop_metrics(0.5)
+    families = text_string_to_metric_families(page)
     served = {(f.name, f.type, frozenset(f.samples[0].labels) - {"le"}) for f in families}
     assert served == documented

@@ -8,12 +8,14 @@ import signal
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import pytest
+import uvicorn
 
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.server.access.control import AccessControl, InFlight
-from pythia_bento.server.drain import Drain
+from pythia_bento.server.drain import LAST_SECONDS, Drain
 
 
 def test_closed_it_waits_for_the_last_and_lets_nobody_in() -> None:
@@ -73,6 +75,22 @@ async def test_sigterm_waits_for_what_is_open(ends: list[int]) -> None:
     assert not ends
     in_flight.leave()
     await _until(lambda: ends == [signal.SIGTERM])
+
+
+async def test_at_the_end_the_web_server_does_not_wait_for_lost_connections() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nobody asks")
+
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    before = signal.signal(signal.SIGTERM, server.handle_exit)
+    Drain(InFlight(), 0.0).install(lambda: None)
+    signal.signal(signal.SIGTERM, before)
+    assert server.config.timeout_graceful_shutdown == LAST_SECONDS
+
+
+async def test_another_web_servers_handler_is_told_of(ends: list[int], caplog: Any) -> None:
+    Drain(InFlight(), 0.0).install(lambda: None)
+    assert "may keep the process at its end" in caplog.text
 
 
 async def test_a_second_sigterm_does_not_wait(ends: list[int]) -> None:

@@ -118,7 +118,7 @@ async def test_messages_have_a_limit(runner: PythiaRunner) -> None:
 async def test_what_nobody_foresaw_is_told_without_details(
     stub: PythiaStub, runner: PythiaRunner, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    async def broken(text: str) -> None:
+    async def broken(text: str, field: str) -> None:
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr(runner, "encode", broken)

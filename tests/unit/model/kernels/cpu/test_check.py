@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pythia_bento.model.batch import ForwardBatch, Penalties, SamplingRow
+from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.cpu.kernels import CpuKernels
 from pythia_bento.model.kernels.cpu.library import CShape
+from pythia_bento.model.sampling_row import Penalties, SamplingRow
 from tests.integration.engine_parts import RandomWeights
 
 CONFIG = ModelConfig(
