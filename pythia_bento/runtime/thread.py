@@ -16,7 +16,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
 
-from pythia_bento.engine.outputs import Outputs, failure
+from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable, PythiaError
@@ -191,14 +191,15 @@ class EngineThread:
     def _deliver(self, outputs: Outputs) -> None:
         """Bring each output to its stream, with one call for each event loop."""
         by_stream: dict[Stream, Outputs] = defaultdict(list)
+        seen: list[tuple[RequestTimings, SequenceOutput]] = []
         with self._wake:
-            states = self._states
-            known = [(s, o) for o in outputs if (s := states.get(o.request_id)) is not None]
-            self.watch.on_outputs([(state.timings, output) for state, output in known])
-            for state, output in known:
-                by_stream[state.stream].append(output)
-                if output.finish_reason is not None:
-                    self._finish(state, output.index)
+            for output in outputs:
+                if (state := self._states.get(output.request_id)) is not None:
+                    by_stream[state.stream].append(output)
+                    seen.append((state.timings, output))
+                    if output.finish_reason is not None:
+                        self._finish(state, output.index)
+            self.watch.on_outputs(seen)
         by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = defaultdict(list)
         for stream, own in by_stream.items():
             if not (due := stream.due(own)):
