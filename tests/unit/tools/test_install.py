@@ -15,9 +15,9 @@ LISTED = """\
 :env:.disable-pip-version-check='1'
 global.extra-index-url='file:///one/simple file:///two/simple'
 global.find-links='/elsewhere'
-global.index-url='https://mirror.example/simple'
-install.index-url="https://it's.example/simple"
-download.index-url='https://no.example/simple'
+global.index-url='https://mirror.example/packages'
+install.index-url="https://it's.example/packages"
+download.index-url='https://no.example/packages'
 """
 
 
@@ -30,13 +30,13 @@ def untold(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_variables_win_over_files_and_commands_over_all_of_them() -> None:
     settings = install.pip_settings(LISTED)
     assert settings["find-links"] == "/wheels\n/more wheels"
-    assert settings["index-url"] == "https://it's.example/simple"
+    assert settings["index-url"] == "https://it's.example/packages"
     assert settings["extra-index-url"] == "file:///one/simple file:///two/simple"
 
 
 def test_uv_looks_where_pip_looks() -> None:
     assert install.uv_settings(install.pip_settings(LISTED)) == {
-        "UV_DEFAULT_INDEX": "https://it's.example/simple",
+        "UV_DEFAULT_INDEX": "https://it's.example/packages",
         "UV_INDEX": "file:///one/simple file:///two/simple",
         "UV_FIND_LINKS": "/wheels,/more,wheels",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
@@ -45,7 +45,7 @@ def test_uv_looks_where_pip_looks() -> None:
 
 
 def test_what_uv_was_told_itself_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UV_INDEX", "https://mine.example/simple")
+    monkeypatch.setenv("UV_INDEX", "https://mine.example/packages")
     assert "UV_INDEX" not in install.uv_settings(install.pip_settings(LISTED))
 
 
