@@ -27,6 +27,9 @@ REQUEST_ID = "x-request-id"
 GENERATE = "/pythia.v1.Pythia/Generate"  # refused unread while the engine is full
 
 logger = logging.getLogger(__name__)
+# A client whose deadline passes ends its call itself, and the server, whose clock for it began when
+# the call arrived, hears of that some milliseconds before its own deadline.
+DEADLINE_SLACK = 0.1
 
 
 class Tracing(Layer):
@@ -166,5 +169,5 @@ def _code(error: BaseException, call: Call) -> grpc.StatusCode:
     if isinstance(error, AbortError):
         return call.context.code()
     remaining = call.context.time_remaining()
-    is_late = remaining is not None and remaining <= 0
+    is_late = remaining is not None and remaining <= DEADLINE_SLACK
     return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
