@@ -59,13 +59,13 @@ class Worker:
             give_up(error.message)
         self._access.check_room = self._runner.check_room
         self._runner.start_watchdog()
-        self._loop_watch.start()
         self._drain.install(self._is_draining)
         _when_supervisor_dies(self._drain.begin)
         set_socket_timeouts(self._settings.client_timeout)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
+        self._loop_watch.start()  # now that nobody waits any more for what stops the loop above
 
     async def stop(self) -> None:
         """End what is open and free the model."""
