@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from pythia_bento.catalog import nearest
@@ -20,6 +21,7 @@ from pythia_bento.runtime.backend import Backend
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
 from pythia_bento.runtime.thread import EngineThread
+from pythia_bento.runtime.turns import Turns
 from pythia_bento.runtime.watchdog import Watchdog
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry.calls import CallContext, current_call
@@ -147,9 +149,10 @@ class PythiaRunner:
     async def decode(self, ids: Sequence[int], field: str) -> str:
         """The text of token ids; raises InvalidRequest, naming ``field``, on ids without token."""
         check_text(field, len(ids), self.limits, "ids")
-        check_ids(field, ids, self.limits)
         if len(ids) < LONG_TEXT:
+            check_ids(field, ids, self.limits)
             return self.tokenizer.decode(ids)
+        await self._on_text_thread(partial(check_ids, field, limits=self.limits), ids)
         return await self._on_text_thread(self.tokenizer.decode, ids)
 
     async def starts(self, text: str) -> list[int]:
@@ -169,13 +172,25 @@ class PythiaRunner:
             self._chars_in_turn = 0
             await asyncio.sleep(0)
 
-    def submit(self, requests: Sequence[Request], timeout: float | None = None) -> AsyncStream:
+    def check(self, request: Request) -> None:
+        """Raise InvalidRequest or ContextLengthExceeded for what can never succeed."""
+        validate(request, self.limits)
+
+    def submit(
+        self,
+        requests: Sequence[Request],
+        timeout: float | None = None,
+        *,
+        are_checked: bool = False,
+    ) -> AsyncStream:
         """Queue requests, all or none; read the stream in this event loop and close it.
 
-        ``timeout`` in seconds holds where it is shorter than the setting's.
+        ``timeout`` in seconds holds where it is shorter than the setting's. Thousands of requests
+        are better checked one by one before, as that takes long.
         Raises InvalidRequest, ContextLengthExceeded, Overloaded or EngineUnavailable.
         """
-        self._validate(requests)
+        if not are_checked:
+            self._validate(requests)
         return self._submit(requests, AsyncStream, timeout)
 
     def submit_sync(self, requests: Sequence[Request]) -> SyncStream:
@@ -224,7 +239,7 @@ class PythiaRunner:
 
         Raises nothing: whatever is wrong with one, or with all, is the ``error`` of its own answer.
         """
-        refused = list(self._refused(requests))
+        refused = await self._refused(requests)
         bad = {output.request_id for output in refused}
         good = [request for request in requests if request.request_id not in bad]
         try:
@@ -238,14 +253,17 @@ class PythiaRunner:
 
     def _validate(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            validate(request, self.limits)
+            self.check(request)
 
-    def _refused(self, requests: Sequence[Request]) -> Iterator[SequenceOutput]:
+    async def _refused(self, requests: Sequence[Request]) -> list[SequenceOutput]:
+        turns, refused = Turns(), []
         for request in requests:
             try:
-                validate(request, self.limits)
+                self.check(request)
             except PythiaError as error:
-                yield failure(request.request_id, 0, error)
+                refused.append(failure(request.request_id, 0, error))
+            await turns.take()
+        return refused
 
     def _submit(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,15 +31,17 @@ class LogprobsBuilder:
         self._as_ids = as_ids
         self._offsets = TokenOffsets(start)
 
-    def echo(
-        self, first: int, logprobs: list[TokenLogprob] | None, num_top: int, starts: Sequence[int]
+    def first(self, id: int, start: int) -> dict[str, Any]:
+        """The prompt's first token, which has no log-probability."""
+        return _columns([self._entry(id, None, start)])
+
+    def prompt(
+        self, logprobs: Iterable[TokenLogprob], num_top: int, starts: Iterator[int]
     ) -> dict[str, Any]:
-        """The prompt's tokens, which begin at ``starts``; ``first`` has no log-probability."""
-        rest = [
-            self._entry(lp.token_id, limited(lp, num_top), start)
-            for lp, start in zip(logprobs or (), starts[1:], strict=True)
-        ]
-        return _columns([self._entry(first, None, starts[0]), *rest])
+        """Further tokens of the prompt; takes as many ``starts``."""
+        return _columns(
+            [self._entry(lp.token_id, limited(lp, num_top), next(starts)) for lp in logprobs]
+        )
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
         """Tokens of one delta."""
@@ -68,12 +70,12 @@ class LogprobsBuilder:
 
 def by_id(
     tokenizer: Tokenizer, logprobs: Iterable[TokenLogprob], num_top: int
-) -> list[dict[str, Any] | None]:
-    """A prompt's log-probabilities in vLLM's shape: null, then an object by token id each.
+) -> list[dict[str, Any]]:
+    """Log-probabilities of a prompt in vLLM's shape: an object by token id each.
 
     ``rank`` counts from 1 and is null for a token that is not among the ``num_top`` best.
     """
-    shown: list[dict[str, Any] | None] = [None]
+    shown = []
     for logprob in logprobs:
         ranks = {id: rank for rank, (id, _) in enumerate(logprob.top[:num_top], start=1)}
         values = {logprob.token_id: logprob.logprob, **dict(logprob.top[:num_top])}
