@@ -90,7 +90,7 @@ async def test_alternatives_are_counted_over_a_whole_request(
         ),
         (
             "/v1/completions",
-            {"prompt": [[5] * 60] * 900, "echo": True, "logprobs": 20, "max_tokens": 0},
+            {"prompt": [[5] * 60] * 250, "n": 4, "echo": True, "logprobs": 20, "max_tokens": 0},
         ),
     ):
         answer = await http.post(path, json=body, timeout=60)

@@ -11,7 +11,8 @@ from starlette.applications import Starlette
 
 from pythia_bento.engine.validate import MAX_ALTERNATIVES
 from pythia_bento.handlers import score
-from pythia_bento.runtime.runner import LONG_TEXT, PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.texts import LONG_TEXT
 from pythia_bento.server.http import native
 from tests.unit.turning import turning
 
