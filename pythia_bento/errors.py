@@ -116,6 +116,10 @@ class CheckpointError(PythiaError):
     code = "checkpoint_error"
 
 
+class NotInStore(CheckpointError):
+    """A model that can be pulled and was not."""
+
+
 class EngineUnavailable(PythiaError):
     """The engine is starting, stopping or dead."""
 
