@@ -8,20 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
-from pythia_bento.catalog import ModelId
+from pythia_bento.catalog import ModelId, is_repository
 from pythia_bento.checkpoints.strict import Strict
+from pythia_bento.errors import shown
+
+
+def _repository(text: str) -> str:
+    if not is_repository(text):
+        raise ValueError(f"must be <owner>/<name>, not {shown(text)}")
+    return text
+
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 # No separator, no NUL, and neither "." nor "..": it is a file of the directory it is looked for in.
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
-# As in `catalog`, which says it of what people write.
-Repository = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$"),
-]
+Repository = Annotated[str, AfterValidator(_repository)]
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
 # A 12b in fp32 is 48 GB; the suite's largest file has 10.
 Size = Annotated[int, Field(ge=0, le=64 << 30)]

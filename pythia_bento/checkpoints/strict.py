@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from pythia_bento.errors import CheckpointError, shown
+from pythia_bento.errors import CheckpointError, printable, shown
 
 _Model = TypeVar("_Model", bound="Strict")
 
@@ -84,8 +84,7 @@ def sentence(error: ValidationError) -> str:
 def first_fault(error: ValidationError) -> tuple[str, str]:
     """The field at fault, empty where it is several together, and what is wrong with it."""
     fault = error.errors(include_url=False, include_context=False)[0]
-    # The text is of others: nothing in it may end the line or be longer than a sentence.
-    field = ".".join(str(part) for part in fault["loc"]).replace("\n", " ")
+    field = printable(".".join(str(part) for part in fault["loc"]))
     field = field if len(field) <= 100 else f"{field[:60]}...{field[-37:]}"
     if fault["type"] == "missing":
         return field, "is missing"

@@ -13,7 +13,7 @@ import tokenizers
 from pydantic import Field, StringConstraints
 
 from pythia_bento.checkpoints.strict import Strict, check, read_bytes, read_json
-from pythia_bento.errors import CheckpointError
+from pythia_bento.errors import CheckpointError, printable
 from pythia_bento.model.config import ModelConfig
 
 END_OF_TEXT = "<|endoftext|>"
@@ -78,13 +78,15 @@ class TokenizerFile(Strict):
 def check_tokenizer(path: Path, config: ModelConfig) -> None:
     """Raise CheckpointError unless the file is of this kind and fits a model of this shape."""
     found = check(TokenizerFile, read_json(path), str(path))
-    ids = {**found.model.vocab, **{token.content: token.id for token in found.added_tokens}}
+    ids = dict(found.model.vocab)
+    for token in found.added_tokens:
+        # The library takes no notice of an id that is not the next one, or of the vocabulary.
+        if ids.setdefault(token.content, len(ids)) != token.id:
+            raise CheckpointError(f"{path} gives a token the id {token.id}, which is not its own")
     if END_OF_TEXT not in ids:
         raise CheckpointError(f"{path} has no {END_OF_TEXT} token")
     if set(ids.values()) != set(range(len(ids))):
-        raise CheckpointError(
-            f"{path} gives {len(ids)} tokens ids that are not 0 to {len(ids) - 1}"
-        )
+        raise CheckpointError(f"{path} gives its tokens ids that are not 0 to {len(ids) - 1}")
     if len(ids) > config.vocab_size:
         raise CheckpointError(
             f"{path} has {len(ids)} tokens, but the model has rows for {config.vocab_size}"
@@ -99,5 +101,5 @@ def try_tokenizer(path: Path) -> None:
     try:
         tokenizers.Tokenizer.from_buffer(read_bytes(path))
     except Exception as error:  # the library raises plain Exception
-        told = " ".join(str(error).split())
-        raise CheckpointError(f"{path} cannot be read as a tokenizer: {told[:200]}") from None
+        told = printable(" ".join(str(error).split()), most=200)
+        raise CheckpointError(f"{path} cannot be read as a tokenizer: {told}") from None

@@ -8,7 +8,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pythia_bento.checkpoints.strict import read_bytes
-from pythia_bento.errors import CheckpointError
+from pythia_bento.errors import CheckpointError, printable
 
 MAX_YAML_BYTES = 16 << 20  # a lock of ten thousand models
 
@@ -28,5 +28,5 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(data, _Plain)
     except Exception as error:  # odd tags and numbers end it with errors of many types
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as YAML: {told[:300]}") from None
+        told = printable(" ".join(str(error).split()) or type(error).__name__, most=300)
+        raise CheckpointError(f"{path} cannot be read as YAML: {told}") from None
