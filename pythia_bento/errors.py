@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-
 _LONGEST = 600  # characters of a sentence about a file
 
 
