@@ -83,6 +83,10 @@ def other(*path: Any, value: Any) -> Callable[[Raw], None]:
         (other("added_tokens", 0, "content", value="<end>"), "which is not its own"),
         (other("added_tokens", value=None), "added_tokens"),
         (other("version", value=1), "version"),
+        # What random files have shown.
+        (other("added_tokens", 4, "id", value=266), "which is not its own"),
+        (other("added_tokens", 0, "id", value=5), "which is not its own"),
+        (other("e\u2028\nf", value=1), r"the field e\\u2028\\nf is not known here"),
         (other("surprise", value=1), "the field surprise is not known here"),
     ],
 )
