@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PYTHIA_", extra="forbid", frozen=True)
 
     model: str = Field("bundled", min_length=1)
-    """Model id ``<name>[@<revision>]``, ``bundled``, or a directory."""
+    """Model id ``<name>[@<revision>]``, ``bundled``, or a directory as a path, ``./name``."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` is cuda when torch finds a GPU."""
     backend: Literal["auto", "cpu", "triton", "reference"] = "auto"
