@@ -97,7 +97,8 @@ class Worker:
 
     def metrics(self) -> str:
         """The engine's and gRPC's metrics in Prometheus' text format."""
-        own = engine_metrics(self.runner) + loop_metrics(self._loop_watch.longest)
+        watch = self._loop_watch
+        own = engine_metrics(self.runner) + loop_metrics(watch.longest, watch.longest_work)
         return own + (self._grpc.metrics() if self._grpc else "")
 
     def _show(self, runner: PythiaRunner | None) -> None:
