@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     """Sequences that may wait beyond those in a step; more are refused with status 429."""
     max_queue_tokens: int = Field(2**20, ge=0)
     """The same for tokens, of prompts and to generate, beyond those that the KV cache holds."""
+    caller_share: float = Field(0.5, gt=0, le=1)
+    """The part of both that one API key may have under way; without keys, one request."""
     request_timeout: float = Field(600.0, gt=0, allow_inf_nan=False)
     """Seconds from arrival to the last token."""
     client_timeout: float = Field(60.0, ge=1, allow_inf_nan=False)
