@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +178,19 @@ def test_a_model_yaml_that_makes_no_sense_is_one_line(cli: Cli, commit: str, tex
     for command in (("verify", "--offline"), ("generate", "-m", MODEL, "hi"), ("pull", MODEL)):
         status, _, err = cli(*command)
         assert (status, err.count("\n"), "`bentoml models delete" in err) == (1, 1, True)
+
+
+@pytest.mark.parametrize("name", [MODEL, "mine/model"])
+def test_a_directory_of_a_models_name_is_not_the_model(
+    cli: Cli, commit: str, sources: Path, name: str
+) -> None:
+    shutil.copytree(sources / "a", name)
+    status, _, err = cli("generate", "-m", name, "hi")
+    assert status == 1 and err.endswith(f"; write ./{name} for the directory of that name\n")
+    assert load_checkpoint(f"./{name}").commit is None
+    if name == MODEL:
+        cli("pull", MODEL)
+        assert load_checkpoint(name).commit == commit
 
 
 def test_quantize_writes_a_directory_that_loads(cli: Cli, sources: Path, tmp_path: Path) -> None:
