@@ -151,6 +151,12 @@ class PythiaRunner:
             return self.tokenizer.decode(ids)
         return await self._on_text_thread(self.tokenizer.decode, ids)
 
+    async def starts(self, text: str) -> list[int]:
+        """Where each token of a text that ``encode`` took begins, in characters of the text."""
+        if len(text) < LONG_TEXT:
+            return self.tokenizer.starts(text)
+        return await self._on_text_thread(self.tokenizer.starts, text)
+
     async def _on_text_thread(self, function: Callable[[_In], _Out], value: _In) -> _Out:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._text_threads, function, value)

@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pythia_bento.engine.offsets import TokenOffsets
 from pythia_bento.engine.outputs import TokenLogprob
 from pythia_bento.engine.tokenizer import Tokenizer
-
-_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class LogprobsBuilder:
     """Builds ``tokens``, ``token_logprobs``, ``top_logprobs`` and ``text_offset`` bit by bit.
 
-    Offsets count characters of the answer's ``text``; a token that ends or continues a character
-    begins where that character begins. ``as_ids`` names tokens ``token_id:<id>``.
+    Offsets count characters of the answer's ``text``, in which generated text begins at ``start``;
+    see TokenOffsets. ``as_ids`` names tokens ``token_id:<id>``.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, as_ids: bool = False
+        self,
+        tokenizer: Tokenizer,
+        *,
+        start: int = 0,
+        skip_special_tokens: bool = True,
+        as_ids: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
         self._as_ids = as_ids
-        self._decoder = _Utf8Decoder("replace")
-        self._offset = 0
+        self._offsets = TokenOffsets(start)
 
     def echo(
-        self, prompt: tuple[int, ...], logprobs: list[TokenLogprob] | None, num_top: int
+        self, first: int, logprobs: list[TokenLogprob] | None, num_top: int, starts: Sequence[int]
     ) -> dict[str, Any]:
-        """The prompt's tokens. The first one has no log-probability."""
-        first = self._entry(prompt[0], None, is_prompt=True)
+        """The prompt's tokens, which begin at ``starts``; ``first`` has no log-probability."""
         rest = [
-            self._entry(lp.token_id, limited(lp, num_top), is_prompt=True) for lp in logprobs or ()
+            self._entry(lp.token_id, limited(lp, num_top), start)
+            for lp, start in zip(logprobs or (), starts[1:], strict=True)
         ]
-        return _columns([first, *rest])
+        return _columns([self._entry(first, None, starts[0]), *rest])
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
         """Tokens of one delta."""
-        return _columns([self._entry(lp.token_id, lp, is_prompt=False) for lp in logprobs])
+        return _columns([self._entry(lp.token_id, lp, self._start(lp.token_id)) for lp in logprobs])
 
-    def _entry(self, id: int, logprob: TokenLogprob | None, is_prompt: bool) -> tuple[Any, ...]:
-        start = self._offset
-        # An echoed prompt shows its special tokens, generated text need not.
-        if is_prompt or id not in self._skipped:
-            self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(id)))
+    def _start(self, id: int) -> int:
+        return self._offsets.push(b"" if id in self._skipped else self._tokenizer.token_bytes(id))
+
+    def _entry(self, id: int, logprob: TokenLogprob | None, start: int) -> tuple[Any, ...]:
         shown = self._shown(id)
         if logprob is None:
             return shown, None, None, start
