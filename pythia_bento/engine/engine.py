@@ -160,7 +160,7 @@ class Engine:
         if not result.is_finite:
             return self._open.fail(sequence)
         if result.prompt_logprobs:
-            sequence.prompt_logprobs += result.prompt_logprobs
+            sequence.add_scores(result.prompt_logprobs)
         text = self._accept(sequence, result) if result.token_ids else ""
         self._scheduler.advance(sequence, chunk.count + max(len(result.token_ids) - 1, 0))
         if sequence.num_computed < sequence.num_prompt:

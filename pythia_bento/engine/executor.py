@@ -10,7 +10,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
 
-from pythia_bento.engine.outputs import TokenLogprob
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class ChunkResult:
 
     token_ids: list[int]
     logprobs: list[TokenLogprob]
-    prompt_logprobs: Seq[TokenLogprob] = ()
+    prompt_logprobs: PromptLogprobs | None = None
     is_finite: bool = True
 
 

@@ -78,7 +78,7 @@ class CudaModelRunner(ModelRunner):
         if is_scored or not all(chunks[index].sequence.graphable for index in sampled):
             results = [ChunkResult([], []) for _ in chunks]
             starts = np.cumsum([0, *(chunk.count for chunk in chunks)]).tolist()
-            self._score_prompts(chunks, starts, done.hidden, results)
+            self._scores.add_to(results, chunks, starts, done.hidden)
             logits = done.logits if len(sampled) == len(chunks) else done.logits[sampled]
             self._choose(logits, chunks, sampled, results)
             return list(results)

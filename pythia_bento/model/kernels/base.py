@@ -91,7 +91,10 @@ class Kernels(Protocol):
         ...
 
     def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
-        """Log-probability of ``chosen`` (int32 [R]) and the ``num_top`` best tokens of each row."""
+        """Log-probability and rank of ``chosen`` (int32 [R]), and each row's ``num_top`` best.
+
+        Never waits for the device, so that prompts are scored a slice of rows after the other.
+        """
         ...
 
     def capturable(self) -> Capturable | None:

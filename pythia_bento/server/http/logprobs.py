@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
-from pythia_bento.engine.outputs import TokenLogprob
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.tokenizer import Tokenizer
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
@@ -30,28 +29,35 @@ class LogprobsBuilder:
         self._offset = 0
 
     def echo(
-        self, prompt: tuple[int, ...], logprobs: list[TokenLogprob] | None, num_top: int
+        self, prompt: tuple[int, ...], logprobs: PromptLogprobs | None, num_top: int
     ) -> dict[str, Any]:
         """The prompt's tokens. The first one has no log-probability."""
-        first = self._entry(prompt[0], None, is_prompt=True)
-        rest = [
-            self._entry(lp.token_id, limited(lp, num_top), is_prompt=True) for lp in logprobs or ()
-        ]
-        return _columns([first, *rest])
+        scored = () if logprobs is None else logprobs.limited(num_top)
+        shown = [self._shown(id) for id in prompt]
+        tops = [self._top(own, token) for own, token in zip(shown[1:], scored, strict=False)]
+        return {
+            "tokens": shown,
+            "token_logprobs": [None, *(token.logprob for token in scored)],
+            "top_logprobs": [None, *tops],
+            "text_offset": [self._place(id, is_prompt=True) for id in prompt],
+        }
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
         """Tokens of one delta."""
-        return _columns([self._entry(lp.token_id, lp, is_prompt=False) for lp in logprobs])
+        return _columns([self._entry(logprob) for logprob in logprobs])
 
-    def _entry(self, id: int, logprob: TokenLogprob | None, is_prompt: bool) -> tuple[Any, ...]:
+    def _entry(self, logprob: TokenLogprob) -> tuple[Any, ...]:
+        id = logprob.token_id
+        start, shown = self._place(id, is_prompt=False), self._shown(id)
+        return shown, logprob.logprob, self._top(shown, logprob), start
+
+    def _place(self, id: int, *, is_prompt: bool) -> int:
+        """Where the next token begins."""
         start = self._offset
         # An echoed prompt shows its special tokens, generated text need not.
         if is_prompt or id not in self._skipped:
             self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(id)))
-        shown = self._shown(id)
-        if logprob is None:
-            return shown, None, None, start
-        return shown, logprob.logprob, self._top(shown, logprob), start
+        return start
 
     def _top(self, shown: str, logprob: TokenLogprob) -> dict[str, float]:
         """The best alternatives and always the token itself, by falling probability."""
@@ -66,32 +72,30 @@ class LogprobsBuilder:
 
 
 def by_id(
-    tokenizer: Tokenizer, logprobs: Iterable[TokenLogprob], num_top: int
+    tokenizer: Tokenizer, logprobs: PromptLogprobs | None, num_top: int
 ) -> list[dict[str, Any] | None]:
     """A prompt's log-probabilities in vLLM's shape: null, then an object by token id each.
 
-    ``rank`` counts from 1 and is null for a token that is not among the ``num_top`` best.
+    ``rank`` counts from 1, among all rows of the model's head.
     """
     shown: list[dict[str, Any] | None] = [None]
-    for logprob in logprobs:
-        ranks = {id: rank for rank, (id, _) in enumerate(logprob.top[:num_top], start=1)}
-        values = {logprob.token_id: logprob.logprob, **dict(logprob.top[:num_top])}
+    if logprobs is None:
+        return shown
+    for token, rank in zip(logprobs.limited(num_top), logprobs.ranks.tolist(), strict=True):
+        ranks = {token.token_id: rank}
+        ranks |= {id: place for place, (id, _) in enumerate(token.top, start=1)}
+        values = {token.token_id: token.logprob, **dict(token.top)}
         shown.append(
             {
                 str(id): {
                     "logprob": value,
-                    "rank": ranks.get(id),
+                    "rank": ranks[id],
                     "decoded_token": tokenizer.token_text(id),
                 }
                 for id, value in values.items()
             }
         )
     return shown
-
-
-def limited(logprob: TokenLogprob, num_top: int) -> TokenLogprob:
-    """The same with fewer alternatives."""
-    return replace(logprob, top=logprob.top[:num_top])
 
 
 def _columns(entries: list[tuple[Any, ...]]) -> dict[str, Any]:

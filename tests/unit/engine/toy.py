@@ -81,7 +81,8 @@ class ToyModel:
         values = logits.log_softmax(-1)
         top, ids = values.sort(dim=-1, descending=True, stable=True)
         own = values.gather(1, chosen.long()[:, None])[:, 0]
-        return Logprobs(own, ids[:, :num_top].int(), top[:, :num_top])
+        ranks = (ids == chosen.long()[:, None]).int().argmax(1).int() + 1
+        return Logprobs(own, ranks, ids[:, :num_top].int(), top[:, :num_top])
 
 
 def _hashes(context: list[list[int]]) -> list[int]:
