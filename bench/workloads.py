@@ -24,7 +24,7 @@ from pythia_bento.engine.params import Request, SamplingParams, score_request
 OURS = "pythia-bento w8a16"
 ROUNDS = 3
 MOST_ROWS = 256  # sequences in a step
-BUDGETS = (512, 1024, 2048, 4096, 8192)  # tokens in a step
+BUDGETS = (512, 2048, 8192)  # tokens in a step
 DEFAULT = 2048
 CACHE_TOKENS = 300_000
 TEXTS = ((1024, 128), (256, 512))  # to score: how many, of how many tokens
@@ -86,7 +86,7 @@ def mixed(engine: Engine) -> Iterator[Row]:
     generated = sum(request.params.max_tokens for request in asked)
     seconds(engine, asked[:64])
     for rows in (64, MOST_ROWS):
-        for budget in BUDGETS[:-1]:
+        for budget in (512, 1024, 2048, 4096):
             engine._scheduler.max_seqs = rows
             set_budget(engine, budget)
             shape = {"batch": rows, "max_tokens_per_step": budget}

@@ -6,6 +6,7 @@ This is the seam between policy, which knows no device, and arithmetic, which kn
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
@@ -62,6 +63,10 @@ class ChunkResult:
     logprobs: list[TokenLogprob]
     prompt_logprobs: PromptLogprobs | None = None
     is_finite: bool = True
+    complete: Callable[[], None] | None = None
+    """Waits for the device, then fills in the two above of all results of the step; None where that
+    is done. The engine calls it once it has handed over the next step. None where there are tokens.
+    """
 
 
 Results = list[ChunkResult | None]

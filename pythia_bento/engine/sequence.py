@@ -95,8 +95,8 @@ class Sequence:
         self.block_size = block_size
         self.blocks: list[int] = []
         self.block_table = np.zeros(-(-len(self.token_ids) // block_size), dtype=np.int32)
-        self.num_scored = 0  # tokens of the prompt whose log-probabilities are known
-        self.scores: list[PromptLogprobs] = []  # of as many, in order
+        self.num_scored = 0  # tokens of the prompt whose log-probabilities need no further step
+        self.scores: list[PromptLogprobs] = []  # of them in order, once the device has told
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
         self._names: list[bytes] = []
@@ -143,15 +143,15 @@ class Sequence:
             return range(0)
         return range(self.num_scored, self.num_prompt - 1)
 
-    def add_scores(self, further: PromptLogprobs) -> None:
-        """Log-probabilities of the next tokens of the prompt became known."""
-        self.scores.append(further)
-        self.num_scored += len(further)
+    def score_to(self, end: int) -> None:
+        """Tokens before position ``end`` are computed, and so are the scores of what they ask."""
+        if rows := self.prompt_rows:
+            self.num_scored = min(max(end, rows.start), rows.stop)
 
     @property
     def prompt_logprobs(self) -> PromptLogprobs | None:
         """All of them or none: a sequence that was ended early has only some."""
-        is_complete = self.num_scored == self.num_prompt - 1
+        is_complete = sum(map(len, self.scores)) == self.num_prompt - 1
         if self.params.prompt_logprobs is None or not is_complete:
             return None
         return end_to_end(self.scores)

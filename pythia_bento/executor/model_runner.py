@@ -52,8 +52,10 @@ class ModelRunner:
         batch, starts = self.prepare(chunks)
         hidden = self._model.forward(batch, self._cache)
         results = [ChunkResult([], []) for _ in chunks]
-        self._scores.add_to(results, chunks, starts, hidden)
+        scores = self._scores.queue(chunks, starts, hidden)
         sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
+        if scores:
+            scores.put_into(results, later=not sampled)
         if sampled:
             logits = self._logits_of(hidden, [starts[index + 1] - 1 for index in sampled])
             self._choose(logits, chunks, sampled, results)
@@ -137,4 +139,7 @@ class ModelRunner:
         ]
 
     def _upload(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self._device, non_blocking=True)
+        host = torch.from_numpy(array)
+        if self._device.type == "cuda":  # from other memory the copy would wait for the device
+            host = host.pin_memory()
+        return host.to(self._device, non_blocking=True)

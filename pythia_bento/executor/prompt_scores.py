@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,17 +14,29 @@ from torch import Tensor
 from pythia_bento.engine.executor import Chunk, ChunkResult
 from pythia_bento.engine.logprobs import HEAD, PromptLogprobs
 from pythia_bento.model.gpt_neox import GPTNeoX
+from pythia_bento.model.kernels.base import SCORED_ROWS
 
-# Rows of logits at a time: with them a pass of scores takes less memory than log-probabilities of
-# 64 rows did with their alternatives sorted, and reads the head's weights seldom enough.
-ROWS_AT_ONCE = {"cuda": 512}
-FEW_ROWS = 64  # elsewhere
+FEW_ROWS = 64  # of logits at a time where no graph computes them
 
 Upload = Callable[[np.ndarray], Tensor]
 
 
+class Slices(Protocol):
+    """Scores some rows without a word to the host."""
+
+    most_rows: int
+    most_top: int
+
+    def score(self, hidden: Tensor, asked: Tensor, columns: Tensor) -> None:
+        """Fill all but the first of ``columns``, as ``PromptLogprobs`` has them, int32 [C, R].
+
+        ``asked``, int32 [2, R], are the rows of ``hidden`` and the tokens that follow them.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class _Span:
+class Span:
     """Rows of hidden states, one after the other, whose next tokens are to be scored."""
 
     chunk: int
@@ -32,24 +46,23 @@ class _Span:
 
     @property
     def rows(self) -> np.ndarray:
+        """Int32, the rows."""
         return np.arange(self.first, self.first + len(self.targets), dtype=np.int32)
 
 
 class PromptScores:
     """Scores whatever rows of a pass somebody asked for."""
 
-    def __init__(self, model: GPTNeoX, upload: Upload) -> None:
-        self._model, self._upload = model, upload
-        self._rows_at_once = ROWS_AT_ONCE.get(model.kernels.device.type, FEW_ROWS)
+    def __init__(self, model: GPTNeoX, upload: Upload, fast: Slices | None = None) -> None:
+        """``fast`` is taken where it has alternatives enough."""
+        self._upload, self._fast = upload, fast
+        is_cuda = model.kernels.device.type == "cuda"
+        self._slow: Slices = EagerSlices(model, SCORED_ROWS if is_cuda else FEW_ROWS)
 
-    def add_to(
-        self,
-        results: Sequence[ChunkResult],
-        chunks: Sequence[Chunk],
-        starts: Sequence[int],
-        hidden: Tensor,
-    ) -> None:
-        """Put the log-probabilities of each chunk's prompt tokens into its result.
+    def queue(
+        self, chunks: Sequence[Chunk], starts: Sequence[int], hidden: Tensor
+    ) -> QueuedScores | None:
+        """Queue the work for all prompt tokens that are to be scored; None where none are.
 
         ``starts`` are the chunks' first rows of ``hidden``.
         """
@@ -58,35 +71,71 @@ class PromptScores:
             for index, chunk in enumerate(chunks)
             if (span := _span(index, chunk, starts[index])) is not None
         ]
-        if not spans:
-            return
-        found = self._columns(spans, hidden)
-        is_sound = np.isfinite(found.values)
-        begin = 0
-        for span in spans:
-            part = slice(begin, begin := begin + len(span.targets))
-            own = found[part].limited(span.num_top)
-            # A copy, as the columns of the whole pass would live as long as one of its prompts.
-            results[span.chunk].prompt_logprobs = PromptLogprobs(own.columns.copy())
-            results[span.chunk].is_finite &= bool(is_sound[part].all())
+        return QueuedScores(spans, self._columns(spans, hidden)) if spans else None
 
-    def _columns(self, spans: Sequence[_Span], hidden: Tensor) -> PromptLogprobs:
-        """All rows of all spans, computed a slice at a time without a wait between them."""
+    def _columns(self, spans: Sequence[Span], hidden: Tensor) -> Tensor:
+        """All rows of all spans, a slice after the other without a wait between them."""
         num_top = max(span.num_top for span in spans)
+        slices = self._fast if self._fast and num_top <= self._fast.most_top else self._slow
         rows = np.concatenate([span.rows for span in spans])
         targets = np.concatenate([span.targets for span in spans])
         asked = self._upload(np.stack([rows, targets]))
-        columns = torch.empty(
-            HEAD + 2 * num_top, len(rows), dtype=torch.int32, device=hidden.device
-        )
+        shape = HEAD + 2 * num_top, len(rows)
+        columns = torch.empty(shape, dtype=torch.int32, device=hidden.device)
         columns[0] = asked[1]
-        for begin in range(0, len(rows), self._rows_at_once):
-            part = slice(begin, begin + self._rows_at_once)
-            self._score(hidden, asked[:, part], columns[:, part])
-        return PromptLogprobs(columns.cpu().numpy())
+        for begin in range(0, len(rows), slices.most_rows):
+            part = slice(begin, begin + slices.most_rows)
+            slices.score(hidden, asked[:, part], columns[:, part])
+        return columns
 
-    def _score(self, hidden: Tensor, asked: Tensor, columns: Tensor) -> None:
-        """Fill some of the columns; the logits are gone when it returns."""
+
+class QueuedScores:
+    """Scores of a pass on their way to the host."""
+
+    def __init__(self, spans: Sequence[Span], columns: Tensor) -> None:
+        self._spans = spans
+        self._host, self._event = columns, None
+        if columns.is_cuda:
+            self._host = torch.empty(columns.shape, dtype=torch.int32, pin_memory=True)
+            self._host.copy_(columns, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def put_into(self, results: Sequence[ChunkResult], *, later: bool) -> None:
+        """Put each chunk's log-probabilities into its result: now, or when the engine asks.
+
+        Where there is no device to wait for, now is never too early.
+        """
+        if not later or self._event is None:
+            self._fill(results)
+            return
+        for span in self._spans:
+            results[span.chunk].complete = partial(self._fill, results)
+
+    def _fill(self, results: Sequence[ChunkResult]) -> None:
+        if self._event is not None:
+            self._event.synchronize()
+        found = PromptLogprobs(self._host.numpy())
+        is_sound = np.isfinite(found.values)
+        begin = 0
+        for span in self._spans:
+            part, result = slice(begin, begin := begin + len(span.targets)), results[span.chunk]
+            # A copy: the columns of the whole pass would live as long as one of its prompts.
+            own = found[part].limited(span.num_top)
+            result.prompt_logprobs = PromptLogprobs(own.columns.copy())
+            result.is_finite &= bool(is_sound[part].all())
+            result.complete = None
+
+
+class EagerSlices:
+    """By the model's kernels, one launched after the other."""
+
+    def __init__(self, model: GPTNeoX, most_rows: int) -> None:
+        self._model = model
+        self.most_rows, self.most_top = most_rows, model.config.vocab_size
+
+    def score(self, hidden: Tensor, asked: Tensor, columns: Tensor) -> None:
+        """See ``Slices``; the logits are gone when it returns."""
         logits = self._model.logits(hidden.index_select(0, asked[0]))
         num_top = (len(columns) - HEAD) // 2
         found = self._model.logprobs(logits, asked[1], num_top)
@@ -97,7 +146,7 @@ class PromptScores:
             columns[HEAD + num_top :] = found.top.view(torch.int32).T
 
 
-def _span(index: int, chunk: Chunk, first_row: int) -> _Span | None:
+def _span(index: int, chunk: Chunk, first_row: int) -> Span | None:
     """The rows of a chunk that are still to be scored; None where there are none."""
     sequence = chunk.sequence
     wanted, num_top = sequence.prompt_rows, sequence.params.prompt_logprobs
@@ -107,4 +156,4 @@ def _span(index: int, chunk: Chunk, first_row: int) -> _Span | None:
     if start >= end:
         return None
     targets = sequence.token_ids[start + 1 : end + 1]
-    return _Span(index, first_row + start - chunk.start, targets, num_top)
+    return Span(index, first_row + start - chunk.start, targets, num_top)

@@ -12,6 +12,7 @@ from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.params import Request, score_request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.executor import make_executor, prompt_scores
+from pythia_bento.executor.graphs import scores
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.reference.kernels import ReferenceKernels
 from tests.gpu.test_triton import RandomWeights, on_gpu
@@ -45,10 +46,12 @@ def test_scores_are_those_of_the_reference(vocab: int, num_top: int) -> None:
     found = kernels.logprobs(logits.cuda(), targets.cuda(), num_top)
     assert found.ranks.tolist() == want.ranks.tolist()
     assert found.top_ids.tolist() == want.top_ids.tolist()
-    torch.testing.assert_close(found.chosen.cpu(), want.chosen, equal_nan=True)
     sound = want.ranks > 0
-    torch.testing.assert_close(found.top.cpu()[sound], want.top[sound])
-    assert found.top[~sound].isnan().all()
+    # The normaliser is one fp32 number, so that of huge logits is rounded as they are.
+    least = 1e-5 + 2e-7 * logits.abs().amax(1)
+    assert ((found.chosen.cpu() - want.chosen).abs() <= least)[sound].all()
+    assert ((found.top.cpu() - want.top).abs() <= least[:, None])[sound].all()
+    assert found.chosen[~sound].isnan().all() and found.top[~sound].isnan().all()
 
 
 @pytest.mark.parametrize("num_top", [0, 1, 3])
@@ -63,13 +66,14 @@ def test_scores_have_the_same_bits_in_every_slice_and_pass(
         return [score_request(prompt, num_top) for prompt in prompts]
 
     def answers(rows: int, tokens: int) -> list[object]:
-        monkeypatch.setitem(prompt_scores.ROWS_AT_ONCE, "cuda", rows)
+        monkeypatch.setattr(scores.CapturedScores, "most_rows", rows)
+        monkeypatch.setattr(prompt_scores, "SCORED_ROWS", rows)
         sizes = EngineConfig(80, 8, tokens)
         engine = Engine(make_executor(model, sizes, tokenizer.num_tokens), tokenizer)
         found = [answer.prompt_logprobs for [answer] in engine.generate(texts())]
         engine.close()
         return found
 
-    whole = answers(4096, 4096)
+    whole = answers(512, 4096)
     assert answers(7, 300) == whole
-    assert answers(512, 2048) == whole
+    assert answers(200, 900) == whole

@@ -31,6 +31,7 @@ from tests.unit.engine.toy import (
     POISON,
     ROWS,
     TOKENIZER,
+    LateExecutor,
     ToyExecutor,
     ToyModel,
     request,
@@ -239,12 +240,11 @@ class EngineMachine(RuleBasedStateMachine):
         self.work = 1  # tokens that the engine may at most have to compute, with recomputation
 
     @precondition(lambda self: self.engine is None)
-    @rule(sizes=SIZES)
-    def start(self, sizes):
+    @rule(sizes=SIZES, kind=st.sampled_from([ToyExecutor, LateExecutor]))
+    def start(self, sizes, kind):
         blocks, batch, extra = sizes
-        self.engine = toy_engine(
-            blocks, block_size=2, max_batch_size=batch, max_tokens_per_step=batch + extra
-        )
+        limits = {"max_batch_size": batch, "max_tokens_per_step": batch + extra}
+        self.engine = toy_engine(blocks, block_size=2, kind=kind, **limits)
 
     @precondition(lambda self: self.engine is not None)
     @rule(arrivals=st.lists(st.tuples(PROMPTS, PARAMS, st.integers(1, 3)), min_size=1, max_size=4))

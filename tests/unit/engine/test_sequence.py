@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_bento.engine.logprobs import PromptLogprobs
 from pythia_bento.engine.sequence import Sequence, sequence_seed
 from tests.unit.engine.toy import TOKENIZER, request
 
@@ -133,7 +131,9 @@ def test_the_prefix_cache_may_not_replace_rows_that_are_needed():
     assert sequence().max_cached_tokens == 2
     scoring = sequence(prompt_logprobs=1)
     assert scoring.max_cached_tokens == 0
-    scoring.add_scores(PromptLogprobs(np.zeros((3, 2), np.int32)))
+    scoring.score_to(1)
+    assert scoring.prompt_rows == range(1, 2)
+    scoring.score_to(3)
     assert scoring.max_cached_tokens == 2
 
 

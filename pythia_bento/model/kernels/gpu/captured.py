@@ -132,6 +132,37 @@ class TritonPromptPasses:
         )
 
 
+class TritonScoredRows:
+    """See ``ScoredRows``."""
+
+    def __init__(self, launch: Launcher, weights: PackedWeights, rows: int) -> None:
+        self._launch, self._head = launch, weights.head
+        config, device = launch.config, launch.device
+        self.hidden = torch.zeros(rows, config.hidden_size, device=device)
+        self.targets = torch.zeros(rows, dtype=torch.int32, device=device)
+        self.found = torch.zeros(4, rows, dtype=torch.int32, device=device)
+        self._h = torch.zeros(rows * config.hidden_size, dtype=torch.float16, device=device)
+        self._logits = torch.zeros(rows, config.vocab_size, device=device)
+        self._norms = torch.zeros(rows, device=device)
+
+    def run(self, count: int) -> None:
+        """See ``ScoredRows``."""
+        hidden, logits = self.hidden[:count], self._logits[:count]
+        h = self._h[: hidden.numel()].view(1, count, -1)
+        values, ranks, best_ids, best = self.found[:, :count]
+        self._launch.norm(self._head.norms, hidden, h)
+        self._launch.head_product(self._head, h, logits)
+        self._launch.sampling.score(
+            logits,
+            self.targets[:count],
+            values.view(torch.float32),
+            ranks,
+            self._norms[:count],
+            best_ids[:, None],
+            best.view(torch.float32)[:, None],
+        )
+
+
 def _persistent(
     launch: Launcher, weights: PackedWeights, cache: TritonKVCache, max_batch: int
 ) -> DecodeStep | None:

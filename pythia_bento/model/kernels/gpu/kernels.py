@@ -11,7 +11,11 @@ from pythia_bento.model.batch import DecodeRows, ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.base import Capturable, PackedWeights
 from pythia_bento.model.kernels.gpu import filters
-from pythia_bento.model.kernels.gpu.captured import TritonDecodeSteps, TritonPromptPasses
+from pythia_bento.model.kernels.gpu.captured import (
+    TritonDecodeSteps,
+    TritonPromptPasses,
+    TritonScoredRows,
+)
 from pythia_bento.model.kernels.gpu.forward import Forward, PromptAttention
 from pythia_bento.model.kernels.gpu.launch import Launcher
 from pythia_bento.model.kernels.gpu.packing import (
@@ -99,6 +103,10 @@ class TritonKernels:
         """See ``Capturable.prompt_passes``."""
         sizes = (sequences, tokens, num_tokens)
         return TritonPromptPasses(self.launch, self._forward, weights, cache, *sizes)
+
+    def scored_rows(self, weights: PackedWeights, rows: int) -> TritonScoredRows:
+        """See ``Capturable.scored_rows``."""
+        return TritonScoredRows(self.launch, weights, rows)
 
     def logits(self, head: TritonHead, x: Tensor) -> Tensor:
         """See ``Kernels.logits``."""
