@@ -7,6 +7,7 @@ rest of the last one. ``--peers`` scores with transformers and bitsandbytes in t
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 import sys
@@ -54,10 +55,13 @@ def seconds(engine: Engine, asked: list[Request]) -> float:
     return harness.now() - start
 
 
+_seeds = itertools.count()  # prompts that come again would be found in the prefix cache
+
+
 def typical(run: Callable[[int], float]) -> float:
     """The median of some rounds, after one that warms up."""
-    run(0)
-    return statistics.median(run(seed) for seed in range(1, ROUNDS + 1))
+    run(next(_seeds))
+    return statistics.median(run(next(_seeds)) for _ in range(ROUNDS))
 
 
 def score(engine: Engine) -> Iterator[Row]:
@@ -77,21 +81,26 @@ def _texts(count: int, length: int, seed: int) -> list[Request]:
 
 def mixed(engine: Engine) -> Iterator[Row]:
     """1,000 requests at once, all lengths drawn, greedy: generated tokens."""
-    draw = random.Random(5)
-    asked = []
-    for i in range(1000):
-        prompt = tuple(draw.randrange(1, 50000) for _ in range(draw.randint(16, 512)))
-        params = SamplingParams(max_tokens=draw.randint(16, 256), temperature=0, ignore_eos=True)
-        asked.append(Request(str(i), prompt, params))
-    generated = sum(request.params.max_tokens for request in asked)
-    seconds(engine, asked[:64])
+    seconds(engine, _mixture(64))
     for rows in (64, MOST_ROWS):
         for budget in (512, 1024, 2048, 4096):
             engine._scheduler.max_seqs = rows
             set_budget(engine, budget)
+            asked = _mixture(1000)
+            generated = sum(request.params.max_tokens for request in asked)
             shape = {"batch": rows, "max_tokens_per_step": budget}
             yield _row("mixed", seconds(engine, asked), generated, **shape)
     engine._scheduler.max_seqs = MOST_ROWS
+
+
+def _mixture(count: int) -> list[Request]:
+    sizes, draw = random.Random(5), random.Random(next(_seeds))  # always of the same lengths
+    asked = []
+    for i in range(count):
+        prompt = tuple(draw.randrange(1, 50000) for _ in range(sizes.randint(16, 512)))
+        params = SamplingParams(max_tokens=sizes.randint(16, 256), temperature=0, ignore_eos=True)
+        asked.append(Request(str(i), prompt, params))
+    return asked
 
 
 def options(engine: Engine) -> Iterator[Row]:
@@ -100,7 +109,9 @@ def options(engine: Engine) -> Iterator[Row]:
     new = 64
     for name, fields in OPTIONS.items():
         for batch in BATCHES:
-            took = typical(lambda seed, b=batch, f=fields: decode(engine, b, 128, new, seed, **f)[1])
+            took = typical(
+                lambda seed, b=batch, f=fields: decode(engine, b, 128, new, seed, **f)[1]
+            )
             yield _row("options", took, batch * (new - 1), batch=batch, prompt=128, options=name)
 
 

@@ -27,7 +27,7 @@ def odd_rows(vocab: int) -> tuple[torch.Tensor, torch.Tensor]:
     logits[1] = 0
     logits[2, 7] = logits[2, vocab - 1] = 30
     logits[3, 5], logits[4, 6], logits[5, vocab - 2] = math.nan, math.inf, -math.inf
-    logits[6] = 3e38 * logits[6].sign()
+    logits[6] = 1e38 * logits[6].sign()
     logits[7, ::2], logits[7, 1::2] = -0.0, 0.0
     logits[8, 3] = logits[8, 4] = 1e-40  # subnormal
     targets = [0, vocab - 1, vocab - 1, 3, 3, 3, 5, 9, 4, -1, vocab, int(logits[11].argmax())]
@@ -77,3 +77,15 @@ def test_scores_have_the_same_bits_in_every_slice_and_pass(
     whole = answers(512, 4096)
     assert answers(7, 300) == whole
     assert answers(200, 900) == whole
+
+
+def test_scores_have_the_same_bits_with_and_without_alternatives() -> None:
+    model, tokenizer = on_gpu(RandomWeights(80)), Tokenizer(raw_tokenizer())
+    engine = Engine(
+        make_executor(model, EngineConfig(80, 8, 2048), tokenizer.num_tokens), tokenizer
+    )
+    prompt = tuple((7 * i) % tokenizer.num_tokens for i in range(900))
+    [[graph]], [[eager]] = (engine.generate([score_request(prompt, top)]) for top in (1, 5))
+    assert graph.prompt_logprobs is not None and eager.prompt_logprobs is not None
+    assert eager.prompt_logprobs.limited(1) == graph.prompt_logprobs
+    engine.close()

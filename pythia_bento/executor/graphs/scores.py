@@ -12,13 +12,14 @@ from torch import Tensor
 from pythia_bento.executor.graphs.buffers import capture
 from pythia_bento.model.kernels.base import SCORED_ROWS, Capturable, PackedWeights
 
-ROWS = (64, 128, 256, SCORED_ROWS)
+# Whole slices of logits, and parts of one; more rows are several graphs.
+ROWS = (64, 128, 256, *(count * SCORED_ROWS for count in range(1, 5)))
 
 
 class CapturedScores:
     """``Slices`` of a pass, which are copied to the graphs' own buffers and back."""
 
-    most_rows = SCORED_ROWS
+    most_rows = ROWS[-1]
     most_top = 1
 
     def __init__(

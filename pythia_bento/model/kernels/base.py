@@ -124,14 +124,18 @@ class PromptPasses(Protocol):
     logits: Tensor  # fp32 [S, V]
     tokens: Tensor  # int32 [S]; -1 where logits are not finite
 
-    def run(
+    def run(self, batch: ForwardBatch) -> None:
+        """A pass up to ``hidden``."""
+        ...
+
+    def choose(
         self,
-        batch: ForwardBatch,
+        context_lens: Tensor,  # int32 [S]
         last_rows: Tensor,  # int32 [S], the row that each sequence's logits are of
         temperatures: Tensor,  # fp32 [S], 0 is greedy
         seeds: Tensor,  # int64 [S]
     ) -> None:
-        """A pass, and a token of each sequence by temperature alone."""
+        """After ``run``: a token of each sequence by temperature alone."""
         ...
 
 

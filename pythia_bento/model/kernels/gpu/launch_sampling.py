@@ -78,14 +78,18 @@ class SamplingLauncher:
         norms: Tensor,
         best_ids: Tensor,
         best: Tensor,
+        peaks: Tensor | None = None,
     ) -> None:
         """Log-probabilities ``values`` and ``ranks`` of ``targets`` (int32 [R]), all fp32 or int32.
 
-        ``norms`` are the log-normalisers, ``best_ids`` and ``best`` [R, k] the k best tokens.
+        ``norms`` are the log-normalisers, ``best_ids`` and ``best`` [R, k] the k best tokens. With
+        the ``peaks`` of ``Launcher.head_product`` logits are read once instead of twice.
         """
+        num_peaks = 0 if peaks is None else peaks.shape[1]
         is_one = best.shape[1] == 1
         scoring.score[(len(logits),)](
             logits_ptr=logits,
+            peak_ptr=logits if peaks is None else peaks,
             targets_ptr=targets,
             value_ptr=values,
             rank_ptr=ranks,
@@ -94,6 +98,8 @@ class SamplingLauncher:
             best_ptr=best if is_one else values,
             VOCAB=self._vocab_size,
             BLOCK=LOG_SUM_BLOCK,
+            PEAKS=num_peaks,
+            WIDTH=triton.next_power_of_2(max(num_peaks, 1)),
             BEST=is_one,
             num_warps=8,
         )
