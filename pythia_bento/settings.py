@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     max_batch_size: int = Field(64, ge=1, le=1024)
     """Sequences in a step."""
     max_tokens_per_step: int | None = Field(None, ge=1)
-    """Tokens in a step; longer prompts are computed in pieces. By default 2048 on a GPU, else 512."""
+    """Tokens in a step; longer prompts are computed in pieces. By default 2048 on a GPU, or 512."""
     kv_cache_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Size of the KV cache in GB (10^9 bytes); by default what the device can spare."""
 

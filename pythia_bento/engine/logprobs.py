@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 HEAD = 3  # columns besides the alternatives: ids, log-probabilities, ranks
 
@@ -27,24 +30,26 @@ class PromptLogprobs:
     only where somebody iterates.
     """
 
-    columns: np.ndarray
+    columns: Array
     """int32 [HEAD + 2 k, N]: ids, bits of fp32 log-probabilities, ranks; then the same of ids and
     bits for each of the k best, by falling probability."""
 
     @property
-    def ids(self) -> np.ndarray:
+    def ids(self) -> Array:
         """int32 [N], the tokens."""
-        return self.columns[0]
+        ids: Array = self.columns[0]
+        return ids
 
     @property
-    def values(self) -> np.ndarray:
+    def values(self) -> Array:
         """fp32 [N], their log-probabilities."""
         return self.columns[1].view(np.float32)
 
     @property
-    def ranks(self) -> np.ndarray:
+    def ranks(self) -> Array:
         """int32 [N]: 1 for a token that greedy decoding takes among all rows of the head."""
-        return self.columns[2]
+        ranks: Array = self.columns[2]
+        return ranks
 
     @property
     def num_top(self) -> int:
@@ -52,12 +57,13 @@ class PromptLogprobs:
         return (len(self.columns) - HEAD) // 2
 
     @property
-    def top_ids(self) -> np.ndarray:
+    def top_ids(self) -> Array:
         """int32 [k, N], the alternatives."""
-        return self.columns[HEAD : HEAD + self.num_top]
+        top_ids: Array = self.columns[HEAD : HEAD + self.num_top]
+        return top_ids
 
     @property
-    def top_values(self) -> np.ndarray:
+    def top_values(self) -> Array:
         """fp32 [k, N], their log-probabilities."""
         return self.columns[HEAD + self.num_top :].view(np.float32)
 
@@ -69,7 +75,7 @@ class PromptLogprobs:
         return PromptLogprobs(np.concatenate([self.columns[:HEAD], ids, values]))
 
     def __len__(self) -> int:
-        return self.columns.shape[1]
+        return len(self.ids)
 
     def __getitem__(self, part: slice) -> PromptLogprobs:
         return PromptLogprobs(self.columns[:, part])

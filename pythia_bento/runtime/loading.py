@@ -34,8 +34,8 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # Share of the free memory that the KV cache takes when nobody says how much. On the CPU pages
 # are mapped as they are used, and others want memory too.
 CACHE_SHARE = {"cuda": 0.9, "cpu": 0.25}
-# Tokens in a step where nobody says how many: on a GPU larger passes cost less a token (docs/gpu.md),
-# on a CPU they only keep others waiting.
+# Tokens in a step where nobody says how many: on a GPU larger passes cost less a token, see
+# docs/gpu.md; on a CPU they only keep others waiting.
 TOKENS_PER_STEP = {"cuda": 2048, "cpu": 512}
 
 

@@ -148,7 +148,6 @@ class TritonScoredRows:
         self._h = torch.zeros(at_once * config.hidden_size, dtype=torch.float16, device=device)
         self._logits = torch.zeros(at_once, config.vocab_size, device=device)
         self._norms = torch.zeros(at_once, device=device)
-        self._peaks = torch.zeros(at_once * launch.num_peaks(1), device=device)
 
     def run(self, count: int) -> None:
         """See ``ScoredRows``."""
@@ -157,13 +156,12 @@ class TritonScoredRows:
 
     def _slice(self, rows: slice) -> None:
         hidden, launch = self.hidden[rows], self._launch
-        count, num_peaks = len(hidden), launch.num_peaks(len(hidden))
+        count = len(hidden)
         h = self._h[: hidden.numel()].view(1, count, -1)
         logits = self._logits[:count]
-        peaks = self._peaks[: count * num_peaks].view(count, num_peaks)
         values, ranks, best_ids, best = self.found[:, rows]
         launch.norm(self._head.norms, hidden, h)
-        launch.head_product(self._head, h, logits, peaks=peaks)
+        launch.head_product(self._head, h, logits)
         launch.sampling.score(
             logits,
             self.targets[rows],
@@ -172,7 +170,6 @@ class TritonScoredRows:
             self._norms[:count],
             best_ids[:, None],
             best.view(torch.float32)[:, None],
-            peaks,
         )
 
 

@@ -141,21 +141,15 @@ class Launcher(WideLauncher):
         )
 
     def head_product(
-        self,
-        head: TritonHead,
-        h: Tensor,
-        logits: Tensor,
-        tile: tiles.Tile | None = None,
-        peaks: Tensor | None = None,
+        self, head: TritonHead, h: Tensor, logits: Tensor, tile: tiles.Tile | None = None
     ) -> None:
-        """fp16 [1, R, H] -> fp32 [R, V]; ``peaks``, fp32 [R, P], are those of P tiles of a row."""
+        """fp16 [1, R, H] -> fp32 [R, V]."""
         config, count = self.config, len(logits)
         tile = (tile or tiles.choose(tiles.HEAD, count)).fit(1 << 20, config.hidden_size)
         products.head_product[tiles.grid(config.vocab_size, count, tile)](
             w_ptr=head.weight,
             h_ptr=h,
             logits_ptr=logits,
-            peak_ptr=logits if peaks is None else peaks,
             num_tokens=count,
             h_scale=head.scale,
             VOCAB=config.vocab_size,
@@ -164,13 +158,8 @@ class Launcher(WideLauncher):
             BN=tile.tokens,
             BK=tile.depth,
             STAGES=tile.stages,
-            PEAKS=0 if peaks is None else peaks.shape[1],
             num_warps=tile.warps,
         )
-
-    def num_peaks(self, count: int) -> int:
-        """Tiles of a row of logits in ``head_product`` of ``count`` rows."""
-        return -(-self.config.vocab_size // tiles.choose(tiles.HEAD, count).rows)
 
     def prefill_attention(
         self,

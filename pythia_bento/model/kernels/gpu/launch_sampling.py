@@ -11,6 +11,7 @@ from pythia_bento.model.kernels.gpu.triton import sampling, scoring
 
 SAMPLE_BLOCK = 1024
 LOG_SUM_BLOCK = 4096  # part of the bits of log-probabilities
+SCORE_STAGES = 3
 
 
 class SamplingLauncher:
@@ -78,18 +79,14 @@ class SamplingLauncher:
         norms: Tensor,
         best_ids: Tensor,
         best: Tensor,
-        peaks: Tensor | None = None,
     ) -> None:
         """Log-probabilities ``values`` and ``ranks`` of ``targets`` (int32 [R]), all fp32 or int32.
 
-        ``norms`` are the log-normalisers, ``best_ids`` and ``best`` [R, k] the k best tokens. With
-        the ``peaks`` of ``Launcher.head_product`` logits are read once instead of twice.
+        ``norms`` are the log-normalisers, ``best_ids`` and ``best`` [R, k] the k best tokens.
         """
-        num_peaks = 0 if peaks is None else peaks.shape[1]
         is_one = best.shape[1] == 1
         scoring.score[(len(logits),)](
             logits_ptr=logits,
-            peak_ptr=logits if peaks is None else peaks,
             targets_ptr=targets,
             value_ptr=values,
             rank_ptr=ranks,
@@ -98,9 +95,8 @@ class SamplingLauncher:
             best_ptr=best if is_one else values,
             VOCAB=self._vocab_size,
             BLOCK=LOG_SUM_BLOCK,
-            PEAKS=num_peaks,
-            WIDTH=triton.next_power_of_2(max(num_peaks, 1)),
             BEST=is_one,
+            STAGES=SCORE_STAGES,
             num_warps=8,
         )
         if best.shape[1] > 1:

@@ -184,7 +184,6 @@ def head_product(
     w_ptr,
     h_ptr,
     logits_ptr,
-    peak_ptr,
     num_tokens,
     h_scale,
     VOCAB: tl.constexpr,
@@ -193,13 +192,8 @@ def head_product(
     BN: tl.constexpr,
     BK: tl.constexpr,
     STAGES: tl.constexpr,
-    PEAKS: tl.constexpr,
 ):
-    """Logits fp32 [T, VOCAB] from normed hidden states fp16 [T, H] and fp16 weights.
-
-    Where PEAKS is not 0, it is the number of tiles of rows, and peaks fp32 [T, PEAKS] are the
-    largest logit of each, inf where one is not finite.
-    """
+    """Logits fp32 [T, VOCAB] from normed hidden states fp16 [T, H] and fp16 weights."""
     tile, across = tile_of(tl.program_id(0), num_tokens, VOCAB, BM, BN)
     rows = tile * BM + tl.arange(0, BM)
     tokens = across * BN + tl.arange(0, BN)
@@ -213,11 +207,4 @@ def head_product(
         acc = tl.dot(w, x, acc)
     wide = tokens.to(tl.int64)[None, :]
     mask = (wide < num_tokens) & (rows[:, None] < VOCAB)
-    logits = acc * h_scale
-    tl.store(logits_ptr + wide * VOCAB + rows[:, None], logits, mask=mask)
-    if PEAKS > 0:
-        is_bad = (logits != logits) | (tl.abs(logits) == float("inf"))
-        logits = tl.where(is_bad, float("inf"), logits)
-        peaks = tl.max(tl.where(rows[:, None] < VOCAB, logits, float("-inf")), 0)
-        place = peak_ptr + tokens.to(tl.int64) * PEAKS + tile
-        tl.store(place, peaks, mask=tokens < num_tokens)
+    tl.store(logits_ptr + wide * VOCAB + rows[:, None], acc * h_scale, mask=mask)

@@ -12,7 +12,6 @@ from pythia_bento.model.kernels.gpu.triton.sampling import key_of
 @triton.jit(do_not_specialize_on_alignment=["targets_ptr"])
 def score(
     logits_ptr,  # fp32 [R, VOCAB]
-    peak_ptr,  # fp32 [R, PEAKS], see ``head_product``; not read where PEAKS is 0
     targets_ptr,  # int32 [R]
     value_ptr,  # fp32 [R], log-probability of the target; NaN where a logit is not finite
     rank_ptr,  # int32 [R], 0 there
@@ -21,40 +20,34 @@ def score(
     best_ptr,  # fp32 [R], its log-probability, written where BEST
     VOCAB: tl.constexpr,
     BLOCK: tl.constexpr,
-    PEAKS: tl.constexpr,
-    WIDTH: tl.constexpr,
     BEST: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """One row, its sum in one fixed layout."""
     row = tl.program_id(0)
     base = logits_ptr + row.to(tl.int64) * VOCAB
     at = tl.arange(0, BLOCK)
-    if PEAKS > 0:
-        tiles = tl.arange(0, WIDTH)
-        exists = tiles < PEAKS
-        peaks = tl.load(peak_ptr + row * PEAKS + tiles, mask=exists, other=float("-inf"))
-        top = tl.max(peaks, 0)
-    else:
-        best = tl.full([BLOCK], float("-inf"), tl.float32)
-        for start in tl.range(0, VOCAB, BLOCK):
-            z = tl.load(base + start + at, mask=start + at < VOCAB, other=float("-inf"))
-            is_bad = (z != z) | ((tl.abs(z) == float("inf")) & (start + at < VOCAB))
-            best = tl.maximum(best, tl.where(is_bad, float("inf"), z))
-        top = tl.max(best, 0)
+    best = tl.full([BLOCK], float("-inf"), tl.float32)
+    bad = tl.zeros([BLOCK], tl.int32)
+    for start in tl.range(0, VOCAB, BLOCK, num_stages=STAGES):
+        z = tl.load(base + start + at, mask=start + at < VOCAB, other=float("-inf"))
+        bad |= ((z != z) | ((tl.abs(z) == float("inf")) & (start + at < VOCAB))).to(tl.int32)
+        best = tl.maximum(best, z)
+    top = tl.max(best, 0)
     target = tl.load(targets_ptr + row)
     is_id = (target >= 0) & (target < VOCAB)
     own = tl.load(base + tl.where(is_id, target, 0))
     total = tl.zeros([BLOCK], tl.float32)
     above = tl.zeros([BLOCK], tl.int32)
     first = tl.full([BLOCK], VOCAB, tl.int32)
-    for start in tl.range(0, VOCAB, BLOCK):
+    for start in tl.range(0, VOCAB, BLOCK, num_stages=STAGES):
         ids = start + at
         z = tl.load(base + ids, mask=ids < VOCAB, other=float("-inf"))
         total += tl.exp(z - top)
         above += ((z > own) | ((z == own) & (ids < target))).to(tl.int32)
         if BEST:
             first = tl.minimum(first, tl.where(z == top, ids, VOCAB))
-    is_sound = (top < float("inf")) & is_id
+    is_sound = (tl.max(bad, 0) == 0) & is_id
     norm = tl.where(is_sound, top + tl.log(tl.sum(total, 0)), float("nan"))
     tl.store(norm_ptr + row, norm)
     tl.store(value_ptr + row, own - norm)
