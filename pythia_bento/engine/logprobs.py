@@ -43,7 +43,8 @@ class PromptLogprobs:
     @property
     def values(self) -> Array:
         """fp32 [N], their log-probabilities."""
-        return self.columns[1].view(np.float32)
+        values: Array = self.columns[1].view(np.float32)
+        return values
 
     @property
     def ranks(self) -> Array:

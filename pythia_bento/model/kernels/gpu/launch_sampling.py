@@ -11,7 +11,7 @@ from pythia_bento.model.kernels.gpu.triton import sampling, scoring
 
 SAMPLE_BLOCK = 1024
 LOG_SUM_BLOCK = 4096  # part of the bits of log-probabilities
-SCORE_STAGES = 3
+SCORE_STAGES = 2  # of loads ahead; measured
 
 
 class SamplingLauncher:
