@@ -46,8 +46,8 @@ test-long: $(READY) $(EVAL)/.ready  ## the long tests: fuzzing, floods, rolling 
 	@$(NEEDS)
 	$(PYTEST) -m "long and not gpu" $(ARGS)
 
-check: lint  ## lint, types and unit tests, in less than 90 s on two cores
-	$(PYTEST) -m "not gpu and not long" tests/unit $(ARGS)
+check: lint  ## lint, types and the unit tests of what changed, in less than 90 s on two cores
+	$(PYTEST) -m "not gpu and not long" $$($(BIN)/python tools/changed_tests.py) $(ARGS)
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)

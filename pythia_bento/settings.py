@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PYTHIA_", extra="forbid", frozen=True)
 
     model: str = Field("bundled", min_length=1)
-    """Model id ``<name>[@<revision>]``, ``bundled``, or a directory."""
+    """Model id ``<name>[@<revision>]``, ``bundled``, or a directory as a path, ``./name``."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` is cuda when torch finds a GPU."""
     backend: Literal["auto", "cpu", "triton", "reference"] = "auto"
@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     """Sequences that may wait beyond those in a step; more are refused with status 429."""
     max_queue_tokens: int = Field(2**20, ge=0)
     """The same for tokens, of prompts and to generate, beyond those that the KV cache holds."""
+    caller_share: float = Field(0.5, gt=0, le=1)
+    """The part of both that one API key may have under way; without keys, one request."""
     request_timeout: float = Field(600.0, gt=0, allow_inf_nan=False)
     """Seconds from arrival to the last token."""
     client_timeout: float = Field(60.0, ge=1, allow_inf_nan=False)
@@ -57,6 +59,9 @@ class Settings(BaseSettings):
     """Seconds without a step, with requests to work on, after which the engine counts as dead: 0
     is never. The longest step of the slowest model must fit."""
     max_body_bytes: int = Field(8 * 2**20, ge=1)
+    """Of one request."""
+    max_open_bytes: int = Field(64 * 2**20, ge=0)
+    """Of all requests that are read or answered at a time, beyond the first 64 KiB of each."""
     max_logprobs: int = Field(20, ge=0, le=1000)
     """Alternatives a request may ask for with each token."""
     max_n: int = Field(128, ge=1)
@@ -97,6 +102,15 @@ class Settings(BaseSettings):
             raise ValueError("grpc_tls_cert and grpc_tls_key must be set together")
         if self.grpc_tls_client_ca is not None and self.grpc_tls_cert is None:
             raise ValueError("grpc_tls_client_ca needs grpc_tls_cert and grpc_tls_key")
+        return self
+
+    @model_validator(mode="after")
+    def _every_body_has_room(self) -> Settings:
+        if self.max_open_bytes < self.max_body_bytes:
+            raise ValueError(
+                f"max_open_bytes ({self.max_open_bytes}) must be at least "
+                f"max_body_bytes ({self.max_body_bytes})"
+            )
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from pythia_bento.protocol.types import (
     TopToken,
 )
 
-END = "data: [DONE]"  # the line after the last event
+END = b"[DONE]"  # the data of the last event
 
 
 def models() -> Operation[list[Info]]:
@@ -69,16 +70,17 @@ def refusal(status: int, retry_after: str | None, body: bytes) -> PythiaError:
         return failure(
             BY_CODE.get(error["code"]) or kind, error["message"], error["param"], seconds
         )
-    except (ValueError, TypeError, KeyError):  # not the service's own
+    except (ValueError, TypeError, KeyError, RecursionError):  # not the service's own
         return failure(kind, f"the server answered with status {status}", None, seconds)
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """None too for a date, which servers before ours may send."""
+    """None too for a date, which servers before ours may send, and for what is no time to wait."""
     try:
-        return float(retry_after or "")
+        seconds = float(retry_after or "")
     except ValueError:
         return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _dumps(body: Any) -> bytes:
@@ -99,8 +101,8 @@ def _score_item(item: ScoreItem) -> dict[str, Any]:
     return body
 
 
-def _event(line: str) -> Part:
-    event = json.loads(line.removeprefix("data: "))
+def _event(data: bytes) -> Part:
+    event = json.loads(data)
     if "error" in event:
         raise _error(event["error"])
     return _part(event)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic
 
 import httpx2
 
 from pythia_bento.client import http_messages
+from pythia_bento.client.events import EventReader
 from pythia_bento.client.options import Connection
 from pythia_bento.client.transport import Messages, Operation, Result
 from pythia_bento.errors import DeadlineExceeded, EngineUnavailable, PythiaError
@@ -35,9 +36,10 @@ class HttpTransport:
             if response.is_error:
                 response.read()
                 _check(response)
-            for line in response.iter_lines():
-                if _is_event(line):
-                    yield operation.result(line)
+            answer = _Answer(operation)
+            for piece in response.iter_bytes():
+                yield from answer.read(piece)
+            answer.check_end()
 
     def close(self) -> None:
         self._http.close()
@@ -61,12 +63,34 @@ class AsyncHttpTransport:
                 if response.is_error:
                     await response.aread()
                     _check(response)
-                async for line in response.aiter_lines():
-                    if _is_event(line):
-                        yield operation.result(line)
+                answer = _Answer(operation)
+                async for piece in response.aiter_bytes():
+                    for result in answer.read(piece):
+                        yield result
+                answer.check_end()
 
     async def close(self) -> None:
         await self._http.aclose()
+
+
+class _Answer(Generic[Result]):
+    """The events of an answer, which says itself where it ends."""
+
+    def __init__(self, operation: Operation[Result]) -> None:
+        self._operation = operation
+        self._events = EventReader()
+        self._has_ended = False
+
+    def read(self, piece: bytes) -> Iterator[Result]:
+        for data in self._events.read(piece):
+            if data == http_messages.END:
+                self._has_ended = True
+            else:
+                yield self._operation.result(data)
+
+    def check_end(self) -> None:
+        if not self._has_ended:
+            raise EngineUnavailable("the server's answer broke off: it has no end")
 
 
 def messages() -> Messages:
@@ -108,10 +132,6 @@ def _check(response: httpx2.Response) -> None:
     if not response.is_success:
         retry_after = response.headers.get("retry-after")
         raise http_messages.refusal(response.status_code, retry_after, response.content)
-
-
-def _is_event(line: str) -> bool:
-    return bool(line) and line != http_messages.END
 
 
 @contextmanager

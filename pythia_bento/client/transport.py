@@ -25,7 +25,7 @@ class Operation(Generic[Result]):
         """What ``answer`` says; raises PythiaError where it makes no sense."""
         try:
             return self.read(answer)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             message = f"the server's answer to {self.method} cannot be read: {error!r}"
             raise PythiaError(message) from None
 

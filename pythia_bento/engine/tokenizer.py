@@ -20,6 +20,7 @@ class Tokenizer:
         """Raises CheckpointError when the tokenizer is not byte-level or has no end of text."""
         inner.no_truncation()
         inner.no_padding()
+        inner.post_processor = None  # it adds nothing here, and cuts spaces off ``starts``
         self._inner = inner
         self._bytes = _bytes_by_id(inner)
         self._shown = [_shown(data) for data in self._bytes]
@@ -48,6 +49,14 @@ class Tokenizer:
         """Token ids of ``text``, nothing added; raises InvalidRequest on lone surrogates."""
         check_unicode(text, "prompt")
         return list(self._inner.encode(text, add_special_tokens=False).ids)
+
+    def starts(self, text: str) -> list[int]:
+        """Where each token of ``encode(text)`` begins, in characters of ``text`` itself.
+
+        Tokens are of the text's normal form, whose characters may be fewer or more.
+        """
+        encoding = self._inner.encode(text, add_special_tokens=False)
+        return [start for start, _ in encoding.offsets]
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text of ``ids``; bytes that are no UTF-8 become U+FFFD."""

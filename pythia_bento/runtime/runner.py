@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import TypeVar
 
 from pythia_bento.catalog import nearest
@@ -15,22 +14,20 @@ from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.engine.validate import check_ids, check_text, validate
 from pythia_bento.errors import EngineUnavailable, ModelNotFound, PythiaError
-from pythia_bento.runtime.admission import Demand
+from pythia_bento.runtime.admission import AdmissionControl, Demand
 from pythia_bento.runtime.backend import Backend
+from pythia_bento.runtime.calls import Calls, asked_by, by_call
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
 from pythia_bento.runtime.thread import EngineThread
 from pythia_bento.runtime.watchdog import Watchdog
 from pythia_bento.settings import Settings
-from pythia_bento.telemetry.calls import CallContext, current_call
+from pythia_bento.telemetry.calls import current_call
 from pythia_bento.telemetry.request_timings import RequestWatch
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)
-Calls = Mapping[str, CallContext | None]
-"""Calls that requests are made for, by request id."""
-
 # Texts from here on are tokenised off the event loop: so many characters take some milliseconds.
 LONG_TEXT = 4096
 TEXT_THREADS = 2  # which bounds the memory of texts being tokenised: 350 bytes a character
@@ -50,7 +47,9 @@ class PythiaRunner:
             settings.max_batch_size + settings.max_queue,
             self.limits.cache_tokens + settings.max_queue_tokens,
         )
-        self._thread = EngineThread(engine, most)
+        self._has_keys = (settings.api_keys, settings.api_keys_file) != (None, None)
+        admission = AdmissionControl(most, share=settings.caller_share)
+        self._thread = EngineThread(engine, admission)
         self._text_threads = ThreadPoolExecutor(TEXT_THREADS, "pythia-text")
         self._chars_in_turn = 0
 
@@ -126,9 +125,9 @@ class PythiaRunner:
             param="model",
         )
 
-    def check_room(self) -> None:
-        """Raises Overloaded while no request at all would be taken, however small."""
-        self._thread.check_room()
+    def check_room(self, caller: str) -> None:
+        """Raises Overloaded while no request of a caller would be taken, however small."""
+        self._thread.check_room(self._account(caller, None))
 
     async def encode(self, prompt: str | Sequence[int], field: str = "prompt") -> tuple[int, ...]:
         """Token ids of a prompt, which is ``field`` of a request.
@@ -151,6 +150,12 @@ class PythiaRunner:
         if len(ids) < LONG_TEXT:
             return self.tokenizer.decode(ids)
         return await self._on_text_thread(self.tokenizer.decode, ids)
+
+    async def starts(self, text: str) -> list[int]:
+        """Where each token of a text that ``encode`` took begins, in characters of the text."""
+        if len(text) < LONG_TEXT:
+            return self.tokenizer.starts(text)
+        return await self._on_text_thread(self.tokenizer.starts, text)
 
     async def _on_text_thread(self, function: Callable[[_In], _Out], value: _In) -> _Out:
         loop = asyncio.get_running_loop()
@@ -218,17 +223,22 @@ class PythiaRunner:
 
         Raises nothing: whatever is wrong with one, or with all, is the ``error`` of its own answer.
         """
-        refused = list(self._refused(requests))
-        bad = {output.request_id for output in refused}
+        done = list(self._refused(requests))
+        bad = {output.request_id for output in done}
         good = [request for request in requests if request.request_id not in bad]
+        streams: list[AsyncStream] = []
         try:
-            stream = self._submit(good, AsyncStream, timeout, calls)
-        except PythiaError as error:  # the server is full or stopping
-            return _scores(requests, refused + [failure(r.request_id, 0, error) for r in good])
-        try:
-            return _scores(requests, refused + await stream.all())
+            for group in by_call(good, calls):
+                try:
+                    streams.append(self._submit(group, AsyncStream, timeout, calls))
+                except PythiaError as error:  # the server, or this caller's share of it, is full
+                    done += [failure(r.request_id, 0, error) for r in group]
+            for stream in streams:
+                done += await stream.all()
         finally:
-            stream.close()
+            for stream in streams:
+                stream.close()
+        return _scores(requests, done)
 
     def _validate(self, requests: Sequence[Request]) -> None:
         for request in requests:
@@ -248,17 +258,22 @@ class PythiaRunner:
         timeout: float | None = None,
         calls: Calls | None = None,
     ) -> _Stream:
-        """Submit valid requests, each in the name of its call's caller."""
+        """Submit valid requests of one caller, each in the name of its call's."""
         longest = self.settings.request_timeout
         seconds = longest if timeout is None else max(min(timeout, longest), 0)
         deadline = time.monotonic() + seconds
         if calls is None:
             calls = dict.fromkeys((r.request_id for r in requests), current_call())
-        requests = [_asked_by(calls.get(r.request_id), r, deadline) for r in requests]
+        requests = [asked_by(calls.get(r.request_id), r, deadline) for r in requests]
         stream = kind(requests, seconds, self._thread.abort)
-        self._thread.submit(requests, calls, stream)
+        caller = requests[0].caller if requests else None
+        self._thread.submit(requests, calls, stream, self._account(caller, stream))
         stream.start()
         return stream
+
+    def _account(self, caller: str | None, request: Hashable) -> Hashable:
+        """Whose share of the queue it is; where nobody has a key, each request has its own."""
+        return caller if self._has_keys else request
 
 
 def loaded(runner: PythiaRunner | None) -> PythiaRunner:
@@ -266,11 +281,6 @@ def loaded(runner: PythiaRunner | None) -> PythiaRunner:
     if runner is None:
         raise EngineUnavailable("the model is not loaded")
     return runner
-
-
-def _asked_by(call: CallContext | None, request: Request, deadline: float) -> Request:
-    caller = call and call.caller
-    return replace(request, caller=caller or request.caller, deadline=deadline)
 
 
 def _scores(requests: Sequence[Request], outputs: list[SequenceOutput]) -> list[SequenceOutput]:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from pythia_bento.telemetry.calls import CallContext
+from pythia_bento.telemetry.logs import fields_line
 
 logger = logging.getLogger("bentoml.access")  # the logger of BentoML's own lines
 
@@ -23,8 +24,7 @@ def log_call(
     if not logger.isEnabledFor(logging.INFO):
         return
     fields = call_fields(call, client, method, path, status, transport)
-    shown = " ".join(f"{name}={_text(value)}" for name, value in fields.items())
-    logger.info("%s", shown, extra={"fields": fields | {"message": "call"}})
+    logger.info("%s", fields_line(fields), extra={"fields": fields | {"message": "call"}})
 
 
 def call_fields(
@@ -43,7 +43,3 @@ def call_fields(
         **call.log_fields(),
     }
     return {name: value for name, value in fields.items() if value not in (None, "")}
-
-
-def _text(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value)

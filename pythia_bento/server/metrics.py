@@ -63,11 +63,16 @@ def engine_metrics(runner: PythiaRunner) -> str:
     return rendered([*_numbers(stats), *_requests(watch), _batch_size(stats), _model(runner.info)])
 
 
-def loop_metrics(longest: float) -> str:
-    """How long the event loop that answers has stood still at most, in seconds."""
-    text = "Longest pause of the event loop since the server was ready."
-    name = "pythia_event_loop_longest_pause_seconds"
-    return rendered([GaugeMetricFamily(name, text, value=longest)])
+def loop_metrics(pause: float, work: float) -> str:
+    """How long the event loop that answers has stood still, and worked so, at most, in seconds."""
+    texts = {
+        "pause": ("Longest pause of the event loop since the server was ready.", pause),
+        "work": ("Most processor time that the event loop took in a pause.", work),
+    }
+    return rendered(
+        GaugeMetricFamily(f"pythia_event_loop_longest_{name}_seconds", text, value=value)
+        for name, (text, value) in texts.items()
+    )
 
 
 def rendered(families: Iterable[Metric]) -> str:

@@ -59,13 +59,13 @@ class Worker:
             give_up(error.message)
         self._access.check_room = self._runner.check_room
         self._runner.start_watchdog()
-        self._loop_watch.start()
-        self._drain.install(self._is_draining)
+        self._drain.install(self._is_draining, self._is_closed)
         _when_supervisor_dies(self._drain.begin)
         set_socket_timeouts(self._settings.client_timeout)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
+        self._loop_watch.start()  # now that nobody waits any more for what stops the loop above
 
     async def stop(self) -> None:
         """End what is open and free the model."""
@@ -97,7 +97,8 @@ class Worker:
 
     def metrics(self) -> str:
         """The engine's and gRPC's metrics in Prometheus' text format."""
-        own = engine_metrics(self.runner) + loop_metrics(self._loop_watch.longest)
+        watch = self._loop_watch
+        own = engine_metrics(self.runner) + loop_metrics(watch.longest, watch.longest_work)
         return own + (self._grpc.metrics() if self._grpc else "")
 
     def _show(self, runner: PythiaRunner | None) -> None:
@@ -107,6 +108,10 @@ class Worker:
     def _is_draining(self) -> None:
         if self._grpc is not None:
             self._grpc.say_not_serving()
+
+    def _is_closed(self) -> None:
+        if self._grpc is not None:
+            self._grpc.end_unasked()
 
     async def _start_grpc(self, runner: PythiaRunner) -> None:
         if self._settings.grpc_port == 0:

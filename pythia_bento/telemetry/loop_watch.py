@@ -1,8 +1,9 @@
 """Notices when the event loop stands still: how long, and what it was doing.
 
 A beat is due every BEAT_SECONDS. What a beat comes late, less the time in which the system let
-others run, is a pause: work in one piece, or a wait for the interpreter. A second thread sees a
-pause while it lasts and writes down where the loop's thread stands.
+others run where it tells, is a pause: work in one piece, or a wait for the interpreter or for a
+processor. What of it the loop's own thread computed is its work, whatever else the machine does. A
+second thread sees a pause while it lasts and writes down where the loop's thread stands.
 """
 
 from __future__ import annotations
@@ -30,21 +31,26 @@ class LoopWatch:
         self,
         clock: Callable[[], float] = time.monotonic,
         descheduled: Callable[[], float] | None = None,
+        worked: Callable[[], float] = time.thread_time,
     ) -> None:
-        """``descheduled`` gives the seconds in which the calling thread could not run."""
+        """Of the calling thread: the seconds in which it could not run, and in which it did."""
         self.longest = 0.0
         """Seconds of the longest pause since ``start``."""
+        self.longest_work = 0.0
+        """Seconds of a processor that the loop took for itself at most in a pause."""
         self._clock = clock
         self._descheduled = descheduled or _RunQueue()
+        self._worked = worked
         self._thread_id = 0
         self._beat: asyncio.TimerHandle | None = None
         self._stopped = threading.Event()
-        self._last = self._last_descheduled = 0.0
+        self._last = self._last_descheduled = self._last_worked = 0.0
 
     def start(self) -> None:
         """Begin, in the event loop that is to be watched."""
         self._thread_id = threading.get_ident()
         self._last, self._last_descheduled = self._clock(), self._descheduled()
+        self._last_worked = self._worked()
         self._next_beat()
         threading.Thread(target=self._look, name="pythia-loop-watch", daemon=True).start()
 
@@ -58,11 +64,22 @@ class LoopWatch:
         self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._on_beat)
 
     def _on_beat(self) -> None:
-        now, descheduled = self._clock(), self._descheduled()
-        waited = descheduled - self._last_descheduled
-        self.longest = max(self.longest, now - self._last - BEAT_SECONDS - waited)
-        self._last, self._last_descheduled = now, descheduled
+        now, descheduled, worked = self._clock(), self._descheduled(), self._worked()
+        late = now - self._last - BEAT_SECONDS
+        self._note(
+            late - (descheduled - self._last_descheduled), min(late, worked - self._last_worked)
+        )
+        self._last, self._last_descheduled, self._last_worked = now, descheduled, worked
         self._next_beat()
+
+    def _note(self, pause: float, work: float) -> None:
+        self.longest, self.longest_work = max(self.longest, pause), max(self.longest_work, work)
+        if pause > WARN_SECONDS:
+            logger.warning(
+                "the event loop turns again after %d ms, of which it worked for %d ms",
+                round(pause * 1000),
+                round(work * 1000),
+            )
 
     def _look(self) -> None:
         warned_of = 0.0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.serving import MAX_BODY, Server, serve
+from tests.e2e.serving import LOGS, MAX_BODY, Server, long_work, serve
 from tests.fuzz.http import SETTINGS
 
 
@@ -31,9 +31,16 @@ def guarded(home: Path) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _healthy_afterwards(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test does to the server: it is ready, and all blocks are back."""
+    """Whatever a test does to servers: they are ready, blocks are back, and no loop stood still.
+
+    What an event loop computed counts, not how long it took: the machine may have other work.
+    """
+    sizes = {log: log.stat().st_size for log in LOGS if log.exists()}
     yield
     for name in {"server", "guarded"} & set(request.fixturenames):
         server: Server = request.getfixturevalue(name)
         server.settled()
         assert server.process.poll() is None
+    for log in filter(Path.exists, LOGS):
+        news = log.read_bytes()[sizes.get(log, 0) :].decode(errors="replace")
+        assert not long_work(news), news

@@ -20,8 +20,19 @@ ROOT = Path(__file__).parents[2]
 BENTOML = str(Path(sys.executable).parent / "bentoml")
 MAX_BODY = 200_000
 START_SECONDS = 120
+MAX_WORK_MS = 250  # of an event loop, in one piece
 # For all plain questions: each new client would read the system's certificates, for 50 ms.
 HTTP = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0))
+
+
+LOGS: list[Path] = []
+"""Of all servers that this process has started."""
+
+
+def long_work(log: str) -> list[int]:
+    """Milliseconds that an event loop worked in one piece, where that is too long."""
+    found = map(int, re.findall(r"event loop turns again after .* worked for (\d+) ms", log))
+    return [milliseconds for milliseconds in found if milliseconds > MAX_WORK_MS]
 
 
 @dataclass
@@ -81,6 +92,7 @@ def serve(
     """Start ``<prefix> bentoml serve <arguments>`` and wait until it is ready."""
     port = port or free_port()
     log = log or home / f"serve-{port}.log"
+    LOGS.append(log)
     variables = environment(home, **settings)
     command = [*bentoml, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:

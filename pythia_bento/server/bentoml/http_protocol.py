@@ -2,13 +2,14 @@
 
 uvicorn has none of them where httptools parses: a head of 50 MB kept its event loop busy for 10
 seconds, a trailer without end for as long as it was sent, and each request that waits for the one
-before it costs 7 KB. BentoML leaves the choice of a protocol to uvicorn, so the entry is made in
-uvicorn's own table.
+before it costs 7 KB. It also knows of the last request of a connection alone: one that was being
+answered before it went on when the client left. BentoML leaves the choice of a protocol to uvicorn,
+so the entry is made in uvicorn's own table.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
@@ -29,6 +30,7 @@ METHODS = (
 MAX_HEAD_BYTES = 64 * 2**10  # of a request's line and headers
 MAX_TRAILER_BYTES = 8 * 2**10  # behind a body in chunks; nothing here reads them
 MAX_WAITING = 64  # requests of a connection that wait for the answer before theirs
+MAX_WAITING_BYTES = 64 * 2**10  # of their bodies together, before reading stops
 PIECE = 2048  # bytes parsed at a time: at most some 90 of the shortest requests
 
 
@@ -48,6 +50,20 @@ def limit_framing() -> None:
     replace(AUTO, f"{__name__}:BoundedHttp")
 
 
+class _Transport:
+    """A transport that takes nothing once it closes; uvloop's would raise, and be a traceback."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._inner.is_closing():
+            self._inner.write(data)
+
+
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's protocol; what a callback of the parser raises is a wrong request to it."""
 
@@ -58,6 +74,7 @@ class BoundedHttp(HttpToolsProtocol):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self._unparsed = bytearray()  # at most what the event loop reads at once, and a piece
+        self._answered: Any = None  # uvicorn's record of the request that is being answered
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -66,9 +83,35 @@ class BoundedHttp(HttpToolsProtocol):
 
     @override
     def on_response_complete(self) -> None:
+        self._answered = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
         if self._unparsed:
             self._parse()
+
+    @override
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(_Transport(transport))  # type: ignore[arg-type]
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._is_answering():
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+        super().connection_lost(exc)
+
+    @override
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what was read last. While another answer is due, the connection only closes."""
+        answered = self._answered
+        if self._is_answering() and (
+            self.pipeline or answered.response_started or not answered.more_body
+        ):
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def _is_answering(self) -> bool:
+        return self._answered is not None and not self._answered.response_complete
 
     def _parse(self) -> None:
         """Feed the parser, and stop reading while too many requests wait."""
@@ -114,11 +157,21 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head, self._head_bytes = False, 0
         self._check_lone_headers()
         super().on_headers_complete()
+        if not self._is_answering():
+            self._answered = self.cycle
+        elif self._has_room():
+            self.flow.resume_reading()  # uvicorn paused it; a client that leaves would go unseen
+
+    def _has_room(self) -> bool:
+        waiting = sum(len(cycle.body) for cycle, _ in self.pipeline)
+        return len(self.pipeline) < MAX_WAITING and waiting <= MAX_WAITING_BYTES
 
     @override
     def on_body(self, body: bytes) -> None:
         self._heard()
         super().on_body(body)
+        if not self._has_room():
+            self.flow.pause_reading()
 
     @override
     def on_message_complete(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from pythia_bento.engine.offsets import token_starts
 from pythia_bento.engine.outputs import Outputs, SequenceOutput, collect, raise_error
 from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.tokenizer import Tokenizer
@@ -45,11 +46,17 @@ class Completion:
     """One request of a client: some prompts, each with ``n`` choices."""
 
     def __init__(
-        self, body: CompletionRequest, id: str, requests: list[Request], runner: PythiaRunner
+        self,
+        body: CompletionRequest,
+        id: str,
+        requests: list[Request],
+        prompts: list[_Prompt],
+        runner: PythiaRunner,
     ) -> None:
         self.body = body
         self.id = id
         self.requests = requests
+        self._prompts = prompts
         self._created = int(time.time())
         self._runner = runner
         self._numbers = {request.request_id: n for n, request in enumerate(requests)}
@@ -67,7 +74,11 @@ class Completion:
             await make_request(runner, f"{id}-{number}", prompt, body)
             for number, prompt in enumerate(body.prompt)
         ]
-        return cls(body, id, requests, runner)
+        prompts = [
+            await _Prompt.of(runner, written, request.prompt, body)
+            for written, request in zip(body.prompt, requests, strict=True)
+        ]
+        return cls(body, id, requests, prompts, runner)
 
     def plain(self, outputs: Iterable[SequenceOutput]) -> dict[str, Any]:
         """The whole answer; raises what ended a sequence. ``usage`` counts all of ``best_of``."""
@@ -94,8 +105,7 @@ class Completion:
         number = self._numbers[output.request_id]
         index = number * self.body.n + place
         if index not in self._choices:
-            ids = self.requests[number].prompt
-            prompt = _Prompt(self.body.prompt[number], ids)
+            prompt = self._prompts[number]
             self._choices[index] = _Choice(self.body, prompt, index, self._runner.tokenizer)
         return self._choices[index]
 
@@ -143,15 +153,29 @@ class Completion:
 
 
 class _Prompt(NamedTuple):
-    """A prompt as the client wrote it, and what the model was given."""
+    """What the model was given, and what ``echo`` shows of it."""
 
-    written: Prompt
     ids: Ids
+    text: str = ""
+    starts: Sequence[int] = ()
+    """Where its tokens begin in ``text``, where log-probabilities are asked for."""
 
-    def text(self, body: CompletionRequest, tokenizer: Tokenizer) -> str:
-        """What ``echo`` shows: the client's own text where there is one, uncut."""
-        is_whole = isinstance(self.written, str) and body.truncate_prompt_tokens is None
-        return str(self.written) if is_whole else tokenizer.decode(self.ids)
+    @classmethod
+    async def of(
+        cls, runner: PythiaRunner, written: Prompt, ids: Ids, body: CompletionRequest
+    ) -> _Prompt:
+        """With the client's own text where there is one, uncut."""
+        # What is longer is refused when it is submitted.
+        if not body.echo or len(ids) > runner.limits.max_positions:
+            return cls(ids)
+        made = runner.tokenizer.decode(ids)
+        is_whole = isinstance(written, str) and body.truncate_prompt_tokens is None
+        text = str(written) if is_whole else made
+        if body.logprobs is None:
+            return cls(ids, text)
+        if text != made:  # it is not in the normal form that tokens are of
+            return cls(ids, text, await runner.starts(text))
+        return cls(ids, text, token_starts(map(runner.tokenizer.token_bytes, ids)))
 
 
 class _Choice:
@@ -167,6 +191,7 @@ class _Choice:
         self._is_first = True
         self._logprobs = LogprobsBuilder(
             tokenizer,
+            start=len(prompt.text),
             skip_special_tokens=body.skip_special_tokens,
             as_ids=body.return_tokens_as_token_ids,
         )
@@ -188,10 +213,11 @@ class _Choice:
         }
 
     def _echo(self, output: SequenceOutput) -> tuple[str, list[dict[str, Any]]]:
-        text, num_top = self._prompt.text(self._body, self._tokenizer), self._body.logprobs
+        prompt, num_top = self._prompt, self._body.logprobs
         if num_top is None:
-            return text, []
-        return text, [self._logprobs.echo(self._prompt.ids, output.prompt_logprobs, num_top)]
+            return prompt.text, []
+        scored = output.prompt_logprobs
+        return prompt.text, [self._logprobs.echo(prompt.ids[0], scored, num_top, prompt.starts)]
 
     def _additions(self, output: SequenceOutput, is_first: bool) -> dict[str, Any]:
         """vLLM's fields, where they were asked for; those of the prompt with the first delta."""

@@ -2,62 +2,57 @@
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
+from pythia_bento.engine.offsets import TokenOffsets
 from pythia_bento.engine.tokenizer import Tokenizer
-
-_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class LogprobsBuilder:
     """Builds ``tokens``, ``token_logprobs``, ``top_logprobs`` and ``text_offset`` bit by bit.
 
-    Offsets count characters of the answer's ``text``; a token that ends or continues a character
-    begins where that character begins. ``as_ids`` names tokens ``token_id:<id>``.
+    Offsets count characters of the answer's ``text``, in which generated text begins at ``start``;
+    see TokenOffsets. ``as_ids`` names tokens ``token_id:<id>``.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, as_ids: bool = False
+        self,
+        tokenizer: Tokenizer,
+        *,
+        start: int = 0,
+        skip_special_tokens: bool = True,
+        as_ids: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
         self._as_ids = as_ids
-        self._decoder = _Utf8Decoder("replace")
-        self._offset = 0
+        self._offsets = TokenOffsets(start)
 
     def echo(
-        self, prompt: tuple[int, ...], logprobs: PromptLogprobs | None, num_top: int
+        self, first: int, logprobs: PromptLogprobs | None, num_top: int, starts: Sequence[int]
     ) -> dict[str, Any]:
-        """The prompt's tokens. The first one has no log-probability."""
+        """The prompt's tokens, which begin at ``starts``; ``first`` has no log-probability."""
         scored = () if logprobs is None else logprobs.limited(num_top)
-        shown = [self._shown(id) for id in prompt]
-        tops = [self._top(own, token) for own, token in zip(shown[1:], scored, strict=False)]
-        return {
-            "tokens": shown,
-            "token_logprobs": [None, *(token.logprob for token in scored)],
-            "top_logprobs": [None, *tops],
-            "text_offset": [self._place(id, is_prompt=True) for id in prompt],
-        }
+        rest = [
+            self._entry(token.token_id, token, start)
+            for token, start in zip(scored, starts[1:], strict=True)
+        ]
+        return _columns([self._entry(first, None, starts[0]), *rest])
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
         """Tokens of one delta."""
-        return _columns([self._entry(logprob) for logprob in logprobs])
+        return _columns([self._entry(lp.token_id, lp, self._start(lp.token_id)) for lp in logprobs])
 
-    def _entry(self, logprob: TokenLogprob) -> tuple[Any, ...]:
-        id = logprob.token_id
-        start, shown = self._place(id, is_prompt=False), self._shown(id)
+    def _start(self, id: int) -> int:
+        return self._offsets.push(b"" if id in self._skipped else self._tokenizer.token_bytes(id))
+
+    def _entry(self, id: int, logprob: TokenLogprob | None, start: int) -> tuple[Any, ...]:
+        shown = self._shown(id)
+        if logprob is None:
+            return shown, None, None, start
         return shown, logprob.logprob, self._top(shown, logprob), start
-
-    def _place(self, id: int, *, is_prompt: bool) -> int:
-        """Where the next token begins."""
-        start = self._offset
-        # An echoed prompt shows its special tokens, generated text need not.
-        if is_prompt or id not in self._skipped:
-            self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(id)))
-        return start
 
     def _top(self, shown: str, logprob: TokenLogprob) -> dict[str, float]:
         """The best alternatives and always the token itself, by falling probability."""

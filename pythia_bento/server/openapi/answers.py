@@ -11,7 +11,11 @@ from pythia_bento.runtime.model_info import Provenance
 
 
 class _Schema(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        use_attribute_docstrings=True,
+        defer_build=True,  # only the description needs them, and a start should not wait for it
+    )
 
 
 class ErrorDetail(_Schema):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pythia_bento.client import AsyncClient, Client, Info, Limits, ScoreItem
+from pythia_bento.client import AsyncClient, Client, Delta, Info, Limits, Part, ScoreItem
 from pythia_bento.errors import (
     DeadlineExceeded,
     EngineUnavailable,
@@ -34,6 +34,13 @@ def card(name: str, provenance: dict[str, Any] | None = None) -> dict[str, Any]:
     return {**model, "limits": limits, "provenance": provenance}
 
 
+# What str.splitlines takes for the end of a line, and the protocol does not.
+SHARP = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\x1dh\x1ei"
+DELTA = {"index": 0, "text": SHARP, "token_ids": [1], "finish_reason": None, "stop_reason": None}
+# JSON escapes none but those below a space, as orjson does on the server.
+EVENT = json.dumps({"deltas": [DELTA]}, ensure_ascii=False)
+TEXTS = f": a comment\n\ndata: {EVENT}\n\nevent: x\r\ndata:{EVENT}\r\n\r\ndata: [DONE]\n\n"
+
 ANSWERS: dict[str, tuple[int, dict[str, str], str]] = {
     "proxy": (503, {}, "<html>"),
     "date": (429, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, "slow down"),
@@ -41,6 +48,9 @@ ANSWERS: dict[str, tuple[int, dict[str, str], str]] = {
     "large": (413, {}, ""),
     "gateway": (504, {}, ""),
     "missing": (404, {}, '{"error": "no such page"}'),
+    "never": (429, {"retry-after": "nan"}, ""),
+    "deep": (500, {}, "[" * 100_000),
+    "latin-error": (400, {}, "\u00e9"),
     "list": (400, {}, '{"error": {"code": [], "message": "m", "param": null}}'),
     "page": (200, {}, "<html>"),
     "latin": (200, {}, "\u00e9"),
@@ -51,6 +61,9 @@ ANSWERS: dict[str, tuple[int, dict[str, str], str]] = {
     "other-server": (200, {}, '{"data": [{"id": "x", "object": "model"}]}'),
     "no-end": (200, {}, 'data: {"deltas": []}\n\n'),
     "no-json": (200, {}, "data: {]\n\n"),
+    "deep-event": (200, {}, f"data: {'[' * 100_000}\n\n"),
+    "bytes": (200, {}, "data: \udcff\n\n"),
+    "texts": (200, {}, TEXTS),
 }
 
 
@@ -65,10 +78,11 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         status, headers, body = ANSWERS[self.path.split("/")[1]]
         self.send_response(status)
-        for name, value in {**headers, "content-length": str(len(body))}.items():
+        content = body.encode(errors="surrogateescape")
+        for name, value in {**headers, "content-length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body.encode())
+        self.wfile.write(content)
 
     def log_message(self, *arguments: Any) -> None:
         pass
@@ -94,6 +108,9 @@ def url() -> Iterator[str]:
         ("gateway", DeadlineExceeded),
         ("missing", PythiaError),
         ("list", InvalidRequest),
+        ("never", Overloaded),
+        ("deep", PythiaError),
+        ("latin-error", InvalidRequest),
     ],
 )
 async def test_statuses_without_a_body_of_ours(
@@ -163,7 +180,13 @@ def test_a_server_without_models(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
-    [("no-end", EngineUnavailable, "broke off"), ("no-json", PythiaError, "cannot be read")],
+    [
+        ("no-end", EngineUnavailable, "broke off"),
+        ("page", EngineUnavailable, "broke off"),
+        ("no-json", PythiaError, "cannot be read"),
+        ("deep-event", PythiaError, "cannot be read"),
+        ("bytes", PythiaError, "cannot be read"),
+    ],
 )
 async def test_streams_that_break_off(
     url: str, name: str, kind: type[PythiaError], words: str
@@ -173,3 +196,12 @@ async def test_streams_that_break_off(
     async with AsyncClient(f"{url}/{name}") as aclient:
         with pytest.raises(kind, match=words):
             await aclient.generate("a")
+
+
+async def test_texts_arrive_as_they_are(url: str) -> None:
+    """Lines end where the protocol says, not where str.splitlines would."""
+    part = Part((Delta(0, SHARP, (1,), (), None, None),))
+    with Client(f"{url}/texts") as client:
+        assert list(client.stream("a")) == [part, part]
+    async with AsyncClient(f"{url}/texts") as aclient:
+        assert [found async for found in aclient.stream("a")] == [part, part]

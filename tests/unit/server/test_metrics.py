@@ -64,7 +64,7 @@ def test_share_of_the_cache() -> None:
 @pytest.mark.needs("promtool")
 def test_prometheus_takes_the_page(runner: PythiaRunner) -> None:
     runner.complete_sync([ask()])
-    check_metrics(engine_metrics(runner) + loop_metrics(0.5))
+    check_metrics(engine_metrics(runner) + loop_metrics(0.5, 0.25))
 
 
 @pytest.mark.needs("promtool")
@@ -81,7 +81,7 @@ def test_the_document_has_what_the_page_has(runner: PythiaRunner) -> None:
         if not name.startswith("pythia_grpc_")
     }
     runner.complete_sync([ask()])
-    page = engine_metrics(runner) + loop_metrics(0.5)
+    page = engine_metrics(runner) + loop_metrics(0.5, 0.25)
     families = text_string_to_metric_families(page)
     served = {(f.name, f.type, frozenset(f.samples[0].labels) - {"le"}) for f in families}
     assert served == documented

@@ -8,6 +8,7 @@ import pytest
 
 from pythia_bento.telemetry import loop_watch
 from pythia_bento.telemetry.loop_watch import BEAT_SECONDS, WARN_SECONDS, LoopWatch
+from tests.e2e.serving import long_work
 
 
 class Clock:
@@ -51,6 +52,43 @@ async def test_time_that_others_had_is_no_pause() -> None:
     await beats(watch, 1)
     assert watch.longest == pytest.approx(0.2)
     watch.stop()
+
+
+async def test_work_is_what_the_loop_computed_in_a_pause() -> None:
+    clock, worked = Clock(), Clock()
+    watch = LoopWatch(clock, Clock(), worked)
+    watch.start()
+    for late, computed, longest in (
+        (0.5, 0.2, 0.2),  # the rest went to others
+        (0.1, 0.1 + BEAT_SECONDS, 0.2),  # some of it before the beat was due
+        (0.3, 0.3 + BEAT_SECONDS, 0.3),
+        (0.0, BEAT_SECONDS, 0.3),
+    ):
+        clock.now += BEAT_SECONDS + late
+        worked.now += computed
+        await beats(watch, 1)
+        assert watch.longest_work == pytest.approx(longest)
+    assert watch.longest == pytest.approx(0.5)
+    watch.stop()
+
+
+async def test_the_end_of_a_pause_is_logged_and_the_tests_of_servers_read_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, worked = Clock(), Clock()
+    watch = LoopWatch(clock, Clock(), worked)
+    watch.start()
+    for late, computed in ((WARN_SECONDS / 2, WARN_SECONDS / 2), (0.3, 0.249), (0.3, 0.251)):
+        clock.now += BEAT_SECONDS + late
+        worked.now += computed
+        await beats(watch, 1)
+    watch.stop()
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line for line in lines if "turns again" in line] == [
+        "the event loop turns again after 300 ms, of which it worked for 249 ms",
+        "the event loop turns again after 300 ms, of which it worked for 251 ms",
+    ]
+    assert long_work("\n".join(lines)) == [251]
 
 
 async def test_a_pause_is_logged_once_with_its_place(caplog: pytest.LogCaptureFixture) -> None:

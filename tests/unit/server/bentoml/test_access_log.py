@@ -68,3 +68,24 @@ async def test_an_exception_is_logged_as_what_it_will_be(caplog: Any) -> None:
         await access_log.AccessLog(broken)(scope, None, None)  # type: ignore[arg-type]
     [record] = caplog.records
     assert record.fields["status"] == 500
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/x%0A2026-11-29T01:02:03+0000 [INFO] [cli] transport=http method=POST caller=bob",
+        "/x%20status=200%20caller=alice",
+        "/x%0d%1b[2J%08%e2%80%ae%e2%80%a8%c2%85",
+    ],
+)
+async def test_a_path_is_one_value_whatever_is_in_it(
+    runner: PythiaRunner, caplog: Any, path: str
+) -> None:
+    await Traced(runner).post(path)
+    [record] = caplog.records
+    line = record.getMessage()
+    assert line.isascii() and line.isprintable()
+    names = [field.partition("=")[0] for field in line.split(" ")]
+    assert names == [name for name in record.fields if name != "message"]
+    assert record.fields["status"] == 404
+    assert " status=404 " in line

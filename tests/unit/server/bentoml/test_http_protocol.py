@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -18,6 +19,7 @@ from pythia_bento.server.bentoml.http_protocol import (
     MAX_HEAD_BYTES,
     MAX_TRAILER_BYTES,
     MAX_WAITING,
+    MAX_WAITING_BYTES,
     BoundedHttp,
 )
 from pythia_bento.server.bentoml.internals import MissingInternal
@@ -172,3 +174,84 @@ def test_a_client_that_leaves_amid_many_requests_leaves_nothing(url: str) -> Non
         with connection, contextlib.suppress(ConnectionError):
             connection.sendall(request("GET / HTTP/1.1", close=False) * 500)
     assert statuses(exchange(url, request("GET / HTTP/1.1"))) == [200]
+
+
+class Slow(Echo):
+    """Answers ``/slow`` piece by piece until nobody waits for it, and other paths at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = threading.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != "/slow":
+            return await super().__call__(scope, receive, send)
+        await receive()
+        leaving = asyncio.ensure_future(receive())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not leaving.done():
+            await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+            await asyncio.sleep(0.001)
+        await send({"type": "http.response.body", "body": b"too late", "more_body": True})
+        assert leaving.result() == {"type": "http.disconnect"}
+        self.left.set()
+
+
+class TestBeingAnswered:
+    @pytest.fixture
+    def echo(self) -> Slow:
+        return Slow()
+
+    @pytest.mark.parametrize("behind", [0, 1, 20])
+    def test_a_client_that_leaves_is_noticed_whatever_waits_behind(
+        self, url: str, echo: Slow, behind: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(request("GET /slow HTTP/1.1", close=False))
+            assert connection.recv(1000)
+            connection.sendall(
+                request("POST / HTTP/1.1", "Content-Length: 0", close=False) * behind
+            )
+        assert echo.left.wait(30)
+        assert statuses(exchange(url, request("GET / HTTP/1.1"))) == [200]
+        assert len(echo.seen) == 1
+        assert not [record for record in caplog.records if record.exc_info]
+
+    def test_a_wrong_request_is_no_part_of_an_answer_that_has_begun(
+        self, url: str, echo: Slow, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(request("GET /slow HTTP/1.1", close=False))
+            answer = bytearray(connection.recv(1000))
+            connection.sendall(b"nonsense\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                while part := connection.recv(65536):
+                    answer += part
+        assert echo.left.wait(30)
+        assert b"400" not in answer and answer.count(b"HTTP/1.1") == 1
+        assert not [record for record in caplog.records if record.exc_info]
+
+    def test_bodies_that_wait_are_bounded(
+        self, url: str, echo: Slow, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        most = 0
+        parse = BoundedHttp._parse
+
+        def watched(self: BoundedHttp) -> None:
+            nonlocal most
+            parse(self)
+            most = max(most, sum(len(cycle.body) for cycle, _ in self.pipeline))
+
+        monkeypatch.setattr(BoundedHttp, "_parse", watched)
+        host, _, port = url.removeprefix("http://").partition(":")
+        size = 20_000
+        head = ("POST / HTTP/1.1", f"Content-Length: {size}")
+        with socket.create_connection((host, int(port)), timeout=1) as connection:
+            connection.sendall(request("GET /slow HTTP/1.1", close=False))
+            assert connection.recv(1000)
+            with pytest.raises(TimeoutError):
+                for _ in range(1000):
+                    connection.sendall(request(*head, body=bytes(size), close=False))
+        assert MAX_WAITING_BYTES < most < MAX_WAITING_BYTES + 2**20

@@ -10,6 +10,7 @@
 #include "check.h"
 #include "norm.h"
 #include "pool.h"
+#include "runtime.h"
 #include "sampling.h"
 
 using namespace pythia;

@@ -118,7 +118,7 @@ inline std::vector<int32_t> candidates(const std::vector<float>& z, const Choice
     double total = 0, seen = 0;
     // Rising ids, so that the order of the sum does not depend on how far the ranking is sorted.
     std::vector<int32_t> ids = ranking.first(1);
-    std::sort(ids.begin(), ids.end());
+    std::sort(ids.begin(), ids.end(), [](int32_t a, int32_t b) { return a < b; });
     for (int32_t id : ids) total += weight(id);
     int64_t kept = 0;
     while (kept < ranking.size() && seen < choice.top_p * total) {
