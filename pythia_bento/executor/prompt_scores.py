@@ -117,13 +117,14 @@ class QueuedScores:
             self._event.synchronize()
         found = PromptLogprobs(self._host.numpy())
         is_sound = np.isfinite(found.values)
+        are_all = bool(is_sound.all())
         begin = 0
         for span in self._spans:
             part, result = slice(begin, begin := begin + len(span.targets)), results[span.chunk]
             # A copy: the columns of the whole pass would live as long as one of its prompts.
             own = found[part].limited(span.num_top)
             result.prompt_logprobs = PromptLogprobs(own.columns.copy())
-            result.is_finite &= bool(is_sound[part].all())
+            result.is_finite &= are_all or bool(is_sound[part].all())
             result.complete = None
 
 
