@@ -171,7 +171,7 @@ def parse(text: str) -> ModelId:
     if owner in (None, ORGANISATION):
         known = name in MODELS or whole == BUNDLED
     else:
-        name, known = whole, _is_repository(whole)
+        name, known = whole, is_repository(whole)
     if not known:
         raise _not_found("model", whole, [*nearest(name, [*MODELS, BUNDLED]), "<owner>/<name>"])
     return ModelId(name, MAIN if revision is None else _revision(name, revision))
@@ -224,7 +224,8 @@ def _linear_rows(config: ModelConfig) -> int:
     return 5 * config.hidden_size + config.intermediate_size
 
 
-def _is_repository(text: str) -> bool:
+def is_repository(text: str) -> bool:
+    """Whether the hub could have a repository ``<owner>/<name>`` of this name."""
     owner, _, name = text.partition("/")
     parts = _PART.fullmatch(owner) and _PART.fullmatch(name)
     return bool(parts) and not ("--" in text or ".." in text or name.endswith(".git"))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+_LONGEST = 600  # characters of a sentence about a file
+
 
 class PythiaError(Exception):
     """Root of the tree. ``str(error)`` is safe to show to a client."""
@@ -115,6 +117,14 @@ class CheckpointError(PythiaError):
 
     code = "checkpoint_error"
 
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        # Names in files and a library's words about them may be of any length, and have lines.
+        super().__init__(printable(message, most=_LONGEST), param=param)
+
+
+class NotInStore(CheckpointError):
+    """A model that can be pulled and was not."""
+
 
 class EngineUnavailable(PythiaError):
     """The engine is starting, stopping or dead."""
@@ -159,3 +169,9 @@ def _beginning(value: Any, most: int) -> str:
         if len(text) > most:
             break
     return text + ("," if isinstance(value, tuple) and len(value) == 1 else "") + brackets[1]
+
+
+def printable(text: str, most: int | None = None) -> str:
+    """Text from outside for a sentence: nothing in it ends a line, steers a terminal or is long."""
+    text = text if most is None or len(text) <= most else f"{text[: most - 3]}..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

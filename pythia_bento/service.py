@@ -15,7 +15,7 @@ from pythia_bento.handlers.score import attributed, score
 from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.bentoml import install, packaging
+from pythia_bento.server.bentoml import install, packaging, start_errors
 from pythia_bento.server.http import native, openai, pages, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
@@ -27,6 +27,7 @@ from pythia_bento.telemetry import logs
 # Items are validated one by one in the handler, so that a bad one fails alone.
 Item = Annotated[Any, AfterValidator(attributed), WithJsonSchema(ScoreItem.model_json_schema())]
 
+start_errors.install()
 try:
     settings = load_settings(vars(bentoml.use_arguments()))
     access = AccessControl.from_settings(settings)
@@ -130,5 +131,6 @@ Pythia.add_asgi_middleware(AccessMiddleware, access=access)  # type: ignore[attr
 Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     RequestMiddleware,
     max_body_bytes=settings.max_body_bytes,
+    max_open_bytes=settings.max_open_bytes,
     client_timeout=settings.client_timeout,
 )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from pythia_bento.catalog import BUNDLED, ModelId
 from pythia_bento.checkpoints import bundle, files
 from pythia_bento.checkpoints.config_file import read_config
-from pythia_bento.checkpoints.locations import parse_location
+from pythia_bento.checkpoints.locations import parse_location, path_hint
 from pythia_bento.checkpoints.reader import COPIED, INDEX, Reader
-from pythia_bento.errors import CheckpointError
+from pythia_bento.checkpoints.tokenizer_file import check_tokenizer
+from pythia_bento.errors import CheckpointError, NotInStore
 from pythia_bento.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ class Checkpoint:
 
 
 def load_checkpoint(model: str, bundled_root: Path = bundle.BUNDLED_ROOT) -> Checkpoint:
-    """Open ``bundled``, ``bundled@<revision>``, a local directory, or a model that was pulled.
+    """Open ``bundled``, ``bundled@<revision>``, a model that was pulled, or a local directory.
+
+    A directory is written as a path, ``./name``; see ``locations``.
 
     The files of a bundled checkpoint are compared with the manifest first, those of a pulled one
     with what was recorded then and with ``pythia.lock`` in the working directory.
@@ -69,9 +72,12 @@ def load_checkpoint(model: str, bundled_root: Path = bundle.BUNDLED_ROOT) -> Che
     location = parse_location(model)
     if isinstance(location, Path):
         return _open(location.name, None, None, location, None)
-    opened = (
-        _open_bundled(location, bundled_root) if location.is_bundled else _open_stored(location)
-    )
+    try:
+        opened = (
+            _open_bundled(location, bundled_root) if location.is_bundled else _open_stored(location)
+        )
+    except NotInStore as error:
+        raise NotInStore(error.message + path_hint(model)) from None
     return replace(opened, asked=location)
 
 
@@ -106,8 +112,7 @@ def _open(
 ) -> Checkpoint:
     config = read_config(path / CONFIG)
     reader = Reader(path, config)
-    if not (path / TOKENIZER).is_file():
-        raise CheckpointError(f"checkpoint has no {TOKENIZER}: {path}")
+    check_tokenizer(path / TOKENIZER, config)
     return Checkpoint(
         model_id=model_id,
         revision=revision,

@@ -1,23 +1,24 @@
 """Verified copies of the hub's files.
 
-Downloads go through the library's own ``http_get``, which reconnects and resumes. A file is kept
-as ``<name>.part`` until its hash is the one that the hub's metadata gives, so that a later process
-goes on where this one was stopped; the library's cache forgets unfinished files.
+A file is kept as ``<name>.part`` until its hash is the one that the hub's metadata gives, so that a
+later process goes on where this one was stopped; the library's cache forgets unfinished files.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import BinaryIO
 
+import httpx2
 from huggingface_hub import hf_hub_url, try_to_load_from_cache
-from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-from pythia_bento import __version__
 from pythia_bento.checkpoints.files import FileHash, RemoteFile, Snapshot, sha256
+from pythia_bento.checkpoints.hub_client import Answer, Pace, ask
 from pythia_bento.checkpoints.hub_errors import retrying, translated
 from pythia_bento.errors import CheckpointError
 
@@ -50,11 +51,11 @@ def _download(snapshot: Snapshot, file: RemoteFile, target: Path, report: Report
     """Download with resume; a wrong file that was begun by another process is begun anew once."""
     part = target.with_name(f"{target.name}.part")
     while True:
-        was_begun = part.exists()
-        if was_begun and part.stat().st_size > file.size:
-            part.unlink()
-        with translated(snapshot.model, file):
-            retrying(lambda: _get(snapshot, file, part, report))
+        with translated(snapshot.model, file), _part(part) as sink:
+            was_begun = sink.seek(0, os.SEEK_END) > 0
+            if sink.tell() > file.size:
+                sink.truncate(0)
+            _complete(snapshot, file, sink, report)
         if found := file.verified(part):
             part.rename(target)
             return found
@@ -68,34 +69,63 @@ def _download(snapshot: Snapshot, file: RemoteFile, target: Path, report: Report
         _log.warning("%s was damaged; downloading it from its beginning", part)
 
 
-class _Bar:
-    """What ``http_get`` needs of a progress bar."""
+@contextmanager
+def _part(path: Path) -> Iterator[BinaryIO]:
+    """The unfinished file, opened to go on with.
 
-    def __init__(self, report: Report, initial: int) -> None:
-        self._report, self._done = report, initial
+    It is opened by its name alone in its directory, held open, and neither may be a link: HF_HOME
+    may be shared, and nobody else's link shall lead what a hub sends to another file of ours.
+    """
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(path.name, flags, 0o644, dir_fd=directory), "r+b") as file:
+            yield file
+    finally:
+        os.close(directory)
 
-    def update(self, count: int) -> None:
-        self._done += count
-        self._report(self._done)
 
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *exception: object) -> None: ...
-
-
-def _get(snapshot: Snapshot, file: RemoteFile, part: Path, report: Report) -> None:
+def _complete(snapshot: Snapshot, file: RemoteFile, sink: BinaryIO, report: Report) -> None:
+    """Append until all is there. A cut connection that brought something is no failed try."""
     url = hf_hub_url(snapshot.model.repository, file.name, revision=snapshot.model.revision)
-    headers: dict[str, Any] = build_hf_headers(
-        library_name="pythia-bento", library_version=__version__
-    )
-    headers["accept-encoding"] = "identity"  # ranges count bytes of the file
-    with part.open("ab") as sink:
-        http_get(
-            url,
-            sink,
-            resume_size=part.stat().st_size,
-            headers=headers,
-            expected_size=file.size,
-            tqdm_class=cast(Any, lambda initial=0, **rest: _Bar(report, initial)),
+    what = f"{file.name} of {snapshot.model}"
+    pace = Pace(what)
+    while sink.seek(0, os.SEEK_END) < file.size:
+        retrying(lambda: _more(url, what, file.size, sink, pace, report))
+
+
+def _more(url: str, what: str, size: int, sink: BinaryIO, pace: Pace, report: Report) -> None:
+    """One answer, from where ``sink`` ends; a cut raises only if nothing had come."""
+    begun = sink.seek(0, os.SEEK_END)
+    headers = {"range": f"bytes={begun}-"} if begun else {}
+    try:
+        with ask(url, headers, what, pace) as answer:
+            _go_to_its_start(answer, begun, what, sink)
+            _copy(answer, what, size, sink, report)
+    except httpx2.TransportError:
+        if sink.seek(0, os.SEEK_END) == begun:
+            raise
+
+
+def _go_to_its_start(answer: Answer, begun: int, what: str, sink: BinaryIO) -> None:
+    """A hub may leave a range out and send the whole; another range is refused."""
+    if answer.status == httpx2.codes.OK:
+        sink.truncate(0)
+        sink.seek(0)
+    elif not re.match(rf"bytes {begun}-", answer.headers.get("content-range", "")):
+        raise CheckpointError(f"the hub sent another part of {what} than it was asked for")
+
+
+def _copy(answer: Answer, what: str, size: int, sink: BinaryIO, report: Report) -> None:
+    """Write what comes, and stop at the first byte too many."""
+    done = sink.tell()
+    for piece in answer.body():
+        done += len(piece)
+        if done > size:
+            raise CheckpointError(f"the hub sent more than the {size} bytes of {what} it announced")
+        sink.write(piece)
+        report(done)
+    if done < size:
+        raise CheckpointError(
+            f"{what} should be of size {size}, but what the hub sent ends at {done}; pull again"
         )

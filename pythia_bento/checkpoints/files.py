@@ -8,28 +8,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
-from pythia_bento.catalog import ModelId
+from pythia_bento.catalog import ModelId, is_repository
+from pythia_bento.checkpoints.strict import Strict
+from pythia_bento.errors import shown
+
+
+def _repository(text: str) -> str:
+    if not is_repository(text):
+        raise ValueError(f"must be <owner>/<name>, not {shown(text)}")
+    return text
+
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-
-
-class Strict(BaseModel):
-    """Neither unknown fields nor later changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+# No separator, no NUL, and neither "." nor "..": it is a file of the directory it is looked for in.
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
+Repository = Annotated[str, AfterValidator(_repository)]
+Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
+# A 12b in fp32 is 48 GB; the suite's largest file has 10.
+Size = Annotated[int, Field(ge=0, le=64 << 30)]
 
 
 class FileHash(Strict):
     """Content of one file. The size may be unknown, the hash may not."""
 
     sha256: Sha256
-    size: Annotated[int, Field(ge=0)] | None = None  # bytes
+    size: Size | None = None  # bytes
 
 
-Hashes = dict[str, FileHash]  # by the name of the file
+Hashes = dict[FileName, FileHash]
 
 
 @dataclass(frozen=True, slots=True)

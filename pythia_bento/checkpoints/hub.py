@@ -1,17 +1,20 @@
-"""The model hub, through huggingface_hub: branches, commits and files, from metadata alone."""
+"""The model hub: branches, commits and files, from metadata alone."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated
+from urllib.parse import quote
 
-from huggingface_hub import HfApi
-from pydantic import ValidationError
+from huggingface_hub import constants
+from pydantic import Field, StringConstraints
 
 from pythia_bento.catalog import ModelId
-from pythia_bento.checkpoints.files import FileHash, RemoteFile, Snapshot
+from pythia_bento.checkpoints import hub_client
+from pythia_bento.checkpoints.files import Commit, FileHash, RemoteFile, Sha256, Size, Snapshot
 from pythia_bento.checkpoints.hub_errors import NotServable, retrying, translated
 from pythia_bento.checkpoints.reader import INDEX, WEIGHTS
+from pythia_bento.checkpoints.strict import MAX_JSON_BYTES, Open, check, parse_json
 from pythia_bento.errors import CheckpointError
 
 REQUIRED = ("config.json", "tokenizer.json")
@@ -20,15 +23,47 @@ _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _SAFETENSORS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _PICKLES = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin")
 
+# Of files that are not needed a repository may have many, with any name.
+_AnyName = Annotated[str, StringConstraints(max_length=1024)]
+_Blob = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+
+
+class _Lfs(Open):
+    sha256: Sha256
+    size: Size | None = None
+
+
+class _Sibling(Open):
+    rfilename: _AnyName
+    size: Size | None = None
+    blobId: _Blob | None = None  # git's sha1; of the pointer for a file in LFS
+    lfs: _Lfs | None = None
+
+
+class _Info(Open):
+    """What the hub tells about a revision."""
+
+    sha: Commit
+    siblings: Annotated[list[_Sibling], Field(max_length=20_000)]
+
+
+class _Ref(Open):
+    name: _AnyName
+    targetCommit: Commit
+
+
+class _Refs(Open):
+    branches: Annotated[list[_Ref], Field(max_length=20_000)]
+
 
 def resolve(model: ModelId) -> Snapshot:
     """Commit and needed files of a revision, from metadata alone.
 
     Raises ModelNotFound for an unknown repository or revision, NotServable for one without
-    safetensors, and CheckpointError when the hub cannot be asked.
+    safetensors, and CheckpointError when the hub cannot be asked or answers nonsense.
     """
     commit, files = _metadata(model)
-    wanted = (_remote_file(files[file]) for file in _needed(model, set(files)))
+    wanted = (_remote_file(model, files[file]) for file in _needed(model, set(files)))
     return Snapshot(model.at(commit), tuple(wanted))
 
 
@@ -44,22 +79,25 @@ def weight_hashes(model: ModelId) -> tuple[str, dict[str, str]]:
 
 def branches(model: ModelId) -> dict[str, str]:
     """All branches of a repository: name -> commit."""
-    with translated(model):
-        refs = retrying(lambda: HfApi().list_repo_refs(model.repository))
-    return {branch.name: branch.target_commit for branch in refs.branches}
+    refs = check(_Refs, _ask(model, "refs"), f"the hub's list of branches of {model.repository}")
+    return {branch.name: branch.targetCommit for branch in refs.branches}
 
 
-def _metadata(model: ModelId) -> tuple[str, dict[str, Any]]:
+def _metadata(model: ModelId) -> tuple[str, dict[str, _Sibling]]:
     """Commit, and the hub's description of each file."""
+    raw = _ask(model, f"revision/{quote(model.revision, safe='')}?blobs=true")
+    info = check(_Info, raw, f"the hub's answer about {model}")
+    if model.is_commit and info.sha != model.revision:
+        raise CheckpointError(f"asked for {model}, the hub answers about the commit {info.sha}")
+    return info.sha, {sibling.rfilename: sibling for sibling in info.siblings}
+
+
+def _ask(model: ModelId, question: str) -> object:
+    """The JSON that the hub's API answers about a repository."""
+    url = f"{constants.ENDPOINT}/api/models/{model.repository}/{question}"
     with translated(model):
-        info = retrying(
-            lambda: HfApi().model_info(
-                model.repository, revision=model.revision, files_metadata=True
-            )
-        )
-    if info.sha is None or not model.at(info.sha).is_commit:
-        raise CheckpointError(f"the hub gives no commit for {model}")
-    return info.sha, {sibling.rfilename: sibling for sibling in info.siblings or ()}
+        data = retrying(lambda: hub_client.read(url, str(model)))
+    return parse_json(data, f"the hub's answer about {model}")
 
 
 def _needed(model: ModelId, names: set[str]) -> list[str]:
@@ -75,13 +113,17 @@ def _needed(model: ModelId, names: set[str]) -> list[str]:
     return [*REQUIRED, *(file for file in OPTIONAL if file in names), *weights]
 
 
-def _remote_file(sibling: Any) -> RemoteFile:
-    name, size = sibling.rfilename, sibling.size
-    if size is None or not (sibling.lfs or sibling.blob_id):
-        raise CheckpointError(f"the hub gives neither size nor hash of {name}")
-    if not sibling.lfs:
-        return RemoteFile(name, size, None, sibling.blob_id)
-    try:
-        return RemoteFile(name, size, FileHash(sha256=sibling.lfs.sha256, size=size), None)
-    except ValidationError:
-        raise CheckpointError(f"the hub gives no sha256 of {name} that is one") from None
+def _remote_file(model: ModelId, sibling: _Sibling) -> RemoteFile:
+    """A file whose content is known by hash and size, and that is no larger than its kind is."""
+    name, size, lfs = sibling.rfilename, sibling.size, sibling.lfs
+    if size is None or not (lfs or sibling.blobId):
+        raise CheckpointError(f"the hub gives neither size nor hash of {name} of {model}")
+    if lfs and lfs.size not in (None, size):
+        raise CheckpointError(f"the hub gives two sizes of {name} of {model}")
+    if name.endswith(".json") and size > MAX_JSON_BYTES:
+        raise CheckpointError(
+            f"{name} of {model} has {size} bytes on the hub, more than {MAX_JSON_BYTES}"
+        )
+    if lfs:
+        return RemoteFile(name, size, FileHash(sha256=lfs.sha256, size=size), None)
+    return RemoteFile(name, size, None, sibling.blobId)

@@ -90,7 +90,7 @@ def translated(model: ModelId, file: RemoteFile | None = None) -> Iterator[None]
         raise CheckpointError(
             f"the hub answered {error.response.status_code} for {what}; pull again to resume"
         ) from None
-    except httpx2.HTTPError as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise CheckpointError(
             f"{constants.ENDPOINT} cannot be reached for {what} ({error}); pull again to resume"
         ) from None

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import yaml  # type: ignore[import-untyped]
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
-from pythia_bento.catalog import ModelId
-from pythia_bento.checkpoints.files import Commit, Hashes, Strict
-from pythia_bento.errors import CheckpointError
+from pythia_bento.catalog import ModelId, parse
+from pythia_bento.checkpoints.files import Commit, Hashes, Repository, Revision
+from pythia_bento.checkpoints.strict import Strict, first_fault
+from pythia_bento.checkpoints.yaml_file import read_yaml
+from pythia_bento.errors import CheckpointError, ModelNotFound
 
 LOCK = Path("pythia.lock")
 _HEADER = """\
@@ -24,10 +26,10 @@ _HEADER = """\
 class PinnedModel(Strict):
     """One model id. A file that is not listed is not pinned by itself, only by the commit."""
 
-    repository: str
-    revision: str
+    repository: Repository
+    revision: Revision
     commit: Commit
-    quantization: str = "int8"
+    quantization: Literal["int8"] = "int8"
     files: Hashes
     int8: Hashes = Field(default_factory=dict)
 
@@ -38,21 +40,32 @@ class Lock(Strict):
     version: Literal[1] = 1
     models: dict[str, PinnedModel] = Field(default_factory=dict)
 
+    @field_validator("models")
+    @classmethod
+    def _ids_are_what_they_pin(cls, models: dict[str, PinnedModel]) -> dict[str, PinnedModel]:
+        for id, pin in models.items():
+            try:
+                model = parse(id)
+            except ModelNotFound as error:
+                raise ValueError(error.message) from None
+            if (model.repository, model.revision) != (pin.repository, pin.revision):
+                whole = f"{pin.repository}@{pin.revision}"
+                raise ValueError(f"{id[:200]!r} pins {whole}, which has another id")
+            if str(model) != id:
+                raise ValueError(f"{id[:200]!r} must be written {str(model)!r}")
+        return models
+
     @classmethod
     def read(cls, path: Path = LOCK) -> Lock:
         """An absent file is an empty lock; raises CheckpointError for one that makes no sense."""
-        try:
-            raw = yaml.safe_load(path.read_text())
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return cls()
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from None
+        raw = read_yaml(path)
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise CheckpointError(f"{path}: {where}: {first['msg']}") from None
+            field, problem = first_fault(error)
+            raise CheckpointError(f"{path}: {field or 'it'}: {problem}") from None
 
     def get(self, model: ModelId) -> PinnedModel | None:
         """The pin of exactly this id, or of the commit that it names."""

@@ -26,6 +26,8 @@ from pythia_bento.checkpoints.files import (
 from pythia_bento.checkpoints.lock import Lock, PinnedModel
 from pythia_bento.checkpoints.resolve import mismatches, revision_commit
 from pythia_bento.checkpoints.store import Origin, StoredModel
+from pythia_bento.checkpoints.store_names import labels_of
+from pythia_bento.checkpoints.tokenizer_file import check_tokenizer, try_tokenizer
 from pythia_bento.checkpoints.workspace import (
     disk_errors,
     downloads,
@@ -55,7 +57,7 @@ def pull(model: ModelId, lock: Lock | None = None, on_progress: Progress | None 
     """
     pin = (lock or Lock()).get(model)
     commit = pin.commit if pin else revision_commit(model)
-    with exclusive(model, commit), disk_errors(str(model)):
+    with disk_errors(str(model)), exclusive(model, commit):
         found = _whole(model, commit)
         was_there = found is not None
         if found is None:
@@ -77,19 +79,22 @@ def _whole(model: ModelId, commit: str) -> StoredModel | None:
     if not problems:
         return found
     _log.warning("%s; pulling it anew", problems[0])
-    store.discard(model, commit)
+    store.discard(found)
     return None
 
 
 def _pull(
     model: ModelId, commit: str, pin: PinnedModel | None, on_progress: Progress
 ) -> StoredModel:
+    store.require_place(model, commit)
     snapshot = hub.resolve(model.at(commit))
     sources, prepared = downloads(model, commit), store.workspace(model, commit) / "int8"
     require_space(sources, sum(file.size for file in snapshot.files))
     source_files = _fetch(snapshot, sources, on_progress)
     if pin:
         _require(differences(pin.files, source_files), model)
+    check_tokenizer(sources / "tokenizer.json", read_config(sources / "config.json"))
+    try_tokenizer(sources / "tokenizer.json")
     shutil.rmtree(prepared, ignore_errors=True)
     quantization = _prepare(sources, source_files, prepared, on_progress)
     origin = Origin(
@@ -104,7 +109,7 @@ def _pull(
     )
     if pin:
         _require(differences(pin.int8, origin.files), model)
-    return store.insert(model, origin, prepared, {**store.labels_of(model), "quantisation": "int8"})
+    return store.insert(model, origin, prepared, {**labels_of(model), "quantisation": "int8"})
 
 
 def _fetch(snapshot: Snapshot, directory: Path, on_progress: Progress) -> Hashes:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from pythia_bento.checkpoints import tensor_names
+from pythia_bento.checkpoints.files import FileName
+from pythia_bento.checkpoints.strict import Strict, check, read_json
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
 
@@ -34,6 +35,17 @@ class Entry(NamedTuple):
     stored_name: str
     shape: tuple[int, ...]
     dtype: str  # as safetensors spells it: F16, BF16, F32, I8, U8, ...
+
+
+class _Index(Strict):
+    """``model.safetensors.index.json``: tensor -> file beside it.
+
+    A name has no separator, so it leads out of the directory only by a link that whoever made the
+    directory put there: the hub's own cache consists of such.
+    """
+
+    metadata: dict[str, Any] | None = None  # sizes, which nobody needs
+    weight_map: dict[str, FileName]
 
 
 class Reader:
@@ -120,13 +132,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    try:
-        names = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{index} is not a safetensors index: {error!r}") from None
-    for name in names:
-        if not isinstance(name, str) or not name or Path(name).name != name or "\\" in name:
-            raise CheckpointError(f"{index} names {name!r}, which is not a file beside it")
+    names = set(check(_Index, read_json(index), str(index)).weight_map.values())
     if not names:
         raise CheckpointError(f"{index} names no files")
     if absent := sorted(name for name in names if not (index.parent / name).is_file()):

@@ -10,7 +10,7 @@ from pythia_bento.checkpoints.files import Hashes, differences
 from pythia_bento.checkpoints.lock import Lock, PinnedModel
 from pythia_bento.checkpoints.store import StoredModel
 from pythia_bento.checkpoints.workspace import downloads, exclusive
-from pythia_bento.errors import CheckpointError, ModelNotFound
+from pythia_bento.errors import CheckpointError, ModelNotFound, NotInStore
 
 
 def make_pin(model: ModelId) -> PinnedModel:
@@ -39,7 +39,7 @@ def find(model: ModelId, lock: Lock) -> StoredModel:
     found = _find(model, pin)
     if found is None:
         at = f" at the commit {pin.commit}, which the lock pins," if pin else ""
-        raise CheckpointError(
+        raise NotInStore(
             f"{model}{at} is not in the store; `pythia-bento pull {model}` brings it there"
         )
     return found

@@ -1,15 +1,17 @@
-"""BentoML's model store, where pulled models live as ``<name>-int8:<commit>``.
+"""BentoML's model store, where pulled models live as ``<owner>--<name>-int8:<commit>``.
 
-BentoML copies a model into its store file by file, and a process killed meanwhile leaves half a
-model there under its final name. Here a model is completed beside the store, on the same file
-system, and appears in it by one rename.
+Names of the suite are without their owner. BentoML copies a model into its store file by file, and
+a process killed meanwhile leaves half a model there under its final name. Here a model is completed
+beside the store, on the same file system, and appears in it by one rename. What the program cannot
+prove to have put there is never deleted.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,31 +20,32 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from pythia_bento.catalog import ModelId
-from pythia_bento.checkpoints.files import Commit, Hashes, check
+from pythia_bento.checkpoints import strict
+from pythia_bento.checkpoints.files import Commit, Hashes, Repository, Revision, check
+from pythia_bento.checkpoints.store_names import INT8, old_name, store_name
+from pythia_bento.checkpoints.yaml_file import read_yaml
 from pythia_bento.errors import CheckpointError
 
 _YAML = "model.yaml"  # BentoML's own file in a model
-_TAG_LENGTH = 63  # BentoML's limit for names
-_INT8 = "-int8"
-_PYTHIA = re.compile(r"pythia-(?:intervention-(?:long-)?)?([0-9]+(?:\.[0-9]+)?[mb])(-deduped)?")
 
 
-class Origin(BaseModel):
+_log = logging.getLogger(__name__)
+
+
+class Origin(strict.Open):
     """The metadata of a pulled model in ``model.yaml``."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    repository: str
-    revision: str  # what was asked for at the first pull
+    repository: Repository
+    revision: Revision  # what was asked for at the first pull
     commit: Commit
     quantization: str  # how the 8-bit files came about, in words
     source_files: Hashes  # as the hub serves them
     files: Hashes  # as they lie in the store
     versions: dict[str, str]  # of the packages that made the files
-    same_weights: list[str] = []  # other branches that hold the same weights, or some of them
+    same_weights: list[str] = Field(default_factory=list)  # other branches with some of the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,54 +64,72 @@ class StoredModel:
         return [f"{self.tag}: {line}" for line in [*check(self.path, expected), *lines]]
 
 
-def store_name(model: ModelId) -> str:
-    """The name of a repository's models in BentoML's store, where the commit is the version."""
-    base = re.sub(r"[^a-z0-9._-]", "-", model.repository.partition("/")[2].lower())
-    return base[: _TAG_LENGTH - len(_INT8)].rstrip("-._") + _INT8
-
-
-def labels_of(model: ModelId) -> dict[str, str]:
-    """What an id says about the model, for people who browse the store."""
-    labels: dict[str, str] = {}
-    if match := _PYTHIA.search(model.name):
-        labels |= {"size": match[1], "variant": "deduped" if match[2] else "standard"}
-    if model.claimed_step is not None:
-        labels["step"] = str(model.claimed_step)
-    return labels
-
-
 def find(model: ModelId, commit: str) -> StoredModel | None:
     """The model of a repository at a commit; CheckpointError if its metadata makes no sense."""
-    path = _models() / store_name(model) / commit
-    if not (path / _YAML).is_file():
-        return None  # also what is left of a copy by BentoML that was killed
-    found = _open(path)
-    return found if found.origin.repository == model.repository else None
+    path = _place(model, commit)
+    if (path / _YAML).is_file() and _is_of(model, found := _open(path)):
+        return found
+    return _find_old(model, commit)
+
+
+def _find_old(model: ModelId, commit: str) -> StoredModel | None:
+    """The same under its old name, where there may as well be what has nothing to do with it."""
+    path = _models() / old_name(model) / commit
+    try:
+        found = _open(path) if (path / _YAML).is_file() else None
+    except CheckpointError:
+        return None
+    return found if found and _is_of(model, found) else None
+
+
+def _is_of(model: ModelId, found: StoredModel) -> bool:
+    return found.origin.repository == model.repository
+
+
+def require_place(model: ModelId, commit: str) -> None:
+    """Raise CheckpointError if another repository's model lies where this one would."""
+    path = _place(model, commit)
+    if (path / _YAML).is_file() and not _is_of(model, found := _open(path)):
+        raise CheckpointError(
+            f"{found.tag} in BentoML's store is {found.origin.repository}, put there by an earlier "
+            f"version where {model.repository} belongs; `bentoml models delete {found.tag}` "
+            "removes it, and both can then be pulled"
+        )
 
 
 def stored_models() -> list[StoredModel]:
     """Everything in the store that ``pull`` put there."""
-    return [_open(path) for path in _directories(f"*{_INT8}") if (path / _YAML).is_file()]
+    return [_open(path) for path in _directories(f"*{INT8}") if (path / _YAML).is_file()]
 
 
 def unfinished() -> list[str]:
     """Tags under which the store has less than a model: BentoML copies file by file."""
-    paths = _directories(f"*{_INT8}")
+    paths = _directories(f"*{INT8}")
     return [_tag(path) for path in paths if not (path / _YAML).is_file()]
 
 
 def find_branch(model: ModelId) -> StoredModel | None:
     """What a branch was when it was pulled last; in a Bento, what was pulled for that branch."""
-    ref = _ref(model)
-    if ref.is_file() and (found := find(model, ref.read_text().strip())):
+    if (commit := _recorded(model)) and (found := find(model, commit)):
         return found
-    paths = [path for path in _directories(store_name(model)) if (path / _YAML).is_file()]
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
-        found = _open(path)
-        asked = (found.origin.repository, found.origin.revision)
-        if asked == (model.repository, model.revision):
+    commits = {path.name: path.stat().st_mtime for path in _pulled(model)}
+    for commit in sorted(commits, key=lambda commit: commits[commit], reverse=True):
+        found = find(model, commit)
+        if found and found.origin.revision == model.revision:
             return found
     return None
+
+
+def _pulled(model: ModelId) -> Iterator[Path]:
+    for name in dict.fromkeys((store_name(model), old_name(model))):
+        yield from (path for path in _directories(name) if (path / _YAML).is_file())
+
+
+def _recorded(model: ModelId) -> str | None:
+    """The commit in the record of a branch, if there is one."""
+    ref = _ref(model)
+    text = strict.read_bytes(ref, limit=100).decode(errors="replace") if ref.is_file() else ""
+    return text.strip() if model.at(text.strip()).is_commit else None
 
 
 def record_branch(model: ModelId, commit: str) -> None:
@@ -135,10 +156,10 @@ def insert(model: ModelId, origin: Origin, files: Path, labels: dict[str, str]) 
     for path in files.iterdir():
         path.rename(staged / path.name)
     _sync(staged)
-    final = _models() / store_name(model) / origin.commit
+    final = _place(model, origin.commit)
     final.parent.mkdir(parents=True, exist_ok=True)
-    if final.exists():
-        discard(model, origin.commit)
+    if os.path.lexists(final):
+        _set_aside(final)
     staged.rename(final)
     _sync_directory(final.parent)
     _replace_text(final.parent / "latest", origin.commit)
@@ -146,13 +167,28 @@ def insert(model: ModelId, origin: Origin, files: Path, labels: dict[str, str]) 
     return StoredModel(tag, final, origin)
 
 
-def discard(model: ModelId, commit: str) -> None:
-    """Take a damaged or unfinished model out of the store."""
-    trash = workspace(model, commit) / "discarded"
+def discard(found: StoredModel) -> None:
+    """Take a damaged model out of the store; what others put into it is kept beside the store."""
+    made = {*found.origin.files, _YAML}
+    others = [path for path in found.path.iterdir() if path.name not in made or path.is_dir()]
+    if found.path.is_symlink() or others:
+        _set_aside(found.path)
+        return
+    trash = _own() / "discarded" / f"{found.path.parent.name}-{found.path.name}"
     shutil.rmtree(trash, ignore_errors=True)
     trash.parent.mkdir(parents=True, exist_ok=True)
-    (_models() / store_name(model) / commit).rename(trash)
+    found.path.rename(trash)
     shutil.rmtree(trash)
+
+
+def _set_aside(path: Path) -> None:
+    """Move what is not known to be a model of ours out of the store."""
+    folder = _own() / "set-aside"
+    folder.mkdir(parents=True, exist_ok=True)
+    places = (folder / f"{path.parent.name}-{path.name}-{number}" for number in range(10**6))
+    place = next(place for place in places if not os.path.lexists(place))
+    path.rename(place)
+    _log.warning("%s was no whole model; it is now %s", _tag(path), place)
 
 
 def workspace(model: ModelId, commit: str) -> Path:
@@ -176,6 +212,10 @@ def _models() -> Path:
     return Path(BentoMLContainer.model_store.get()._path)
 
 
+def _place(model: ModelId, commit: str) -> Path:
+    return _models() / store_name(model) / commit
+
+
 def _directories(name: str) -> list[Path]:
     """Where the models of one name, or of a pattern, lie."""
     return sorted(_models().glob(f"{name}/{'[0-9a-f]' * 40}"))
@@ -196,12 +236,13 @@ def _ref(model: ModelId) -> Path:
 def _open(path: Path) -> StoredModel:
     tag = _tag(path)
     try:
-        model = bentoml.models.get(tag)
-        origin = Origin.model_validate(model.info.metadata)
-    except (bentoml.exceptions.BentoMLException, ValidationError, OSError, ValueError) as error:
+        raw = read_yaml(path / _YAML)
+        metadata = raw.get("metadata") if isinstance(raw, dict) else None
+        origin = strict.check(Origin, metadata, "metadata")
+    except CheckpointError as error:
         raise CheckpointError(
             f"{tag} in BentoML's store was not put there by `pythia-bento pull`, or is damaged; "
-            f"`bentoml models delete {tag}` removes it ({str(error).splitlines()[0]})"
+            f"`bentoml models delete {tag}` removes it ({error.message})"
         ) from None
     return StoredModel(tag, path, origin)
 

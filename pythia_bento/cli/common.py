@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 model_option = click.option(
     "-m",
     "--model",
-    help="Model id, bundled, or a directory.  [default: PYTHIA_MODEL, else bundled]",
+    help="Model id, bundled, or ./directory.  [default: PYTHIA_MODEL, else bundled]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pythia_bento.engine.executor import Chunk, ChunkResult
-from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob
+from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.scheduler import Scheduler
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.errors import DeadlineExceeded, NonFiniteLogits, OutOfMemory, PythiaError
@@ -17,6 +17,7 @@ class OpenRequests:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._sequences: dict[str, list[Sequence]] = {}  # by request id
+        self._unfinished: dict[str, int] = {}  # how many of them, counted: there may be thousands
         self.num_non_finite = 0
 
     def __len__(self) -> int:
@@ -28,6 +29,7 @@ class OpenRequests:
     def add(self, request_id: str, sequences: list[Sequence]) -> None:
         """Queue the first; the others follow when its prompt is in the cache."""
         self._sequences[request_id] = sequences
+        self._unfinished[request_id] = len(sequences)
         self._scheduler.add(sequences[0])
 
     def report(self, sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
@@ -54,6 +56,7 @@ class OpenRequests:
     def abort(self, request_id: str) -> list[SequenceOutput]:
         """The last outputs of a request; none for an unknown id."""
         outputs = []
+        self._unfinished.pop(request_id, None)
         for sequence in self._sequences.pop(request_id, []):
             if sequence.status != "finished":
                 self._scheduler.remove(sequence)
@@ -79,8 +82,10 @@ class OpenRequests:
 
     def _end(self, sequence: Sequence, error: PythiaError) -> list[SequenceOutput]:
         """End a sequence, and those that waited for it to compute their prompt."""
-        request = sequence.request
-        others = [s for s in self._sequences[request.request_id] if s.status == "new"]
+        others = []
+        if sequence.index == 0:  # nobody waits for any other one
+            siblings = self._sequences[sequence.request.request_id]
+            others = [sibling for sibling in siblings if sibling.status == "new"]
         self._scheduler.pool.forget(sequence.blocks)
         outputs = []
         for ended in (sequence, *others):
@@ -92,14 +97,15 @@ class OpenRequests:
 
     def _release_siblings(self, first: Sequence) -> None:
         for sibling in self._sequences[first.request.request_id][1:]:
-            sibling.prompt_logprobs = first.prompt_logprobs
+            sibling.scores, sibling.num_scored = first.scores, first.num_scored
             self._scheduler.add(sibling)
 
     def _remove(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
-        siblings = self._sequences.get(sequence.request.request_id, ())
-        if siblings and all(sibling.status == "finished" for sibling in siblings):
-            del self._sequences[sequence.request.request_id]
+        request_id = sequence.request.request_id
+        self._unfinished[request_id] -= 1
+        if not self._unfinished[request_id]:
+            del self._unfinished[request_id], self._sequences[request_id]
 
 
 def _output(sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
@@ -110,17 +116,9 @@ def _output(sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutpu
         result.token_ids,
         text,
         None if sequence.params.logprobs is None else result.logprobs,
-        _prompt_logprobs(sequence) if is_first else None,
+        sequence.prompt_logprobs if is_first else None,
         sequence.finish_reason,
         sequence.stop_reason,
         sequence.num_cached_tokens,
         started=sequence.started,
     )
-
-
-def _prompt_logprobs(sequence: Sequence) -> list[TokenLogprob] | None:
-    """All of them or none: a sequence that was ended early has only some."""
-    is_complete = len(sequence.prompt_logprobs) == sequence.num_prompt - 1
-    if sequence.params.prompt_logprobs is None or not is_complete:
-        return None
-    return sequence.prompt_logprobs

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import time
 from bisect import insort
+from collections.abc import Collection
 
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.executor import Chunk
 from pythia_bento.engine.fair_queue import FairQueue
+from pythia_bento.engine.pace import Pace
 from pythia_bento.engine.sequence import Sequence
+from pythia_bento.engine.shares import Shares
+
+# Sequences that end in one step because they are late: as many as cost no more than a step does.
+MOST_LATE = 512
 
 
 class Scheduler:
@@ -16,8 +22,9 @@ class Scheduler:
 
     Every running sequence that decodes gets its token first, so a long prompt never stalls the
     others; prompts share what is left of the budget, in pieces. When the blocks run out, the
-    youngest running sequence gives its own back and is computed again later. The oldest sequence
-    is therefore never preempted, which is why nobody starves.
+    youngest running sequence of the caller that holds most gives its own back and is computed again
+    later; the same happens where a caller is above its share and another below has to wait. The
+    oldest sequence is never preempted, which is why nobody starves.
     """
 
     def __init__(
@@ -36,6 +43,8 @@ class Scheduler:
         self.waiting = FairQueue()
         self.running: list[Sequence] = []  # by age, oldest first
         self.late: list[Sequence] = []  # their deadline passed before they began; to be ended
+        self._claimant: Sequence | None = None  # others gave way to it, so nobody overtakes it
+        self.pace = Pace(max_tokens)
         self.num_preemptions = 0
         self.num_prefix_queries = 0  # prompt tokens looked up
         self.num_prefix_hits = 0  # prompt tokens found
@@ -57,17 +66,23 @@ class Scheduler:
         sequence.status = "finished"
 
     def schedule(self) -> list[Chunk]:
-        """The next step. Empty only when no sequence is waiting or running, or all were late."""
+        """The next step. Empty only when no sequence is waiting or running, or many were late."""
+        self.pace.see((*self.waiting.callers, *(s.request.caller for s in self.running)))
         chunks = self._decodes()
-        budget = self.max_tokens - len(chunks)
-        for sequence in self.running:
-            if budget and sequence.num_tokens - sequence.num_computed > 1:
+        budget = self.pace.prompt_tokens(len(chunks))
+        begun = [s for s in self.running if s.num_tokens - s.num_computed > 1]
+        if self.pace.is_shared and begun:
+            # Nobody's first token waits for all of another's long prompt.
+            newcomers = self._begin(budget // 2, {s.request.caller for s in begun})
+            budget -= sum(chunk.count for chunk in newcomers)
+            chunks += newcomers
+        for sequence in begun:
+            if budget and sequence.status == "running":
                 chunks.append(self._prefill(sequence, budget))
                 budget -= chunks[-1].count
-        while budget and (admitted := self._admit()):
-            chunks.append(self._prefill(admitted, budget))
-            budget -= chunks[-1].count
-        return chunks
+        chunks += self._begin(budget)
+        # Some may have given way to others that came later in this step.
+        return [chunk for chunk in chunks if chunk.sequence.status == "running"]
 
     def advance(self, sequence: Sequence, count: int) -> None:
         """``count`` more tokens were computed; blocks that became full may now be shared."""
@@ -81,7 +96,7 @@ class Scheduler:
 
     def _decodes(self) -> list[Chunk]:
         chunks = []
-        for sequence in tuple(self.running):  # preemption shortens the list from its end
+        for sequence in tuple(self.running):  # preemption shortens the list
             known = sequence.num_tokens
             if sequence.num_computed != known - 1:
                 continue
@@ -96,7 +111,9 @@ class Scheduler:
             return False
         if sequence.num_tokens > len(sequence.blocks) * self.block_size:
             while self.pool.num_free == 0:
-                if self._preempt_youngest() is sequence:
+                victim = self._shares().youngest()
+                self._preempt(victim)
+                if victim is sequence:
                     return False
             sequence.hold(self.pool.allocate(1))
         self._look_ahead(sequence, sequence.num_tokens)
@@ -108,12 +125,23 @@ class Scheduler:
         if wanted > len(sequence.blocks) * self.block_size and self.pool.num_free > self.max_seqs:
             sequence.hold(self.pool.allocate(1))
 
-    def _preempt_youngest(self) -> Sequence:
-        sequence = self.running.pop()
+    def _preempt(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
         self.pool.deallocate(sequence.release())
         self.num_preemptions += 1
         self.add(sequence)
-        return sequence
+
+    def _shares(self) -> Shares:
+        callers = self.waiting.callers
+        return Shares(self.running, callers, self.max_seqs, self.pool.num_blocks)
+
+    def _begin(self, budget: int, passed: Collection[str] = ()) -> list[Chunk]:
+        """Admit sequences, none of the callers passed, as long as there are tokens for them."""
+        chunks: list[Chunk] = []
+        while budget and (admitted := self._admit(passed)):
+            chunks.append(self._prefill(admitted, budget))
+            budget -= chunks[-1].count
+        return chunks
 
     def _prefill(self, sequence: Sequence, budget: int) -> Chunk:
         start = sequence.num_computed
@@ -122,24 +150,62 @@ class Scheduler:
             self._look_ahead(sequence, sequence.num_tokens + 1)
         return chunk
 
-    def _admit(self) -> Sequence | None:
-        """Move the next waiting sequence to the running ones if it fits."""
-        if len(self.running) >= self.max_seqs or (sequence := self._next()) is None:
+    def _admit(self, passed: Collection[str]) -> Sequence | None:
+        """Move the next waiting sequence to the running ones if it fits, or others give way."""
+        sequence = self._claimed() or self._next(passed)
+        if sequence is None:
             return None
+        if not self._fits(sequence):
+            sequence = self._claimed() or self._deprived({*passed})
+            if sequence is None or not self._others_give_way(sequence):
+                return None
+        self._claimant = None
+        self.waiting.admit(sequence)
+        self._start(sequence)
+        return sequence
+
+    def _fits(self, sequence: Sequence) -> bool:
+        if len(self.running) >= self.max_seqs:
+            return False
         cached = self._cached_blocks(sequence)
         missing = -(-sequence.num_tokens // self.block_size) - len(cached)
         # Each running sequence will soon want its next block: admitting into those would only
         # preempt the newcomer again.
         wanted = missing + self.pool.num_idle(cached) + len(self.running)
-        if wanted > self.pool.num_free:
-            return None
-        self.waiting.admit(sequence)
-        self._start(sequence, cached, missing)
-        return sequence
+        return wanted <= self.pool.num_free
 
-    def _next(self) -> Sequence | None:
-        """Whose turn it is, among those that can still be in time."""
-        while (sequence := self.waiting.first()) and sequence.request.deadline <= time.monotonic():
+    def _claimed(self) -> Sequence | None:
+        """For whom others gave way and who still waits for more of them."""
+        claimant = self._claimant
+        if claimant and claimant.status == "waiting" and not _is_late(claimant):
+            return claimant
+        return None
+
+    def _deprived(self, passed: set[str]) -> Sequence | None:
+        """The first one that waits although its caller is below its share."""
+        shares = self._shares()
+        if len(shares.callers) == 1:
+            return None
+        while sequence := self._next(passed):
+            if shares.has_room(sequence, self.block_size):
+                return sequence
+            passed.add(sequence.request.caller)
+        return None
+
+    def _others_give_way(self, sequence: Sequence) -> bool:
+        """Whether it fits then; where it does not yet, nobody else is admitted before it is."""
+        self._claimant = sequence
+        while not self._fits(sequence):
+            if (victim := self._shares().above()) is None:
+                return False
+            self._preempt(victim)
+        return True
+
+    def _next(self, passed: Collection[str] = ()) -> Sequence | None:
+        """Whose turn it is, among those that can still be in time; not of the callers passed."""
+        while (sequence := self.waiting.first(passed)) and _is_late(sequence):
+            if len(self.late) >= MOST_LATE:
+                return None
             self.remove(sequence)
             self.late.append(sequence)
         return sequence
@@ -148,10 +214,11 @@ class Scheduler:
         """Blocks of the prefix cache it may read; at least one token remains to be computed."""
         return self.pool.lookup(sequence.block_names(sequence.max_cached_tokens // self.block_size))
 
-    def _start(self, sequence: Sequence, cached: list[int], missing: int) -> None:
+    def _start(self, sequence: Sequence) -> None:
+        cached = self._cached_blocks(sequence)
         self.pool.share(cached)
         sequence.hold(cached)
-        sequence.hold(self.pool.allocate(missing))
+        sequence.hold(self.pool.allocate(-(-sequence.num_tokens // self.block_size) - len(cached)))
         sequence.num_computed = len(cached) * self.block_size
         sequence.num_published = len(cached)
         if sequence.num_admissions == 0:
@@ -162,6 +229,10 @@ class Scheduler:
         sequence.num_admissions += 1
         sequence.status = "running"
         insort(self.running, sequence, key=_age)
+
+
+def _is_late(sequence: Sequence) -> bool:
+    return sequence.request.deadline <= time.monotonic()
 
 
 def _age(sequence: Sequence) -> tuple[int, int]:

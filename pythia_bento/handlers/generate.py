@@ -7,7 +7,7 @@ from typing import TypedDict
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import new_request_id
 from pythia_bento.handlers.requests import best, make_request
-from pythia_bento.handlers.streamed import ShownOutput, ShownToken, shown_output, shown_tokens
+from pythia_bento.handlers.streamed import ShownOutput, ShownToken, shown_output, shown_prompt
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.runtime.runner import PythiaRunner
 
@@ -44,5 +44,5 @@ async def generate(
         "outputs": outputs,
     }
     if scored is not None:
-        response["prompt_tokens"] = await shown_tokens(runner.tokenizer, scored)
+        response["prompt_tokens"] = await shown_prompt(runner.tokenizer, scored)
     return response

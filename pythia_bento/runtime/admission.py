@@ -1,10 +1,16 @@
-"""How much may be under way at a time, in sequences and in tokens, and when to come again."""
+"""How much may be under way at a time, in sequences and in tokens, and when to come again.
+
+No account (a caller with an API key; without keys each request) counts for more than its share.
+One that has nothing under way may begin a request of any size that is valid: what of it is above
+the share waits in a place of its own, where nobody else is in need of it. So large requests are
+served, and at most one for each share is, whatever the size of the queue.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from pythia_bento.engine.params import Request
@@ -27,7 +33,16 @@ class Demand:
     def __mul__(self, count: int) -> Demand:
         return Demand(self.sequences * count, self.tokens * count)
 
+    def up_to(self, most: Demand) -> Demand:
+        """At most so much of each."""
+        return Demand(min(self.sequences, most.sequences), min(self.tokens, most.tokens))
 
+    def portion(self, part: float) -> Demand:
+        """A part between 0 and 1, rounded down, but something of each."""
+        return Demand(max(int(self.sequences * part), 1), max(int(self.tokens * part), 1))
+
+
+NOTHING = Demand(0, 0)
 LEAST = Demand(1, 1)
 """What any request asks."""
 
@@ -39,7 +54,7 @@ def share_of(request: Request) -> Demand:
 
 def demand_of(requests: Iterable[Request]) -> Demand:
     """All requests together."""
-    return sum((share_of(request) * request.n for request in requests), Demand(0, 0))
+    return sum((share_of(request) * request.n for request in requests), NOTHING)
 
 
 class Rate:
@@ -72,35 +87,60 @@ class Rate:
 class AdmissionControl:
     """Counts what is under way and refuses what would be too much; for one thread at a time."""
 
-    def __init__(self, most: Demand, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, most: Demand, clock: Callable[[], float] = time.monotonic, share: float = 1.0
+    ) -> None:
+        """``share`` is the part of ``most`` that one account may have."""
         self._most = most
-        self._now = Demand(0, 0)
+        self._share = most.portion(share)
+        self._now = NOTHING  # of all accounts, each up to its share
+        self._accounts: dict[Hashable, Demand] = {}  # all that each has under way; none has nothing
         self._sequences, self._tokens = Rate(clock), Rate(clock)  # that left
 
-    def enter(self, demand: Demand) -> None:
+    def enter(self, demand: Demand, account: Hashable = None) -> None:
         """Raises Overloaded with the seconds until there is room, at the rate of late."""
-        self.check(demand)
-        self._now += demand
+        self.check(demand, account)
+        self._set(account, self._of(account) + demand)
 
-    def check(self, demand: Demand) -> None:
+    def check(self, demand: Demand, account: Hashable = None) -> None:
         """What ``enter`` raises, without entering."""
-        after = self._now + demand
-        # An idle engine takes a request of any size, or a large one could never be served.
-        if self._now.sequences:
-            for what, rate in (("sequences", self._sequences), ("tokens", self._tokens)):
-                now, most = getattr(self._now, what), getattr(self._most, what)
-                if getattr(after, what) > most:
-                    raise Overloaded(
-                        f"the server has {now} {what} to work on, and {getattr(demand, what)} more "
-                        f"would pass its limit of {most}; try again later",
-                        retry_after=_seconds(getattr(after, what) - most, rate.per_second()),
-                    )
+        own = self._of(account)
+        if own != NOTHING:
+            has = "this caller has {} {} to work on, and {} more would pass its share of {}"
+            self._check(own, demand, self._share, f"{has} (PYTHIA_CALLER_SHARE)")
+        counted = own.up_to(self._share)
+        more = (own + demand).up_to(self._share) + counted * -1
+        has = "the server has {} {} to work on, and {} more would pass its limit of {}"
+        self._check(self._now, more, self._most, has)
 
-    def leave(self, demand: Demand) -> None:
+    def leave(self, demand: Demand, account: Hashable = None) -> None:
         """So much has ended."""
-        self._now += demand * -1
+        self._set(account, self._of(account) + demand * -1)
         self._sequences.add(demand.sequences)
         self._tokens.add(demand.tokens)
+
+    def _check(self, now: Demand, more: Demand, most: Demand, words: str) -> None:
+        for what, rate in (("sequences", self._sequences), ("tokens", self._tokens)):
+            has, asked, limit = (getattr(demand, what) for demand in (now, more, most))
+            if has + asked > limit:
+                # One that is too large for the share begins when nothing else of its caller is left
+                excess = min(has + asked - limit, has)
+                raise Overloaded(
+                    f"{words.format(has, what, asked, limit)}; try again later",
+                    retry_after=_seconds(excess, rate.per_second()),
+                )
+
+    def _of(self, account: Hashable) -> Demand:
+        return self._accounts.get(account, NOTHING)
+
+    def _set(self, account: Hashable, demand: Demand) -> None:
+        """What an account has under way from now on."""
+        before = self._of(account).up_to(self._share)
+        self._now += demand.up_to(self._share) + before * -1
+        if demand.sequences:
+            self._accounts[account] = demand
+        else:
+            self._accounts.pop(account, None)
 
 
 def _seconds(excess: int, rate: float) -> float:

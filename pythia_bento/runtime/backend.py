@@ -10,6 +10,9 @@ from pythia_bento.engine.stats import EngineStats
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
 
+# Requests that begin or end between two steps: as many as cost no more than a step does.
+MOST_ORDERS = 512
+
 
 class Backend(Protocol):
     """``Engine``, or ``EngineProcess`` in its place. For one thread unless said otherwise."""

@@ -21,6 +21,7 @@ from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import PythiaError
+from pythia_bento.runtime.backend import MOST_ORDERS
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry import logs
@@ -75,8 +76,8 @@ def _read(pipe: Connection, orders: Orders) -> None:
 
 
 def _follow(orders: Orders, engine: Engine, pipe: Connection) -> bool:
-    """Wait for work and do what was ordered; false when it is time to end."""
-    while True:
+    """Wait for work and do some of what was ordered; false when it is time to end."""
+    for _ in range(MOST_ORDERS):
         try:
             order = orders.get(block=not engine.has_work)
         except queue.Empty:
@@ -93,6 +94,7 @@ def _follow(orders: Orders, engine: Engine, pipe: Connection) -> bool:
             except PythiaError as error:
                 failures = [failure(order.request_id, i, error) for i in range(order.n)]
                 _send_outputs(pipe, failures)
+    return True
 
 
 # Outputs cross as plain tuples: as objects they would take several times as long.

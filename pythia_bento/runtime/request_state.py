@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from pythia_bento.engine.outputs import Outputs, failure
@@ -17,6 +18,7 @@ class RequestState:
 
     stream: Stream  # who waits for it
     timings: RequestTimings
+    account: Hashable  # whose share of the queue it takes
     share: Demand  # of one continuation
     unfinished: set[int]  # indexes of continuations
 

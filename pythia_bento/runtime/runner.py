@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import TypeVar
 
 from pythia_bento.catalog import nearest
@@ -14,8 +13,9 @@ from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.engine.validate import validate
 from pythia_bento.errors import EngineUnavailable, ModelNotFound, PythiaError
-from pythia_bento.runtime.admission import Demand
+from pythia_bento.runtime.admission import AdmissionControl, Demand
 from pythia_bento.runtime.backend import Backend
+from pythia_bento.runtime.calls import Calls, asked_by, by_call
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
 from pythia_bento.runtime.texts import Texts
@@ -23,12 +23,10 @@ from pythia_bento.runtime.thread import EngineThread
 from pythia_bento.runtime.turns import Turns
 from pythia_bento.runtime.watchdog import Watchdog
 from pythia_bento.settings import Settings
-from pythia_bento.telemetry.calls import CallContext, current_call
+from pythia_bento.telemetry.calls import current_call
 from pythia_bento.telemetry.request_timings import RequestWatch
 
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)
-Calls = Mapping[str, CallContext | None]
-"""Calls that requests are made for, by request id."""
 
 
 class PythiaRunner:
@@ -44,7 +42,9 @@ class PythiaRunner:
             settings.max_batch_size + settings.max_queue,
             self.limits.cache_tokens + settings.max_queue_tokens,
         )
-        self._thread = EngineThread(engine, most)
+        self._has_keys = (settings.api_keys, settings.api_keys_file) != (None, None)
+        admission = AdmissionControl(most, share=settings.caller_share)
+        self._thread = EngineThread(engine, admission)
         self._texts = Texts(self.tokenizer, self.limits)
 
     @classmethod
@@ -119,9 +119,9 @@ class PythiaRunner:
             param="model",
         )
 
-    def check_room(self) -> None:
-        """Raises Overloaded while no request at all would be taken, however small."""
-        self._thread.check_room()
+    def check_room(self, caller: str) -> None:
+        """Raises Overloaded while no request of a caller would be taken, however small."""
+        self._thread.check_room(self._account(caller, None))
 
     async def encode(self, prompt: str | Sequence[int], field: str = "prompt") -> tuple[int, ...]:
         """See Texts, here and below."""
@@ -202,17 +202,22 @@ class PythiaRunner:
 
         Raises nothing: whatever is wrong with one, or with all, is the ``error`` of its own answer.
         """
-        refused = await self._refused(requests)
-        bad = {output.request_id for output in refused}
+        done = await self._refused(requests)
+        bad = {output.request_id for output in done}
         good = [request for request in requests if request.request_id not in bad]
+        streams: list[AsyncStream] = []
         try:
-            stream = self._submit(good, AsyncStream, timeout, calls)
-        except PythiaError as error:  # the server is full or stopping
-            return _scores(requests, refused + [failure(r.request_id, 0, error) for r in good])
-        try:
-            return _scores(requests, refused + await stream.all())
+            for group in by_call(good, calls):
+                try:
+                    streams.append(self._submit(group, AsyncStream, timeout, calls))
+                except PythiaError as error:  # the server, or this caller's share of it, is full
+                    done += [failure(r.request_id, 0, error) for r in group]
+            for stream in streams:
+                done += await stream.all()
         finally:
-            stream.close()
+            for stream in streams:
+                stream.close()
+        return _scores(requests, done)
 
     def _validate(self, requests: Sequence[Request]) -> None:
         for request in requests:
@@ -235,17 +240,22 @@ class PythiaRunner:
         timeout: float | None = None,
         calls: Calls | None = None,
     ) -> _Stream:
-        """Submit valid requests, each in the name of its call's caller."""
+        """Submit valid requests of one caller, each in the name of its call's."""
         longest = self.settings.request_timeout
         seconds = longest if timeout is None else max(min(timeout, longest), 0)
         deadline = time.monotonic() + seconds
         if calls is None:
             calls = dict.fromkeys((r.request_id for r in requests), current_call())
-        requests = [_asked_by(calls.get(r.request_id), r, deadline) for r in requests]
+        requests = [asked_by(calls.get(r.request_id), r, deadline) for r in requests]
         stream = kind(requests, seconds, self._thread.abort)
-        self._thread.submit(requests, calls, stream)
+        caller = requests[0].caller if requests else None
+        self._thread.submit(requests, calls, stream, self._account(caller, stream))
         stream.start()
         return stream
+
+    def _account(self, caller: str | None, request: Hashable) -> Hashable:
+        """Whose share of the queue it is; where nobody has a key, each request has its own."""
+        return caller if self._has_keys else request
 
 
 def loaded(runner: PythiaRunner | None) -> PythiaRunner:
@@ -253,11 +263,6 @@ def loaded(runner: PythiaRunner | None) -> PythiaRunner:
     if runner is None:
         raise EngineUnavailable("the model is not loaded")
     return runner
-
-
-def _asked_by(call: CallContext | None, request: Request, deadline: float) -> Request:
-    caller = call and call.caller
-    return replace(request, caller=caller or request.caller, deadline=deadline)
 
 
 def _scores(requests: Sequence[Request], outputs: list[SequenceOutput]) -> list[SequenceOutput]:

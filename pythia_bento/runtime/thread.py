@@ -2,7 +2,7 @@
 
 Callers hand over requests and read an ``AsyncStream`` or a ``SyncStream``. Each step's outputs
 reach an event loop in one call, however many streams and tokens it has. A stream that is closed
-early ends its requests before the next step.
+early ends its requests before the next step, or some hundred of them before each of the next.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
@@ -20,8 +20,8 @@ from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable, PythiaError
-from pythia_bento.runtime.admission import LEAST, AdmissionControl, Demand, demand_of, share_of
-from pythia_bento.runtime.backend import Backend
+from pythia_bento.runtime.admission import LEAST, AdmissionControl, demand_of, share_of
+from pythia_bento.runtime.backend import MOST_ORDERS, Backend
 from pythia_bento.runtime.request_state import RequestState
 from pythia_bento.runtime.streams import AsyncStream, Stream
 from pythia_bento.runtime.watchdog import Pulse
@@ -37,16 +37,16 @@ LEAVE_SECONDS = 1.0
 class EngineThread:
     """Owns an engine; all its methods may be called from any thread."""
 
-    def __init__(self, engine: Backend, most: Demand) -> None:
-        """Start the thread; ``most`` may be computed or wait at a time."""
+    def __init__(self, engine: Backend, admission: AdmissionControl) -> None:
+        """Start the thread; ``admission``, which it takes over, says how much it may have to do."""
         self._engine = engine
         self._wake = threading.Condition()  # guards everything below
-        self._orders: list[Callable[[], None]] = []  # done by the thread before its next step
+        self._orders: deque[Callable[[], None]] = deque()  # done by the thread between steps
         self._states: dict[str, RequestState] = {}  # by request id
-        self._admission = AdmissionControl(most)
+        self._admission = admission
         self.watch = RequestWatch()
         self._stop_reason: EngineUnavailable | None = None
-        self._num_outputs = 0
+        self._num_outputs = self._num_orders = 0  # that came, that were done
         self._is_abandoned = False
         self._has_left = threading.Event()  # the engine: the thread is about to end
         self.stopped: Future[None] = Future()
@@ -76,16 +76,21 @@ class EngineThread:
         return self._engine.stats()
 
     def submit(
-        self, requests: Sequence[Request], calls: Mapping[str, CallContext | None], stream: Stream
+        self,
+        requests: Sequence[Request],
+        calls: Mapping[str, CallContext | None],
+        stream: Stream,
+        account: Hashable,
     ) -> None:
         """Queue requests that ``engine.validate`` has passed, all or none.
 
-        ``calls`` has the call of each by request id. Raises Overloaded or EngineUnavailable.
+        ``calls`` has the call of each by request id; ``account`` has its share of the queue.
+        Raises Overloaded or EngineUnavailable.
         """
         with self._wake:
             if self._stop_reason is not None:
                 raise self._stop_reason
-            self._admission.enter(demand_of(requests))
+            self._admission.enter(demand_of(requests), account)
             for request in requests:
                 id = request.request_id
                 timings = RequestTimings(request)
@@ -93,18 +98,18 @@ class EngineThread:
                 if call := calls.get(id):
                     call.requests.append(timings)
                 self._states[id] = RequestState(
-                    stream, timings, share_of(request), set(range(request.n))
+                    stream, timings, account, share_of(request), set(range(request.n))
                 )
                 self._orders.append(partial(self._add, request))
             self._notify()
 
-    def check_room(self) -> None:
+    def check_room(self, account: Hashable) -> None:
         """Raises Overloaded while ``submit`` would refuse whatever it is given."""
         with self._wake:
-            self._admission.check(LEAST)
+            self._admission.check(LEAST, account)
 
     def abort(self, request_ids: Sequence[str]) -> None:
-        """End requests before the next step; unknown ids are ignored."""
+        """End requests before the next steps; unknown ids are ignored."""
         with self._wake:
             self._orders += [partial(self._remove, request_id) for request_id in request_ids]
             self._notify()
@@ -119,7 +124,7 @@ class EngineThread:
         """Changes whenever the engine gets on; None while it has nothing to do."""
         if self._stop_reason is not None or not (self._states or self._orders):
             return None
-        return self._engine.stats().steps, self._num_outputs
+        return self._engine.stats().steps, self._num_outputs + self._num_orders
 
     def abandon(self, error: EngineUnavailable) -> None:
         """End everything without the thread, which does not come back; ``error`` says why."""
@@ -157,14 +162,18 @@ class EngineThread:
             self.stopped.set_result(None)
 
     def _follow_orders(self) -> bool:
-        """Wait for work and do what was ordered; false when it is time to end."""
+        """Wait for work and do some of what was ordered; false when it is time to end."""
         with self._wake:
             self._wake.wait_for(lambda: self._stop_reason or self._orders or self._states)
-            orders, self._orders = self._orders, []
             if self._stop_reason is not None:
                 return False
+            count = min(len(self._orders), MOST_ORDERS)
+            orders = [self._orders.popleft() for _ in range(count)]
+            if self._orders:
+                self._engine.interrupt()  # they are not to wait for a step that waits
         for order in orders:
             order()
+            self._num_orders += 1
         return True
 
     def _add(self, request: Request) -> None:
@@ -178,7 +187,7 @@ class EngineThread:
         with self._wake:
             if state := self._states.pop(request_id, None):
                 self.watch.on_abort(state.timings)
-                self._admission.leave(state.demand)
+                self._admission.leave(state.demand, state.account)
 
     def _fail_all(self) -> None:
         """Only once there is a reason to stop: from then on nothing is added."""
@@ -216,7 +225,7 @@ class EngineThread:
     def _finish(self, state: RequestState, index: int) -> None:
         """One continuation has ended."""
         state.unfinished.discard(index)
-        self._admission.leave(state.share)
+        self._admission.leave(state.share, state.account)
         if not state.unfinished:
             del self._states[state.timings.request.request_id]
 

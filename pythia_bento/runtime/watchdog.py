@@ -21,7 +21,7 @@ LOOKS = 20  # in a row that see no change
 logger = logging.getLogger(__name__)
 
 
-Pulse = tuple[int, int]  # steps made, outputs that came
+Pulse = tuple[int, int]  # steps made; outputs that came, and requests taken in or out
 
 
 class Watched(Protocol):

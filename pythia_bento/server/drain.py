@@ -32,16 +32,22 @@ class Drain:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: Callable[[], object] = lambda: None
         self._on_begin: Callable[[], None] = lambda: None
+        self._on_close: Callable[[], None] = lambda: None
         self.has_begun = False
         """From then on the server says that it is not ready."""
 
-    def install(self, on_begin: Callable[[], None]) -> None:
-        """Take SIGTERM over from whoever has it; in the main thread, where signals arrive."""
+    def install(
+        self, on_begin: Callable[[], None], on_close: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take SIGTERM over from whoever has it; in the main thread, where signals arrive.
+
+        ``on_close`` is called when no new request is let in any more.
+        """
         handler: Any = signal.getsignal(signal.SIGTERM)
         if not callable(handler) or threading.current_thread() is not threading.main_thread():
             return
         self._loop = asyncio.get_running_loop()
-        self._on_begin = on_begin
+        self._on_begin, self._on_close = on_begin, on_close
         self._end = lambda: handler(signal.SIGTERM, None)
         # By then nothing is open, yet uvicorn would wait for a lost connection without a limit.
         with optional("a lost connection may keep the process at its end"):
@@ -71,3 +77,4 @@ class Drain:
         loop = self._loop
         assert loop is not None
         self._in_flight.close(lambda: loop.call_soon_threadsafe(self._end))
+        self._on_close()

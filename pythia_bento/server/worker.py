@@ -62,7 +62,7 @@ class Worker:
             give_up(error.message)
         self._access.check_room = self._runner.check_room
         self._runner.start_watchdog()
-        self._drain.install(self._is_draining)
+        self._drain.install(self._is_draining, self._is_closed)
         _when_supervisor_dies(self._drain.begin)
         set_socket_timeouts(self._settings.client_timeout)
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -112,6 +112,10 @@ class Worker:
     def _is_draining(self) -> None:
         if self._grpc is not None:
             self._grpc.say_not_serving()
+
+    def _is_closed(self) -> None:
+        if self._grpc is not None:
+            self._grpc.end_unasked()
 
     async def _start_grpc(self, runner: PythiaRunner) -> None:
         if self._settings.grpc_port == 0:

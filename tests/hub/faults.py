@@ -15,6 +15,8 @@ class Fault:
     method: str = "GET"
     status: int | None = None  # answer with this instead
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b"failed on demand"  # of that answer
+    endless: bool = False  # and again and again
     cut_after: int | None = None  # close the connection after so many bytes of the body
     flip_at: int | None = None  # invert the byte at this offset of the file
     truncate_to: int | None = None  # serve only so many bytes, and call that the whole

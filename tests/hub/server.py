@@ -98,7 +98,7 @@ class HubServer:
             )
             fault = self.faults.take(request.method, path)
             if fault is not None and fault.status is not None:
-                return Response("failed on demand", fault.status, headers=fault.headers)
+                return StreamingResponse(_instead(fault), fault.status, fault.headers)
             repo = f"{request.path_params['owner']}/{request.path_params['name']}"
             refusal = None if path.startswith("/cdn/") else self._refuse(request, repo)
             return refusal or handler(request, repo, fault)
@@ -224,6 +224,13 @@ def _range(header: str | None, size: int) -> tuple[int, int]:
         return 0, size
     first, _, last = header.removeprefix("bytes=").partition("-")
     return int(first), min(int(last) + 1, size) if last else size
+
+
+async def _instead(fault: Fault) -> AsyncIterator[bytes]:
+    yield fault.body
+    while fault.endless:
+        await asyncio.sleep(fault.delay)
+        yield fault.body
 
 
 async def _pieces(data: bytes, fault: Fault) -> AsyncIterator[bytes]:

@@ -164,14 +164,14 @@ def test_errors_that_pass_are_waited_for(
 def test_cut_connection_is_resumed(hub: HubServer, commit: str) -> None:
     hub.fail("/cdn/", cut_after=20_000)
     pull(MODEL)
-    assert [seen.range for seen in hub.requests("/cdn/")] == [None, "bytes=16384-"]
+    assert [seen.range for seen in hub.requests("/cdn/")] == [None, "bytes=20000-"]
 
 
 def test_500_in_the_middle_is_resumed(hub: HubServer, commit: str) -> None:
     hub.fail("/cdn/", cut_after=20_000)
     hub.fail("/cdn/", status=500)
     pull(MODEL)
-    assert hub.requests("/cdn/")[-1].range == "bytes=16384-"
+    assert hub.requests("/cdn/")[-1].range == "bytes=20000-"
 
 
 def test_progress_counts_on_after_a_cut(hub: HubServer, commit: str, sources: Path) -> None:
@@ -255,7 +255,8 @@ def test_prequantised_copy_is_taken_as_it_is(
     save_int8(CheckpointWeights(origin, config), origin, prequantised)
     commit = hub.folder.commit(copy, "main", prequantised)
     pulled = pull(parse(copy)).model
-    assert pulled.tag == f"eleutherai_-_pythia-14m-8bits-int8:{commit}"
+    name = "richarderkhov--eleutherai_-_pythia-14m-8bits-"  # and a hash: BentoML has no capitals
+    assert pulled.tag.startswith(name) and pulled.tag.endswith(f"-int8:{commit}")
     assert pulled.origin.repository == copy
     assert pulled.origin.quantization == "int8 by row, as in the repository"
     assert pulled.origin.files == pulled.origin.source_files

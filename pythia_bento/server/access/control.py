@@ -30,8 +30,8 @@ class AccessControl:
         concurrent_requests: int | None = None,
     ) -> None:
         self.in_flight = InFlight()
-        self.check_room: Callable[[], None] = lambda: None
-        """Raises Overloaded while the engine takes nothing; set by whoever has the engine."""
+        self.check_room: Callable[[str], None] = lambda caller: None
+        """Raises Overloaded while the engine takes nothing of a caller's; set by who has it."""
         self._keys = keys
         names = ["anyone"] if keys is None else [key.name for key in keys]
         self._quotas = {name: _Quota(requests_per_minute, concurrent_requests) for name in names}
@@ -63,7 +63,7 @@ class AccessControl:
             quota.take()
             try:
                 if generates:
-                    self.check_room()
+                    self.check_room(caller)
                 if (call := current_call()) is not None:
                     call.caller = caller
                 yield caller

@@ -18,6 +18,7 @@ from pythia_bento.errors import PythiaError
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.call_log import log_call
 from pythia_bento.server.grpc.errors import grpc_status
+from pythia_bento.server.grpc.held_calls import HeldCalls
 from pythia_bento.server.grpc.interceptors import Call, Layer, Run
 from pythia_bento.server.grpc.metrics import GrpcMetrics
 from pythia_bento.server.spans import Uncollected, trace_call
@@ -25,6 +26,8 @@ from pythia_bento.telemetry.calls import CallContext, current_call, new_call, wo
 
 REQUEST_ID = "x-request-id"
 GENERATE = "/pythia.v1.Pythia/Generate"  # refused unread while the engine is full
+
+WATCH = "/grpc.health.v1.Health/Watch"
 
 logger = logging.getLogger(__name__)
 # A client whose deadline passes ends its call itself, and the server, whose clock for it began when
@@ -45,19 +48,19 @@ class Tracing(Layer):
         if spans is None:
             return recorded
 
-        async def run(call: Call, data: bytes) -> Any:
+        async def run(call: Call) -> Any:
             if spans.is_linked(call.metadata):
-                return await recorded(call, data)
+                return await recorded(call)
             token = context.attach(set_span_in_context(spans.make()))
             try:
-                return await inner(call, data)
+                return await inner(call)
             finally:
                 context.detach(token)
 
         return run
 
     def _recorded(self, inner: Run) -> Run:
-        async def run(call: Call, data: bytes) -> Any:
+        async def run(call: Call) -> Any:
             span = self._tracer.start_span(
                 call.method[1:],
                 context=propagate.extract(call.metadata),
@@ -67,7 +70,7 @@ class Tracing(Layer):
             code = grpc.StatusCode.OK
             with use_span(span, end_on_exit=True):
                 try:
-                    return await inner(call, data)
+                    return await inner(call)
                 except BaseException as error:
                     code = _code(error, call)
                     raise
@@ -86,7 +89,7 @@ class Records(Layer):
 
     @override
     def over(self, inner: Run) -> Run:
-        async def run(call: Call, data: bytes) -> Any:
+        async def run(call: Call) -> Any:
             # Of a call that has ended, reading it would end the process.
             peer = str(call.context.peer()).partition(":")[2]
             self._metrics.begin(call.method)
@@ -95,7 +98,7 @@ class Records(Layer):
             call.context.set_trailing_metadata(((REQUEST_ID, known.request_id),))
             try:
                 with working_for(known):
-                    return await inner(call, data)
+                    return await inner(call)
             except BaseException as error:
                 code = _code(error, call)
                 raise
@@ -120,9 +123,9 @@ class Errors(Layer):
 
     @override
     def over(self, inner: Run) -> Run:
-        async def run(call: Call, data: bytes) -> Any:
+        async def run(call: Call) -> Any:
             try:
-                return await inner(call, data)
+                return await inner(call)
             except PythiaError as error:
                 await _abort(call, error)
             except (AbortError, asyncio.CancelledError):
@@ -142,10 +145,27 @@ class ApiKeys(Layer):
 
     @override
     def over(self, inner: Run) -> Run:
-        async def run(call: Call, data: bytes) -> Any:
+        async def run(call: Call) -> Any:
             generates = call.method == GENERATE
-            with self._access.enter(call.text("authorization"), generates=generates):
-                return await inner(call, data)
+            key = call.lone_text("authorization")
+            with self._access.enter(key, generates=generates):
+                return await inner(call)
+
+        return run
+
+
+class Watches(Layer):
+    """Those who watch the server's health stay until it ends, which waits for nobody else."""
+
+    def __init__(self, watchers: HeldCalls) -> None:
+        self._watchers = watchers
+
+    @override
+    def over(self, inner: Run) -> Run:
+        async def run(call: Call) -> Any:
+            if call.method != WATCH:
+                return await inner(call)
+            return await self._watchers.hold(lambda: inner(call))
 
         return run
 

@@ -19,13 +19,19 @@ from pythia_bento.protocol.generated.pythia_pb2_grpc import add_PythiaServicer_t
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.grpc.bentoml_v1 import BentoService
+from pythia_bento.server.grpc.held_calls import HeldCalls
 from pythia_bento.server.grpc.interceptors import SERVICES, Interceptor
-from pythia_bento.server.grpc.layers import ApiKeys, Errors, Records, Tracing
+from pythia_bento.server.grpc.layers import ApiKeys, Errors, Records, Tracing, Watches
 from pythia_bento.server.grpc.metrics import GrpcMetrics
 from pythia_bento.server.grpc.service import PythiaService
 from pythia_bento.server.spans import Uncollected
 from pythia_bento.settings import Settings, SettingsError
 
+# Calls of a connection at a time; the client's library keeps further ones until there is room.
+MOST_STREAMS = 1024
+# Calls that wait, over all connections, to be seen by the event loop. Beyond them grpc says
+# CANCELLED, of itself and to nobody else.
+MOST_PENDING = 2**14
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -51,8 +57,11 @@ class GrpcServer:
             Errors(),
             ApiKeys(access),
         )
+        self._arrivals = HeldCalls("the message", settings.client_timeout)
+        self._watchers = HeldCalls("changes of the server's health")
+        others = (Errors(), Watches(self._watchers))
         self._server = grpc.aio.server(
-            interceptors=[Interceptor(layers)], options=_options(settings)
+            interceptors=[Interceptor(layers, others, self._arrivals)], options=_options(settings)
         )
         self._health = health.aio.HealthServicer()
         self._telling: asyncio.Task[None] | None = None  # that it is over
@@ -73,12 +82,19 @@ class GrpcServer:
         By then no request is let in and all are answered: nothing is computed any more.
         """
         await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(0)  # those who watch write that to their clients
+        self.end_unasked()
+        self._watchers.close()
         await self._server.stop(self._settings.client_timeout)
 
     def say_not_serving(self) -> None:
         """Calls are answered still; for those who ask or watch its health it is over."""
         loop = asyncio.get_running_loop()
         self._telling = loop.create_task(self._health.enter_graceful_shutdown())
+
+    def end_unasked(self) -> None:
+        """Refuse calls whose message has not come yet, as new ones are: nothing is lost."""
+        self._arrivals.close()
 
     def metrics(self) -> str:
         """Lines for the metrics page."""
@@ -112,6 +128,9 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.so_reuseport", 0),  # two servers on one port are a mistake
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", MOST_STREAMS),
+        ("grpc.server.max_pending_requests", MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
         *_keepalive(settings.client_timeout),
     ]
 
@@ -121,7 +140,8 @@ def _keepalive(seconds: float) -> list[tuple[str, Any]]:
     half = round(seconds * 1000 / 2)
     return [
         ("grpc.keepalive_time_ms", half),  # of silence, then a ping
-        ("grpc.keepalive_timeout_ms", half),  # for its answer
+        ("grpc.keepalive_timeout_ms", half),  # for anything to come after it
+        ("grpc.http2.ping_timeout_ms", half),  # for its answer
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # clients' own pings
     ]

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.offsets import token_starts
-from pythia_bento.engine.outputs import (
-    Outputs,
-    SequenceOutput,
-    TokenLogprob,
-    collect,
-    raise_error,
-)
+from pythia_bento.engine.outputs import Outputs, SequenceOutput, collect, raise_error
 from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import alternatives_of, check_alternatives, check_sequences
@@ -33,6 +28,8 @@ from pythia_bento.server.http.json_answer import PIECE_BYTES, Joiner, Pieces
 from pythia_bento.server.http.json_body import read_json
 from pythia_bento.server.http.logprobs import LogprobsBuilder, by_id, joined
 from pythia_bento.server.http.sse import DONE, EventStream, event
+
+_Tokens = TypeVar("_Tokens", list[TokenLogprob], PromptLogprobs)
 
 AT_ONCE = 64  # tokens that are put into an answer between two turns of others
 
@@ -228,7 +225,7 @@ class _Choice:
             text = self._prompt.text + text
             logprobs = await self._echoed(output)
         turns = Turns()
-        for some in _some(output.logprobs or ()):
+        for some in _some(output.logprobs):
             logprobs.append(self._logprobs.generated(some))
             await turns.take()
         return {
@@ -247,7 +244,7 @@ class _Choice:
             return []
         turns, starts = Turns(), iter(prompt.starts)
         parts = [self._logprobs.first(prompt.ids[0], next(starts))]
-        for some in _some(output.prompt_logprobs or ()):
+        for some in _some(output.prompt_logprobs):
             parts.append(self._logprobs.prompt(some, num_top, starts))
             await turns.take()
         return parts
@@ -267,12 +264,14 @@ class _Choice:
     async def _scored(self, output: SequenceOutput, num_top: int) -> list[dict[str, Any] | None]:
         turns = Turns()
         scored: list[dict[str, Any] | None] = [None]
-        for some in _some(output.prompt_logprobs or ()):
+        for some in _some(output.prompt_logprobs):
             scored += by_id(self._tokenizer, some, num_top)
             await turns.take()
         return scored
 
 
-def _some(tokens: Sequence[TokenLogprob]) -> Iterator[Sequence[TokenLogprob]]:
+def _some(tokens: _Tokens | None) -> Iterator[_Tokens]:
     """All of them, some at a time."""
-    return (tokens[start : start + AT_ONCE] for start in range(0, len(tokens), AT_ONCE))
+    if tokens is not None:
+        for start in range(0, len(tokens), AT_ONCE):
+            yield tokens[start : start + AT_ONCE]

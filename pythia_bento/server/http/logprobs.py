@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.offsets import TokenOffsets
-from pythia_bento.engine.outputs import TokenLogprob
 from pythia_bento.engine.tokenizer import Tokenizer
 
 
@@ -36,11 +35,11 @@ class LogprobsBuilder:
         return _columns([self._entry(id, None, start)])
 
     def prompt(
-        self, logprobs: Iterable[TokenLogprob], num_top: int, starts: Iterator[int]
+        self, logprobs: PromptLogprobs, num_top: int, starts: Iterator[int]
     ) -> dict[str, Any]:
         """Further tokens of the prompt; takes as many ``starts``."""
         return _columns(
-            [self._entry(lp.token_id, limited(lp, num_top), next(starts)) for lp in logprobs]
+            [self._entry(lp.token_id, lp, next(starts)) for lp in logprobs.limited(num_top)]
         )
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
@@ -68,33 +67,27 @@ class LogprobsBuilder:
         return f"token_id:{id}" if self._as_ids else self._tokenizer.token_text(id)
 
 
-def by_id(
-    tokenizer: Tokenizer, logprobs: Iterable[TokenLogprob], num_top: int
-) -> list[dict[str, Any]]:
+def by_id(tokenizer: Tokenizer, logprobs: PromptLogprobs, num_top: int) -> list[dict[str, Any]]:
     """Log-probabilities of a prompt in vLLM's shape: an object by token id each.
 
-    ``rank`` counts from 1 and is null for a token that is not among the ``num_top`` best.
+    ``rank`` counts from 1, among all rows of the model's head.
     """
     shown = []
-    for logprob in logprobs:
-        ranks = {id: rank for rank, (id, _) in enumerate(logprob.top[:num_top], start=1)}
-        values = {logprob.token_id: logprob.logprob, **dict(logprob.top[:num_top])}
+    for token, rank in zip(logprobs.limited(num_top), logprobs.ranks.tolist(), strict=True):
+        ranks = {token.token_id: rank}
+        ranks |= {id: place for place, (id, _) in enumerate(token.top, start=1)}
+        values = {token.token_id: token.logprob, **dict(token.top)}
         shown.append(
             {
                 str(id): {
                     "logprob": value,
-                    "rank": ranks.get(id),
+                    "rank": ranks[id],
                     "decoded_token": tokenizer.token_text(id),
                 }
                 for id, value in values.items()
             }
         )
     return shown
-
-
-def limited(logprob: TokenLogprob, num_top: int) -> TokenLogprob:
-    """The same with fewer alternatives."""
-    return replace(logprob, top=logprob.top[:num_top])
 
 
 def _columns(entries: list[tuple[Any, ...]]) -> dict[str, Any]:

@@ -24,16 +24,29 @@ def test_ids(text: str, model: ModelId) -> None:
     assert parse_location(text) == model
 
 
-def test_a_directory_wins_over_an_id_but_not_over_the_bundled_checkpoint(
+def test_a_directory_is_written_as_a_path_and_shadows_no_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("pythia-14m", "bundled", "bundled@step64", "bundled2"):
-        (tmp_path / name).mkdir()
+    for name in ("pythia-14m", "bundled", "bundled@step64", "bundled2", "mine/model"):
+        (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert parse_location("pythia-14m") == tmp_path / "pythia-14m"
-    assert parse_location("bundled2") == tmp_path / "bundled2"
-    assert parse_location("bundled") == ModelId("bundled")
-    assert parse_location("bundled@step64") == ModelId("bundled", "step64")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for text in ("pythia-14m", "bundled", "bundled@step64", "mine/model"):
+        assert str(parse_location(text)) == text
+        for path in (f"./{text}", f"~/{text}", f"{tmp_path}/{text}", f"../{tmp_path.name}/{text}"):
+            assert parse_location(path) == tmp_path / text
+    assert parse_location(".") == tmp_path
+    assert parse_location("..") == tmp_path.parent
+
+
+@pytest.mark.parametrize("name", ["bundled2", "a/b/c", ".hidden", "pythia-14m@x y"])
+def test_an_unknown_name_of_a_directory_says_how_to_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFound, match=f"; write ./{name} for the directory of that name$"):
+        parse_location(name)
 
 
 @pytest.mark.parametrize("text", ["/no/such", "./x", "~/no-such-dir", "~nobody-of-that-name/x"])

@@ -35,11 +35,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_writing_again_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "pythia.lock"
-    other = parse("pythia-14m")
-    Lock().pinning(NAME, PIN).pinning(other, PIN).write(path)
+    other, of_other = parse("pythia-14m"), PIN.model_copy(update={"revision": "main"})
+    Lock().pinning(NAME, PIN).pinning(other, of_other).write(path)
     before = path.read_text()
     Lock.read(path).write(path)
-    Lock().pinning(other, PIN).pinning(NAME, PIN).write(tmp_path / "b")
+    Lock().pinning(other, of_other).pinning(NAME, PIN).write(tmp_path / "b")
     assert path.read_text() == before == (tmp_path / "b").read_text()
 
 
@@ -62,6 +62,13 @@ def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
         ({"commit": "A" * 40}, "commit"),
         ({"files": {"x": {"sha256": "12"}}}, "files.x.sha256"),
         ({"files": {"x": {"sha256": A, "size": -1}}}, "files.x.size"),
+        ({"files": {"x": {"sha256": A, "size": "3"}}}, "files.x.size"),
+        ({"files": {"x": {"sha256": A, "size": True}}}, "files.x.size"),
+        ({"files": {"../x": {"sha256": A}}}, "files.../x.*"),
+        ({"int8": {"a/b": {"sha256": A}}}, "int8.a/b.*"),
+        ({"repository": "../x"}, "repository"),
+        ({"revision": "a/b"}, "revision"),
+        ({"quantization": "int4"}, "quantization"),
         ({"surprise": 1}, "surprise"),
     ],
 )
@@ -78,6 +85,45 @@ def test_other_files_are_no_locks(tmp_path: Path, text: str) -> None:
     path = tmp_path / "pythia.lock"
     path.write_text(text)
     with pytest.raises(CheckpointError, match=r"pythia\.lock"):
+        Lock.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 5000, "cannot be read as YAML"),
+        ("a: &x [1]\nb: *x", "alias"),
+        ("!!python/object/apply:os.system [id]", "cannot be read as YAML"),
+        ("version: !!bool x", "cannot be read as YAML"),
+        ("version: !!timestamp x", "cannot be read as YAML"),
+        (f"version: {'1' * 5000}", "cannot be read as YAML"),
+        ("version: '1'", "version"),
+        ("models: {pythia-15m: {}}", "models"),
+        ("models: []", "models"),
+        ("&a {version: 1, models: {? [1] : 2}}", "pythia.lock"),
+    ],
+)
+def test_what_yaml_can_hide_is_a_sentence(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "pythia.lock"
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        Lock.read(path)
+    assert "\n" not in caught.value.message and len(caught.value.message) < 500
+
+
+@pytest.mark.parametrize("id", ["pythia-31m@step3000", "pythia-14m", "Someone/x@step3000"])
+def test_an_id_pins_its_own_repository_and_revision(tmp_path: Path, id: str) -> None:
+    path = tmp_path / "pythia.lock"
+    path.write_text(yaml.safe_dump({"models": {id: PIN.model_dump(exclude_none=True)}}))
+    with pytest.raises(CheckpointError, match="which has another id"):
+        Lock.read(path)
+
+
+def test_an_id_has_one_spelling(tmp_path: Path) -> None:
+    path = tmp_path / "pythia.lock"
+    pin = PIN.model_dump(exclude_none=True)
+    path.write_text(yaml.safe_dump({"models": {f"EleutherAI/{NAME}": pin}}))
+    with pytest.raises(CheckpointError, match=f"must be written '{NAME}'"):
         Lock.read(path)
 
 

@@ -178,3 +178,14 @@ def test_a_truncated_file_is_named(copy: Path, keep: int) -> None:
 def test_garbage_is_named(copy: Path) -> None:
     (copy / "model.safetensors").write_bytes(b"\xff" * 4096)
     assert "truncated or damaged" in refusal(copy)
+
+
+@pytest.mark.parametrize("dtype", ["BF\n6", "a" * 5000, "F16\u2028", "\x1b[2J"])
+def test_a_header_of_any_words_is_one_sentence(copy: Path, dtype: str) -> None:
+    header = {"x": {"dtype": dtype, "shape": [1], "data_offsets": [0, 2]}}
+    data = json.dumps(header).encode()
+    path = copy / "model.safetensors"
+    path.write_bytes(len(data).to_bytes(8, "little") + data + b"\0\0")
+    message = refusal(copy)
+    assert "truncated or damaged" in message
+    assert len(message) <= 600 and message.isprintable()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from dataclasses import replace
 
 from pythia_bento.engine.fair_queue import AGING_SECONDS, FairQueue
@@ -112,6 +114,67 @@ def test_a_removed_one_has_no_turn() -> None:
     waiting.remove(gone)
     assert len(waiting) == len(list(waiting)) == 2
     assert sorted(drained(waiting)) == [2, 3]
+
+
+class Compared(Sequence):
+    """Counts how often it is compared with another one."""
+
+    __slots__ = ()
+    count = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.count += 1
+        return self is other
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+def test_removing_thousands_looks_at_each_of_them_once() -> None:
+    many = 5000
+    sequences = [Compared(request(str(i), (2, 3)), 0, i, TOKENIZER, 4) for i in range(many)]
+    waiting = filled(*sequences)
+    Compared.count = 0
+    for sequence in reversed(sequences[1:]):  # the order that a list is slowest at
+        waiting.remove(sequence)
+    assert len(waiting) == 1 and waiting.first() is sequences[0]
+    assert Compared.count <= many
+
+
+class Watched(Sequence):
+    __slots__ = ("__weakref__",)
+
+
+def test_what_was_removed_is_not_kept() -> None:
+    sequences = [Watched(request(str(i), (2, 3)), 0, i, TOKENIZER, 4) for i in range(1000)]
+    references = [weakref.ref(sequence) for sequence in sequences]
+    waiting = filled(*sequences)
+    while len(sequences) > 1:
+        waiting.remove(sequences.pop())
+    gc.collect()
+    assert sum(reference() is not None for reference in references) < 20
+    assert drained(waiting) == [0]
+
+
+def test_one_that_comes_back_has_its_old_place() -> None:
+    waiting = filled(one(1), one(2))
+    first = waiting.first()
+    assert first is not None
+    waiting.admit(first)
+    first.num_admissions = 1
+    for _ in range(3):  # preempted again and again
+        waiting.add(first)
+        assert waiting.first() is first and len(waiting) == 2
+        waiting.admit(first)
+    assert drained(waiting) == [2]
+
+
+def test_callers_can_be_passed_over() -> None:
+    begun = one(9, "a")
+    begun.num_admissions = 1
+    waiting = filled(begun, one(1, "b"), one(2, "c"))
+    orders = [waiting.first(passed) for passed in ((), {"a"}, {"a", "b"}, {"a", "b", "c"})]
+    assert [found and found.order[0] for found in orders] == [9, 1, 2, None]
+    assert waiting.callers == {"a", "b", "c"}
 
 
 def test_neither_callers_nor_priorities_change_an_answer() -> None:

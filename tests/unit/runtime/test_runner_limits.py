@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from pythia_bento.engine.params import Request
+from pythia_bento.engine.params import Request, score_request
+from pythia_bento.engine.scheduler import MOST_LATE
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import (
     ContextLengthExceeded,
@@ -21,13 +22,15 @@ from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import ask, settled, toy_runner
 
 
-async def test_the_queue_is_bounded_and_an_idle_server_takes_anything() -> None:
+async def test_the_queue_is_bounded_and_one_request_leaves_room_for_others() -> None:
     with toy_runner(step_seconds=0.01, max_batch_size=2, max_queue=2) as runner:
-        first = runner.submit([ask((i + 1,), max_tokens=8) for i in range(6)])  # idle: all taken
-        with pytest.raises(Overloaded, match=r"6 sequences.*1 more.*limit of 4"):
+        first = runner.submit([ask((i + 1,), max_tokens=8) for i in range(6)])  # counts as two
+        second = runner.submit([ask((i + 1,), max_tokens=8) for i in range(2)])
+        with pytest.raises(Overloaded, match=r"4 sequences.*1 more.*limit of 4"):
             runner.submit([ask()])
-        async for _ in first:
-            pass
+        for stream in (first, second):
+            async for _ in stream:
+                pass
         stream = runner.submit([ask(max_tokens=2), ask((9,), max_tokens=2)])
         assert await _reasons(stream) == ["length", "length"]
 
@@ -69,6 +72,17 @@ def test_limits_are_settings(setting: str, request_: Request, words: str) -> Non
         runner.complete_sync([request_])
 
 
+def test_thousands_that_are_late_end_in_pieces() -> None:
+    engine = toy_engine(max_batch_size=1)
+    many = 2 * MOST_LATE + 7
+    for i in range(many):
+        engine.add_request(replace(ask((2, 3 + i % 80)), deadline=time.monotonic()))
+    counts = []
+    while engine.has_work:
+        counts.append(len(engine.step()))
+    assert counts == [MOST_LATE, MOST_LATE, 7]
+
+
 async def test_a_request_whose_deadline_passes_in_the_queue_is_never_computed() -> None:
     with toy_runner(max_batch_size=1, step_seconds=0.01) as runner:
         before = runner.stats()
@@ -96,12 +110,56 @@ def test_the_engine_itself_looks_at_deadlines() -> None:
 
 
 async def test_tokens_are_bounded_too() -> None:
-    with toy_runner(max_queue_tokens=100, step_seconds=0.005) as runner:  # and 256 in the cache
+    limits = {"max_queue_tokens": 100, "caller_share": 1}  # and 256 in the cache
+    with toy_runner(step_seconds=0.005, **limits) as runner:
         first = asyncio.create_task(runner.complete([ask((1,) * 40, n=10, max_tokens=20)]))
         await asyncio.sleep(0.01)
         with pytest.raises(Overloaded, match=r"tokens to work on, and 21 more .* limit of 356"):
             runner.submit([ask((1,), max_tokens=20)])
         first.cancel()
+
+
+KEYS = "alice alices-key-0123456789, bob bobs-key-9876543210"
+
+
+async def test_a_key_has_its_share_of_the_queue_and_others_theirs() -> None:
+    sizes = {"max_batch_size": 2, "max_queue": 6}
+    with toy_runner(step_seconds=0.005, api_keys=KEYS, **sizes) as runner:
+        with working_for(CallContext("id", caller="alice")):
+            runner.check_room("alice")
+            tasks = [
+                asyncio.create_task(runner.complete([ask((i + 1,), max_tokens=30)]))
+                for i in range(4)
+            ]
+            await asyncio.sleep(0)
+            with pytest.raises(Overloaded, match=r"this caller has 4 .* share of 4 "):
+                runner.submit([ask()])
+            with pytest.raises(Overloaded, match="this caller"):
+                runner.check_room("alice")
+        with working_for(CallContext("id", caller="bob")):
+            runner.check_room("bob")
+            [[answer]] = await runner.complete([ask(max_tokens=3)])
+            assert answer.finish_reason == "length"
+        await asyncio.gather(*tasks)
+
+
+async def test_scores_of_a_full_caller_are_no_others_loss() -> None:
+    """BentoML's batcher brings items of several calls together."""
+    calls = [CallContext("1", caller="alice"), CallContext("2", caller="bob")]
+    with toy_runner(max_batch_size=2, max_queue=6, api_keys=KEYS, step_seconds=0.005) as runner:
+        with working_for(calls[0]):
+            open = runner.submit([ask((i + 1,), max_tokens=30) for i in range(4)])
+        items = [score_request((1, 2, i)) for i in range(4)]
+        by_call = {item.request_id: calls[i % 2] for i, item in enumerate(items)}
+        answers = await runner.score(items, calls=by_call)
+        open.close()
+    assert [type(answer.error) for answer in answers] == [Overloaded, type(None)] * 2
+
+
+async def test_more_scores_than_the_queue_has_places_for() -> None:
+    with toy_runner(max_batch_size=2, max_queue=6) as runner:
+        answers = await runner.score([score_request((1, 2, i % 90)) for i in range(100)])
+    assert [answer.error for answer in answers] == [None] * 100
 
 
 async def test_a_caller_with_a_long_queue_does_not_delay_another() -> None:

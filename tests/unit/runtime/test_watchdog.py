@@ -3,12 +3,14 @@ from __future__ import annotations
 import io
 import sys
 import threading
+from collections import Counter
 
 import pytest
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime import process
+from pythia_bento.runtime.backend import MOST_ORDERS
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.process import EngineProcess
 from pythia_bento.runtime.runner import PythiaRunner
@@ -83,6 +85,47 @@ async def test_an_engine_that_hangs_is_abandoned(capfd: pytest.CaptureFixture[st
     assert not runner.is_stuck
     _joined("pythia-watchdog")
     assert "hold_here" in capfd.readouterr().err  # where it was
+
+
+def test_requests_that_are_taken_out_are_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    engine = toy_engine(64, before=gate.hold_here, max_batch_size=1)
+    with PythiaRunner(engine, INFO, Settings()) as runner:
+        stream = runner.submit_sync([ask((i % 90,)) for i in range(2 * MOST_ORDERS)])
+        gate.is_reached.wait()
+        seen, abort = [], engine.abort
+
+        def watched(request_id: str) -> object:
+            seen.append((runner._thread.pulse(), engine.stats().steps))
+            return abort(request_id)
+
+        monkeypatch.setattr(engine, "abort", watched)
+        stream.close()
+        gate.is_open.set()
+        settled(runner)
+    assert len({pulse for pulse, _ in seen}) == 2 * MOST_ORDERS  # each differs from those before
+
+
+def test_requests_come_and_go_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: the others go on meanwhile."""
+    gate = Gate()
+    engine = toy_engine(64, before=gate.hold_here)
+    with PythiaRunner(engine, INFO, Settings()) as runner:
+        kept = runner.submit_sync([ask((1,), max_tokens=60)])
+        stream = runner.submit_sync([ask((i % 90,)) for i in range(3 * MOST_ORDERS)])
+        gate.is_reached.wait()
+        seen, abort = [], engine.abort
+
+        def watched(request_id: str) -> object:
+            seen.append(engine.stats().steps)
+            return abort(request_id)
+
+        monkeypatch.setattr(engine, "abort", watched)
+        stream.close()
+        gate.is_open.set()
+        assert [output.finish_reason for outputs in kept for output in outputs][-1] == "length"
+        settled(runner)
+    assert max(Counter(seen).values()) <= MOST_ORDERS and len(set(seen)) >= 3
 
 
 def test_zero_is_never() -> None:

@@ -22,17 +22,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "src"
+ZIG = [sys.executable, "-m", "ziglang", "c++"]
 FLAGS = (
-    *("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared"),
-    *(
-        "-pthread",
-        "-g0",
-        "-fvisibility=hidden",
-        "-Wall",
-        "-Wno-psabi",
-        "-Wno-unknown-warning-option",
-    ),
+    *("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-pthread", "-g0"),
+    *("-fno-exceptions", "-fno-rtti", "-fvisibility=hidden"),
+    *("-Wall", "-Wno-psabi", "-Wno-unknown-warning-option"),
 )
+# zig would compile a C++ library first, for minutes on a slow machine: src/runtime.h stands in.
+ZIG_FLAGS = ("-DPYTHIA_LINKS_NO_CXX", "-fvisibility-global-new-delete=force-hidden")
+ZIG_LINK = ("-shared", "-nostdlib", "-Wl,-z,defs")
+ZIG_LIBRARIES = ("-lc", "-lpthread")
 AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni")
 X86_VARIANTS = {"avx512": AVX512, "avx2": AVX2}
@@ -75,25 +74,35 @@ def compiler() -> list[str]:
         if name and shutil.which(name):
             return [name, "-static-libstdc++", "-static-libgcc"]
     if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "c++"]
+        return ZIG
     raise RuntimeError(
         "the CPU kernels need a C++ compiler once: install g++ or clang, or `pip install ziglang`"
     )
 
 
+def commands(variant: str, target: str) -> list[list[str]]:
+    """What compiles ``variant`` into the file ``target``; raises as ``compiler`` does."""
+    command, source = compiler(), str(SOURCES / "kernels.cpp")
+    flags = [*FLAGS, *variants()[variant]]
+    if command != ZIG or sys.platform != "linux":
+        return [[*command, *flags, "-shared", source, "-o", target]]
+    compiled = f"{target}.o"
+    return [
+        [*command, *flags, *ZIG_FLAGS, "-c", source, "-o", compiled],
+        [*ZIG[:-1], "cc", *ZIG_LINK, compiled, *ZIG_LIBRARIES, "-o", target],
+    ]
+
+
 def _compile(variant: str, path: Path) -> Path:
-    """Compile into a temporary file beside ``path`` and rename it: never half a library."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
-        command = [*compiler(), *FLAGS, *variants()[variant], str(SOURCES / "kernels.cpp")]
-        done = subprocess.run([*command, "-o", temporary], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-        os.chmod(temporary, 0o755)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    """Compile in a folder beside ``path`` and move it there: never half a library."""
+    with tempfile.TemporaryDirectory(dir=path.parent, suffix=".part") as folder:
+        target = os.path.join(folder, path.name)
+        for command in commands(variant, target):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        os.chmod(target, 0o755)
+        os.replace(target, path)
     return path
 
 

@@ -130,7 +130,8 @@ async def test_what_nobody_foresaw_is_told_without_details(
 
 
 async def test_a_full_queue_says_when_to_come_again() -> None:
-    with toy_runner(step_seconds=0.01, max_batch_size=1, max_queue=1) as runner:
+    sizes = {"max_batch_size": 1, "max_queue": 1, "caller_share": 1}
+    with toy_runner(step_seconds=0.01, **sizes) as runner:
         async with serving(runner) as server, open_stub(server.port) as stub:
             first = stub.Generate(asked("a", max_tokens=50, ignore_eos=True))
             await first.read()

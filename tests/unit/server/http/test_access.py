@@ -117,7 +117,8 @@ async def test_a_place_is_held_to_the_last_byte(stream: bool) -> None:
 
 async def test_what_would_generate_is_refused_unread_while_the_engine_is_full() -> None:
     long = {"prompt": "a", "max_tokens": 30, "ignore_eos": True, "n": 4}
-    with toy_runner(step_seconds=0.01, max_batch_size=2, max_queue=1) as runner:
+    sizes = {"max_batch_size": 2, "max_queue": 1, "caller_share": 1}
+    with toy_runner(step_seconds=0.01, **sizes) as runner:
         async with http(runner) as client:
             first = asyncio.create_task(client.post("/v1/completions", json=long))
             while not runner.stats().running:

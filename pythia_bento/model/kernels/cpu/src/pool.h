@@ -4,15 +4,16 @@
 // while a forward pass runs, and sleep when it does not. Tasks are handed out one by one: which
 // thread runs which task never changes a result. A loop waits for the workers that took one of its
 // tasks and for no other: one whose core is busy with something else delays nobody.
+//
+// Threads are the system's own, so that nothing of a C++ library has to be linked (runtime.h).
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
-#include <thread>
+#include <cstdlib>
 #include <vector>
 
+#include <pthread.h>
 #include <sched.h>
 
 namespace pythia {
@@ -26,13 +27,21 @@ inline void relax() {
 class Pool {
  public:
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; i++) workers_.emplace_back([this] { work(); });
+    const auto begin = [](void* pool) -> void* {
+      static_cast<Pool*>(pool)->work();
+      return nullptr;
+    };
+    workers_.resize(threads > 1 ? threads - 1 : 0);
+    for (auto& worker : workers_)
+      if (pthread_create(&worker, nullptr, begin, this)) abort();
   }
 
   ~Pool() {
     stop_ = true;
     announce();
-    for (auto& worker : workers_) worker.join();
+    for (auto& worker : workers_) pthread_join(worker, nullptr);
+    pthread_cond_destroy(&wake_);
+    pthread_mutex_destroy(&mutex_);
   }
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
@@ -58,8 +67,9 @@ class Pool {
   void announce() {
     loop_.fetch_add(1, std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
-    std::lock_guard<std::mutex> lock(mutex_);
-    wake_.notify_all();
+    pthread_mutex_lock(&mutex_);
+    pthread_cond_broadcast(&wake_);
+    pthread_mutex_unlock(&mutex_);
   }
 
   // Whoever holds a ticket below the number of tasks keeps its loop open: what the loop consists of
@@ -82,10 +92,11 @@ class Pool {
       if ((now = loop_.load(std::memory_order_acquire)) != seen) return now;
       relax();
     }
-    std::unique_lock<std::mutex> lock(mutex_);
+    pthread_mutex_lock(&mutex_);
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
-    wake_.wait(lock, [&] { return (now = loop_.load(std::memory_order_seq_cst)) != seen; });
+    while ((now = loop_.load(std::memory_order_seq_cst)) == seen) pthread_cond_wait(&wake_, &mutex_);
     sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+    pthread_mutex_unlock(&mutex_);
     return now;
   }
 
@@ -97,9 +108,9 @@ class Pool {
     }
   }
 
-  std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
+  std::vector<pthread_t> workers_;
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t wake_ = PTHREAD_COND_INITIALIZER;
   std::atomic<unsigned> loop_{0};
   std::atomic<int> sleepers_{0}, done_{0};
   std::atomic<uint64_t> tickets_{0};  // upper half: tasks of the loop; lower half: the next of them

@@ -83,7 +83,7 @@ def test_without_a_compiler_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(RuntimeError, match="install g\\+\\+ or clang, or `pip install ziglang`"):
         build.compiler()
     monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: object())
-    assert build.compiler() == [sys.executable, "-m", "ziglang", "c++"]
+    assert build.compiler() == build.ZIG == [sys.executable, "-m", "ziglang", "c++"]
 
 
 def test_main_removes_what_older_sources_left(
@@ -119,3 +119,11 @@ def test_a_machine_without_cpu_flags_runs_the_generic_kernels(
 ) -> None:
     monkeypatch.setattr(build, "_cpu_flags", set)
     assert build.supported() == ["generic"]
+
+
+def test_ziglang_links_no_library_of_cxx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "compiler", lambda: build.ZIG)
+    compile_, link = build.commands("generic", "kernels.so")
+    assert compile_[3] == "c++" and "-c" in compile_ and "-DPYTHIA_LINKS_NO_CXX" in compile_
+    assert link[3] == "cc" and {"-nostdlib", "-Wl,-z,defs"} <= set(link)
+    assert link[-1] == "kernels.so"

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pythia_bento.catalog import parse
-from pythia_bento.checkpoints.store import labels_of, store_name
+from pythia_bento.checkpoints.store_names import labels_of, store_name
 from pythia_bento.errors import ModelNotFound
 
 COMMIT = "7199d8fc61a6d565cd1f3c62bf11525b563e13b2"
@@ -43,3 +43,16 @@ def test_store_names_are_what_bentoml_allows(text: str) -> None:
         return
     assert len(name) <= 63
     assert re.fullmatch(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?", name)
+
+
+def test_no_two_repositories_share_a_name() -> None:
+    long = "b" * 57
+    repositories = [
+        *("pythia-14m", "someone/pythia-14m", "Someone/pythia-14m", "someone/Pythia-14m"),
+        *("someone/pythia_14m", "some-one/pythia-14m", "some_one/pythia-14m"),
+        *(f"a/{long}{end}" for end in ("", "c", "d", "-", ".x", ".y") if end != "-"),
+    ]
+    names = {store_name(parse(text)) for text in repositories}
+    assert len(names) == len(repositories)
+    assert store_name(parse("EleutherAI/pythia-14m@step8")) == "pythia-14m-int8"
+    assert store_name(parse("someone/pythia-14m")) == "someone--pythia-14m-int8"

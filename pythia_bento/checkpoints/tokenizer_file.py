@@ -1,0 +1,105 @@
+"""``tokenizer.json``: the suite's kind, a byte-level BPE, or refused by the field that differs.
+
+The engine counts on it that each token stands for fixed bytes, and that a text is what its tokens
+spell one after another. Other kinds would load and give other ids or other text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tokenizers
+from pydantic import Field, StringConstraints
+
+from pythia_bento.checkpoints.strict import Strict, check, read_bytes, read_json
+from pythia_bento.errors import CheckpointError, printable
+from pythia_bento.model.config import ModelConfig
+
+END_OF_TEXT = "<|endoftext|>"
+_Id = Annotated[int, Field(ge=0, lt=1_000_000)]
+_Token = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+
+
+class _AddedToken(Strict):
+    """A token that is found in the text before anything else happens to it."""
+
+    id: _Id
+    content: _Token
+    single_word: Literal[False] = False
+    lstrip: Literal[False] = False
+    rstrip: Literal[False] = False
+    normalized: bool
+    special: bool
+
+
+class _ByteLevel(Strict):
+    type: Literal["ByteLevel"]
+    add_prefix_space: bool = True
+    trim_offsets: bool = True
+    use_regex: Literal[True] = True
+
+
+class _Splitting(_ByteLevel):
+    add_prefix_space: Literal[False]
+
+
+class _Nfc(Strict):
+    type: Literal["NFC"]
+
+
+class _Bpe(Strict):
+    type: Literal["BPE"] = "BPE"
+    dropout: None = None
+    unk_token: None = None
+    continuing_subword_prefix: Literal[None, ""] = None
+    end_of_word_suffix: Literal[None, ""] = None
+    fuse_unk: Literal[False] = False
+    byte_fallback: Literal[False] = False
+    ignore_merges: Literal[False] = False
+    vocab: dict[_Token, _Id]
+    merges: list[_Token | Annotated[list[_Token], Field(min_length=2, max_length=2)]]
+
+
+class TokenizerFile(Strict):
+    """As ``tokenizers`` writes it. What the file says of cutting and padding is not used."""
+
+    version: Literal["1.0"] = "1.0"
+    truncation: dict[str, Any] | None = None
+    padding: dict[str, Any] | None = None
+    added_tokens: list[_AddedToken]
+    normalizer: _Nfc | None = None
+    pre_tokenizer: _Splitting
+    post_processor: _ByteLevel | None = None  # it only moves offsets, which nobody asks for
+    decoder: _ByteLevel
+    model: _Bpe
+
+
+def check_tokenizer(path: Path, config: ModelConfig) -> None:
+    """Raise CheckpointError unless the file is of this kind and fits a model of this shape."""
+    found = check(TokenizerFile, read_json(path), str(path))
+    ids = dict(found.model.vocab)
+    for token in found.added_tokens:
+        # The library takes no notice of an id that is not the next one, or of the vocabulary.
+        if ids.setdefault(token.content, len(ids)) != token.id:
+            raise CheckpointError(f"{path} gives a token the id {token.id}, which is not its own")
+    if END_OF_TEXT not in ids:
+        raise CheckpointError(f"{path} has no {END_OF_TEXT} token")
+    if set(ids.values()) != set(range(len(ids))):
+        raise CheckpointError(f"{path} gives its tokens ids that are not 0 to {len(ids) - 1}")
+    if len(ids) > config.vocab_size:
+        raise CheckpointError(
+            f"{path} has {len(ids)} tokens, but the model has rows for {config.vocab_size}"
+        )
+
+
+def try_tokenizer(path: Path) -> None:
+    """Let the library have the last word, on merges of tokens that there are not for one.
+
+    Whoever serves the file does so again; before it is stored it has to be known.
+    """
+    try:
+        tokenizers.Tokenizer.from_buffer(read_bytes(path))
+    except Exception as error:  # the library raises plain Exception
+        told = printable(" ".join(str(error).split()), most=200)
+        raise CheckpointError(f"{path} cannot be read as a tokenizer: {told}") from None

@@ -1,0 +1,107 @@
+"""One key does its worst: others are let in at once, over HTTP and gRPC, and get their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from pythia_bento.protocol.generated import pythia_pb2 as pb
+from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
+from tests import raw_http2
+from tests.e2e.serving import Server, serve
+
+ALICE, BOB = "alices-key-0123456789", "bobs-key-9876543210"
+SMALL = {"prompt": "Once", "max_tokens": 3}
+
+
+@pytest.fixture(scope="module")
+def keyed(home: Path) -> Iterator[Server]:
+    """Otherwise with the settings that everybody has."""
+    with serve(home, api_keys=f"alice {ALICE}, bob {BOB}") as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def client(server: Server, key: str) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"Authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=300) as http:
+        yield http
+
+
+async def much_of_one_request(alice: httpx.AsyncClient) -> None:
+    body = {"prompt": ["Once upon a time"] * 32, "n": 128, "max_tokens": 500, "ignore_eos": True}
+    await alice.post("/v1/completions", json=body)
+
+
+async def many_requests(alice: httpx.AsyncClient) -> None:
+    body = {"prompt": "Once upon a time", "n": 128, "max_tokens": 480, "ignore_eos": True}
+    await asyncio.gather(*(alice.post("/generate", json=body) for _ in range(20)))
+
+
+async def many_scores(alice: httpx.AsyncClient) -> None:
+    items = [{"prompt": [1 + number % 997] * 500} for number in range(4000)]
+    await alice.post("/score", json={"items": items})
+
+
+@pytest.mark.parametrize("worst", [much_of_one_request, many_requests, many_scores])
+async def test_others_are_let_in_beside_a_key_that_holds_its_share(
+    keyed: Server, worst: Any
+) -> None:
+    async with client(keyed, ALICE) as alice, client(keyed, BOB) as bob:
+        busy = asyncio.create_task(worst(alice))
+        names = ("num_requests_running", "num_requests_waiting")
+        while sum(await asyncio.to_thread(keyed.metrics, *names)) < 32:
+            assert not busy.done()
+            await asyncio.sleep(0.01)
+        refused = await alice.post("/generate", json=SMALL | {"n": 64})
+        assert refused.status_code == 429, refused.text
+        assert "PYTHIA_CALLER_SHARE" in refused.json()["error"]["message"]
+        assert int(refused.headers["retry-after"]) >= 1
+        for _ in range(10):
+            answer = await bob.post("/v1/completions", json=SMALL)
+            assert answer.status_code == 200, answer.text
+            scored = await bob.post("/score", json={"items": [{"prompt": "Once upon"}]})
+            assert scored.json()[0]["num_tokens"] == 1
+            await over_grpc(keyed)
+        assert not busy.done()
+        busy.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await busy
+    await asyncio.to_thread(keyed.settled)
+
+
+async def over_grpc(server: Server) -> None:
+    metadata = (("authorization", f"Bearer {BOB}"),)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        stub = PythiaStub(channel)
+        asked = pb.GenerateRequest(prompt=pb.Prompt(text="Once"), sampling={"max_tokens": 3})
+        parts = [part async for part in stub.Generate(asked, metadata=metadata)]
+        assert parts[-1].summary.num_completion_tokens == 3
+        item = pb.ScoreItem(prompt=pb.Prompt(text="Once upon"))
+        answer = await stub.Score(pb.ScoreRequest(items=[item]), metadata=metadata)
+        assert answer.results[0].score.num_tokens == 1
+
+
+def test_sigterm_does_not_wait_for_messages_that_do_not_come(home: Path) -> None:
+    with (
+        serve(home, client_timeout=3600) as server,
+        contextlib.closing(raw_http2.Connection(server.grpc_port)) as connection,
+    ):
+        for number in range(200):
+            connection.send(raw_http2.call(2 * number + 1, "/pythia.v1.Pythia/Generate"))
+        while 'open_calls{method="/pythia.v1.Pythia/Generate"} 200' not in metrics(server):
+            time.sleep(0.05)
+        server.process.terminate()
+        server.process.wait(60)  # raises where it does not end
+
+
+def metrics(server: Server) -> str:
+    return httpx.get(f"{server.url}/metrics").text

@@ -1,0 +1,117 @@
+"""``tokenizer.json`` of the suite's kind is read, everything else refused by its field."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pythia_bento.catalog import SIZES
+from pythia_bento.checkpoints.bundle import list_bundled
+from pythia_bento.checkpoints.tokenizer_file import check_tokenizer, try_tokenizer
+from pythia_bento.errors import CheckpointError
+from tests.tokenizer_parts import raw_tokenizer
+
+CONFIG = SIZES["14m"].config
+Raw = dict[str, Any]
+
+
+def write(tmp_path: Path, raw: object) -> Path:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(raw if isinstance(raw, str) else json.dumps(raw))
+    return path
+
+
+def plain() -> Raw:
+    raw: Raw = json.loads(raw_tokenizer().to_str())
+    return raw
+
+
+def test_tokenizers_of_the_suites_kind(tmp_path: Path) -> None:
+    check_tokenizer(list_bundled()[0].directory / "tokenizer.json", CONFIG)
+    raw = plain()
+    check_tokenizer(write(tmp_path, raw), CONFIG)
+    # As they were written before: merges are texts, and there are fewer fields.
+    raw["model"]["merges"] = [" ".join(pair) for pair in raw["model"]["merges"]]
+    for name in ("byte_fallback", "ignore_merges", "type"):
+        del raw["model"][name]
+    del raw["pre_tokenizer"]["use_regex"]
+    raw["normalizer"] = {"type": "NFC"}
+    check_tokenizer(write(tmp_path, raw), CONFIG)
+    try_tokenizer(tmp_path / "tokenizer.json")
+
+
+def other(*path: Any, value: Any) -> Callable[[Raw], None]:
+    def change(raw: Raw) -> None:
+        *parents, last = path
+        inner: Any = raw
+        for part in parents:
+            inner = inner[part]
+        inner[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other("model", "type", value="WordPiece"), "model.type must be 'BPE', not 'WordPiece'"),
+        (other("model", "vocab", value=[]), "model.vocab"),
+        (other("model", "vocab", "th", value="5"), "model.vocab.th must be a valid integer"),
+        (other("model", "vocab", "th", value=10**9), "model.vocab.th"),
+        (
+            other("model", "vocab", "th", value=900),
+            "ids that are not 0 to 267|which is not its own",
+        ),
+        (other("model", "vocab", "th", value=5), "ids that are not 0 to 267"),
+        (other("model", "merges", value=[["t", "zz"]]), "cannot be read as a tokenizer"),
+        (other("model", "merges", value=["t"]), "cannot be read as a tokenizer"),
+        (other("model", "merges", value=[["t"]]), "model.merges.0"),
+        (other("model", "dropout", value=0.5), "model.dropout"),
+        (other("model", "continuing_subword_prefix", value="##"), "continuing_subword_prefix"),
+        (other("decoder", value=None), "decoder"),
+        (other("decoder", "type", value="WordPiece"), "decoder.type"),
+        (other("normalizer", value={"type": "Lowercase"}), "normalizer.type"),
+        (other("pre_tokenizer", "add_prefix_space", value=True), "pre_tokenizer.add_prefix_space"),
+        (other("pre_tokenizer", value={"type": "Whitespace"}), "pre_tokenizer.type"),
+        (other("post_processor", value={"type": "TemplateProcessing"}), "post_processor.type"),
+        (other("added_tokens", 0, "lstrip", value=True), "added_tokens.0.lstrip"),
+        (other("added_tokens", 0, "content", value="<end>"), "which is not its own"),
+        (other("added_tokens", value=None), "added_tokens"),
+        (other("version", value=1), "version"),
+        # What random files have shown.
+        (other("added_tokens", 4, "id", value=266), "which is not its own"),
+        (other("added_tokens", 0, "id", value=5), "which is not its own"),
+        (other("e\u2028\nf", value=1), r"the field e\\u2028\\nf is not known here"),
+        (other("surprise", value=1), "the field surprise is not known here"),
+    ],
+)
+def test_what_differs_is_named(tmp_path: Path, change: Callable[[Raw], None], words: str) -> None:
+    raw = plain()
+    change(raw)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        check_tokenizer(write(tmp_path, raw), CONFIG)
+        try_tokenizer(tmp_path / "tokenizer.json")
+    assert "\n" not in caught.value.message and len(caught.value.message) < 500
+
+
+@pytest.mark.parametrize("text", ["", "null", "[[[", "[]", "5", "{}", "[" * 100_000, '"\\ud800"'])
+def test_other_files_are_no_tokenizers(tmp_path: Path, text: str) -> None:
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        check_tokenizer(write(tmp_path, text), CONFIG)
+
+
+def test_more_tokens_than_rows_are_refused(tmp_path: Path) -> None:
+    shape = type(CONFIG)(1, 64, 2, 96, 267, 64, 8)
+    with pytest.raises(CheckpointError, match="has 268 tokens, but the model has rows for 267"):
+        check_tokenizer(write(tmp_path, plain()), shape)
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(CheckpointError, match="it is not a file"):
+        check_tokenizer(tmp_path / "tokenizer.json", CONFIG)
