@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from multiprocessing.connection import Connection
@@ -62,11 +62,9 @@ def main() -> None:
     }
     load = os.getloadavg()
     with serve(settings) as server, _memory(server) as memory:
-        with (
-            _witness(_livez, server.url) as livez,
-            _witness(_honest, server, keys["honest"]) as honest,
-        ):
-            phases = asyncio.run(_phases(server, keys["attacker"], options))
+        urls = (server.url, server.grpc_target)
+        with _witness(_livez, urls[0]) as livez, _witness(_honest, *urls, keys["honest"]) as honest:
+            phases = _phases(server, keys["attacker"], options)
         time.sleep(options.seconds)
         memory["after"] = memory["now"]
     figures = {
@@ -99,23 +97,47 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _phases(server: Server, key: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _phases(server: Server, key: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """When each attack was, and what the attackers saw."""
-    phases: list[dict[str, Any]] = []
     attacks = {name: (name,) for name in options.only} | {"together": TOGETHER}
-    for phase, names in {"idle": (), **attacks}.items():
-        begin = time.monotonic()
-        attackers = [Attacker(server, key, begin + options.seconds) for _ in names]
-        work = [ATTACKS[name](one) for name, one in zip(names, attackers, strict=True)]
-        await asyncio.gather(asyncio.sleep(options.seconds), *work)
-        end = time.monotonic()
-        answers = {name: dict(one.answers) for name, one in zip(names, attackers, strict=True)}
-        held = await left(server)
-        phases.append(
-            {"phase": phase, "begin": begin, "end": end, "answers": answers, "left": held}
-        )
-        await asyncio.sleep(2)
-    return phases
+    return [_phase(server, key, options.seconds, "idle", ())] + [
+        _phase(server, key, options.seconds, phase, names) for phase, names in attacks.items()
+    ]
+
+
+def _phase(
+    server: Server, key: str, seconds: float, phase: str, names: Sequence[str]
+) -> dict[str, Any]:
+    begin = time.monotonic()
+    with ExitStack() as stack:
+        where = (server.url, server.grpc_target, key, seconds)
+        reports = {name: stack.enter_context(_process(_attack, name, *where)) for name in names}
+        if not names:
+            time.sleep(seconds)
+        found = {name: report.recv() for name, report in reports.items()}
+    begins = [began for began, _, _ in found.values()]
+    row = {
+        "phase": phase,
+        "begin": min(begins, default=begin),
+        "end": max((end for _, end, _ in found.values()), default=time.monotonic()),
+        "answers": {name: answers for name, (_, _, answers) in found.items()},
+        "left": asyncio.run(left(server)),
+    }
+    time.sleep(2)
+    return row
+
+
+def _attack(
+    pipe: Connection, name: str, url: str, grpc_target: str, key: str, seconds: float
+) -> None:
+    pipe.send("here")
+    attacker = Attacker(url, grpc_target, key, seconds)
+    asyncio.run(_run(name, attacker))
+    pipe.send((attacker.began, time.monotonic(), dict(attacker.answers)))
+
+
+async def _run(name: str, attacker: Attacker) -> None:
+    await ATTACKS[name](attacker)
 
 
 def _figures(
@@ -180,20 +202,29 @@ def _rss(server: Server) -> float:
 
 
 @contextmanager
-def _witness(run: Any, *arguments: Any) -> Iterator[list[Sample]]:
-    """A process of its own, whose samples are here at the end."""
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    samples: list[Sample] = []
-    simple = [a if isinstance(a, str) else (a.url, a.grpc_target) for a in arguments]
-    process = multiprocessing.get_context("spawn").Process(target=run, args=(theirs, *simple))
+def _process(run: Any, *arguments: Any) -> Iterator[Connection]:
+    """A process of its own, which is there."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=run, args=(theirs, *arguments))
     process.start()
-    ours.recv()  # it is there
+    ours.recv()
     try:
-        yield samples
+        yield ours
     finally:
-        ours.send("end")
-        samples += ours.recv()
         process.join()
+
+
+@contextmanager
+def _witness(run: Any, *arguments: str) -> Iterator[list[Sample]]:
+    """Its samples are here at the end."""
+    samples: list[Sample] = []
+    with _process(run, *arguments) as pipe:
+        try:
+            yield samples
+        finally:
+            pipe.send("end")
+            samples += pipe.recv()
 
 
 def _livez(pipe: Connection, url: str) -> None:
@@ -211,9 +242,9 @@ def _livez(pipe: Connection, url: str) -> None:
     pipe.send(samples)
 
 
-def _honest(pipe: Connection, urls: tuple[str, str], key: str) -> None:
+def _honest(pipe: Connection, url: str, grpc_target: str, key: str) -> None:
     pipe.send("here")
-    pipe.send(asyncio.run(_ask(pipe, [urls[0], f"grpc://{urls[1]}"], key)))
+    pipe.send(asyncio.run(_ask(pipe, [url, f"grpc://{grpc_target}"], key)))
 
 
 async def _ask(pipe: Connection, urls: Sequence[str], key: str) -> list[Sample]:

@@ -9,11 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import grpc
 import httpx
 
-from bench.serving.server import HOST, Server
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 
@@ -26,14 +26,20 @@ SECONDS = 60.0  # that an attacker waits for an answer
 class Attacker:
     """With a key of its own, and a count of the answers it had."""
 
-    server: Server
+    url: str  # of HTTP
+    grpc_target: str
     key: str
-    until: float = 0.0  # time.monotonic() at which it stops
+    seconds: float
+    began: float = 0.0  # time.monotonic() when its messages were made
     answers: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() > self.began + self.seconds
 
     async def post(self, path: str, body: bytes, patience: float = SECONDS) -> None:
         """One request, of which only the status counts; ``patience`` in seconds, then it leaves."""
-        async with httpx.AsyncClient(base_url=self.server.url, timeout=SECONDS) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=SECONDS) as client:
             request = client.post(
                 path, content=body, headers={"authorization": f"Bearer {self.key}"}
             )
@@ -45,7 +51,7 @@ class Attacker:
 
     async def call(self, method: str, message: object, seconds: float = SECONDS) -> None:
         """One call over gRPC."""
-        async with grpc.aio.insecure_channel(self.server.grpc_target) as channel:
+        async with grpc.aio.insecure_channel(self.grpc_target) as channel:
             await self.call_on(channel, method, message, seconds)
 
     async def call_on(
@@ -68,8 +74,10 @@ class Attacker:
     async def repeat(self, at_once: int, ask: Callable[[], Awaitable[None]]) -> None:
         """So many at a time, again and again until its time is over."""
 
+        self.began = self.began or time.monotonic()
+
         async def one() -> None:
-            while time.monotonic() < self.until:
+            while not self.is_over:
                 await ask()
 
         await asyncio.gather(*(one() for _ in range(at_once)))
@@ -179,7 +187,7 @@ async def bursts_over_grpc(attacker: Attacker) -> None:
     message = pb.GenerateRequest(prompt=pb.Prompt(tokens=pb.TokenIds(ids=[5, 6])))
 
     async def ask() -> None:
-        async with grpc.aio.insecure_channel(attacker.server.grpc_target) as channel:
+        async with grpc.aio.insecure_channel(attacker.grpc_target) as channel:
             calls = (attacker.call_on(channel, "Generate", message, 5) for _ in range(4000))
             await asyncio.gather(*calls)
 
@@ -208,7 +216,8 @@ TOGETHER = (
 
 async def _send(attacker: Attacker, head: bytes, piece: bytes, pieces: int) -> None:
     """As much as the server takes of ``head`` and so many pieces, while it answers or not."""
-    reader, writer = await asyncio.open_connection(HOST, attacker.server.port)
+    where = urlsplit(attacker.url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
 
     async def read() -> None:
         while await reader.read(2**16):
@@ -218,7 +227,7 @@ async def _send(attacker: Attacker, head: bytes, piece: bytes, pieces: int) -> N
     with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
         writer.write(head)
         for _ in range(pieces):
-            if reading.done() or time.monotonic() > attacker.until:
+            if reading.done() or attacker.is_over:
                 break
             writer.write(piece)
             await asyncio.wait_for(writer.drain(), 5)
