@@ -1,0 +1,57 @@
+"""The largest bodies that a server takes: the fixture for all tests fails where its loop stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.serving import HTTP, Server, serve
+
+SIZE = 8 * 2**20 - 2**16
+BODIES = {
+    "lists": b'{"prompt": [' + b"[]," * (SIZE // 3) + b"[]]}",
+    "lists in a list": b'{"prompt": [[' + b"[]," * (SIZE // 3) + b"[]]]}",
+    "objects": b'{"items": [' + b"{}," * (SIZE // 3) + b"{}]}",
+    "numbers": b'{"prompt": [' + b"7," * (SIZE // 2) + b"7]}",
+    "fields": b"{" + b",".join(b'"%d":1' % number for number in range(SIZE // 11)) + b"}",
+    "escapes": b'{"prompt": "' + b"\\u00e9" * (SIZE // 6) + b'"}',
+    "text": json.dumps({"prompt": "a " * (SIZE // 2)}).encode(),
+    "model": json.dumps({"prompt": "a", "model": "a" * SIZE}).encode(),
+    "no end": b'{"prompt": "' + b"a" * SIZE,
+}
+
+
+@pytest.fixture(scope="module")
+def roomy(home: Path) -> Iterator[Server]:
+    """With the limits that a server has if nobody says otherwise."""
+    with serve(home) as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_they_are_refused_in_pieces(roomy: Server, name: str) -> None:
+    for path in ("/v1/completions", "/generate", "/score", "/tokenize", "/detokenize"):
+        answer = HTTP.post(f"{roomy.url}{path}", content=BODIES[name], timeout=60)
+        assert answer.status_code == 400, answer.text
+        assert len(answer.json()["error"]["message"]) < 300
+
+
+def test_good_ones_are_answered_in_pieces(roomy: Server) -> None:
+    with httpx.Client(base_url=roomy.url, timeout=300) as http:
+        prompts = [[5 + number % 900] * 400 for number in range(1000)]
+        answer = http.post("/v1/completions", json={"prompt": prompts, "max_tokens": 1})
+        assert len(answer.json()["choices"]) == 1000
+        text = "".join(map(chr, range(0x4E00, 0x4E00 + 2000))) * 131
+        answer = http.post("/tokenize", json={"prompt": text, "return_token_strs": True})
+        found = answer.json()
+        assert len(found["token_strs"]) == found["count"] > 2 * len(text)
+        ids = found["tokens"][: 2**18]
+        text = http.post("/detokenize", json={"tokens": ids}).json()["prompt"]
+        assert text.startswith("\u4e00\u4e01")
+        fields = {"prompt": "a", "n": 100, "max_tokens": 100, "logprobs": 20, "ignore_eos": True}
+        for path in ("/generate", "/v1/completions"):
+            assert len(http.post(path, json=fields).content) > 2**20
