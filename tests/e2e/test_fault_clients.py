@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import httpx
@@ -21,6 +22,7 @@ from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from tests.deaf import deaf
 from tests.e2e.faulty import BODY, all_of, choices, faulty, running, until, worker
 from tests.e2e.probing import probing
+from tests.e2e.raw_http import request
 from tests.e2e.serving import Server
 
 HOST = "127.0.0.1"
@@ -137,6 +139,25 @@ async def test_a_reader_over_grpc_that_answers_pings_alone(impatient: Server, pl
                     pass
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert caught.value.details() == "the client did not read for 2 seconds"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_closes_its_sending_side_counts_as_gone(server: Server, stream: bool) -> None:
+    aborted = 'request_success_total{finished_reason="abort"}'
+    before = server.metric(aborted)
+    body = json.dumps({"prompt": "a", "max_tokens": 480, "ignore_eos": True, "stream": stream})
+    data = request("POST /v1/completions HTTP/1.1", f"Content-Length: {len(body)}")
+    where = urlsplit(server.url)
+    with socket.create_connection((where.hostname, where.port), timeout=60) as connection:
+        connection.sendall(data + body.encode())
+        until(lambda: server.metric("num_requests_running") > 0)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    assert b"[DONE]" not in answer and (stream or answer == b"")
+    server.settled()
+    assert server.metric(aborted) == before + 1
 
 
 @contextlib.contextmanager
