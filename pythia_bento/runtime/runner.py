@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -223,7 +223,7 @@ class PythiaRunner:
 
         Raises nothing: whatever is wrong with one, or with all, is the ``error`` of its own answer.
         """
-        done = list(self._refused(requests))
+        done = [output async for output in self._refused(requests)]
         bad = {output.request_id for output in done}
         good = [request for request in requests if request.request_id not in bad]
         streams: list[AsyncStream] = []
@@ -244,8 +244,9 @@ class PythiaRunner:
         for request in requests:
             validate(request, self.limits)
 
-    def _refused(self, requests: Sequence[Request]) -> Iterator[SequenceOutput]:
+    async def _refused(self, requests: Sequence[Request]) -> AsyncIterator[SequenceOutput]:
         for request in requests:
+            await self._take_turn(len(request.prompt))
             try:
                 validate(request, self.limits)
             except PythiaError as error:
