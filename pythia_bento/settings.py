@@ -35,8 +35,8 @@ class Settings(BaseSettings):
 
     max_batch_size: int = Field(64, ge=1, le=1024)
     """Sequences in a step."""
-    max_tokens_per_step: int = Field(512, ge=1)
-    """Tokens in a step; longer prompts are computed in pieces."""
+    max_tokens_per_step: int | None = Field(None, ge=1)
+    """Tokens in a step; longer prompts are computed in pieces. By default 2048 on a GPU, or 512."""
     kv_cache_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Size of the KV cache in GB (10^9 bytes); by default what the device can spare."""
 
@@ -115,9 +115,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _every_sequence_gets_a_token(self) -> Settings:
-        if self.max_tokens_per_step < self.max_batch_size:
+        most = self.max_tokens_per_step
+        if most is not None and most < self.max_batch_size:
             raise ValueError(
-                f"max_tokens_per_step ({self.max_tokens_per_step}) must be at least "
+                f"max_tokens_per_step ({most}) must be at least "
                 f"max_batch_size ({self.max_batch_size})"
             )
         return self

@@ -53,10 +53,10 @@ def load_engine(
     return Engine(make(model, sizes, known.num_tokens, None), known)
 
 
-def requests(batch: int, prompt: int, new: int, seed: int) -> list[Request]:
-    """Greedy requests with random prompts."""
+def requests(batch: int, prompt: int, new: int, seed: int, **options: Any) -> list[Request]:
+    """Requests with random prompts, greedy unless ``options`` of sampling say otherwise."""
     draw = random.Random(seed)
-    params = SamplingParams(max_tokens=new, temperature=0.0, ignore_eos=True)
+    params = SamplingParams(**{"max_tokens": new, "temperature": 0.0, "ignore_eos": True} | options)
     return [
         Request(f"{seed}-{i}", tuple(draw.randrange(1, 50000) for _ in range(prompt)), params)
         for i in range(batch)

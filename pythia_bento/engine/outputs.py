@@ -6,19 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.params import Request
 from pythia_bento.errors import EngineUnavailable, PythiaError
 
 FinishReason = Literal["stop", "length", "abort", "error"]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """A token, its log-probability, and the best alternatives by falling probability."""
-
-    token_id: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(slots=True)
@@ -30,7 +22,7 @@ class SequenceOutput:
     token_ids: list[int]
     text: str  # text that became certain in this step
     logprobs: list[TokenLogprob] | None = None  # one for each of token_ids
-    prompt_logprobs: list[TokenLogprob] | None = None  # for prompt[1:], in the first delta only
+    prompt_logprobs: PromptLogprobs | None = None  # for prompt[1:], in the first delta only
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None  # the stop string or id; None for end-of-text
     num_cached_tokens: int = 0  # prompt tokens taken from the prefix cache

@@ -7,7 +7,7 @@ from typing import TypedDict
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import new_request_id
 from pythia_bento.handlers.requests import best, make_request
-from pythia_bento.handlers.streamed import ShownOutput, ShownToken, shown_output, shown_tokens
+from pythia_bento.handlers.streamed import ShownOutput, ShownToken, shown_output, shown_prompt
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.runtime.runner import PythiaRunner
 
@@ -39,5 +39,5 @@ async def generate(
         "outputs": [shown_output(runner.tokenizer, answer) for answer in chosen],
     }
     if (scored := answers[0].prompt_logprobs) is not None:  # of all but the first token
-        response["prompt_tokens"] = shown_tokens(runner.tokenizer, scored)
+        response["prompt_tokens"] = shown_prompt(runner.tokenizer, scored)
     return response

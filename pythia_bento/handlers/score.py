@@ -12,7 +12,7 @@ from pythia_bento.engine.params import Request, score_request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import check_items
 from pythia_bento.errors import PythiaError
-from pythia_bento.handlers.streamed import ShownToken, shown_token
+from pythia_bento.handlers.streamed import ShownToken, shown_prompt
 from pythia_bento.protocol.bodies import ScoreItem
 from pythia_bento.protocol.errors import ErrorBody, error_body
 from pythia_bento.protocol.parsing import parse
@@ -61,8 +61,8 @@ async def _prepare(runner: PythiaRunner, attributed: AttributedItem) -> _Scoring
             ids += await runner.encode(item.continuation, "continuation")
     except PythiaError as error:
         return error
-    request = score_request(ids, max(item.logprobs, 1))
-    return _Scoring(request, attributed.call, start, item.logprobs, runner.tokenizer)
+    request = score_request(ids, item.logprobs)
+    return _Scoring(request, attributed.call, start, runner.tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +94,17 @@ class _Scoring:
     request: Request
     call: CallContext | None
     start: int  # of the tokens that are asked for; none of them is the text's first
-    num_top: int  # alternatives to show with each
     tokenizer: Tokenizer
 
     def result(self, answer: SequenceOutput) -> Scored | ErrorBody:
         """What the client gets."""
         if answer.error is not None:
             return error_body(answer.error)
-        scored = (answer.prompt_logprobs or [])[self.start - 1 :]
+        assert answer.prompt_logprobs is not None  # where there is no error
+        scored = answer.prompt_logprobs[self.start - 1 :]
         return {
-            "logprob": sum(token.logprob for token in scored),
+            "logprob": sum(scored.values.tolist()),
             "num_tokens": len(scored),
-            "is_greedy": all(token.token_id == token.top[0][0] for token in scored),
-            "tokens": [shown_token(self.tokenizer, token, self.num_top) for token in scored],
+            "is_greedy": bool((scored.ranks == 1).all()),
+            "tokens": shown_prompt(self.tokenizer, scored),
         }

@@ -6,14 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypedDict
 
-from pythia_bento.engine.outputs import (
-    FinishReason,
-    Outputs,
-    SequenceOutput,
-    TokenLogprob,
-    collect,
-    raise_error,
-)
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
+from pythia_bento.engine.outputs import FinishReason, Outputs, SequenceOutput, collect, raise_error
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.handlers.requests import best
@@ -121,7 +115,7 @@ class StreamedAnswer:
         }
         for output in outputs:
             if output.index == 0 and (scored := output.prompt_logprobs) is not None:
-                part["prompt_tokens"] = shown_tokens(tokenizer, scored)
+                part["prompt_tokens"] = shown_prompt(tokenizer, scored)
         if self._stream.has_ended:
             part["summary"] = self._summary()
         return part
@@ -153,19 +147,28 @@ def shown_output(tokenizer: Tokenizer, output: SequenceOutput) -> ShownOutput:
 
 def shown_tokens(tokenizer: Tokenizer, tokens: Iterable[TokenLogprob]) -> list[ShownToken]:
     """Each with all alternatives that were asked for."""
-    return [shown_token(tokenizer, token, len(token.top)) for token in tokens]
+    return [_shown_token(tokenizer, token) for token in tokens]
 
 
-def shown_token(tokenizer: Tokenizer, token: TokenLogprob, num_top: int) -> ShownToken:
-    """A token with its log-probability and ``num_top`` alternatives."""
+def shown_prompt(tokenizer: Tokenizer, scored: PromptLogprobs) -> list[ShownToken]:
+    """The same of a prompt."""
+    if scored.num_top:
+        return shown_tokens(tokenizer, scored)
+    ids = scored.ids.tolist()
+    rows = zip(ids, tokenizer.token_texts(ids), scored.values.tolist(), strict=True)
+    return [{"id": id, "text": text, "logprob": logprob} for id, text, logprob in rows]
+
+
+def _shown_token(tokenizer: Tokenizer, token: TokenLogprob) -> ShownToken:
+    """A token with its log-probability and alternatives."""
     shown: ShownToken = {
         "id": token.token_id,
         "text": tokenizer.token_text(token.token_id),
         "logprob": token.logprob,
     }
-    if num_top:
+    if token.top:
         shown["top"] = [
             {"id": id, "text": tokenizer.token_text(id), "logprob": logprob}
-            for id, logprob in token.top[:num_top]
+            for id, logprob in token.top
         ]
     return shown

@@ -228,6 +228,6 @@ class _Choice:
         if is_first and body.return_token_ids:
             found["prompt_token_ids"] = self._prompt.ids
         if is_first and body.prompt_logprobs is not None:
-            scored = output.prompt_logprobs or ()
+            scored = output.prompt_logprobs
             found["prompt_logprobs"] = by_id(self._tokenizer, scored, body.prompt_logprobs)
         return found

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.offsets import TokenOffsets
-from pythia_bento.engine.outputs import TokenLogprob
 from pythia_bento.engine.tokenizer import Tokenizer
 
 
@@ -32,12 +31,13 @@ class LogprobsBuilder:
         self._offsets = TokenOffsets(start)
 
     def echo(
-        self, first: int, logprobs: list[TokenLogprob] | None, num_top: int, starts: Sequence[int]
+        self, first: int, logprobs: PromptLogprobs | None, num_top: int, starts: Sequence[int]
     ) -> dict[str, Any]:
         """The prompt's tokens, which begin at ``starts``; ``first`` has no log-probability."""
+        scored = () if logprobs is None else logprobs.limited(num_top)
         rest = [
-            self._entry(lp.token_id, limited(lp, num_top), start)
-            for lp, start in zip(logprobs or (), starts[1:], strict=True)
+            self._entry(token.token_id, token, start)
+            for token, start in zip(scored, starts[1:], strict=True)
         ]
         return _columns([self._entry(first, None, starts[0]), *rest])
 
@@ -67,32 +67,30 @@ class LogprobsBuilder:
 
 
 def by_id(
-    tokenizer: Tokenizer, logprobs: Iterable[TokenLogprob], num_top: int
+    tokenizer: Tokenizer, logprobs: PromptLogprobs | None, num_top: int
 ) -> list[dict[str, Any] | None]:
     """A prompt's log-probabilities in vLLM's shape: null, then an object by token id each.
 
-    ``rank`` counts from 1 and is null for a token that is not among the ``num_top`` best.
+    ``rank`` counts from 1, among all rows of the model's head.
     """
     shown: list[dict[str, Any] | None] = [None]
-    for logprob in logprobs:
-        ranks = {id: rank for rank, (id, _) in enumerate(logprob.top[:num_top], start=1)}
-        values = {logprob.token_id: logprob.logprob, **dict(logprob.top[:num_top])}
+    if logprobs is None:
+        return shown
+    for token, rank in zip(logprobs.limited(num_top), logprobs.ranks.tolist(), strict=True):
+        ranks = {token.token_id: rank}
+        ranks |= {id: place for place, (id, _) in enumerate(token.top, start=1)}
+        values = {token.token_id: token.logprob, **dict(token.top)}
         shown.append(
             {
                 str(id): {
                     "logprob": value,
-                    "rank": ranks.get(id),
+                    "rank": ranks[id],
                     "decoded_token": tokenizer.token_text(id),
                 }
                 for id, value in values.items()
             }
         )
     return shown
-
-
-def limited(logprob: TokenLogprob, num_top: int) -> TokenLogprob:
-    """The same with fewer alternatives."""
-    return replace(logprob, top=logprob.top[:num_top])
 
 
 def _columns(entries: list[tuple[Any, ...]]) -> dict[str, Any]:
