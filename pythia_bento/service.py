@@ -15,7 +15,7 @@ from pythia_bento.handlers.score import attributed, score
 from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.bentoml import install, packaging
+from pythia_bento.server.bentoml import install, packaging, start_errors
 from pythia_bento.server.http import native, openai, pages, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
@@ -27,6 +27,7 @@ from pythia_bento.telemetry import logs
 # Items are validated one by one in the handler, so that a bad one fails alone.
 Item = Annotated[Any, AfterValidator(attributed), WithJsonSchema(ScoreItem.model_json_schema())]
 
+start_errors.install()
 try:
     settings = load_settings(vars(bentoml.use_arguments()))
     access = AccessControl.from_settings(settings)

@@ -48,13 +48,11 @@ class Lock(Strict):
                 model = parse(id)
             except ModelNotFound as error:
                 raise ValueError(error.message) from None
-            if str(model) != id or (model.repository, model.revision) != (
-                pin.repository,
-                pin.revision,
-            ):
-                raise ValueError(
-                    f"{id[:200]!r} pins {pin.repository}@{pin.revision}, which has another id"
-                )
+            if (model.repository, model.revision) != (pin.repository, pin.revision):
+                whole = f"{pin.repository}@{pin.revision}"
+                raise ValueError(f"{id[:200]!r} pins {whole}, which has another id")
+            if str(model) != id:
+                raise ValueError(f"{id[:200]!r} must be written {str(model)!r}")
         return models
 
     @classmethod

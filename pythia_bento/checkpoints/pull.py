@@ -57,7 +57,7 @@ def pull(model: ModelId, lock: Lock | None = None, on_progress: Progress | None 
     """
     pin = (lock or Lock()).get(model)
     commit = pin.commit if pin else revision_commit(model)
-    with exclusive(model, commit), disk_errors(str(model)):
+    with disk_errors(str(model)), exclusive(model, commit):
         found = _whole(model, commit)
         was_there = found is not None
         if found is None:

@@ -38,7 +38,11 @@ class Entry(NamedTuple):
 
 
 class _Index(Strict):
-    """``model.safetensors.index.json``: tensor -> file beside it."""
+    """``model.safetensors.index.json``: tensor -> file beside it.
+
+    A name has no separator, so it leads out of the directory only by a link that whoever made the
+    directory put there: the hub's own cache consists of such.
+    """
 
     metadata: dict[str, Any] | None = None  # sizes, which nobody needs
     weight_map: dict[str, FileName]

@@ -170,7 +170,8 @@ def insert(model: ModelId, origin: Origin, files: Path, labels: dict[str, str]) 
 def discard(found: StoredModel) -> None:
     """Take a damaged model out of the store; what others put into it is kept beside the store."""
     made = {*found.origin.files, _YAML}
-    if found.path.is_symlink() or {path.name for path in found.path.iterdir()} - made:
+    others = [path for path in found.path.iterdir() if path.name not in made or path.is_dir()]
+    if found.path.is_symlink() or others:
         _set_aside(found.path)
         return
     trash = _own() / "discarded" / f"{found.path.parent.name}-{found.path.name}"

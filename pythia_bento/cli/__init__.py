@@ -48,9 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(error.format_message(), error.exit_code)
     except PythiaError as error:
         _fail(error.message, INPUT if _input_is_at_fault(error) else OTHER)
+    except OSError as error:  # a home that cannot be written, a file that is none
+        _fail(_cannot(error), OTHER)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", OTHER)
     sys.exit(status or 0)
+
+
+def _cannot(error: OSError) -> str:
+    """What the system refused, and where."""
+    why = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {why}" if error.filename else why
 
 
 def _input_is_at_fault(error: PythiaError) -> bool:

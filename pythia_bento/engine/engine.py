@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Seq
 
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.executor import Chunk, ChunkResult, Executor, execute_what_fits
@@ -82,11 +84,13 @@ class Engine:
         ended = self._open.end_late()
         if not chunks:
             return ended + self._complete()
+        began = time.monotonic()
         fitting, results = execute_what_fits(executor, chunks)
         ended += self._complete()  # of the step before, while this one is under way
         if not results:
             open = [chunk for chunk in fitting if chunk.sequence.status != "finished"]
             return ended + self._open.end_without_memory(open)
+        self._scheduler.pace.observe(_tokens(fitting, results), time.monotonic() - began)
         self._step_sizes.add(sum(result is not None for result in results))
         outputs = map(self._apply, fitting, results)
         return ended + [output for output in outputs if output is not None]
@@ -208,3 +212,9 @@ class Engine:
             del result.token_ids[count:], result.logprobs[count:]
         self._generation_tokens += count
         return text
+
+
+def _tokens(chunks: Seq[Chunk], results: Seq[ChunkResult | None]) -> int:
+    """What a step computed; it may have sampled several tokens of a sequence."""
+    pairs = zip(chunks, results, strict=False)
+    return sum(max(chunk.count, len(result.token_ids)) for chunk, result in pairs if result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def test_a_start_that_cannot_work_ends_at_once(
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
     assert sentence in run.stderr.splitlines()[-1]
+
+
+def test_a_port_that_is_taken_is_one_line(home: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        run = _serve_in_vain(home, "--port", str(taken.getsockname()[1]))
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert run.stderr.splitlines()[-1].startswith("pythia-bento: the address to serve HTTP on is t")
 
 
 def test_damage_that_only_the_worker_finds(home: Path, tmp_path: Path) -> None:

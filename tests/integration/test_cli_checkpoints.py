@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,72 @@ def test_errors_are_one_line(cli: Cli, commit: str) -> None:
     Path("pythia.lock").write_text("[")
     status, out, err = cli("verify")
     assert (status, out, err.count("\n")) == (1, "", 1)
+
+
+def test_a_home_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    """Nothing can be made below a file, for root as well."""
+    (tmp_path / "file").write_text("no directory")
+    environment = os.environ | {"BENTOML_HOME": str(tmp_path / "file" / "home")}
+    code = "from pythia_bento.cli import main; main()"
+    for command in (["verify", "--offline"], ["generate", "-m", MODEL, "hi"]):
+        run = subprocess.run(
+            [sys.executable, "-c", code, *command],
+            env=environment | {"HF_HUB_OFFLINE": "1"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        place = tmp_path / "file" / "home"
+        assert (run.returncode, run.stderr) == (1, f"error: {place}: Not a directory\n")
+
+
+def test_a_store_that_cannot_be_written_is_one_line(
+    cli: Cli, commit: str, bento_home: Path
+) -> None:
+    (bento_home / "pythia-bento").write_text("no directory")
+    status, _, err = cli("pull", MODEL)
+    assert (status, err.count("\n"), "cannot be stored" in err) == (1, 1, True)
+
+
+@pytest.mark.parametrize("damage", ["dangling", "loop", "directory"])
+def test_a_file_of_the_store_that_is_none_is_one_line(cli: Cli, commit: str, damage: str) -> None:
+    cli("pull", MODEL)
+    path = load_checkpoint(MODEL).path / "config.json"
+    path.unlink()
+    if damage == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("config.json" if damage == "loop" else "/no/such/file")
+    line = f"pythia-14m-int8:{commit}: config.json is missing\n"
+    assert cli("verify", "--offline") == (1, line, "")
+    status, _, err = cli("generate", "-m", MODEL, "hi")
+    assert (status, err.count("\n")) == (1, 1)
+    assert cli("pull", MODEL).status == 0
+    assert cli("verify", "--offline").status == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "!!python/name:os.system", "a: &a [*a]", "[", "metadata: 5"]
+)
+def test_a_model_yaml_that_makes_no_sense_is_one_line(cli: Cli, commit: str, text: str) -> None:
+    cli("pull", MODEL)
+    (load_checkpoint(MODEL).path / "model.yaml").write_text(text)
+    for command in (("verify", "--offline"), ("generate", "-m", MODEL, "hi"), ("pull", MODEL)):
+        status, _, err = cli(*command)
+        assert (status, err.count("\n"), "`bentoml models delete" in err) == (1, 1, True)
+
+
+@pytest.mark.parametrize("name", [MODEL, "mine/model"])
+def test_a_directory_of_a_models_name_is_not_the_model(
+    cli: Cli, commit: str, sources: Path, name: str
+) -> None:
+    shutil.copytree(sources / "a", name)
+    status, _, err = cli("generate", "-m", name, "hi")
+    assert status == 1 and err.endswith(f"; write ./{name} for the directory of that name\n")
+    assert load_checkpoint(f"./{name}").commit is None
+    if name == MODEL:
+        cli("pull", MODEL)
+        assert load_checkpoint(name).commit == commit
 
 
 def test_quantize_writes_a_directory_that_loads(cli: Cli, sources: Path, tmp_path: Path) -> None:

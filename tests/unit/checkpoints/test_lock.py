@@ -119,6 +119,14 @@ def test_an_id_pins_its_own_repository_and_revision(tmp_path: Path, id: str) -> 
         Lock.read(path)
 
 
+def test_an_id_has_one_spelling(tmp_path: Path) -> None:
+    path = tmp_path / "pythia.lock"
+    pin = PIN.model_dump(exclude_none=True)
+    path.write_text(yaml.safe_dump({"models": {f"EleutherAI/{NAME}": pin}}))
+    with pytest.raises(CheckpointError, match=f"must be written '{NAME}'"):
+        Lock.read(path)
+
+
 def test_the_shipped_lock_pins_what_the_hub_was_seen_to_hold(tmp_path: Path) -> None:
     lock = Lock.read(ROOT / "pythia.lock")
     assert list(lock.models) == ["pythia-1b-deduped", "pythia-1b-deduped@step143000"]

@@ -10,6 +10,7 @@ import pytest
 
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.outputs import collect
+from pythia_bento.engine.pace import STEP_SECONDS
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.scheduler import Scheduler
 from pythia_bento.engine.sequence import Sequence
@@ -135,6 +136,28 @@ def test_a_claim_ends_with_who_had_it() -> None:
     scheduler.remove(first)
     step(scheduler)
     assert {sequence.status for sequence in own} == {"running"}
+
+
+def test_a_newcomer_does_not_wait_for_anothers_long_prompt() -> None:
+    scheduler = make(max_tokens=16)
+    long = [add(scheduler, "a", i, length=100) for i in range(3)]
+    step(scheduler)
+    first = add(scheduler, "b", 100, length=6)
+    assert step(scheduler) == {"a": 1, "b": 1}
+    assert first.num_generated == 1
+    assert [sequence.num_computed for sequence in long] == [16 + 10, 0, 0]
+    second = add(scheduler, "b", 101, length=60)  # and takes no more than half of a step
+    step(scheduler)
+    assert second.num_computed == 15 // 2
+
+
+def test_steps_are_short_while_others_are_about() -> None:
+    scheduler = make(max_tokens=64)
+    scheduler.pace.observe(100, STEP_SECONDS * 5)  # so 20 in the time that a step may take
+    add(scheduler, "a", 1, length=200)
+    assert [chunk.count for chunk in scheduler.schedule()] == [64]
+    scheduler.pace.see(["b"])
+    assert [chunk.count for chunk in scheduler.schedule()] == [20]
 
 
 @pytest.mark.parametrize("seed", range(4))
