@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob, end_to_end
 from pythia_bento.engine.offsets import TokenOffsets
 from pythia_bento.engine.tokenizer import Tokenizer
 
@@ -34,24 +34,30 @@ class LogprobsBuilder:
         self, first: int, logprobs: PromptLogprobs | None, num_top: int, starts: Sequence[int]
     ) -> dict[str, Any]:
         """The prompt's tokens, which begin at ``starts``; ``first`` has no log-probability."""
-        scored = () if logprobs is None else logprobs.limited(num_top)
-        rest = [
-            self._entry(token.token_id, token, start)
-            for token, start in zip(scored, starts[1:], strict=True)
-        ]
-        return _columns([self._entry(first, None, starts[0]), *rest])
+        scored = end_to_end([]) if logprobs is None else logprobs.limited(num_top)
+        shown = [self._shown(id) for id in (first, *scored.ids.tolist())]
+        if num_top:
+            tops = [self._top(*pair) for pair in zip(shown[1:], scored, strict=True)]
+        else:
+            tops = [
+                {own: value} for own, value in zip(shown[1:], scored.values.tolist(), strict=True)
+            ]
+        return {
+            "tokens": shown,
+            "token_logprobs": [None, *scored.values.tolist()],
+            "top_logprobs": [None, *tops],
+            "text_offset": list(starts),
+        }
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
         """Tokens of one delta."""
-        return _columns([self._entry(lp.token_id, lp, self._start(lp.token_id)) for lp in logprobs])
+        return _columns([self._entry(logprob) for logprob in logprobs])
 
     def _start(self, id: int) -> int:
         return self._offsets.push(b"" if id in self._skipped else self._tokenizer.token_bytes(id))
 
-    def _entry(self, id: int, logprob: TokenLogprob | None, start: int) -> tuple[Any, ...]:
-        shown = self._shown(id)
-        if logprob is None:
-            return shown, None, None, start
+    def _entry(self, logprob: TokenLogprob) -> tuple[Any, ...]:
+        shown, start = self._shown(logprob.token_id), self._start(logprob.token_id)
         return shown, logprob.logprob, self._top(shown, logprob), start
 
     def _top(self, shown: str, logprob: TokenLogprob) -> dict[str, float]:

@@ -53,7 +53,8 @@ def test_parts_end_to_end_are_the_whole() -> None:
 
 
 def test_the_way_through_a_pipe_changes_nothing() -> None:
-    found = columns(6, 2)[1:4]
-    again = pickle.loads(pickle.dumps(found, pickle.HIGHEST_PROTOCOL))
-    assert again == found
-    assert list(again) == list(found)
+    for found in (columns(6, 2)[1:4], columns(0, 0), end_to_end([])):
+        again = pickle.loads(pickle.dumps(found, pickle.HIGHEST_PROTOCOL))
+        assert again == found
+        assert again.columns.shape == found.columns.shape
+        assert list(again) == list(found)
