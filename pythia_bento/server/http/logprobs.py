@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
@@ -30,16 +30,17 @@ class LogprobsBuilder:
         self._as_ids = as_ids
         self._offsets = TokenOffsets(start)
 
-    def echo(
-        self, first: int, logprobs: PromptLogprobs | None, num_top: int, starts: Sequence[int]
+    def first(self, id: int, start: int) -> dict[str, Any]:
+        """The prompt's first token, which has no log-probability."""
+        return _columns([self._entry(id, None, start)])
+
+    def prompt(
+        self, logprobs: PromptLogprobs, num_top: int, starts: Iterator[int]
     ) -> dict[str, Any]:
-        """The prompt's tokens, which begin at ``starts``; ``first`` has no log-probability."""
-        scored = () if logprobs is None else logprobs.limited(num_top)
-        rest = [
-            self._entry(token.token_id, token, start)
-            for token, start in zip(scored, starts[1:], strict=True)
-        ]
-        return _columns([self._entry(first, None, starts[0]), *rest])
+        """Further tokens of the prompt; takes as many ``starts``."""
+        return _columns(
+            [self._entry(lp.token_id, lp, next(starts)) for lp in logprobs.limited(num_top)]
+        )
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
         """Tokens of one delta."""
@@ -66,16 +67,12 @@ class LogprobsBuilder:
         return f"token_id:{id}" if self._as_ids else self._tokenizer.token_text(id)
 
 
-def by_id(
-    tokenizer: Tokenizer, logprobs: PromptLogprobs | None, num_top: int
-) -> list[dict[str, Any] | None]:
-    """A prompt's log-probabilities in vLLM's shape: null, then an object by token id each.
+def by_id(tokenizer: Tokenizer, logprobs: PromptLogprobs, num_top: int) -> list[dict[str, Any]]:
+    """Log-probabilities of a prompt in vLLM's shape: an object by token id each.
 
     ``rank`` counts from 1, among all rows of the model's head.
     """
-    shown: list[dict[str, Any] | None] = [None]
-    if logprobs is None:
-        return shown
+    shown = []
     for token, rank in zip(logprobs.limited(num_top), logprobs.ranks.tolist(), strict=True):
         ranks = {token.token_id: rank}
         ranks |= {id: place for place, (id, _) in enumerate(token.top, start=1)}

@@ -19,7 +19,7 @@ from pythia_bento.errors import (
     Overloaded,
 )
 from pythia_bento.runtime import runner as runner_module
-from pythia_bento.runtime.runner import CALL_CHARS, LONG_TEXT
+from pythia_bento.runtime import turns
 from pythia_bento.telemetry.calls import CallContext, working_for
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import ask, settled, toy_runner
@@ -162,23 +162,24 @@ async def test_scores_of_a_full_caller_are_no_others_loss() -> None:
 async def test_thousands_of_scores_are_checked_in_turns_with_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    turns, seen = [0], []
+    turn, seen = [0], []
 
     async def others() -> None:
         while True:
-            turns[0] += 1
+            turn[0] += 1
             await asyncio.sleep(0)
 
     def watched(request: Request, limits: Limits) -> None:
-        seen.append(turns[0])
+        seen.append(turn[0])
         validate(request, limits)
 
     monkeypatch.setattr(runner_module, "validate", watched)
+    monkeypatch.setattr(turns, "PIECE_SECONDS", 0.0)  # no piece is short enough
     with toy_runner() as runner:
         task = asyncio.create_task(others())
         await runner.score([score_request((5,) * 60) for _ in range(200)])
         task.cancel()
-    assert max(Counter(seen).values()) <= LONG_TEXT // CALL_CHARS
+    assert len(seen) == 200 and max(Counter(seen).values()) == 1
 
 
 async def test_more_scores_than_the_queue_has_places_for() -> None:
