@@ -92,11 +92,20 @@ def write(path: str, results: list[dict[str, Any]], **more: Any) -> None:
         "machine": machine.describe(),
         "versions": machine.versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": "python -m " + " ".join([sys.modules["__main__"].__spec__.name, *sys.argv[1:]]),
+        "command": "python -m " + " ".join([sys.modules["__main__"].__spec__.name, *_options()]),
         **more,
         "results": results,
     }
     Path(path).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _options() -> list[str]:
+    """Of the command line, but for ``--out FILE``: a path of one machine says nothing to others."""
+    options = list(sys.argv[1:])
+    if "--out" in options:
+        place = options.index("--out")
+        options[place : place + 2] = []
+    return options
 
 
 def arguments(out: str, batches: str) -> argparse.ArgumentParser:

@@ -56,6 +56,7 @@ class Engine:
         self._step_sizes = StepSizes()
         self._prompt_tokens = self._generation_tokens = 0
         self._under_way: list[tuple[Chunk, ChunkResult]] = []  # in order
+        self._began = 0.0  # time.monotonic() when the device began what it is at
 
     def add_request(self, request: Request) -> None:
         """Queue a request that ``validate`` has passed with these limits.
@@ -87,10 +88,12 @@ class Engine:
         began = time.monotonic()
         fitting, results = execute_what_fits(executor, chunks)
         ended += self._complete()  # of the step before, while this one is under way
+        self._began = max(began, self._began)
         if not results:
             open = [chunk for chunk in fitting if chunk.sequence.status != "finished"]
             return ended + self._open.end_without_memory(open)
-        self._scheduler.pace.observe(_tokens(fitting, results), time.monotonic() - began)
+        if not any(result and result.complete for result in results):
+            self._observe(_tokens(fitting, results))
         self._step_sizes.add(sum(result is not None for result in results))
         outputs = map(self._apply, fitting, results)
         return ended + [output for output in outputs if output is not None]
@@ -178,10 +181,12 @@ class Engine:
     def _complete(self) -> list[SequenceOutput]:
         """Read what steps under way have found."""
         under_way, self._under_way = self._under_way, []
-        outputs = []
-        for chunk, result in under_way:
+        for _, result in under_way:
             if result.complete is not None:
                 result.complete()
+        self._observe(sum(chunk.count for chunk, _ in under_way))
+        outputs = []
+        for chunk, result in under_way:
             if chunk.sequence.status == "finished":  # it was aborted
                 continue
             if not result.is_finite:
@@ -189,6 +194,13 @@ class Engine:
             elif output := self._report(chunk, result, ""):
                 outputs.append(output)
         return outputs
+
+    def _observe(self, tokens: int) -> None:
+        """So many tokens are done, and the device has begun what comes next if that is queued."""
+        if tokens:
+            now = time.monotonic()
+            self._scheduler.pace.observe(tokens, now - self._began)
+            self._began = now
 
     def _report(self, chunk: Chunk, result: ChunkResult, text: str) -> SequenceOutput | None:
         """The output of a chunk that is computed; None where its prompt goes on."""

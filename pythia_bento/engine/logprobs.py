@@ -96,6 +96,14 @@ class PromptLogprobs:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As bytes it crosses to another process in a fraction of the time that numpy's way takes.
+        return _from_bytes, (self.columns.tobytes(), self.columns.shape)
+
+
+def _from_bytes(data: bytes, shape: tuple[int, int]) -> PromptLogprobs:
+    return PromptLogprobs(np.frombuffer(data, np.int32).reshape(shape))
+
 
 def end_to_end(parts: Sequence[PromptLogprobs]) -> PromptLogprobs:
     """Several parts of one prompt as one; none are those of a prompt of one token."""

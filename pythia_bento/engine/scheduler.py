@@ -38,7 +38,6 @@ class Scheduler:
         self.pool = pool
         self.block_size = block_size
         self.max_seqs = max_seqs
-        self.max_tokens = max_tokens
         self.lookahead = lookahead  # tokens a decoding sequence should have room for
         self.waiting = FairQueue()
         self.running: list[Sequence] = []  # by age, oldest first

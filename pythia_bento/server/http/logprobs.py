@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
@@ -32,27 +33,35 @@ class LogprobsBuilder:
 
     def first(self, id: int, start: int) -> dict[str, Any]:
         """The prompt's first token, which has no log-probability."""
-        return _columns([self._entry(id, None, start)])
+        return _columns([(self._shown(id), None, None, start)])
 
     def prompt(
         self, logprobs: PromptLogprobs, num_top: int, starts: Iterator[int]
     ) -> dict[str, Any]:
         """Further tokens of the prompt; takes as many ``starts``."""
-        return _columns(
-            [self._entry(lp.token_id, lp, next(starts)) for lp in logprobs.limited(num_top)]
-        )
+        scored = logprobs.limited(num_top)
+        values = scored.values.tolist()
+        shown = [self._shown(id) for id in scored.ids.tolist()]
+        if num_top:
+            tops = [self._top(*pair) for pair in zip(shown, scored, strict=True)]
+        else:
+            tops = [{own: value} for own, value in zip(shown, values, strict=True)]
+        return {
+            "tokens": shown,
+            "token_logprobs": values,
+            "top_logprobs": tops,
+            "text_offset": list(islice(starts, len(shown))),
+        }
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
         """Tokens of one delta."""
-        return _columns([self._entry(lp.token_id, lp, self._start(lp.token_id)) for lp in logprobs])
+        return _columns([self._entry(logprob) for logprob in logprobs])
 
     def _start(self, id: int) -> int:
         return self._offsets.push(b"" if id in self._skipped else self._tokenizer.token_bytes(id))
 
-    def _entry(self, id: int, logprob: TokenLogprob | None, start: int) -> tuple[Any, ...]:
-        shown = self._shown(id)
-        if logprob is None:
-            return shown, None, None, start
+    def _entry(self, logprob: TokenLogprob) -> tuple[Any, ...]:
+        shown, start = self._shown(logprob.token_id), self._start(logprob.token_id)
         return shown, logprob.logprob, self._top(shown, logprob), start
 
     def _top(self, shown: str, logprob: TokenLogprob) -> dict[str, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from pythia_bento.engine.executor import Chunk
+from pythia_bento.engine.executor import Chunk, ChunkResult
 from pythia_bento.errors import NonFiniteLogits
 from tests.unit.engine.toy import POISON, LateExecutor, request, toy_engine
 
@@ -63,3 +65,32 @@ def test_a_closed_engine_forgets_what_was_under_way() -> None:
     engine.add_request(scored("a", 5, 6, 7))
     engine.step()
     assert [output.finish_reason for output in engine.close()] == ["abort"]
+
+
+def test_the_pace_is_that_of_the_device_not_of_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that is handed over at once counts with the time until its scores are there."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    class Device(LateExecutor):
+        """Takes a second for each step, and none to hand one over."""
+
+        def _execute(self, chunks: list[Chunk]) -> list[ChunkResult | None]:
+            results = super()._execute(chunks)
+            for result in results:
+                assert result and result.complete
+                result.complete = self._slowly(result.complete)
+            return results
+
+        def _slowly(self, complete):
+            def later() -> None:
+                now[0] += 1.0
+                complete()
+
+            return later
+
+    engine = toy_engine(kind=Device, max_batch_size=4, max_tokens_per_step=8)
+    seen: list[tuple[int, float]] = []
+    monkeypatch.setattr(engine._scheduler.pace, "observe", lambda *step: seen.append(step))
+    engine.generate([scored(str(i), *range(2, 10)) for i in range(3)])
+    assert seen == [(8, 1.0)] * 3
