@@ -15,15 +15,13 @@ from pythia_bento.engine.validate import validate
 from pythia_bento.errors import EngineUnavailable, ModelNotFound, PythiaError
 from pythia_bento.runtime.admission import AdmissionControl, Demand
 from pythia_bento.runtime.backend import Backend
-from pythia_bento.runtime.calls import Calls, asked_by, by_call
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
-from pythia_bento.runtime.texts import Texts
 from pythia_bento.runtime.thread import EngineThread
-from pythia_bento.runtime.turns import Turns
+from pythia_bento.runtime.turns import Texts, Turns
 from pythia_bento.runtime.watchdog import Watchdog
 from pythia_bento.settings import Settings
-from pythia_bento.telemetry.calls import current_call
+from pythia_bento.telemetry.calls import Calls, asked_by, by_call, current_call
 from pythia_bento.telemetry.request_timings import RequestWatch
 
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)

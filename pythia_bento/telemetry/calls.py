@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import re
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pythia_bento.engine.params import Request
 from pythia_bento.telemetry.request_timings import RequestTimings
 
 _IDS = random.Random()  # ids are no secrets, and the system's random numbers cost a call each
@@ -78,3 +80,22 @@ def new_call(request_id: str | None) -> CallContext:
     if request_id is None or not _REQUEST_ID.fullmatch(request_id):
         request_id = f"{_IDS.getrandbits(128):032x}"
     return CallContext(request_id)
+
+
+Calls = Mapping[str, CallContext | None]
+"""Calls that requests are made for, by request id."""
+
+
+def asked_by(call: CallContext | None, request: Request, deadline: float) -> Request:
+    """A request in the name of its call's caller."""
+    caller = call and call.caller
+    return replace(request, caller=caller or request.caller, deadline=deadline)
+
+
+def by_call(requests: Sequence[Request], calls: Calls | None) -> Iterable[list[Request]]:
+    """Groups of the same call, so that what is refused of one is no other's loss."""
+    groups: dict[int, list[Request]] = {}
+    for request in requests:
+        call = calls.get(request.request_id) if calls else None
+        groups.setdefault(id(call), []).append(request)
+    return groups.values()

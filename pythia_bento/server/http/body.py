@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import Overloaded, PayloadTooLarge, PythiaError, RequestTimeout
+from pythia_bento.protocol.parsing import loads
 from pythia_bento.server.http.error_shape import ErrorShaper
 from pythia_bento.server.http.errors import error_response
+from pythia_bento.server.http.json_body import read_large
 
 Grow = Callable[[int], None]
+SMALL = 2**16  # bytes of a body that are parsed at once
 FREE_BYTES = 64 * 1024  # of each body: small ones arrive whatever the large ones take
 
 
@@ -154,3 +160,9 @@ def _as_json(scope: Scope) -> Scope:
     """All bodies are JSON here, whatever curl and others call them by default."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
     return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
+
+
+async def read_json(request: HttpRequest, limits: Limits) -> Any:
+    """The body of a request that has passed the middleware; raises InvalidRequest."""
+    body = await request.body()
+    return loads(body) if len(body) <= SMALL else await read_large(body, limits)

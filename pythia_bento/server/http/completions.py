@@ -24,8 +24,8 @@ from pythia_bento.protocol.parsing import parse
 from pythia_bento.protocol.sampling import Ids, Prompt
 from pythia_bento.runtime.runner import PythiaRunner, loaded
 from pythia_bento.runtime.turns import Turns
+from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.json_answer import PIECE_BYTES, Joiner, Pieces
-from pythia_bento.server.http.json_body import read_json
 from pythia_bento.server.http.logprobs import LogprobsBuilder, by_id, joined
 from pythia_bento.server.http.sse import DONE, EventStream, event
 

@@ -10,15 +10,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.requests import Request as HttpRequest
-
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.protocol.parsing import invalid_json, loads
 from pythia_bento.protocol.sampling import is_ids
 from pythia_bento.runtime.turns import Turns
 
-SMALL = 2**16  # bytes that are parsed at once
 PIECE = 2**15  # bytes of a list's entries that are
 LOOK = 2**12  # bytes that are looked at at once
 BYTES_OF_A_CHARACTER = 12  # at most, in JSON: two escapes
@@ -30,17 +27,11 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 _OBJECT = re.compile(rb"[ \t\r\n]*\{")
 
 
-async def read_json(request: HttpRequest, limits: Limits) -> Any:
-    """The body of a request; raises InvalidRequest.
-
-    Lists of numbers in a list among the fields of a large body are tuples.
-    """
-    body = await request.body()
-    return loads(body) if len(body) <= SMALL else await read_large(body, limits)
-
-
 async def read_large(body: bytes, limits: Limits) -> Any:
-    """The same in pieces. What is far beyond any limit is refused without being parsed."""
+    """A body in pieces. What is far beyond any limit is refused without being parsed.
+
+    Raises InvalidRequest. Lists of numbers in a list among the fields are tuples.
+    """
     if not _OBJECT.match(body):
         raise InvalidRequest("the body must be a JSON object")
     scan = _Scan(body, limits)

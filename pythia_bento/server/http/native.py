@@ -26,8 +26,8 @@ from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.runner import PythiaRunner, loaded
 from pythia_bento.runtime.streams import AsyncStream
 from pythia_bento.server.http.app import make_app
+from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.json_answer import PIECE_BYTES, json_in_pieces
-from pythia_bento.server.http.json_body import read_json
 from pythia_bento.server.http.sse import DONE, EventStream, event
 
 

@@ -15,9 +15,9 @@ from pythia_bento.protocol.bodies import DetokenizeRequest, TokenizeRequest
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.runner import loaded
 from pythia_bento.server.http.app import make_app
+from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.errors import OrjsonResponse
 from pythia_bento.server.http.json_answer import json_in_pieces
-from pythia_bento.server.http.json_body import read_json
 
 TOKENS_AT_ONCE = 1024  # of an answer
 

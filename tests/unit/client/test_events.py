@@ -10,7 +10,7 @@ from pythia_bento.client.events import EventReader
 
 # No end of a line, whatever str.splitlines says, and characters of several bytes at any border.
 SHARP = "ab :\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\U0001f600"
-LINE = st.text(st.sampled_from(SHARP) | st.characters(exclude_characters="\r\n"))
+LINE = st.text(st.sampled_from(SHARP) | st.characters(codec="utf-8", exclude_characters="\r\n"))
 OTHERS = ("", "\ufeff: a comment", ": a comment", "id: 7", "data2: no", "retry", " data: no")
 
 

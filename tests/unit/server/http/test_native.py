@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from pythia_bento.engine.validate import MAX_ALTERNATIVES
 from pythia_bento.handlers import score
 from pythia_bento.runtime.runner import PythiaRunner
-from pythia_bento.runtime.texts import LONG_TEXT
+from pythia_bento.runtime.turns import LONG_TEXT
 from pythia_bento.server.http import native
 from tests.unit.turning import turning
 
