@@ -75,11 +75,14 @@ class BoundedHttp(HttpToolsProtocol):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self._unparsed = bytearray()  # at most what the event loop reads at once, and a piece
         self._answered: Any = None  # uvicorn's record of the request that is being answered
+        self._is_last = False  # whether nothing is read behind the request that is being read
+        self._is_over = False  # whether that has arrived
 
     @override
     def data_received(self, data: bytes) -> None:
-        self._unparsed += data
-        self._parse()
+        if not self._is_over:
+            self._unparsed += data
+            self._parse()
 
     @override
     def on_response_complete(self) -> None:
@@ -115,7 +118,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _parse(self) -> None:
         """Feed the parser, and stop reading while too many requests wait."""
-        while self._unparsed and not self.transport.is_closing():
+        while self._unparsed and not self._is_over and not self.transport.is_closing():
             if len(self.pipeline) >= MAX_WAITING:
                 self.flow.pause_reading()
                 return
@@ -156,7 +159,14 @@ class BoundedHttp(HttpToolsProtocol):
         self._heard()
         self._in_head, self._head_bytes = False, 0
         self._check_lone_headers()
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is before:
+            return  # a WebSocket, which uvicorn hands over
+        # What is behind such a request may be of the protocol that was asked for, and the parser
+        # loses its place in it: it would go on within a body.
+        if self.parser.should_upgrade():
+            self._is_last, self.cycle.keep_alive = True, False
         if not self._is_answering():
             self._answered = self.cycle
         elif self._has_room():
@@ -177,6 +187,9 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._heard()
         super().on_message_complete()
+        if self._is_last:
+            self._is_over = True
+            self._unparsed.clear()
 
     def on_chunk_header(self) -> None:
         """A chunk's size was read; the parser calls this where it is defined."""

@@ -176,6 +176,27 @@ def test_a_client_that_leaves_amid_many_requests_leaves_nothing(url: str) -> Non
     assert statuses(exchange(url, request("GET / HTTP/1.1"))) == [200]
 
 
+@pytest.mark.parametrize("upgrade", ["h2c", "TLS/1.0", "x"])
+@pytest.mark.parametrize("size", [0, 10])
+def test_nothing_is_read_behind_an_upgrade(url: str, echo: Echo, upgrade: str, size: int) -> None:
+    """The parser would go on at the next piece: here, within a body."""
+    wanted = (f"Upgrade: {upgrade}", "Connection: Upgrade", f"Content-Length: {size}")
+    first = request("POST /first HTTP/1.1", *wanted, body=bytes(size), close=False)
+    inner = request("GET /inner HTTP/1.1")
+    head = request("POST /second HTTP/1.1", "Content-Length: 9999", close=False)
+    padding = bytes(http_protocol.PIECE - len(first) - len(head))
+    answer = exchange(url, first + head + padding + inner)
+    assert statuses(answer) == [200]
+    assert b"connection: close" in answer.lower()
+    assert [seen["path"] for seen in echo.seen] == ["/first"]
+
+
+def test_nothing_is_read_behind_connect(url: str, echo: Echo) -> None:
+    data = b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n" + request("GET /inner HTTP/1.1")
+    exchange(url, data + bytes(5000) + request("GET /inner HTTP/1.1"))
+    assert "/inner" not in [seen["path"] for seen in echo.seen]
+
+
 class Slow(Echo):
     """Answers ``/slow`` piece by piece until nobody waits for it, and other paths at once."""
 
