@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SWITCH_SECONDS = 0.0005
 # Objects made, and collections of the young ones, until the next: an answer has a million objects
 # that no collection can free, and looking at them all, often, would hold all threads each time.
-GC_THRESHOLDS = (20_000, 5, 200)
+GC_THRESHOLDS = (20_000, 5, 5)
 PR_SET_PDEATHSIG = 1
 SUPERVISOR_DIED = signal.SIGUSR2
 

@@ -7,7 +7,8 @@ From the socket inwards a request passes (in brackets whose place a layer of our
 3. ``tracing.RequestSpans`` [OpenTelemetryMiddleware]
 4. ``tracing.Calls``
 5. ``access_log.AccessLog`` [AccessLogMiddleware], where the access log is enabled
-6. BentoML's TimeoutMiddleware, and MaxConcurrencyMiddleware where one is set
+6. ``time_limit.TimeLimit`` [TimeoutMiddleware], and BentoML's MaxConcurrencyMiddleware where one is
+   set
 7. ``http.access.AccessMiddleware``
 8. ``http.body.RequestMiddleware``
 9. BentoML's CORSMiddleware, where it is enabled
@@ -44,6 +45,7 @@ from pythia_bento.server.bentoml.internals import (
     internal,
     optional,
 )
+from pythia_bento.server.bentoml.time_limit import TimeLimit
 from pythia_bento.server.bentoml.tracing import Calls, RequestSpans
 from pythia_bento.server.giving_up import give_up
 from pythia_bento.telemetry import logs
@@ -52,10 +54,11 @@ SERVICE = "_bentoml_sdk.service.factory:Service"
 METRICS = "bentoml._internal.server.http.instruments:RunnerTrafficMetricsMiddleware"
 SPANS = "opentelemetry.instrumentation.asgi:OpenTelemetryMiddleware"
 ACCESS_LOG = "bentoml._internal.server.http.access:AccessLogMiddleware"
+TIME_LIMIT = "bentoml._internal.server.http.traffic:TimeoutMiddleware"
 CONTEXT = "_bentoml_impl.server.app:ContextMiddleware"
 # Without these the service does not start; that BentoML also uses them shows when it does.
 NEEDED = (
-    *(f"{SERVICE}.to_asgi", METRICS, ACCESS_LOG, error_log.LOGGER),
+    *(f"{SERVICE}.to_asgi", METRICS, ACCESS_LOG, TIME_LIMIT, error_log.LOGGER),
     *(f"{CONTAINER}.{name}" for name in ("api_server_config", "tracer_provider")),
 )
 OUTSIDE_OF_CALLS: tuple[Any, ...] = (HttpMetrics, RequestSpans)
@@ -101,6 +104,7 @@ def layers(
     stack.insert_calls()
     if config.logging.access.enabled.get():
         stack.replace(ACCESS_LOG, _access_log)
+    stack.replace(TIME_LIMIT, _time_limit)
     with optional("requests are routed by BentoML"):
         stack.insert_before(CONTEXT, _layer(DirectRoutes, routes=routes_of(mounts)))
     return stack.layers
@@ -160,6 +164,10 @@ def _request_spans(layer: Middleware) -> Middleware:
 
 def _access_log(layer: Middleware) -> Middleware:
     return _layer(AccessLog, **layer.kwargs)
+
+
+def _time_limit(layer: Middleware) -> Middleware:
+    return _layer(TimeLimit, **layer.kwargs)
 
 
 def _mounted(service: Any) -> Iterable[tuple[Starlette, str]]:

@@ -85,10 +85,10 @@ def test_layers_have_the_order_that_the_document_says(theirs: list[Middleware]) 
 
 def test_layers_of_bentoml_that_are_switched_off_stay_off() -> None:
     found = names(install.layers(Quiet.to_asgi().user_middleware, MOUNTS))
-    assert found == ["RequestSpans", "Calls", "TimeoutMiddleware", "DirectRoutes", CONTEXT]
+    assert found == ["RequestSpans", "Calls", "TimeLimit", "DirectRoutes", CONTEXT]
 
 
-@pytest.mark.parametrize("name", ["METRICS", "ACCESS_LOG"])
+@pytest.mark.parametrize("name", ["METRICS", "ACCESS_LOG", "TIME_LIMIT"])
 def test_without_what_is_needed_there_are_no_layers(
     theirs: list[Middleware], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -158,7 +158,7 @@ assert process() == before, "importing the service changed the process"
 assert classes(Other) == theirs
 assert Pythia.import_string == "pythia_bento.service:Pythia"
 ours = classes(Pythia)
-assert sum(module.startswith("pythia_bento.") for module in ours) == 7, ours
+assert sum(module.startswith("pythia_bento.") for module in ours) == 8, ours
 assert all(now != then for now, then in zip(process(), before))
 assert classes(Other) == theirs, "another service of the process has our layers"
 """
