@@ -131,5 +131,6 @@ Pythia.add_asgi_middleware(AccessMiddleware, access=access)  # type: ignore[attr
 Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     RequestMiddleware,
     max_body_bytes=settings.max_body_bytes,
+    max_open_bytes=settings.max_open_bytes,
     client_timeout=settings.client_timeout,
 )

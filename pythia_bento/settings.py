@@ -35,8 +35,8 @@ class Settings(BaseSettings):
 
     max_batch_size: int = Field(64, ge=1, le=1024)
     """Sequences in a step."""
-    max_tokens_per_step: int = Field(512, ge=1)
-    """Tokens in a step; longer prompts are computed in pieces."""
+    max_tokens_per_step: int | None = Field(None, ge=1)
+    """Tokens in a step; longer prompts are computed in pieces. By default 2048 on a GPU, or 512."""
     kv_cache_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Size of the KV cache in GB (10^9 bytes); by default what the device can spare."""
 
@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     """Seconds without a step, with requests to work on, after which the engine counts as dead: 0
     is never. The longest step of the slowest model must fit."""
     max_body_bytes: int = Field(8 * 2**20, ge=1)
+    """Of one request."""
+    max_open_bytes: int = Field(64 * 2**20, ge=0)
+    """Of all requests that are read or answered at a time, beyond the first 64 KiB of each."""
     max_logprobs: int = Field(20, ge=0, le=1000)
     """Alternatives a request may ask for with each token."""
     max_n: int = Field(128, ge=1)
@@ -102,10 +105,20 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _every_sequence_gets_a_token(self) -> Settings:
-        if self.max_tokens_per_step < self.max_batch_size:
+    def _every_body_has_room(self) -> Settings:
+        if self.max_open_bytes < self.max_body_bytes:
             raise ValueError(
-                f"max_tokens_per_step ({self.max_tokens_per_step}) must be at least "
+                f"max_open_bytes ({self.max_open_bytes}) must be at least "
+                f"max_body_bytes ({self.max_body_bytes})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_sequence_gets_a_token(self) -> Settings:
+        most = self.max_tokens_per_step
+        if most is not None and most < self.max_batch_size:
+            raise ValueError(
+                f"max_tokens_per_step ({most}) must be at least "
                 f"max_batch_size ({self.max_batch_size})"
             )
         return self

@@ -12,6 +12,7 @@ import hashlib
 import json
 import random
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -22,7 +23,8 @@ from bench.common.shapes import tokenizer
 from pythia_bento import catalog
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
-from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob
+from pythia_bento.engine.logprobs import TokenLogprob
+from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.executor import make_executor
@@ -120,7 +122,7 @@ def digest(answers: list[SequenceOutput]) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def rows(logprobs: list[TokenLogprob] | None) -> object:
+def rows(logprobs: Iterable[TokenLogprob] | None) -> object:
     """Plain values of log-probabilities."""
     if logprobs is None:
         return None

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.common import workload_tables
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results"
 PAGES = ("README.md", "docs/gpu.md")
@@ -23,7 +25,8 @@ BLOCK = re.compile(r"(<!-- bench\.common\.tables: ([\w-]+) -->\n).*?(<!-- end --
 OURS = "pythia-bento w8a16"
 TARGETS = {1: 2000, 8: 12000, 32: 36000, 128: 64000, 256: 73000}  # decode tokens/s, pythia-1b
 
-FOLDERS = {"serve": "serving", "overhead": "serving"}  # of the modules that are not in bench/gpu
+# Modules that are not in bench/gpu, below bench.
+MODULES = {"serve": "serving.serve", "overhead": "serving.overhead", "workloads": "workloads"}
 
 Rows = list[dict[str, Any]]  # the results of a file, or of several
 
@@ -55,7 +58,7 @@ def table(name: str, results: Path) -> str:
     paths = [path for stem in stems if (path := results / f"h200-{stem}.json").exists()]
     if not paths:
         stem = stems[0]
-        module = f"bench.{FOLDERS.get(stem, 'gpu')}.{stem}"
+        module = f"bench.{MODULES.get(stem, f'gpu.{stem}')}"
         return f"Not measured yet: `python -m {module}` writes `bench/results/h200-{stem}.json`.\n"
     records = [json.loads(path.read_text()) for path in paths]
     sources = "".join(map(_source, records, paths))
@@ -282,6 +285,10 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Rows], str], str]] = {
     "latency": (("latency",), latency, CAVEAT),
     "profile": (("profile",), profile, CAVEAT),
     "dependence": (("dependence",), dependence, CAVEAT),
+    "scoring": (("workloads",), workload_tables.scoring, CAVEAT),
+    "mixed": (("workloads",), workload_tables.mixed, ABOVE),
+    "options": (("workloads",), workload_tables.options, ABOVE),
+    "long": (("workloads",), workload_tables.long, ABOVE),
 }
 """Names in the pages: files (``h200-<stem>.json``), what makes the table, what a caveat becomes."""
 

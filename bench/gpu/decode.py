@@ -22,13 +22,15 @@ from pythia_bento.executor import make_executor
 ROUNDS = 3
 
 
-def decode(engine: Engine, batch: int, prompt: int, new: int, seed: int) -> tuple[float, float]:
+def decode(
+    engine: Engine, batch: int, prompt: int, new: int, seed: int, **options: Any
+) -> tuple[float, float]:
     """(seconds to all first tokens, seconds for the ``new`` - 1 others).
 
     All prompts are one pass. Further steps are under way when its tokens are read, so the device
     is not waited for in between.
     """
-    asked = harness.requests(batch, prompt, new, seed)
+    asked = harness.requests(batch, prompt, new, seed, **options)
     start = harness.now()
     for request in asked:
         engine.add_request(request)

@@ -53,10 +53,10 @@ def load_engine(
     return Engine(make(model, sizes, known.num_tokens, None), known)
 
 
-def requests(batch: int, prompt: int, new: int, seed: int) -> list[Request]:
-    """Greedy requests with random prompts."""
+def requests(batch: int, prompt: int, new: int, seed: int, **options: Any) -> list[Request]:
+    """Requests with random prompts, greedy unless ``options`` of sampling say otherwise."""
     draw = random.Random(seed)
-    params = SamplingParams(max_tokens=new, temperature=0.0, ignore_eos=True)
+    params = SamplingParams(**{"max_tokens": new, "temperature": 0.0, "ignore_eos": True} | options)
     return [
         Request(f"{seed}-{i}", tuple(draw.randrange(1, 50000) for _ in range(prompt)), params)
         for i in range(batch)
@@ -92,11 +92,20 @@ def write(path: str, results: list[dict[str, Any]], **more: Any) -> None:
         "machine": machine.describe(),
         "versions": machine.versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": "python -m " + " ".join([sys.modules["__main__"].__spec__.name, *sys.argv[1:]]),
+        "command": "python -m " + " ".join([sys.modules["__main__"].__spec__.name, *_options()]),
         **more,
         "results": results,
     }
     Path(path).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _options() -> list[str]:
+    """Of the command line, but for ``--out FILE``: a path of one machine says nothing to others."""
+    options = list(sys.argv[1:])
+    if "--out" in options:
+        place = options.index("--out")
+        options[place : place + 2] = []
+    return options
 
 
 def arguments(out: str, batches: str) -> argparse.ArgumentParser:

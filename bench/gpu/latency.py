@@ -20,6 +20,7 @@ from typing import Any
 from bench.common.stats import Timing, spread_ms
 from bench.gpu import engines, harness
 from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.pace import Pace
 from pythia_bento.engine.params import Request, SamplingParams
 
 SHORT = 128  # tokens of the decoding sequences' prompts
@@ -74,7 +75,7 @@ def _options() -> argparse.Namespace:
 
 def set_budget(engine: Engine, tokens: int) -> None:
     """Change ``max_tokens_per_step``, which the scheduler alone reads, without a new capture."""
-    engine._scheduler.max_tokens = tokens
+    engine._scheduler.pace = Pace(tokens)
 
 
 def run(

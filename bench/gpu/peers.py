@@ -14,6 +14,12 @@ from pythia_bento import catalog
 
 def peers(name: str, args: Any) -> Iterator[tuple[str, int, float, int]]:
     """(backend, batch, seconds of the steps after the first, bytes a weight)."""
+    for backend, model, size in models(name):
+        yield from _measure(backend, model, args, size)
+
+
+def models(name: str) -> Iterator[tuple[str, Any, int]]:
+    """(backend, model on the GPU, bytes a weight), one after the other."""
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     shape = catalog.config(name)
@@ -29,7 +35,7 @@ def peers(name: str, args: Any) -> Iterator[tuple[str, int, float, int]]:
     )
     torch.manual_seed(0)
     model = GPTNeoXForCausalLM(config).half().to("cuda").eval()
-    yield from _measure("transformers fp16", model, args, 2)
+    yield "transformers fp16", model, 2
     try:
         import bitsandbytes as bnb
     except ImportError:
@@ -43,7 +49,7 @@ def peers(name: str, args: Any) -> Iterator[tuple[str, int, float, int]]:
                     if isinstance(linear, torch.nn.Linear):
                         setattr(parent, key, _int8(bnb, linear, threshold))
         label = f"transformers + bitsandbytes, threshold {threshold:.0f}"
-        yield from _measure(label, quantised, args, 1)
+        yield label, quantised, 1
 
 
 def _int8(bnb: Any, linear: torch.nn.Linear, threshold: float) -> Any:
@@ -55,6 +61,16 @@ def _int8(bnb: Any, linear: torch.nn.Linear, threshold: float) -> Any:
     )
     new.bias = torch.nn.Parameter(linear.bias.data.cpu(), requires_grad=False)
     return new.to("cuda")
+
+
+@torch.inference_mode()
+def score_seconds(model: Any, ids: torch.Tensor, batch: int) -> float:
+    """Log-probabilities of the texts ``ids`` [N, L], as lm-eval's hf backend computes them."""
+    start = harness.now()
+    for texts in ids.split(batch):
+        values = torch.log_softmax(model(texts, use_cache=False).logits[:, :-1], -1)
+        values.gather(2, texts[:, 1:, None]).cpu()
+    return harness.now() - start
 
 
 @torch.inference_mode()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Seq
 
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.executor import Chunk, ChunkResult, Executor, execute_what_fits
@@ -53,6 +55,8 @@ class Engine:
         self._num_requests = 0
         self._step_sizes = StepSizes()
         self._prompt_tokens = self._generation_tokens = 0
+        self._under_way: list[tuple[Chunk, ChunkResult]] = []  # in order
+        self._began = 0.0  # time.monotonic() when the device began what it is at
 
     def add_request(self, request: Request) -> None:
         """Queue a request that ``validate`` has passed with these limits.
@@ -80,10 +84,16 @@ class Engine:
         chunks = self._scheduler.schedule()
         ended = self._open.end_late()
         if not chunks:
-            return ended
+            return ended + self._complete()
+        began = time.monotonic()
         fitting, results = execute_what_fits(executor, chunks)
+        ended += self._complete()  # of the step before, while this one is under way
+        self._began = max(began, self._began)
         if not results:
-            return ended + self._open.end_without_memory(fitting)
+            open = [chunk for chunk in fitting if chunk.sequence.status != "finished"]
+            return ended + self._open.end_without_memory(open)
+        if not any(result and result.complete for result in results):
+            self._observe(_tokens(fitting, results))
         self._step_sizes.add(sum(result is not None for result in results))
         outputs = map(self._apply, fitting, results)
         return ended + [output for output in outputs if output is not None]
@@ -144,7 +154,7 @@ class Engine:
     def close(self) -> list[SequenceOutput]:
         """Abort everything and drop model and cache; further calls raise EngineUnavailable."""
         outputs = self._open.abort_all()
-        self._executor = None
+        self._executor, self._under_way = None, []
         return outputs
 
     def _alive(self) -> Executor:
@@ -155,15 +165,49 @@ class Engine:
     def _apply(self, chunk: Chunk, result: ChunkResult | None) -> SequenceOutput | None:
         """Bring a result into the sequence's state; None while its prompt is not done."""
         sequence = chunk.sequence
-        if result is None:
+        if result is None or sequence.status == "finished":
+            return None
+        sequence.score_to(chunk.start + chunk.count)
+        if result.complete is not None:
+            self._scheduler.advance(sequence, chunk.count)
+            self._under_way.append((chunk, result))
             return None
         if not result.is_finite:
             return self._open.fail(sequence)
-        if result.prompt_logprobs:
-            sequence.prompt_logprobs += result.prompt_logprobs
         text = self._accept(sequence, result) if result.token_ids else ""
         self._scheduler.advance(sequence, chunk.count + max(len(result.token_ids) - 1, 0))
-        if sequence.num_computed < sequence.num_prompt:
+        return self._report(chunk, result, text)
+
+    def _complete(self) -> list[SequenceOutput]:
+        """Read what steps under way have found."""
+        under_way, self._under_way = self._under_way, []
+        for _, result in under_way:
+            if result.complete is not None:
+                result.complete()
+        self._observe(sum(chunk.count for chunk, _ in under_way))
+        outputs = []
+        for chunk, result in under_way:
+            if chunk.sequence.status == "finished":  # it was aborted
+                continue
+            if not result.is_finite:
+                outputs.append(self._open.fail(chunk.sequence))
+            elif output := self._report(chunk, result, ""):
+                outputs.append(output)
+        return outputs
+
+    def _observe(self, tokens: int) -> None:
+        """So many tokens are done, and the device has begun what comes next if that is queued."""
+        if tokens:
+            now = time.monotonic()
+            self._scheduler.pace.observe(tokens, now - self._began)
+            self._began = now
+
+    def _report(self, chunk: Chunk, result: ChunkResult, text: str) -> SequenceOutput | None:
+        """The output of a chunk that is computed; None where its prompt goes on."""
+        sequence = chunk.sequence
+        if result.prompt_logprobs:
+            sequence.scores.append(result.prompt_logprobs)
+        if chunk.start + chunk.count < sequence.num_prompt:
             return None
         if sequence.params.max_tokens == 0:
             text = sequence.finish("length")
@@ -180,3 +224,9 @@ class Engine:
             del result.token_ids[count:], result.logprobs[count:]
         self._generation_tokens += count
         return text
+
+
+def _tokens(chunks: Seq[Chunk], results: Seq[ChunkResult | None]) -> int:
+    """What a step computed; it may have sampled several tokens of a sequence."""
+    pairs = zip(chunks, results, strict=False)
+    return sum(max(chunk.count, len(result.token_ids)) for chunk, result in pairs if result)

@@ -6,11 +6,12 @@ This is the seam between policy, which knows no device, and arithmetic, which kn
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
 
-from pythia_bento.engine.outputs import TokenLogprob
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -60,8 +61,12 @@ class ChunkResult:
 
     token_ids: list[int]
     logprobs: list[TokenLogprob]
-    prompt_logprobs: Seq[TokenLogprob] = ()
+    prompt_logprobs: PromptLogprobs | None = None
     is_finite: bool = True
+    complete: Callable[[], None] | None = None
+    """Waits for the device, then fills in the two above of all results of the step; None where that
+    is done. The engine calls it once it has handed over the next step. None where there are tokens.
+    """
 
 
 Results = list[ChunkResult | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pythia_bento.engine.executor import Chunk, ChunkResult
-from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob
+from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.scheduler import Scheduler
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.errors import DeadlineExceeded, NonFiniteLogits, OutOfMemory, PythiaError
@@ -97,7 +97,7 @@ class OpenRequests:
 
     def _release_siblings(self, first: Sequence) -> None:
         for sibling in self._sequences[first.request.request_id][1:]:
-            sibling.prompt_logprobs = first.prompt_logprobs
+            sibling.scores, sibling.num_scored = first.scores, first.num_scored
             self._scheduler.add(sibling)
 
     def _remove(self, sequence: Sequence) -> None:
@@ -116,17 +116,9 @@ def _output(sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutpu
         result.token_ids,
         text,
         None if sequence.params.logprobs is None else result.logprobs,
-        _prompt_logprobs(sequence) if is_first else None,
+        sequence.prompt_logprobs if is_first else None,
         sequence.finish_reason,
         sequence.stop_reason,
         sequence.num_cached_tokens,
         started=sequence.started,
     )
-
-
-def _prompt_logprobs(sequence: Sequence) -> list[TokenLogprob] | None:
-    """All of them or none: a sequence that was ended early has only some."""
-    is_complete = len(sequence.prompt_logprobs) == sequence.num_prompt - 1
-    if sequence.params.prompt_logprobs is None or not is_complete:
-        return None
-    return sequence.prompt_logprobs

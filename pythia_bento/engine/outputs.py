@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.params import Request
 from pythia_bento.errors import EngineUnavailable, PythiaError
 
 FinishReason = Literal["stop", "length", "abort", "error"]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """A token, its log-probability, and the best alternatives by falling probability."""
-
-    token_id: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(slots=True)
@@ -30,13 +22,18 @@ class SequenceOutput:
     token_ids: list[int]
     text: str  # text that became certain in this step
     logprobs: list[TokenLogprob] | None = None  # one for each of token_ids
-    prompt_logprobs: list[TokenLogprob] | None = None  # for prompt[1:], in the first delta only
+    prompt_logprobs: PromptLogprobs | None = None  # for prompt[1:], in the first delta only
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None  # the stop string or id; None for end-of-text
     num_cached_tokens: int = 0  # prompt tokens taken from the prefix cache
     error: PythiaError | None = None  # with finish_reason "error"
     # time.monotonic() when its first step began; when that was is no part of the answer
     started: float = field(default=0.0, compare=False)
+
+    def copy(self) -> SequenceOutput:
+        """One that may be extended."""
+        logprobs = None if self.logprobs is None else [*self.logprobs]
+        return replace(self, token_ids=[*self.token_ids], logprobs=logprobs)
 
     def extend(self, delta: SequenceOutput) -> None:
         """Append the next delta of the same sequence: all deltas together are the plain answer."""

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.executor import Chunk
 from pythia_bento.engine.fair_queue import FairQueue
+from pythia_bento.engine.pace import Pace
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.engine.shares import Shares
 
@@ -37,12 +38,12 @@ class Scheduler:
         self.pool = pool
         self.block_size = block_size
         self.max_seqs = max_seqs
-        self.max_tokens = max_tokens
         self.lookahead = lookahead  # tokens a decoding sequence should have room for
         self.waiting = FairQueue()
         self.running: list[Sequence] = []  # by age, oldest first
         self.late: list[Sequence] = []  # their deadline passed before they began; to be ended
         self._claimant: Sequence | None = None  # others gave way to it, so nobody overtakes it
+        self.pace = Pace(max_tokens)
         self.num_preemptions = 0
         self.num_prefix_queries = 0  # prompt tokens looked up
         self.num_prefix_hits = 0  # prompt tokens found
@@ -65,15 +66,20 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """The next step. Empty only when no sequence is waiting or running, or many were late."""
+        self.pace.see((*self.waiting.callers, *(s.request.caller for s in self.running)))
         chunks = self._decodes()
-        budget = self.max_tokens - len(chunks)
-        for sequence in self.running:
-            if budget and sequence.num_tokens - sequence.num_computed > 1:
+        budget = self.pace.prompt_tokens(len(chunks))
+        begun = [s for s in self.running if s.num_tokens - s.num_computed > 1]
+        if self.pace.is_shared and begun:
+            # Nobody's first token waits for all of another's long prompt.
+            newcomers = self._begin(budget // 2, {s.request.caller for s in begun})
+            budget -= sum(chunk.count for chunk in newcomers)
+            chunks += newcomers
+        for sequence in begun:
+            if budget and sequence.status == "running":
                 chunks.append(self._prefill(sequence, budget))
                 budget -= chunks[-1].count
-        while budget and (admitted := self._admit()):
-            chunks.append(self._prefill(admitted, budget))
-            budget -= chunks[-1].count
+        chunks += self._begin(budget)
         # Some may have given way to others that came later in this step.
         return [chunk for chunk in chunks if chunk.sequence.status == "running"]
 
@@ -128,6 +134,14 @@ class Scheduler:
         callers = self.waiting.callers
         return Shares(self.running, callers, self.max_seqs, self.pool.num_blocks)
 
+    def _begin(self, budget: int, passed: Collection[str] = ()) -> list[Chunk]:
+        """Admit sequences, none of the callers passed, as long as there are tokens for them."""
+        chunks: list[Chunk] = []
+        while budget and (admitted := self._admit(passed)):
+            chunks.append(self._prefill(admitted, budget))
+            budget -= chunks[-1].count
+        return chunks
+
     def _prefill(self, sequence: Sequence, budget: int) -> Chunk:
         start = sequence.num_computed
         chunk = Chunk(sequence, start, min(budget, sequence.num_tokens - start))
@@ -135,13 +149,13 @@ class Scheduler:
             self._look_ahead(sequence, sequence.num_tokens + 1)
         return chunk
 
-    def _admit(self) -> Sequence | None:
+    def _admit(self, passed: Collection[str]) -> Sequence | None:
         """Move the next waiting sequence to the running ones if it fits, or others give way."""
-        sequence = self._claimed() or self._next()
+        sequence = self._claimed() or self._next(passed)
         if sequence is None:
             return None
         if not self._fits(sequence):
-            sequence = self._claimed() or self._deprived()
+            sequence = self._claimed() or self._deprived({*passed})
             if sequence is None or not self._others_give_way(sequence):
                 return None
         self._claimant = None
@@ -166,9 +180,9 @@ class Scheduler:
             return claimant
         return None
 
-    def _deprived(self) -> Sequence | None:
+    def _deprived(self, passed: set[str]) -> Sequence | None:
         """The first one that waits although its caller is below its share."""
-        shares, passed = self._shares(), set[str]()
+        shares = self._shares()
         if len(shares.callers) == 1:
             return None
         while sequence := self._next(passed):

@@ -10,7 +10,8 @@ import numpy as np
 
 from pythia_bento.engine.block_pool import ROOT_HASH, hash_block
 from pythia_bento.engine.detokenizer import Detokenizer
-from pythia_bento.engine.outputs import FinishReason, TokenLogprob
+from pythia_bento.engine.logprobs import PromptLogprobs, end_to_end
+from pythia_bento.engine.outputs import FinishReason
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.penalties import TokenCounts
 from pythia_bento.engine.tokenizer import Tokenizer
@@ -58,11 +59,12 @@ class Sequence:
         "num_computed",
         "num_prompt",
         "num_published",
+        "num_scored",
         "num_tokens",
         "order",
         "params",
-        "prompt_logprobs",
         "request",
+        "scores",
         "seed",
         "started",
         "status",
@@ -93,7 +95,8 @@ class Sequence:
         self.block_size = block_size
         self.blocks: list[int] = []
         self.block_table = np.zeros(-(-len(self.token_ids) // block_size), dtype=np.int32)
-        self.prompt_logprobs: list[TokenLogprob] = []
+        self.num_scored = 0  # tokens of the prompt whose log-probabilities need no further step
+        self.scores: list[PromptLogprobs] = []  # of them in order, once the device has told
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
         self._names: list[bytes] = []
@@ -138,7 +141,20 @@ class Sequence:
         """
         if self.params.prompt_logprobs is None or self.index > 0:
             return range(0)
-        return range(len(self.prompt_logprobs), self.num_prompt - 1)
+        return range(self.num_scored, self.num_prompt - 1)
+
+    def score_to(self, end: int) -> None:
+        """Tokens before position ``end`` are computed, and so are the scores of what they ask."""
+        if rows := self.prompt_rows:
+            self.num_scored = min(max(end, rows.start), rows.stop)
+
+    @property
+    def prompt_logprobs(self) -> PromptLogprobs | None:
+        """All of them or none: a sequence that was ended early has only some."""
+        is_complete = sum(map(len, self.scores)) == self.num_prompt - 1
+        if self.params.prompt_logprobs is None or not is_complete:
+            return None
+        return end_to_end(self.scores)
 
     @property
     def max_cached_tokens(self) -> int:

@@ -23,6 +23,7 @@ class Tokenizer:
         inner.post_processor = None  # it adds nothing here, and cuts spaces off ``starts``
         self._inner = inner
         self._bytes = _bytes_by_id(inner)
+        self._shown = [_shown(data) for data in self._bytes]
         added = inner.get_added_tokens_decoder()
         self.special_ids = frozenset(id for id, token in added.items() if token.special)
         self.eos_id = _end_of_text(inner)
@@ -88,11 +89,18 @@ class Tokenizer:
         """
         if not 0 <= id < len(self._bytes):
             return f"<|no token {id}|>"
-        data = self._bytes[id]
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError:
-            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+        return self._shown[id]
+
+    def token_texts(self, ids: Iterable[int]) -> list[str]:
+        """``token_text`` of ids that all have a token."""
+        return [self._shown[id] for id in ids]
+
+
+def _shown(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def check_unicode(text: str, param: str) -> None:

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
-from pythia_bento.engine.outputs import TokenLogprob
+from pythia_bento.engine.logprobs import TokenLogprob
 from pythia_bento.executor.input_batch import lay_out, write_tables
 from pythia_bento.executor.out_of_memory import is_out_of_memory
+from pythia_bento.executor.prompt_scores import PromptScores
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.gpt_neox import GPTNeoX
-
-# Rows of logits computed at a time for prompts: bounds memory at 64 * vocab_size * 4 bytes.
-PROMPT_ROWS_AT_ONCE = 64
 
 
 class ModelRunner:
@@ -35,6 +33,7 @@ class ModelRunner:
         self._device = model.kernels.device
         self._num_tokens = num_tokens
         self._cache = model.kernels.allocate_cache(config.num_blocks)
+        self._scores = PromptScores(model, self._upload)
 
     def execute(self, chunks: Sequence[Chunk]) -> Results:
         """See ``Executor.execute``."""
@@ -53,8 +52,10 @@ class ModelRunner:
         batch, starts = self.prepare(chunks)
         hidden = self._model.forward(batch, self._cache)
         results = [ChunkResult([], []) for _ in chunks]
-        self._score_prompts(chunks, starts, hidden, results)
+        scores = self._scores.queue(chunks, starts, hidden)
         sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
+        if scores:
+            scores.put_into(results, later=not sampled)
         if sampled:
             logits = self._logits_of(hidden, [starts[index + 1] - 1 for index in sampled])
             self._choose(logits, chunks, sampled, results)
@@ -117,29 +118,6 @@ class ModelRunner:
             results[index].logprobs.append(logprob)
             results[index].is_finite &= math.isfinite(logprob.logprob)
 
-    def _score_prompts(
-        self,
-        chunks: Sequence[Chunk],
-        starts: list[int],
-        hidden: Tensor,
-        results: list[ChunkResult],
-    ) -> None:
-        """Log-probability of each prompt token after the first, a slice of rows at a time."""
-        scored: dict[int, list[TokenLogprob]] = {}
-        asked: list[tuple[int, int, int, int]] = []  # chunk, row of hidden, next token, limit
-        for index, chunk in enumerate(chunks):
-            if chunk.sequence.params.prompt_logprobs is not None:
-                asked += _prompt_rows(index, chunk, starts[index])
-                scored[index] = results[index].prompt_logprobs = []
-        for begin in range(0, len(asked), PROMPT_ROWS_AT_ONCE):
-            part = asked[begin : begin + PROMPT_ROWS_AT_ONCE]
-            logits = self._logits_of(hidden, [row for _, row, _, _ in part])
-            targets = self._upload(np.array([token for _, _, token, _ in part], dtype=np.int32))
-            found = self._logprobs(logits, targets, [limit for _, _, _, limit in part])
-            for (index, _, _, _), logprob in zip(part, found, strict=True):
-                scored[index].append(logprob)
-                results[index].is_finite &= math.isfinite(logprob.logprob)
-
     def _logits_of(self, hidden: Tensor, rows: list[int]) -> Tensor:
         """fp32 [len(rows), V]: logits of some rows of hidden states."""
         if len(rows) < len(hidden):
@@ -161,16 +139,7 @@ class ModelRunner:
         ]
 
     def _upload(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self._device, non_blocking=True)
-
-
-def _prompt_rows(index: int, chunk: Chunk, first_row: int) -> list[tuple[int, int, int, int]]:
-    """(chunk, row of hidden, next token, number of alternatives) of the rows still to score."""
-    sequence = chunk.sequence
-    wanted, limit = sequence.prompt_rows, sequence.params.prompt_logprobs
-    if limit is None or not wanted:
-        return []
-    start, end = max(wanted.start, chunk.start), min(wanted.stop, chunk.start + chunk.count)
-    targets = sequence.token_ids[start + 1 : max(start, end) + 1].tolist()
-    rows = range(first_row + start - chunk.start, first_row + end - chunk.start)
-    return [(index, row, token, limit) for row, token in zip(rows, targets, strict=True)]
+        host = torch.from_numpy(array)
+        if self._device.type == "cuda":  # from other memory the copy would wait for the device
+            host = host.pin_memory()
+        return host.to(self._device, non_blocking=True)

@@ -6,20 +6,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypedDict
 
-from pythia_bento.engine.outputs import (
-    FinishReason,
-    Outputs,
-    SequenceOutput,
-    TokenLogprob,
-    collect,
-    raise_error,
-)
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
+from pythia_bento.engine.outputs import FinishReason, Outputs, SequenceOutput, collect, raise_error
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.handlers.requests import best
 from pythia_bento.protocol.sampling import Sampling
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.streams import AsyncStream
+from pythia_bento.runtime.turns import Turns
 from pythia_bento.telemetry.request_timings import Phases
 
 
@@ -91,7 +86,7 @@ class StreamedAnswer:
         self._stream = stream
         self._held: Outputs | None = [] if asked.n > body.n else None  # which are best?
 
-    def part(self, outputs: Outputs) -> AnswerPart | None:
+    async def part(self, outputs: Outputs) -> AnswerPart | None:
         """What the stream brought just now; the last part has the summary.
 
         None while continuations are made of which the best are not known. Raises what ended a
@@ -103,25 +98,25 @@ class StreamedAnswer:
             self._held += outputs
             if not self._stream.has_ended:
                 return None
-            outputs = self._best(self._held)
-        return self._part(outputs)
+            outputs = await self._best(self._held)
+        return await self._part(outputs)
 
-    def _best(self, held: Outputs) -> Outputs:
+    async def _best(self, held: Outputs) -> Outputs:
         [answers] = collect([self._asked], held)
         prompt_logprobs = answers[0].prompt_logprobs
         return [
             replace(answer, index=index, prompt_logprobs=None if index else prompt_logprobs)
-            for index, answer in enumerate(best(answers, self._body))
+            for index, answer in enumerate(await best(answers, self._body))
         ]
 
-    def _part(self, outputs: Outputs) -> AnswerPart:
+    async def _part(self, outputs: Outputs) -> AnswerPart:
         tokenizer = self._runner.tokenizer
-        part: AnswerPart = {
-            "deltas": [{"index": o.index, **shown_output(tokenizer, o)} for o in outputs]
-        }
+        part: AnswerPart = {"deltas": []}
         for output in outputs:
+            shown = await shown_output(tokenizer, output)
+            part["deltas"].append({"index": output.index, **shown})
             if output.index == 0 and (scored := output.prompt_logprobs) is not None:
-                part["prompt_tokens"] = shown_tokens(tokenizer, scored)
+                part["prompt_tokens"] = await shown_prompt(tokenizer, scored)
         if self._stream.has_ended:
             part["summary"] = self._summary()
         return part
@@ -138,7 +133,7 @@ class StreamedAnswer:
         }
 
 
-def shown_output(tokenizer: Tokenizer, output: SequenceOutput) -> ShownOutput:
+async def shown_output(tokenizer: Tokenizer, output: SequenceOutput) -> ShownOutput:
     """What is known about a continuation."""
     shown: ShownOutput = {
         "text": output.text,
@@ -147,25 +142,38 @@ def shown_output(tokenizer: Tokenizer, output: SequenceOutput) -> ShownOutput:
         "stop_reason": output.stop_reason,
     }
     if output.logprobs is not None:
-        shown["tokens"] = shown_tokens(tokenizer, output.logprobs)
+        shown["tokens"] = await shown_tokens(tokenizer, output.logprobs)
     return shown
 
 
-def shown_tokens(tokenizer: Tokenizer, tokens: Iterable[TokenLogprob]) -> list[ShownToken]:
+async def shown_tokens(tokenizer: Tokenizer, tokens: Iterable[TokenLogprob]) -> list[ShownToken]:
     """Each with all alternatives that were asked for."""
-    return [shown_token(tokenizer, token, len(token.top)) for token in tokens]
+    turns, shown = Turns(), []
+    for token in tokens:
+        shown.append(_shown_token(tokenizer, token))
+        await turns.take()
+    return shown
 
 
-def shown_token(tokenizer: Tokenizer, token: TokenLogprob, num_top: int) -> ShownToken:
-    """A token with its log-probability and ``num_top`` alternatives."""
+async def shown_prompt(tokenizer: Tokenizer, scored: PromptLogprobs) -> list[ShownToken]:
+    """The same of a prompt."""
+    if scored.num_top:
+        return await shown_tokens(tokenizer, scored)
+    ids = scored.ids.tolist()
+    rows = zip(ids, tokenizer.token_texts(ids), scored.values.tolist(), strict=True)
+    return [{"id": id, "text": text, "logprob": logprob} for id, text, logprob in rows]
+
+
+def _shown_token(tokenizer: Tokenizer, token: TokenLogprob) -> ShownToken:
+    """A token with its log-probability and alternatives."""
     shown: ShownToken = {
         "id": token.token_id,
         "text": tokenizer.token_text(token.token_id),
         "logprob": token.logprob,
     }
-    if num_top:
+    if token.top:
         shown["top"] = [
             {"id": id, "text": tokenizer.token_text(id), "logprob": logprob}
-            for id, logprob in token.top[:num_top]
+            for id, logprob in token.top
         ]
     return shown

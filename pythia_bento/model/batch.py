@@ -39,9 +39,11 @@ class DecodeRows:
 class Logprobs:
     """Natural-log probabilities of R rows, over all ``vocab_size`` logits, untempered.
 
-    A row with a non-finite logit has NaN in ``chosen``.
+    A row with a non-finite logit, or whose token is no id, has NaN in ``chosen``, rank 0 and -1 in
+    ``top_ids``.
     """
 
     chosen: Tensor  # fp32 [R], of the asked token
+    ranks: Tensor  # int32 [R], of the asked token: 1 + those with more, or as much and a lower id
     top_ids: Tensor  # int32 [R, num_top], by falling probability, then rising id
     top: Tensor  # fp32 [R, num_top]

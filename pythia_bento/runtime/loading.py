@@ -34,6 +34,9 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # Share of the free memory that the KV cache takes when nobody says how much. On the CPU pages
 # are mapped as they are used, and others want memory too.
 CACHE_SHARE = {"cuda": 0.9, "cpu": 0.25}
+# Tokens in a step where nobody says how many: on a GPU larger passes cost less a token, see
+# docs/gpu.md; on a CPU they only keep others waiting.
+TOKENS_PER_STEP = {"cuda": 2048, "cpu": 512}
 
 
 def load_engine(
@@ -73,7 +76,7 @@ def _build(
     config = EngineConfig(
         num_blocks=_num_blocks(settings, backend, checkpoint.config),
         max_batch_size=settings.max_batch_size,
-        max_tokens_per_step=settings.max_tokens_per_step,
+        max_tokens_per_step=tokens_per_step(settings, backend.device.type),
     )
     preparing = partial(on_progress, f"preparing {checkpoint.model_id}")
     limits = limits_of(
@@ -83,6 +86,13 @@ def _build(
         cache_tokens=config.num_blocks * backend.block_size,
     )
     return Engine(make(model, config, tokenizer.num_tokens, preparing), tokenizer, limits)
+
+
+def tokens_per_step(settings: Settings, device: str) -> int:
+    """The setting, or what suits the kind of device; every sequence gets a token at least."""
+    if settings.max_tokens_per_step is not None:
+        return settings.max_tokens_per_step
+    return max(TOKENS_PER_STEP[device], settings.max_batch_size)
 
 
 def limits_of(settings: Settings, num_tokens: int, max_positions: int, cache_tokens: int) -> Limits:
@@ -136,7 +146,8 @@ def _num_blocks(settings: Settings, backend: Kernels, config: ModelConfig) -> in
     full = settings.max_batch_size * -(-config.max_positions // backend.block_size)
     free = _free_bytes(backend.device)
     if backend.device.type == "cuda":
-        free -= pass_bytes(config, settings.max_batch_size, settings.max_tokens_per_step)
+        tokens = tokens_per_step(settings, backend.device.type)
+        free -= pass_bytes(config, settings.max_batch_size, tokens)
     spare = int(free * CACHE_SHARE[backend.device.type])
     return max(1, min(full, spare // block_bytes))
 

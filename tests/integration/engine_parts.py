@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
-from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob
+from pythia_bento.engine.logprobs import TokenLogprob
+from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.executor import make_executor
 from pythia_bento.model.config import ModelConfig

@@ -119,7 +119,7 @@ def test_scoring_an_answer_gives_the_logprobs_it_was_generated_with(model, tempe
     )
     engine = engine_for(model, max_batch_size=1, max_tokens_per_step=33)
     (score,) = engine.generate([whole])[0]
-    assert score.prompt_logprobs[len(prompt) - 1 :] == answer.logprobs
+    assert list(score.prompt_logprobs)[len(prompt) - 1 :] == answer.logprobs
 
 
 def test_the_best_token_of_a_greedy_answer_has_the_same_float_twice(model):

@@ -15,6 +15,7 @@ from pythia_bento.server.http.body import RequestMiddleware
 from tests.unit.runtime.toy_runner import toy_runner
 
 MAX_BODY = 100_000
+MAX_OPEN = 4 * MAX_BODY
 
 
 @pytest.fixture
@@ -55,4 +56,4 @@ def app_of(runner: PythiaRunner | None, access: AccessControl | None = None) -> 
     access = access or AccessControl(None)
     if runner is not None:
         access.check_room = runner.check_room
-    return AccessMiddleware(RequestMiddleware(whole, MAX_BODY, 60), access)
+    return AccessMiddleware(RequestMiddleware(whole, MAX_BODY, MAX_OPEN, 60), access)

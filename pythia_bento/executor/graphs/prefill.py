@@ -55,7 +55,11 @@ class CapturedPrefill:
         self._passes = kernels.prompt_passes(weights, cache, *most, num_tokens)
         self._readback = TokenReadback(self._sequences[-1])
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
+        self._choices: dict[int, torch.cuda.CUDAGraph] = {}
         pool = torch.cuda.graph_pool_handle()
+        for sequences in reversed(self._sequences):
+            self._buffers.clear()
+            self._choices[sequences] = capture(partial(self._choose, sequences), pool)
         shapes = [(s, t) for s in self._sequences for t in self._tokens]
         for done, shape in enumerate(reversed(shapes), start=1):
             self._buffers.clear()
@@ -70,22 +74,22 @@ class CapturedPrefill:
         return len(chunks) <= self._sequences[-1] and count <= self._tokens[-1]
 
     def run(self, chunks: Sequence[Chunk]) -> Pass:
-        """Queue a pass; its results stay until the next."""
+        """Queue a pass, and its tokens where it has any; its results stay until the next."""
         count = sum(chunk.count for chunk in chunks)
         sequences = next(s for s in self._sequences if s >= len(chunks))
         tokens = next(t for t in self._tokens if t >= count)
         self._buffers.upload(chunks, sequences, tokens)
         self._graphs[sequences, tokens].replay()
+        if any(chunk.samples for chunk in chunks):
+            self._choices[sequences].replay()
         return self._results(count, len(chunks))
 
     def _compute(self, sequences: int, tokens: int) -> None:
-        b = self._buffers
-        self._passes.run(
-            b.batch(sequences, tokens),
-            last_rows=b.part("last_rows", sequences),
-            temperatures=b.part("temperatures", sequences),
-            seeds=b.part("seeds", sequences),
-        )
+        self._passes.run(self._buffers.batch(sequences, tokens))
+
+    def _choose(self, sequences: int) -> None:
+        names = ("context_lens", "last_rows", "temperatures", "seeds")
+        self._passes.choose(*(self._buffers.part(name, sequences) for name in names))
 
     def _results(self, tokens: int, sequences: int) -> Pass:
         """Of the pass that was queued last; its tokens are on their way to the host."""

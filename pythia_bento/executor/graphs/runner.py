@@ -11,8 +11,10 @@ import torch
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
 from pythia_bento.executor.graphs.decode import CapturedDecode
 from pythia_bento.executor.graphs.prefill import CapturedPrefill
+from pythia_bento.executor.graphs.scores import CapturedScores
 from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead
 from pythia_bento.executor.model_runner import ModelRunner
+from pythia_bento.executor.prompt_scores import PromptScores
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Capturable
 
@@ -37,11 +39,13 @@ class CudaModelRunner(ModelRunner):
         parts = (kernels, model.weights, self._cache, num_tokens)
         max_batch, max_tokens = config.max_batch_size, config.max_tokens_per_step
         with torch.inference_mode():
-            self.decode = CapturedDecode(*parts, max_batch, _share(on_progress, 0, 70))
-            progress = _share(on_progress, 70, 100)
+            self.decode = CapturedDecode(*parts, max_batch, _share(on_progress, 0, 65))
+            progress = _share(on_progress, 65, 95)
             self.prefill = CapturedPrefill(*parts, max_batch, max_tokens, progress)
-        seconds = self.decode.capture_seconds + self.prefill.capture_seconds
-        logger.info("captured the graphs of decode steps and prefill passes in %.1f s", seconds)
+            scores = CapturedScores(kernels, model.weights, _share(on_progress, 95, 100))
+        self._scores = PromptScores(model, self._upload, scores)
+        seconds = sum(part.capture_seconds for part in (self.decode, self.prefill, scores))
+        logger.info("captured the graphs of decode steps, passes and scores in %.1f s", seconds)
         self.ahead = Lookahead(self.decode, self.block_size)
 
     def _execute(self, chunks: Sequence[Chunk]) -> Results:
@@ -73,20 +77,24 @@ class CudaModelRunner(ModelRunner):
     def _run_pass(self, chunks: Sequence[Chunk]) -> Results:
         """A captured pass with prompts; where all is simple, the next steps are queued with it."""
         done = self.prefill.run(chunks)
+        results = [ChunkResult([], []) for _ in chunks]
+        starts = np.cumsum([0, *(chunk.count for chunk in chunks)]).tolist()
+        scores = self._scores.queue(chunks, starts, done.hidden)
         sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
-        is_scored = any(_is_scored(chunk) for chunk in chunks)
-        if is_scored or not all(chunks[index].sequence.graphable for index in sampled):
-            results = [ChunkResult([], []) for _ in chunks]
-            starts = np.cumsum([0, *(chunk.count for chunk in chunks)]).tolist()
-            self._score_prompts(chunks, starts, done.hidden, results)
+        if scores:
+            scores.put_into(results, later=not sampled)
+        if not sampled:  # nobody waits for a pass without tokens
+            return list(results)
+        if scores or not all(chunks[index].sequence.graphable for index in sampled):
             logits = done.logits if len(sampled) == len(chunks) else done.logits[sampled]
             self._choose(logits, chunks, sampled, results)
             return list(results)
         self.ahead.begin(chunks, done.tokens)
-        return [
-            ChunkResult([token], [], is_finite=token >= 0) if chunk.samples else ChunkResult([], [])
-            for chunk, token in zip(chunks, done.wait(), strict=True)
-        ]
+        tokens = done.wait()
+        for index in sampled:
+            results[index].token_ids.append(tokens[index])
+            results[index].is_finite = tokens[index] >= 0
+        return list(results)
 
 
 def _share(

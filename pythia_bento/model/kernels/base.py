@@ -36,16 +36,21 @@ class PackedWeights:
     head: Any
 
 
+SCORED_ROWS = 512
+"""Rows of logits that are scored at a time on a GPU: enough to read the head's weights seldom."""
+
+
 def pass_bytes(config: ModelConfig, sequences: int, tokens: int) -> int:
     """Device memory of the largest pass on a GPU, besides weights and cache.
 
     One layer's linears as fp16, the activations of ``tokens`` (residual stream and its copies fp32,
-    norms, qkv, up and attended fp16), and three times the logits of ``sequences``.
+    norms, qkv, up and attended fp16), three times the logits of ``sequences``, and those of the
+    rows that are scored at a time.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
     linears = 2 * hidden * (4 * hidden + 2 * inner)
     activations = tokens * (3 * 4 * hidden + 2 * (6 * hidden + inner))
-    return linears + activations + 3 * 4 * sequences * config.vocab_size
+    return linears + activations + 4 * (3 * sequences + SCORED_ROWS) * config.vocab_size
 
 
 class Kernels(Protocol):
@@ -91,7 +96,10 @@ class Kernels(Protocol):
         ...
 
     def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
-        """Log-probability of ``chosen`` (int32 [R]) and the ``num_top`` best tokens of each row."""
+        """Log-probability and rank of ``chosen`` (int32 [R]), and each row's ``num_top`` best.
+
+        Never waits for the device, so that prompts are scored a slice of rows after the other.
+        """
         ...
 
     def capturable(self) -> Capturable | None:
@@ -116,14 +124,32 @@ class PromptPasses(Protocol):
     logits: Tensor  # fp32 [S, V]
     tokens: Tensor  # int32 [S]; -1 where logits are not finite
 
-    def run(
+    def run(self, batch: ForwardBatch) -> None:
+        """A pass up to ``hidden``."""
+        ...
+
+    def choose(
         self,
-        batch: ForwardBatch,
+        context_lens: Tensor,  # int32 [S]
         last_rows: Tensor,  # int32 [S], the row that each sequence's logits are of
         temperatures: Tensor,  # fp32 [S], 0 is greedy
         seeds: Tensor,  # int64 [S]
     ) -> None:
-        """A pass, and a token of each sequence by temperature alone."""
+        """After ``run``: a token of each sequence by temperature alone."""
+        ...
+
+
+class ScoredRows(Protocol):
+    """Log-probabilities of rows; what goes in and what comes out stays where it is."""
+
+    hidden: Tensor  # fp32 [R, H], before the final norm
+    targets: Tensor  # int32 [R]
+    found: Tensor
+    """int32 [4, R]: bits of the targets' log-probabilities, their ranks, the best tokens and the
+    bits of theirs; see ``Logprobs``."""
+
+    def run(self, count: int) -> None:
+        """The first ``count`` rows."""
         ...
 
 
@@ -147,4 +173,8 @@ class Capturable(Protocol):
         self, weights: PackedWeights, cache: Any, sequences: int, tokens: int, num_tokens: int
     ) -> PromptPasses:
         """Passes of up to ``sequences`` and ``tokens``; ids below ``num_tokens`` may be chosen."""
+        ...
+
+    def scored_rows(self, weights: PackedWeights, rows: int) -> ScoredRows:
+        """Log-probabilities of up to ``rows`` rows."""
         ...

@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pythia_bento.errors import PayloadTooLarge, PythiaError, RequestTimeout
+from pythia_bento.errors import Overloaded, PayloadTooLarge, PythiaError, RequestTimeout
 from pythia_bento.server.http.error_shape import ErrorShaper
 from pythia_bento.server.http.errors import error_response
+
+Grow = Callable[[int], None]
+FREE_BYTES = 64 * 1024  # of each body: small ones arrive whatever the large ones take
+
+
+class BodyRoom:
+    """Counts the bytes of all bodies that are read or answered, so that many have a limit too."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+
+    @contextmanager
+    def place(self) -> Iterator[Grow]:
+        """A body's: told the size that the body has, it raises Overloaded above the limit."""
+        own = 0
+
+        def grow(size: int) -> None:
+            nonlocal own
+            more = max(size - FREE_BYTES, 0) - own
+            if more > 0 and self.taken + more > self.most:
+                raise Overloaded(
+                    f"bodies of requests under way have {self.taken} bytes, and {more} more would "
+                    f"pass their limit of {self.most} (PYTHIA_MAX_OPEN_BYTES); try again later"
+                )
+            own += more
+            self.taken += more
+
+        try:
+            yield grow
+        finally:
+            self.taken -= own
 
 
 class RequestMiddleware:
@@ -21,10 +55,13 @@ class RequestMiddleware:
     application's task is cancelled, and with it whatever it asked of the engine.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, client_timeout: float) -> None:
+    def __init__(
+        self, app: ASGIApp, max_body_bytes: int, max_open_bytes: int, client_timeout: float
+    ) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.client_timeout = client_timeout
+        self.room = BodyRoom(max_open_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -33,27 +70,28 @@ class RequestMiddleware:
         shaped = ErrorShaper(scope, send)
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return await self.app(scope, receive, shaped)
-        try:
-            body = await self._read_in_time(scope, receive)
-        except PythiaError as error:
-            return await error_response(error)(scope, receive, send)
-        if body is not None:
-            await _until_disconnect(self.app, _as_json(scope), body, receive, shaped)
+        with self.room.place() as grow:
+            try:
+                body = await self._read_in_time(scope, receive, grow)
+            except PythiaError as error:
+                return await error_response(error)(scope, receive, send)
+            if body is not None:
+                await _until_disconnect(self.app, _as_json(scope), body, receive, shaped)
         if not shaped.has_started:
             # The client is gone. Middleware above waits for an answer all the same, BentoML's
             # for as long as its time-out; 499 is nginx's word for this in logs and metrics.
             await Response(status_code=499)(scope, receive, send)
 
-    async def _read_in_time(self, scope: Scope, receive: Receive) -> bytes | None:
+    async def _read_in_time(self, scope: Scope, receive: Receive, grow: Grow) -> bytes | None:
         try:
-            return await asyncio.wait_for(self._read(scope, receive), self.client_timeout)
+            return await asyncio.wait_for(self._read(scope, receive, grow), self.client_timeout)
         except asyncio.TimeoutError:
             raise RequestTimeout(
                 f"the body did not arrive within {self.client_timeout:g} seconds"
             ) from None
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None when the client left. Raises PayloadTooLarge."""
+    async def _read(self, scope: Scope, receive: Receive, grow: Grow) -> bytes | None:
+        """The whole body; None when the client left. Raises PayloadTooLarge and Overloaded."""
         announced = Headers(scope=scope).get("content-length", "0")
         self._check_size(int(announced) if announced.isdigit() else 0)
         body = bytearray()
@@ -63,6 +101,7 @@ class RequestMiddleware:
                 return None
             body += message.get("body", b"")
             self._check_size(len(body))
+            grow(len(body))
             if not message.get("more_body", False):
                 return bytes(body)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.offsets import TokenOffsets
-from pythia_bento.engine.outputs import TokenLogprob
 from pythia_bento.engine.tokenizer import Tokenizer
 
 
@@ -31,27 +31,37 @@ class LogprobsBuilder:
         self._as_ids = as_ids
         self._offsets = TokenOffsets(start)
 
-    def echo(
-        self, first: int, logprobs: list[TokenLogprob] | None, num_top: int, starts: Sequence[int]
+    def first(self, id: int, start: int) -> dict[str, Any]:
+        """The prompt's first token, which has no log-probability."""
+        return _columns([(self._shown(id), None, None, start)])
+
+    def prompt(
+        self, logprobs: PromptLogprobs, num_top: int, starts: Iterator[int]
     ) -> dict[str, Any]:
-        """The prompt's tokens, which begin at ``starts``; ``first`` has no log-probability."""
-        rest = [
-            self._entry(lp.token_id, limited(lp, num_top), start)
-            for lp, start in zip(logprobs or (), starts[1:], strict=True)
-        ]
-        return _columns([self._entry(first, None, starts[0]), *rest])
+        """Further tokens of the prompt; takes as many ``starts``."""
+        scored = logprobs.limited(num_top)
+        values = scored.values.tolist()
+        shown = [self._shown(id) for id in scored.ids.tolist()]
+        if num_top:
+            tops = [self._top(*pair) for pair in zip(shown, scored, strict=True)]
+        else:
+            tops = [{own: value} for own, value in zip(shown, values, strict=True)]
+        return {
+            "tokens": shown,
+            "token_logprobs": values,
+            "top_logprobs": tops,
+            "text_offset": list(islice(starts, len(shown))),
+        }
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
         """Tokens of one delta."""
-        return _columns([self._entry(lp.token_id, lp, self._start(lp.token_id)) for lp in logprobs])
+        return _columns([self._entry(logprob) for logprob in logprobs])
 
     def _start(self, id: int) -> int:
         return self._offsets.push(b"" if id in self._skipped else self._tokenizer.token_bytes(id))
 
-    def _entry(self, id: int, logprob: TokenLogprob | None, start: int) -> tuple[Any, ...]:
-        shown = self._shown(id)
-        if logprob is None:
-            return shown, None, None, start
+    def _entry(self, logprob: TokenLogprob) -> tuple[Any, ...]:
+        shown, start = self._shown(logprob.token_id), self._start(logprob.token_id)
         return shown, logprob.logprob, self._top(shown, logprob), start
 
     def _top(self, shown: str, logprob: TokenLogprob) -> dict[str, float]:
@@ -66,33 +76,27 @@ class LogprobsBuilder:
         return f"token_id:{id}" if self._as_ids else self._tokenizer.token_text(id)
 
 
-def by_id(
-    tokenizer: Tokenizer, logprobs: Iterable[TokenLogprob], num_top: int
-) -> list[dict[str, Any] | None]:
-    """A prompt's log-probabilities in vLLM's shape: null, then an object by token id each.
+def by_id(tokenizer: Tokenizer, logprobs: PromptLogprobs, num_top: int) -> list[dict[str, Any]]:
+    """Log-probabilities of a prompt in vLLM's shape: an object by token id each.
 
-    ``rank`` counts from 1 and is null for a token that is not among the ``num_top`` best.
+    ``rank`` counts from 1, among all rows of the model's head.
     """
-    shown: list[dict[str, Any] | None] = [None]
-    for logprob in logprobs:
-        ranks = {id: rank for rank, (id, _) in enumerate(logprob.top[:num_top], start=1)}
-        values = {logprob.token_id: logprob.logprob, **dict(logprob.top[:num_top])}
+    shown = []
+    for token, rank in zip(logprobs.limited(num_top), logprobs.ranks.tolist(), strict=True):
+        ranks = {token.token_id: rank}
+        ranks |= {id: place for place, (id, _) in enumerate(token.top, start=1)}
+        values = {token.token_id: token.logprob, **dict(token.top)}
         shown.append(
             {
                 str(id): {
                     "logprob": value,
-                    "rank": ranks.get(id),
+                    "rank": ranks[id],
                     "decoded_token": tokenizer.token_text(id),
                 }
                 for id, value in values.items()
             }
         )
     return shown
-
-
-def limited(logprob: TokenLogprob, num_top: int) -> TokenLogprob:
-    """The same with fewer alternatives."""
-    return replace(logprob, top=logprob.top[:num_top])
 
 
 def _columns(entries: list[tuple[Any, ...]]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class PromptLogprob(_Schema):
     """A token that stands in the prompt, or could."""
 
     logprob: float
-    rank: int | None
+    rank: int
     """1 is the most likely; null for a token that is not among the best asked for."""
     decoded_token: str
 

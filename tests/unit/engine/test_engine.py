@@ -31,6 +31,7 @@ from tests.unit.engine.toy import (
     POISON,
     ROWS,
     TOKENIZER,
+    LateExecutor,
     ToyExecutor,
     ToyModel,
     request,
@@ -64,13 +65,13 @@ def test_generating_and_scoring_give_the_same_logprobs():
     (answer,) = alone(request(max_tokens=12, logprobs=2, temperature=0.0, ignore_eos=True))
     whole = (5, 6, 7, *answer.token_ids)
     (score,) = alone(request(prompt=whole, max_tokens=0, prompt_logprobs=2))
-    assert score.prompt_logprobs[2:] == answer.logprobs
+    assert list(score.prompt_logprobs)[2:] == answer.logprobs
     assert (score.finish_reason, score.token_ids, score.text) == ("length", [], "")
 
 
 def test_a_prompt_of_one_token_has_no_logprobs():
     (score,) = alone(request(prompt=(5,), max_tokens=0, prompt_logprobs=0))
-    assert score.prompt_logprobs == []
+    assert len(score.prompt_logprobs) == 0
 
 
 def test_scoring_is_the_same_in_slices_and_pieces():
@@ -239,12 +240,11 @@ class EngineMachine(RuleBasedStateMachine):
         self.work = 1  # tokens that the engine may at most have to compute, with recomputation
 
     @precondition(lambda self: self.engine is None)
-    @rule(sizes=SIZES)
-    def start(self, sizes):
+    @rule(sizes=SIZES, kind=st.sampled_from([ToyExecutor, LateExecutor]))
+    def start(self, sizes, kind):
         blocks, batch, extra = sizes
-        self.engine = toy_engine(
-            blocks, block_size=2, max_batch_size=batch, max_tokens_per_step=batch + extra
-        )
+        limits = {"max_batch_size": batch, "max_tokens_per_step": batch + extra}
+        self.engine = toy_engine(blocks, block_size=2, kind=kind, **limits)
 
     @precondition(lambda self: self.engine is not None)
     @rule(arrivals=st.lists(st.tuples(PROMPTS, PARAMS, st.integers(1, 3)), min_size=1, max_size=4))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from pythia_bento.engine.outputs import SequenceOutput, TokenLogprob, collect, failure, raise_error
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
+from pythia_bento.engine.outputs import SequenceOutput, collect, failure, raise_error
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.errors import EngineUnavailable, OutOfMemory
 
@@ -17,7 +19,7 @@ def delta(id: str, index: int, *tokens: int, **fields: Any) -> SequenceOutput:
 
 def test_deltas_of_each_continuation_join_in_order() -> None:
     requests = [Request("a", (1,), SamplingParams(), 2), Request("b", (1,))]
-    scored = [TokenLogprob(9, -1.0)]
+    scored = PromptLogprobs(np.array([[9], [0], [1]], np.int32))
     answers = collect(
         requests,
         [

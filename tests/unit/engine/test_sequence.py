@@ -131,7 +131,9 @@ def test_the_prefix_cache_may_not_replace_rows_that_are_needed():
     assert sequence().max_cached_tokens == 2
     scoring = sequence(prompt_logprobs=1)
     assert scoring.max_cached_tokens == 0
-    scoring.prompt_logprobs += [None, None]
+    scoring.score_to(1)
+    assert scoring.prompt_rows == range(1, 2)
+    scoring.score_to(3)
     assert scoring.max_cached_tokens == 2
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.engine import Engine
-from pythia_bento.engine.executor import Chunk, EngineConfig, Results
+from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.validate import Limits
 from pythia_bento.executor.model_runner import ModelRunner
@@ -81,7 +81,8 @@ class ToyModel:
         values = logits.log_softmax(-1)
         top, ids = values.sort(dim=-1, descending=True, stable=True)
         own = values.gather(1, chosen.long()[:, None])[:, 0]
-        return Logprobs(own, ids[:, :num_top].int(), top[:, :num_top])
+        ranks = (ids == chosen.long()[:, None]).int().argmax(1).int() + 1
+        return Logprobs(own, ranks, ids[:, :num_top].int(), top[:, :num_top])
 
 
 def _hashes(context: list[list[int]]) -> list[int]:
@@ -106,17 +107,41 @@ class ToyExecutor(ModelRunner):
         return super()._execute(chunks)
 
 
+class LateExecutor(ToyExecutor):
+    """Tells the scores of a pass without tokens when it is asked, as a GPU's executor does."""
+
+    def _execute(self, chunks: Sequence[Chunk]) -> Results:
+        results = super()._execute(chunks)
+        if not any(chunk.samples for chunk in chunks):
+            for result in results:
+                if result and result.prompt_logprobs:
+                    result.complete = _hidden(result)
+        return results
+
+
+def _hidden(result: ChunkResult) -> Callable[[], None]:
+    known = result.prompt_logprobs, result.is_finite
+    result.prompt_logprobs, result.is_finite = None, True
+
+    def complete() -> None:
+        result.prompt_logprobs, result.is_finite = known
+        result.complete = None
+
+    return complete
+
+
 def toy_engine(
     num_blocks: int = 64,
     *,
     block_size: int = BLOCK_SIZE,
     before: Before | None = None,
     limits: Limits | None = None,
+    kind: type[ToyExecutor] = ToyExecutor,
     **sizes: int,
 ) -> Engine:
     """An engine over a toy model; see ``ToyExecutor``."""
     config = EngineConfig(num_blocks, **sizes)
-    return Engine(ToyExecutor(ToyModel(block_size), config, before), TOKENIZER, limits)
+    return Engine(kind(ToyModel(block_size), config, before), TOKENIZER, limits)
 
 
 def request(id: str = "r", prompt: tuple[int, ...] = (5, 6, 7), n: int = 1, **params) -> Request:

@@ -32,3 +32,27 @@ async def test_items_without_a_call_of_their_own_are_the_current_ones(runner: Py
     with working_for(call):
         await score(runner, [{"prompt": [5, 6]}, {"prompt": [7, 8]}])
     assert [timings.request.caller for timings in call.requests] == ["alice"] * 2
+
+
+async def test_greedy_is_what_greedy_decoding_takes_with_and_without_alternatives(
+    runner: PythiaRunner,
+) -> None:
+    for first in range(5, 25):
+        text = {"prompt": [first, 6]}
+        [plain, shown] = await score(runner, [text, text | {"logprobs": 1}])
+        [top] = shown["tokens"][0].pop("top")
+        assert plain == shown
+        if top["id"] < runner.limits.num_tokens - 1:  # else no text has it
+            break
+    for logprobs in (0, 3):
+        items = [
+            {"prompt": [first], "continuation": [id], "logprobs": logprobs}
+            for id in (top["id"], top["id"] + 1)
+        ]
+        assert [found["is_greedy"] for found in await score(runner, items)] == [True, False]
+
+
+async def test_scores_need_no_alternatives() -> None:
+    with toy_runner(max_logprobs=0) as runner:
+        [result] = await score(runner, [{"prompt": [5, 6, 7]}])
+    assert result["num_tokens"] == 2

@@ -42,3 +42,10 @@ def test_a_larger_pass_takes_more_memory():
     config = SIZES["12b"].config
     assert pass_bytes(config, 64, 512) < pass_bytes(config, 64, 2048) < 1.5e9
     assert pass_bytes(config, 64, 512) < pass_bytes(config, 256, 512)
+
+
+def test_tokens_in_a_step_suit_the_device_unless_somebody_says_otherwise() -> None:
+    found = [loading.tokens_per_step(Settings(), device) for device in ("cuda", "cpu")]
+    assert found == [2048, 512]
+    assert loading.tokens_per_step(Settings(max_batch_size=1000), "cpu") == 1000
+    assert loading.tokens_per_step(Settings(max_tokens_per_step=256), "cuda") == 256

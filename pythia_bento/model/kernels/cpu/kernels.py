@@ -231,6 +231,7 @@ class CpuKernels(LayerKernels):
         rows, vocab = logits.shape
         chosen = chosen.to(torch.int32).contiguous()
         values = torch.empty(rows)
+        ranks = torch.empty(rows, dtype=torch.int32)
         top_ids = torch.empty(rows, num_top, dtype=torch.int32)
         top = torch.empty(rows, num_top)
         self._library.pythia_logprobs(
@@ -241,10 +242,11 @@ class CpuKernels(LayerKernels):
             address(chosen),
             num_top,
             address(values),
+            address(ranks),
             address(top_ids),
             address(top),
         )
-        return Logprobs(values, top_ids, top)
+        return Logprobs(values, ranks, top_ids, top)
 
     def _pack(self, weight: Tensor, to: Tensor, every: int = 1) -> None:
         weight = weight.contiguous()

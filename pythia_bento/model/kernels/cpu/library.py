@@ -149,6 +149,7 @@ _SIGNATURES: dict[str, tuple[object, ...]] = {
         c_void_p,
         c_void_p,
         c_void_p,
+        c_void_p,
     ),
 }
 

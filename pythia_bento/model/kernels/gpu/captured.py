@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.model.batch import DecodeRows, ForwardBatch
-from pythia_bento.model.kernels.base import PackedWeights
+from pythia_bento.model.kernels.base import SCORED_ROWS, PackedWeights
 from pythia_bento.model.kernels.gpu.forward import DecodeAttention, Forward, PromptAttention
 from pythia_bento.model.kernels.gpu.launch import Launcher
 from pythia_bento.model.kernels.gpu.tiles import splits
@@ -110,25 +110,66 @@ class TritonPromptPasses:
         self.tokens = torch.zeros(sequences, dtype=torch.int32, device=device)
         self._keys = launch.sampling.keys(sequences)
 
-    def run(
-        self, batch: ForwardBatch, last_rows: Tensor, temperatures: Tensor, seeds: Tensor
-    ) -> None:
+    def run(self, batch: ForwardBatch) -> None:
         """See ``PromptPasses.run``."""
-        launch, weights, count = self._launch, self._weights, len(last_rows)
+        head, attend = self._weights.head, PromptAttention(self._launch, self._cache, batch)
         a = self._workspace.first(len(batch.token_ids))
-        attend = PromptAttention(launch, self._cache, batch)
-        self._forward(weights, batch.token_ids, a, attend, last_norms=weights.head.norms[:0])
+        self._forward(self._weights, batch.token_ids, a, attend, last_norms=head.norms[:0])
+
+    def choose(
+        self, context_lens: Tensor, last_rows: Tensor, temperatures: Tensor, seeds: Tensor
+    ) -> None:
+        """See ``PromptPasses.choose``."""
+        launch, head, count = self._launch, self._weights.head, len(last_rows)
         logits, h = self.logits[:count], self._workspace.first(count).h
-        launch.norm(weights.head.norms, a.x.index_select(0, last_rows), h)
-        launch.head_product(weights.head, h[:1], logits)
+        launch.norm(head.norms, self.hidden.index_select(0, last_rows), h)
+        launch.head_product(head, h[:1], logits)
         launch.sampling.choose(
             logits,
             temperatures,
             seeds,
-            batch.context_lens,
+            context_lens,
             self._keys,
             self.tokens[:count],
             self._num_tokens,
+        )
+
+
+class TritonScoredRows:
+    """See ``ScoredRows``."""
+
+    def __init__(self, launch: Launcher, weights: PackedWeights, rows: int) -> None:
+        self._launch, self._head = launch, weights.head
+        config, device = launch.config, launch.device
+        self.hidden = torch.zeros(rows, config.hidden_size, device=device)
+        self.targets = torch.zeros(rows, dtype=torch.int32, device=device)
+        self.found = torch.zeros(4, rows, dtype=torch.int32, device=device)
+        at_once = min(rows, SCORED_ROWS)
+        self._h = torch.zeros(at_once * config.hidden_size, dtype=torch.float16, device=device)
+        self._logits = torch.zeros(at_once, config.vocab_size, device=device)
+        self._norms = torch.zeros(at_once, device=device)
+
+    def run(self, count: int) -> None:
+        """See ``ScoredRows``."""
+        for first in range(0, count, SCORED_ROWS):
+            self._slice(slice(first, min(first + SCORED_ROWS, count)))
+
+    def _slice(self, rows: slice) -> None:
+        hidden, launch = self.hidden[rows], self._launch
+        count = len(hidden)
+        h = self._h[: hidden.numel()].view(1, count, -1)
+        logits = self._logits[:count]
+        values, ranks, best_ids, best = self.found[:, rows]
+        launch.norm(self._head.norms, hidden, h)
+        launch.head_product(self._head, h, logits)
+        launch.sampling.score(
+            logits,
+            self.targets[rows],
+            values.view(torch.float32),
+            ranks,
+            self._norms[:count],
+            best_ids[:, None],
+            best.view(torch.float32)[:, None],
         )
 
 

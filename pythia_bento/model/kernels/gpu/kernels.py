@@ -11,7 +11,11 @@ from pythia_bento.model.batch import DecodeRows, ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.base import Capturable, PackedWeights
 from pythia_bento.model.kernels.gpu import filters
-from pythia_bento.model.kernels.gpu.captured import TritonDecodeSteps, TritonPromptPasses
+from pythia_bento.model.kernels.gpu.captured import (
+    TritonDecodeSteps,
+    TritonPromptPasses,
+    TritonScoredRows,
+)
 from pythia_bento.model.kernels.gpu.forward import Forward, PromptAttention
 from pythia_bento.model.kernels.gpu.launch import Launcher
 from pythia_bento.model.kernels.gpu.packing import (
@@ -100,6 +104,10 @@ class TritonKernels:
         sizes = (sequences, tokens, num_tokens)
         return TritonPromptPasses(self.launch, self._forward, weights, cache, *sizes)
 
+    def scored_rows(self, weights: PackedWeights, rows: int) -> TritonScoredRows:
+        """See ``Capturable.scored_rows``."""
+        return TritonScoredRows(self.launch, weights, rows)
+
     def logits(self, head: TritonHead, x: Tensor) -> Tensor:
         """See ``Kernels.logits``."""
         x = x.contiguous()
@@ -132,28 +140,17 @@ class TritonKernels:
 
     def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
         """See ``Kernels.logprobs``."""
-        count = len(logits)
-        norms = torch.empty(count, device=self.device)
-        values = torch.empty(count, device=self.device)
-        chosen = chosen.to(self.device, torch.int32).contiguous()
-        self.launch.sampling.log_sum_exp(logits, chosen, norms, values)
-        ids = _top_ids(logits, num_top)
-        top = logits.gather(1, ids) - norms[:, None]
-        return Logprobs(values, ids.to(torch.int32), top)
+        count, device = len(logits), self.device
+        values, norms = torch.empty(count, device=device), torch.empty(count, device=device)
+        ranks = torch.empty(count, dtype=torch.int32, device=device)
+        top_ids = torch.empty(count, num_top, dtype=torch.int32, device=device)
+        top = torch.empty(count, num_top, device=device)
+        chosen = chosen.to(device, torch.int32).contiguous()
+        self.launch.sampling.score(logits, chosen, values, ranks, norms, top_ids, top)
+        return Logprobs(values, ranks, top_ids, top)
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(*shape, dtype=torch.float16, device=self.device)
-
-
-def _top_ids(logits: Tensor, count: int) -> Tensor:
-    """int64 [R, count], by falling logit, then rising id: keys that no two ids share."""
-    if count == 0:
-        return torch.empty(len(logits), 0, dtype=torch.int64, device=logits.device)
-    bits = (logits + 0.0).view(torch.int32)
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
-    ids = torch.arange(logits.shape[1], device=logits.device)
-    keys = (ordered << 32) | (0x7FFFFFFF - ids)
-    return 0x7FFFFFFF - (keys.topk(count, dim=1).values & 0x7FFFFFFF)
 
 
 def _signed(seed: int) -> int:

@@ -7,10 +7,11 @@ import triton
 from torch import Tensor
 
 from pythia_bento.model.config import ModelConfig
-from pythia_bento.model.kernels.gpu.triton import sampling
+from pythia_bento.model.kernels.gpu.triton import sampling, scoring
 
 SAMPLE_BLOCK = 1024
 LOG_SUM_BLOCK = 4096  # part of the bits of log-probabilities
+SCORE_STAGES = 2  # of loads ahead; measured
 
 
 class SamplingLauncher:
@@ -69,14 +70,50 @@ class SamplingLauncher:
         """Room that ``choose`` needs for so many rows."""
         return torch.empty(rows, self._parts, dtype=torch.int64, device=self._device)
 
-    def log_sum_exp(self, logits: Tensor, chosen: Tensor, norms: Tensor, values: Tensor) -> None:
-        """``norms`` and the log-probabilities ``values`` of ``chosen``, fp32 [R]."""
-        sampling.log_sum_exp[(len(logits),)](
+    def score(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        values: Tensor,
+        ranks: Tensor,
+        norms: Tensor,
+        best_ids: Tensor,
+        best: Tensor,
+    ) -> None:
+        """Log-probabilities ``values`` and ``ranks`` of ``targets`` (int32 [R]), all fp32 or int32.
+
+        ``norms`` are the log-normalisers, ``best_ids`` and ``best`` [R, k] the k best tokens.
+        """
+        is_one = best.shape[1] == 1
+        scoring.score[(len(logits),)](
             logits_ptr=logits,
-            chosen_ptr=chosen,
-            norm_ptr=norms,
+            targets_ptr=targets,
             value_ptr=values,
+            rank_ptr=ranks,
+            norm_ptr=norms,
+            best_id_ptr=best_ids if is_one else ranks,
+            best_ptr=best if is_one else values,
             VOCAB=self._vocab_size,
             BLOCK=LOG_SUM_BLOCK,
+            BEST=is_one,
+            STAGES=SCORE_STAGES,
             num_warps=8,
+        )
+        if best.shape[1] > 1:
+            self._best(logits, norms, best_ids, best)
+
+    def _best(self, logits: Tensor, norms: Tensor, ids: Tensor, values: Tensor) -> None:
+        rows, parts = len(logits), self._parts
+        keys = self.keys(rows)
+        shape = {"VOCAB": self._vocab_size, "BLOCK": SAMPLE_BLOCK, "PARTS": parts, "num_warps": 4}
+        scoring.best_of_part[(rows, parts)](logits_ptr=logits, key_ptr=keys, **shape)
+        scoring.best[(rows,)](
+            logits_ptr=logits,
+            key_ptr=keys,
+            norm_ptr=norms,
+            id_ptr=ids,
+            value_ptr=values,
+            count=ids.shape[1],
+            WIDTH=triton.next_power_of_2(parts),
+            **shape,
         )

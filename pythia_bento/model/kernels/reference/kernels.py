@@ -116,9 +116,13 @@ class ReferenceKernels(LayerKernels):
         inside = (chosen >= 0) & (chosen < vocab)
         sound = logits.isfinite().all(1) & inside
         values = values.masked_fill(~sound[:, None], torch.nan)
-        ids = logits.sort(dim=1, descending=True, stable=True).indices[:, :num_top]
+        ids = logits.sort(dim=1, descending=True, stable=True).indices
+        column = chosen.long().clamp(0, vocab - 1)[:, None]
+        ranks = (ids == column).int().argmax(1) + 1
+        ids = ids[:, :num_top]
         return Logprobs(
-            values.gather(1, chosen.long().clamp(0, vocab - 1)[:, None])[:, 0],
+            values.gather(1, column)[:, 0],
+            ranks.masked_fill(~sound, 0).int(),
             ids.masked_fill(~sound[:, None], -1).int(),
             values.gather(1, ids),
         )

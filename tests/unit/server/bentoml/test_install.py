@@ -39,7 +39,7 @@ class Plain:
 
 
 Plain.add_asgi_middleware(AccessMiddleware, access=None)
-Plain.add_asgi_middleware(RequestMiddleware, max_body_bytes=1, client_timeout=1)
+Plain.add_asgi_middleware(RequestMiddleware, max_body_bytes=1, max_open_bytes=1, client_timeout=1)
 
 
 @bentoml.service(name="quiet", metrics={"enabled": False}, logging={"access": {"enabled": False}})

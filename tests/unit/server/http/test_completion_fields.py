@@ -88,15 +88,16 @@ async def test_prompt_logprobs_have_vllms_shape(complete, runner: PythiaRunner) 
     for choice in answer["choices"]:
         first, *rest = choice["prompt_logprobs"]
         assert first is None and choice["logprobs"] is None
-        for shown, token in zip(rest, scored.prompt_logprobs or (), strict=True):
+        ranks = scored.prompt_logprobs.ranks.tolist()
+        for shown, token, rank in zip(rest, scored.prompt_logprobs, ranks, strict=True):
             ids = [str(id) for id, _ in token.top]
             own = str(token.token_id)
             assert list(shown) == [own, *(id for id in ids if id != own)]
             assert shown[own]["logprob"] == token.logprob
             assert shown[own]["decoded_token"] == runner.tokenizer.token_text(token.token_id)
             assert [shown[id]["rank"] for id in ids] == [1, 2]
-            if own not in ids:
-                assert shown[own]["rank"] is None
+            assert shown[own]["rank"] == rank
+            assert (rank > 2) == (own not in ids)
     without = await complete(prompt=prompt, max_tokens=1)
     assert "prompt_logprobs" not in without["choices"][0]
 

@@ -219,13 +219,13 @@ const char* pythia_sample(void* handle, const float* logits, int64_t rows, int64
 }
 
 const char* pythia_logprobs(void* handle, const float* logits, int64_t rows, int64_t vocab, const int32_t* chosen,
-                     int64_t count, float* values, int32_t* top_ids, float* top) {
+                     int64_t count, float* values, int32_t* ranks, int32_t* top_ids, float* top) {
   if (const char* what = wrong_rows(rows, vocab)) return what;
   if (!between(0, count, vocab)) return "more alternatives are asked than there are logits";
   State& state = *static_cast<State*>(handle);
   parallel(state, rows, rows * vocab, [&](int r) {
-    log_probabilities(logits + r * vocab, vocab, chosen[r], count, values + r, top_ids + r * count,
-                      top + r * count);
+    log_probabilities(logits + r * vocab, vocab, chosen[r], count, values + r, ranks + r,
+                      top_ids + r * count, top + r * count);
   });
   return nullptr;
 }

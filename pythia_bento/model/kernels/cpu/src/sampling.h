@@ -198,18 +198,37 @@ inline float log_sum_exp(const float* x, int64_t n) {
   return top + log(splat(sum(total)))[0];
 }
 
+// 1 + the ids whose value is greater than that of `token`, or equal to it and the id lower.
+inline int32_t rank_of(const float* x, int64_t n, int32_t token) {
+  const Vec own = splat(x[token]);
+  IVec above{};  // minus their number: a true lane is -1
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) above += load(x + i) > own;
+  int32_t rank = 1;
+  for (int lane = 0; lane < LANES; lane++) rank -= above[lane];
+  for (; i < n; i++) rank += x[i] > x[token];
+  for (int64_t j = 0; j < token; j++) rank += x[j] == x[token];
+  return rank;
+}
+
 inline void log_probabilities(const float* x, int64_t n, int32_t token, int64_t count, float* chosen,
-                              int32_t* top_ids, float* top) {
+                              int32_t* rank, int32_t* top_ids, float* top) {
   const bool sound = finite(x, n) && token >= 0 && token < n;
   const float norm = sound ? log_sum_exp(x, n) : std::numeric_limits<float>::quiet_NaN();
   *chosen = sound ? x[token] - norm : norm;
-  if (count == 0) return;
-  Ranking ranking(x, iota(n));
-  if (sound) ranking.first(count);
-  for (int64_t i = 0; i < count; i++) {
-    top_ids[i] = sound ? ranking.first(count)[i] : -1;
-    top[i] = sound ? x[top_ids[i]] - norm : norm;
+  *rank = sound ? rank_of(x, n, token) : 0;
+  if (!sound) {
+    std::fill(top_ids, top_ids + count, -1);
+    std::fill(top, top + count, norm);
+    return;
   }
+  if (count == 1) {
+    *top_ids = argmax(x, n);
+  } else if (count > 1) {
+    Ranking ranking(x, iota(n));
+    std::copy_n(ranking.first(count).begin(), count, top_ids);
+  }
+  for (int64_t i = 0; i < count; i++) top[i] = x[top_ids[i]] - norm;
 }
 
 }  // namespace pythia

@@ -90,34 +90,3 @@ def choose_final(
         tl.store(context_lens_ptr + row, tl.where(length > 0, length + 1, 0))
     else:
         tl.store(tokens_ptr + row, token)
-
-
-@triton.jit
-def log_sum_exp(
-    logits_ptr,
-    chosen_ptr,  # int32 [R]
-    norm_ptr,  # fp32 [R], NaN where a logit is not finite
-    value_ptr,  # fp32 [R]
-    VOCAB: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Log-normaliser of one row and the log-probability of one token, in one fixed layout."""
-    row = tl.program_id(0)
-    base = logits_ptr + row.to(tl.int64) * VOCAB
-    at = tl.arange(0, BLOCK)
-    best = tl.full([BLOCK], float("-inf"), tl.float32)
-    bad = tl.zeros([BLOCK], tl.int32)
-    for start in tl.range(0, VOCAB, BLOCK):
-        z = tl.load(base + start + at, mask=start + at < VOCAB, other=float("-inf"))
-        bad |= ((z != z) | ((tl.abs(z) == float("inf")) & (start + at < VOCAB))).to(tl.int32)
-        best = tl.maximum(best, z)
-    top = tl.max(best, 0)
-    total = tl.zeros([BLOCK], tl.float32)
-    for start in tl.range(0, VOCAB, BLOCK):
-        z = tl.load(base + start + at, mask=start + at < VOCAB, other=float("-inf"))
-        total += tl.exp(z - top)
-    norm = top + tl.log(tl.sum(total, 0))
-    norm = tl.where(tl.max(bad, 0) > 0, float("nan"), norm)
-    tl.store(norm_ptr + row, norm)
-    token = tl.load(chosen_ptr + row)
-    tl.store(value_ptr + row, tl.load(base + tl.maximum(token, 0)) - norm)

@@ -1,0 +1,76 @@
+"""Tables of ``bench.workloads`` for README.md and docs/gpu.md; see ``bench.common.tables``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Rows = list[dict[str, Any]]
+Name = Callable[[dict[str, Any]], str]
+
+DEFAULT = 2048  # tokens a step
+MOST = 8192  # for loads that generate nothing
+
+
+def scoring(results: Rows) -> str:
+    """Tokens scored a second, ours and the peers'."""
+    rows = [row for row in results if row["workload"] == "score"]
+    rows = [row for row in rows if row.get("max_tokens_per_step", DEFAULT) in (DEFAULT, MOST)]
+    return _cross(rows, lambda row: f"{_model(row)}, {row['texts']:,} x {row['prompt']}", _backend)
+
+
+def mixed(results: Rows) -> str:
+    """Generated tokens a second, by sequences and tokens in a step."""
+    rows = [row for row in results if row["workload"] == "mixed"]
+    return _cross(
+        rows,
+        lambda row: f"{row['batch']} sequences in a step",
+        lambda row: f"{row['max_tokens_per_step']:,} tokens a step",
+    )
+
+
+def options(results: Rows) -> str:
+    """Generated tokens a second, by options of sampling."""
+    rows = [row for row in results if row["workload"] == "options"]
+    return _cross(rows, lambda row: row["options"], _batch)
+
+
+def long(results: Rows) -> str:
+    """Prompts read, and tokens generated behind long contexts."""
+    prompts = [row for row in results if row["workload"] == "prefill"]
+    contexts = [row for row in results if row["workload"] == "context"]
+    first = _cross(
+        prompts,
+        lambda row: f"prompts of {row['prompt']:,}, {row['batch']} at once",
+        lambda row: f"{row['max_tokens_per_step']:,} tokens a step",
+    )
+    second = _cross(contexts, lambda row: f"context {row['context']:,}", _batch)
+    return f"{first}\n{second}"
+
+
+def _backend(row: dict[str, Any]) -> str:
+    budget = row.get("max_tokens_per_step", DEFAULT)
+    return row["backend"] + (f", {budget:,} tokens a step" if budget != DEFAULT else "")
+
+
+def _model(row: dict[str, Any]) -> str:
+    return str(row["model"]).removeprefix("pythia-")
+
+
+def _batch(row: dict[str, Any]) -> str:
+    return f"batch {row['batch']}"
+
+
+def _cross(rows: Rows, line: Name, column: Name) -> str:
+    """tokens/s by two names, each in the order in which it is first seen."""
+    found = {(line(row), column(row)): f"{row['tokens_per_s']:,.0f}" for row in rows}
+    columns = list(dict.fromkeys(column(row) for row in rows))
+    lines = [
+        [name, *(found.get((name, other), "") for other in columns)]
+        for name in dict.fromkeys(line(row) for row in rows)
+    ]
+    return _markdown([["tokens/s", *columns], ["---"] * (1 + len(columns)), *lines])
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,66 @@
+"""How long a step may be: full where a caller is alone, short where others are about."""
+
+from __future__ import annotations
+
+import pytest
+
+from pythia_bento.engine.pace import COMPANY_SECONDS, LEAST_TOKENS, STEP_SECONDS, Pace
+
+
+@pytest.fixture
+def now() -> list[float]:
+    return [1000.0]
+
+
+@pytest.fixture
+def pace(now: list[float]) -> Pace:
+    return Pace(512, lambda: now[0])
+
+
+def test_who_is_alone_has_whole_steps(pace: Pace) -> None:
+    pace.observe(512, 10 * STEP_SECONDS)
+    pace.see(["a"])
+    assert (pace.is_shared, pace.prompt_tokens(12)) == (False, 500)
+
+
+def test_before_the_first_step_nothing_is_known(pace: Pace) -> None:
+    pace.see(["a", "b"])
+    assert (pace.is_shared, pace.prompt_tokens(0)) == (True, 512)
+
+
+def test_others_are_about_for_a_while(pace: Pace, now: list[float]) -> None:
+    pace.observe(512, 4 * STEP_SECONDS)
+    pace.see(["a", "b"])
+    for _ in range(5):
+        now[0] += COMPANY_SECONDS / 5
+        pace.see(["a"])
+        assert (pace.is_shared, pace.prompt_tokens(28)) == (True, 100)
+    now[0] += 0.1
+    pace.see(["a"])
+    assert (pace.is_shared, pace.prompt_tokens(28)) == (False, 484)
+
+
+@pytest.mark.parametrize("fixed", [0.0, 0.2, 0.8])
+def test_steps_come_to_take_the_time_they_may(pace: Pace, fixed: float) -> None:
+    """Whatever part of it a step takes that has nothing to do."""
+    pace.see(["a", "b"])
+    each = STEP_SECONDS * (1 - fixed) / 200
+    tokens = 1
+    for _ in range(100):
+        pace.observe(tokens, fixed * STEP_SECONDS + tokens * each)
+        tokens = pace.prompt_tokens(0)
+    assert tokens == pytest.approx(200, rel=0.05)
+
+
+def test_a_slow_device_gets_on(pace: Pace) -> None:
+    pace.see(["a", "b"])
+    pace.observe(1, 100.0)
+    assert pace.prompt_tokens(64) == LEAST_TOKENS
+
+
+def test_steps_without_results_tell_nothing(pace: Pace) -> None:
+    pace.see(["a", "b"])
+    pace.observe(512, 4 * STEP_SECONDS)
+    for _ in range(10):
+        pace.observe(0, 1.0)
+    assert pace.prompt_tokens(0) == 128
