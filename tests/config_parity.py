@@ -13,6 +13,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.config_file import parse_config
 from pythia_bento.errors import CheckpointError
+from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
 from tests.config_files import PLAIN, draw_config
@@ -40,6 +41,8 @@ def accepted(draw: random.Random) -> dict[str, Any]:
 
 def write(raw: dict[str, Any], path: Path) -> None:
     """Random weights as transformers makes them for this config."""
+    if "layer_norm_eps" in raw:  # JSON knows one kind of number, and transformers 5 two
+        raw = {**raw, "layer_norm_eps": float(raw["layer_norm_eps"])}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = GPTNeoXForCausalLM(GPTNeoXConfig.from_dict(raw))
@@ -49,6 +52,12 @@ def write(raw: dict[str, Any], path: Path) -> None:
     raw_tokenizer().save(str(path / "tokenizer.json"))
 
 
+def has_odd_sizes(config: ModelConfig) -> bool:
+    """Whether the compiled kernels say that they cannot compute it."""
+    sizes = (config.hidden_size, config.head_dim, config.intermediate_size)
+    return any(size % 16 for size in sizes)
+
+
 def differences(path: Path) -> dict[str, float]:
     """Backend -> the largest difference of a log-probability from transformers in fp32."""
     source = load_checkpoint(str(path)).source
@@ -56,7 +65,12 @@ def differences(path: Path) -> dict[str, float]:
         theirs = dequantized_model(path, source)(torch.tensor([PROMPT])).logits[0]
     found = {}
     for name in BACKENDS:
-        model = GPTNeoX(source, create(name, source.config, torch.device("cpu")))
+        try:
+            kernels = create(name, source.config, torch.device("cpu"))
+        except ValueError:  # its own refusal, after which the reference serves
+            assert name == "cpu" and has_odd_sizes(source.config)
+            continue
+        model = GPTNeoX(source, kernels)
         ours = Driver(model, [PROMPT], room=1).prefill_logits(0)
         found[name] = (ours.log_softmax(-1) - theirs.log_softmax(-1)).abs().max().item()
     return found

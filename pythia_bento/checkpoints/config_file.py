@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pythia_bento.checkpoints.strict import No, Strict, Yes, check, read_json
 from pythia_bento.errors import CheckpointError
@@ -111,6 +111,14 @@ class ConfigFile(Strict):
     rope_parameters: Rotary | None = None  # transformers 5
     partial_rotary_factor: Fraction | None = None
     rope_theta: Base | None = None
+
+    @field_validator("rotary_pct", "rotary_emb_base", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        # Absent it has a default. Written out as null it stops transformers.
+        if value is None:
+            raise ValueError("must be a number, not null")
+        return value
 
     @model_validator(mode="after")
     def _heads_are_whole(self) -> ConfigFile:

@@ -13,7 +13,7 @@ import tokenizers
 from pydantic import Field, StringConstraints
 
 from pythia_bento.checkpoints.strict import No, Strict, Yes, check, read_bytes, read_json
-from pythia_bento.errors import CheckpointError, printable
+from pythia_bento.errors import CheckpointError, printable, shown
 from pythia_bento.model.config import ModelConfig
 
 END_OF_TEXT = "<|endoftext|>"
@@ -87,19 +87,30 @@ def check_tokenizer(path: Path, config: ModelConfig) -> None:
         raise CheckpointError(f"{path} has no {END_OF_TEXT} token")
     if set(ids.values()) != set(range(len(ids))):
         raise CheckpointError(f"{path} gives its tokens ids that are not 0 to {len(ids) - 1}")
+    _check_merges(found.model, path)
     if len(ids) > config.vocab_size:
         raise CheckpointError(
             f"{path} has {len(ids)} tokens, but the model has rows for {config.vocab_size}"
         )
 
 
+def _check_merges(model: _Bpe, path: Path) -> None:
+    """Two tokens merge into a third: for other merges the library has an error, or panics."""
+    for merge in model.merges:
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if len(pair) != 2 or not model.vocab.keys() >= {*pair, "".join(pair)}:
+            raise CheckpointError(f"{path} merges {shown(merge)}, which is not two of its tokens")
+
+
 def try_tokenizer(path: Path) -> None:
-    """Let the library have the last word, on merges of tokens that there are not for one.
+    """Let the library have the last word.
 
     Whoever serves the file does so again; before it is stored it has to be known.
     """
     try:
         tokenizers.Tokenizer.from_buffer(read_bytes(path))
-    except Exception as error:  # the library raises plain Exception
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # it raises plain Exception, and where it panics not even that
         told = printable(" ".join(str(error).split()), most=200)
         raise CheckpointError(f"{path} cannot be read as a tokenizer: {told}") from None

@@ -139,7 +139,7 @@ def _write_file(
     length = len(text)
     if draw.random() < 0.05:
         length = draw.choice([0, 1, length - 1, length + 1, 2**31, 2**63, 2**64 - 1, 10**8 + 1])
-    data = struct.pack("<Q", length) + text + b"".join(parts)
+    data = struct.pack("<Q", max(length, 0)) + text + b"".join(parts)
     if draw.random() < 0.05:
         data = data[: draw.randint(0, len(data))] + draw.choice([b"", b"\0", b"more"])
     path.write_bytes(data)

@@ -60,6 +60,8 @@ def test_defaults_are_those_of_transformers() -> None:
             {"rotary_emb_base": 1e6, "rope_theta": 1e4},
             "base 1e[+]06 and rope_theta 10000",
         ),
+        ({"rotary_pct": None}, "rotary_pct must be a number, not null"),
+        ({"rotary_emb_base": None}, "rotary_emb_base must be a number, not null"),
         ({"rotary_pct": 0.1}, "0.1 of 32 dimensions are 3 that rotate"),
         ({"rotary_pct": 0.97}, "31 that rotate"),
         ({"head_dim": 64}, "head_dim is 64, but hidden_size / num_attention_heads is 32"),

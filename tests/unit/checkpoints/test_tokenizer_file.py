@@ -68,8 +68,8 @@ def other(*path: Any, value: Any) -> Callable[[Raw], None]:
             "ids that are not 0 to 267|which is not its own",
         ),
         (other("model", "vocab", "th", value=5), "ids that are not 0 to 267"),
-        (other("model", "merges", value=[["t", "zz"]]), "cannot be read as a tokenizer"),
-        (other("model", "merges", value=["t"]), "cannot be read as a tokenizer"),
+        (other("model", "merges", value=[["t", "zz"]]), "which is not two of its tokens"),
+        (other("model", "merges", value=["t"]), "which is not two of its tokens"),
         (other("model", "merges", value=[["t"]]), "model.merges.0"),
         (other("model", "dropout", value=0.5), "model.dropout"),
         (other("model", "continuing_subword_prefix", value="##"), "continuing_subword_prefix"),
@@ -85,6 +85,7 @@ def other(*path: Any, value: Any) -> Callable[[Raw], None]:
         (other("version", value=1), "version"),
         (other("pre_tokenizer", "add_prefix_space", value=0), "add_prefix_space must be a valid b"),
         # What random files have shown.
+        (other("model", "merges", 0, 0, value="<|endoftext|>"), "is not two of its tokens"),
         (other("added_tokens", 4, "id", value=266), "which is not its own"),
         (other("added_tokens", 0, "id", value=5), "which is not its own"),
         (other("e\u2028\nf", value=1), r"the field e\\u2028\\nf is not known here"),
