@@ -146,10 +146,29 @@ class DeadlineExceeded(PythiaError):
 def shown(value: Any, most: int = 40) -> str:
     """A value from outside, short enough for a sentence: at most ``most`` characters."""
     try:
-        text = repr(value)
+        text = _beginning(value, most)
     except ValueError:  # Python refuses to write integers of thousands of digits
         text = "a huge number"
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _beginning(value: Any, most: int) -> str:
+    """``repr`` where it is that short, and else at least its first ``most`` characters."""
+    if isinstance(value, str):
+        return repr(value[: most + 1])
+    if not isinstance(value, list | tuple | dict):
+        return repr(value)
+    brackets = {list: "[]", tuple: "()", dict: "{}"}[type(value)]
+    text = brackets[0]
+    for part in value:
+        text += ", " if len(text) > 1 else ""
+        if isinstance(value, dict):
+            text += f"{_beginning(part, most)}: "
+            part = value[part]
+        text += _beginning(part, most)
+        if len(text) > most:
+            break
+    return text + ("," if isinstance(value, tuple) and len(value) == 1 else "") + brackets[1]
 
 
 def printable(text: str, most: int | None = None) -> str:

@@ -12,10 +12,13 @@ import functools
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.deaf import deaf
 
 EVAL = Path(__file__).parents[1] / ".venv-eval"
 NAMESPACES = "unshare --user --map-root-user --mount --net mount -t tmpfs none /tmp"
@@ -51,6 +54,14 @@ def _may_make_namespaces() -> bool:
     return bool(unshare) and not subprocess.run(NAMESPACES.split(), capture_output=True).returncode
 
 
+def _may_filter_sockets() -> bool:
+    try:
+        with socket.socket() as client, deaf(client):
+            return True
+    except OSError:
+        return False
+
+
 NEEDS = {
     "chromedriver": _command("chromedriver", "chromium-driver"),
     "chromium": _command("chromium", "chromium"),
@@ -63,6 +74,7 @@ NEEDS = {
     # It needs Python 3.11.
     "schemathesis": Need(lambda: importlib.util.find_spec("schemathesis") is not None),
     "sm_90": Need(_has_wgmma),  # Hopper's matrix instructions
+    "socket filters": Need(_may_filter_sockets),  # some systems keep them for root
     "ssh-keygen": _command("ssh-keygen", "openssh-client"),
 }
 

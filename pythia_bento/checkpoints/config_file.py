@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pythia_bento.checkpoints.strict import Strict, check, read_json
+from pythia_bento.checkpoints.strict import No, Strict, Yes, check, read_json
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
 
@@ -62,12 +62,12 @@ class Quantization(Strict):
     """``quantization_config``: LLM.int8 of bitsandbytes, whatever its settings for activations."""
 
     quant_method: Literal["bitsandbytes"]
-    load_in_8bit: Literal[True]
-    load_in_4bit: Literal[False] = False
+    load_in_8bit: Yes
+    load_in_4bit: No = False
     llm_int8_threshold: float = 6.0
     llm_int8_skip_modules: list[str] | None = None
     llm_int8_enable_fp32_cpu_offload: bool = False
-    llm_int8_has_fp16_weight: Literal[False] = False
+    llm_int8_has_fp16_weight: No = False
     bnb_4bit_compute_dtype: str | None = None
     bnb_4bit_quant_storage: str | None = None
     bnb_4bit_quant_type: str | None = None
@@ -95,11 +95,11 @@ class ConfigFile(Strict):
     layer_norm_eps: Epsilon = 1e-5
     head_dim: int | None = None
     hidden_act: Literal["gelu"] = "gelu"
-    use_parallel_residual: Literal[True] = True
-    attention_bias: Literal[True] = True
-    tie_word_embeddings: Literal[False] = False
-    is_encoder_decoder: Literal[False] = False
-    add_cross_attention: Literal[False] = False
+    use_parallel_residual: Yes = True
+    attention_bias: Yes = True
+    tie_word_embeddings: No = False
+    is_encoder_decoder: No = False
+    add_cross_attention: No = False
     cross_attention_hidden_size: None = None
     pruned_heads: dict[str, list[int]] = Field(default_factory=dict, max_length=0)
     chunk_size_feed_forward: Annotated[int, Field(ge=0)] = 0  # the same sums in pieces

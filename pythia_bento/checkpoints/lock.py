@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml  # type: ignore[import-untyped]
 from pydantic import Field, ValidationError, field_validator
@@ -37,7 +37,7 @@ class PinnedModel(Strict):
 class Lock(Strict):
     """All pinned models, by the shortest id: ``pythia-1b-deduped@step3000``."""
 
-    version: Literal[1] = 1
+    version: Annotated[int, Field(ge=1, le=1)] = 1
     models: dict[str, PinnedModel] = Field(default_factory=dict)
 
     @field_validator("models")

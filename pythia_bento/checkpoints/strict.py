@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from pythia_bento.errors import CheckpointError, printable, shown
@@ -15,6 +15,23 @@ from pythia_bento.errors import CheckpointError, printable, shown
 _Model = TypeVar("_Model", bound="Strict")
 
 MAX_JSON_BYTES = 64 << 20  # a tokenizer of a million tokens; more is nothing that belongs here
+
+
+def _true(value: bool) -> bool:
+    if not value:
+        raise ValueError("must be true")
+    return value
+
+
+def _false(value: bool) -> bool:
+    if value:
+        raise ValueError("must be false")
+    return value
+
+
+# `Literal[True]` also takes 1, which is equal to it and which transformers refuses.
+Yes = Annotated[bool, AfterValidator(_true)]
+No = Annotated[bool, AfterValidator(_false)]
 
 
 class Strict(BaseModel):

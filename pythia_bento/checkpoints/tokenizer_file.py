@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tokenizers
 from pydantic import Field, StringConstraints
 
-from pythia_bento.checkpoints.strict import Strict, check, read_bytes, read_json
+from pythia_bento.checkpoints.strict import No, Strict, Yes, check, read_bytes, read_json
 from pythia_bento.errors import CheckpointError, printable
 from pythia_bento.model.config import ModelConfig
 
@@ -26,9 +26,9 @@ class _AddedToken(Strict):
 
     id: _Id
     content: _Token
-    single_word: Literal[False] = False
-    lstrip: Literal[False] = False
-    rstrip: Literal[False] = False
+    single_word: No = False
+    lstrip: No = False
+    rstrip: No = False
     normalized: bool
     special: bool
 
@@ -37,11 +37,11 @@ class _ByteLevel(Strict):
     type: Literal["ByteLevel"]
     add_prefix_space: bool = True
     trim_offsets: bool = True
-    use_regex: Literal[True] = True
+    use_regex: Yes = True
 
 
 class _Splitting(_ByteLevel):
-    add_prefix_space: Literal[False]
+    add_prefix_space: No
 
 
 class _Nfc(Strict):
@@ -54,9 +54,9 @@ class _Bpe(Strict):
     unk_token: None = None
     continuing_subword_prefix: Literal[None, ""] = None
     end_of_word_suffix: Literal[None, ""] = None
-    fuse_unk: Literal[False] = False
-    byte_fallback: Literal[False] = False
-    ignore_merges: Literal[False] = False
+    fuse_unk: No = False
+    byte_fallback: No = False
+    ignore_merges: No = False
     vocab: dict[_Token, _Id]
     merges: list[_Token | Annotated[list[_Token], Field(min_length=2, max_length=2)]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
@@ -29,6 +29,11 @@ class SequenceOutput:
     error: PythiaError | None = None  # with finish_reason "error"
     # time.monotonic() when its first step began; when that was is no part of the answer
     started: float = field(default=0.0, compare=False)
+
+    def copy(self) -> SequenceOutput:
+        """One that may be extended."""
+        logprobs = None if self.logprobs is None else [*self.logprobs]
+        return replace(self, token_ids=[*self.token_ids], logprobs=logprobs)
 
     def extend(self, delta: SequenceOutput) -> None:
         """Append the next delta of the same sequence: all deltas together are the plain answer."""

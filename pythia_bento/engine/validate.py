@@ -15,6 +15,7 @@ _KINDS = (int, float)  # a union would be made anew for each look
 _PLAIN_NUMBERS = ("top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
 
 MAX_LOGIT_BIAS = 1024  # entries of a request
+MAX_ALTERNATIVES = 2**20  # of all tokens of a request: each takes 100 bytes until it is answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def validate(request: Request, limits: Limits) -> None:
     _check_lengths(request, limits)
     check_ids("prompt", request.prompt, limits)
     _check_numbers(params, limits)
+    check_alternatives(alternatives_of(request))
     _check_stops(params, limits)
     _check_bias(params, limits)
 
@@ -72,6 +74,26 @@ def check_sequences(prompts: int, each: int, limits: Limits) -> None:
             f"{prompts} prompts with {each} continuations each are {prompts * each} sequences, but "
             f"the limit is {limits.max_sequences}",
             param="prompt",
+        )
+
+
+def alternatives_of(request: Request) -> int:
+    """Alternatives that are returned with the tokens of a request at most.
+
+    Those of the prompt count for every continuation, as each may be shown with them.
+    """
+    params = request.params
+    generated = params.max_tokens * (params.logprobs or 0)
+    return (generated + len(request.prompt) * (params.prompt_logprobs or 0)) * request.n
+
+
+def check_alternatives(count: int) -> None:
+    """Raise InvalidRequest when one request of a client asks for too many log-probabilities."""
+    if count > MAX_ALTERNATIVES:
+        raise InvalidRequest(
+            f"logprobs asks for {count} alternatives of all tokens together, but the limit is "
+            f"{MAX_ALTERNATIVES}",
+            param="logprobs",
         )
 
 

@@ -31,13 +31,18 @@ async def generate(
     """Continue one prompt ``n`` times; raises what ended a sequence."""
     request = await make_request(runner, new_request_id(), body.prompt, body)
     [answers] = await runner.complete([request], timeout)
-    chosen = best([raise_error(answer) for answer in answers], body)
+    chosen = await best([raise_error(answer) for answer in answers], body)
+    scored = answers[0].prompt_logprobs  # of all but the first token
+    outputs = []
+    for answer in chosen:
+        outputs.append(await shown_output(runner.tokenizer, answer))
+        answer.logprobs = None  # freed one by one, which takes as long as to make them
     response: Generated = {
         "model": runner.info.id,
         "fingerprint": runner.info.fingerprint,
         "num_prompt_tokens": len(request.prompt),
-        "outputs": [shown_output(runner.tokenizer, answer) for answer in chosen],
+        "outputs": outputs,
     }
-    if (scored := answers[0].prompt_logprobs) is not None:  # of all but the first token
-        response["prompt_tokens"] = shown_prompt(runner.tokenizer, scored)
+    if scored is not None:
+        response["prompt_tokens"] = await shown_prompt(runner.tokenizer, scored)
     return response

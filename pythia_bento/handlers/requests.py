@@ -11,6 +11,7 @@ from pythia_bento.engine.validate import Limits, check_integer
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.protocol.sampling import Ids, Prompt, Sampling
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.turns import Turns
 
 
 async def make_request(
@@ -40,14 +41,19 @@ def truncated(ids: Ids, body: Sampling, limits: Limits) -> Ids:
     return ids[-(max(limits.room(body.max_tokens), 1) if keep == -1 else keep) :]
 
 
-def best(answers: Sequence[SequenceOutput], body: Sampling) -> list[SequenceOutput]:
+async def best(answers: Sequence[SequenceOutput], body: Sampling) -> list[SequenceOutput]:
     """The ``n`` answers with the highest mean log-probability, best first; all where n are asked.
 
     Equals keep their order. OpenAI ranks by "the highest log probability per token".
     """
     if len(answers) == body.n:
         return list(answers)
-    ranked = sorted(answers, key=_mean_logprob, reverse=True)[: body.n]
+    turns, means = Turns(), []
+    for answer in answers:
+        means.append(_mean_logprob(answer))
+        await turns.take()
+    places = sorted(range(len(answers)), key=means.__getitem__, reverse=True)
+    ranked = [answers[place] for place in places[: body.n]]
     for answer in ranked:
         answer.logprobs = None if body.logprobs is None else answer.logprobs
     return ranked

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request, score_request
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.engine.validate import check_items
+from pythia_bento.engine.validate import check_alternatives, check_items
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.streamed import ShownToken, shown_prompt
 from pythia_bento.protocol.bodies import ScoreItem
@@ -35,30 +36,47 @@ async def scored(
 ) -> AsyncIterator[Scored | ErrorBody]:
     """``score``, whose results are made one by one: all are known, and few are held at a time."""
     check_items(len(items), runner.limits)
-    prepared = [await _prepare(runner, attributed(item)) for item in items]
+    alternatives: dict[int, int] = defaultdict(int)
+    prepared = [await _prepare(runner, attributed(item), alternatives) for item in items]
     accepted = [item for item in prepared if isinstance(item, _Scoring)]
     calls = {item.request.request_id: item.call for item in accepted}
     answers = await runner.score([item.request for item in accepted], timeout, calls)
-    return _results(prepared, iter(answers))
+    answers.reverse()
+    return _results(prepared, answers)
 
 
 async def _results(
-    prepared: Sequence[_Scoring | PythiaError], answers: Iterator[SequenceOutput]
+    prepared: Sequence[_Scoring | PythiaError], answers: list[SequenceOutput]
 ) -> AsyncIterator[Scored | ErrorBody]:
-    """The event loop turns after every result: one may have a context's tokens to show."""
+    """The event loop turns after every result: one may have a context's tokens to show.
+
+    ``answers``, last first, are freed one by one: all at once would take as long as to make them.
+    """
     for item in prepared:
-        yield error_body(item) if isinstance(item, PythiaError) else item.result(next(answers))
+        if isinstance(item, PythiaError):
+            yield error_body(item)
+        else:
+            yield await item.result(answers.pop())
         await asyncio.sleep(0)
 
 
-async def _prepare(runner: PythiaRunner, attributed: AttributedItem) -> _Scoring | PythiaError:
-    """Parse and tokenise; whatever is wrong with an item stays with the item."""
+async def _prepare(
+    runner: PythiaRunner, attributed: AttributedItem, alternatives: dict[int, int]
+) -> _Scoring | PythiaError:
+    """Parse and tokenise; whatever is wrong with an item stays with the item.
+
+    ``alternatives`` counts those that each call asks for.
+    """
     try:
         item = parse(ScoreItem, attributed.item, "an item")
         ids, start = await runner.encode(item.prompt), 1
         if item.continuation is not None:
             start = max(len(ids), 1)
             ids += await runner.encode(item.continuation, "continuation")
+        call, most = id(attributed.call), runner.limits.max_logprobs
+        count = alternatives[call] + min(item.logprobs, most) * len(ids)
+        check_alternatives(count)
+        alternatives[call] = count
     except PythiaError as error:
         return error
     request = score_request(ids, item.logprobs)
@@ -96,7 +114,7 @@ class _Scoring:
     start: int  # of the tokens that are asked for; none of them is the text's first
     tokenizer: Tokenizer
 
-    def result(self, answer: SequenceOutput) -> Scored | ErrorBody:
+    async def result(self, answer: SequenceOutput) -> Scored | ErrorBody:
         """What the client gets."""
         if answer.error is not None:
             return error_body(answer.error)
@@ -106,5 +124,5 @@ class _Scoring:
             "logprob": sum(scored.values.tolist()),
             "num_tokens": len(scored),
             "is_greedy": bool((scored.ranks == 1).all()),
-            "tokens": shown_prompt(self.tokenizer, scored),
+            "tokens": await shown_prompt(self.tokenizer, scored),
         }

@@ -14,6 +14,7 @@ from pythia_bento.handlers.requests import best
 from pythia_bento.protocol.sampling import Sampling
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.streams import AsyncStream
+from pythia_bento.runtime.turns import Turns
 from pythia_bento.telemetry.request_timings import Phases
 
 
@@ -85,7 +86,7 @@ class StreamedAnswer:
         self._stream = stream
         self._held: Outputs | None = [] if asked.n > body.n else None  # which are best?
 
-    def part(self, outputs: Outputs) -> AnswerPart | None:
+    async def part(self, outputs: Outputs) -> AnswerPart | None:
         """What the stream brought just now; the last part has the summary.
 
         None while continuations are made of which the best are not known. Raises what ended a
@@ -97,25 +98,25 @@ class StreamedAnswer:
             self._held += outputs
             if not self._stream.has_ended:
                 return None
-            outputs = self._best(self._held)
-        return self._part(outputs)
+            outputs = await self._best(self._held)
+        return await self._part(outputs)
 
-    def _best(self, held: Outputs) -> Outputs:
+    async def _best(self, held: Outputs) -> Outputs:
         [answers] = collect([self._asked], held)
         prompt_logprobs = answers[0].prompt_logprobs
         return [
             replace(answer, index=index, prompt_logprobs=None if index else prompt_logprobs)
-            for index, answer in enumerate(best(answers, self._body))
+            for index, answer in enumerate(await best(answers, self._body))
         ]
 
-    def _part(self, outputs: Outputs) -> AnswerPart:
+    async def _part(self, outputs: Outputs) -> AnswerPart:
         tokenizer = self._runner.tokenizer
-        part: AnswerPart = {
-            "deltas": [{"index": o.index, **shown_output(tokenizer, o)} for o in outputs]
-        }
+        part: AnswerPart = {"deltas": []}
         for output in outputs:
+            shown = await shown_output(tokenizer, output)
+            part["deltas"].append({"index": output.index, **shown})
             if output.index == 0 and (scored := output.prompt_logprobs) is not None:
-                part["prompt_tokens"] = shown_prompt(tokenizer, scored)
+                part["prompt_tokens"] = await shown_prompt(tokenizer, scored)
         if self._stream.has_ended:
             part["summary"] = self._summary()
         return part
@@ -132,7 +133,7 @@ class StreamedAnswer:
         }
 
 
-def shown_output(tokenizer: Tokenizer, output: SequenceOutput) -> ShownOutput:
+async def shown_output(tokenizer: Tokenizer, output: SequenceOutput) -> ShownOutput:
     """What is known about a continuation."""
     shown: ShownOutput = {
         "text": output.text,
@@ -141,19 +142,23 @@ def shown_output(tokenizer: Tokenizer, output: SequenceOutput) -> ShownOutput:
         "stop_reason": output.stop_reason,
     }
     if output.logprobs is not None:
-        shown["tokens"] = shown_tokens(tokenizer, output.logprobs)
+        shown["tokens"] = await shown_tokens(tokenizer, output.logprobs)
     return shown
 
 
-def shown_tokens(tokenizer: Tokenizer, tokens: Iterable[TokenLogprob]) -> list[ShownToken]:
+async def shown_tokens(tokenizer: Tokenizer, tokens: Iterable[TokenLogprob]) -> list[ShownToken]:
     """Each with all alternatives that were asked for."""
-    return [_shown_token(tokenizer, token) for token in tokens]
+    turns, shown = Turns(), []
+    for token in tokens:
+        shown.append(_shown_token(tokenizer, token))
+        await turns.take()
+    return shown
 
 
-def shown_prompt(tokenizer: Tokenizer, scored: PromptLogprobs) -> list[ShownToken]:
+async def shown_prompt(tokenizer: Tokenizer, scored: PromptLogprobs) -> list[ShownToken]:
     """The same of a prompt."""
     if scored.num_top:
-        return shown_tokens(tokenizer, scored)
+        return await shown_tokens(tokenizer, scored)
     ids = scored.ids.tolist()
     rows = zip(ids, tokenizer.token_texts(ids), scored.values.tolist(), strict=True)
     return [{"id": id, "text": text, "logprob": logprob} for id, text, logprob in rows]

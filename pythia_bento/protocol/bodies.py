@@ -56,7 +56,7 @@ def _prompts(value: Any) -> list[Prompt]:
     if isinstance(value, list) and value:
         if all(isinstance(part, str) for part in value):
             return value
-        if all(map(is_ids, value)):
+        if all(isinstance(part, tuple) or is_ids(part) for part in value):  # tuples were looked at
             return [tuple(ids) for ids in value]
     raise ValueError(
         "prompt must be a string, a list of strings, a list of token ids or a list of lists of "

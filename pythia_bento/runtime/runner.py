@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Hashable, Sequence
+from concurrent.futures import Future
 from typing import TypeVar
 
 from pythia_bento.catalog import nearest
 from pythia_bento.engine.outputs import SequenceOutput, collect, failure, raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.stats import EngineStats
-from pythia_bento.engine.validate import check_ids, check_text, validate
+from pythia_bento.engine.validate import validate
 from pythia_bento.errors import EngineUnavailable, ModelNotFound, PythiaError
 from pythia_bento.runtime.admission import AdmissionControl, Demand
 from pythia_bento.runtime.backend import Backend
 from pythia_bento.runtime.calls import Calls, asked_by, by_call
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
+from pythia_bento.runtime.texts import Texts
 from pythia_bento.runtime.thread import EngineThread
+from pythia_bento.runtime.turns import Turns
 from pythia_bento.runtime.watchdog import Watchdog
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry.calls import current_call
 from pythia_bento.telemetry.request_timings import RequestWatch
 
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)
-# Texts from here on are tokenised off the event loop: so many characters take some milliseconds.
-LONG_TEXT = 4096
-TEXT_THREADS = 2  # which bounds the memory of texts being tokenised: 350 bytes a character
-CALL_CHARS = 256  # what a text costs besides its characters, in characters
 
 
 class PythiaRunner:
@@ -50,8 +45,7 @@ class PythiaRunner:
         self._has_keys = (settings.api_keys, settings.api_keys_file) != (None, None)
         admission = AdmissionControl(most, share=settings.caller_share)
         self._thread = EngineThread(engine, admission)
-        self._text_threads = ThreadPoolExecutor(TEXT_THREADS, "pythia-text")
-        self._chars_in_turn = 0
+        self._texts = Texts(self.tokenizer, self.limits)
 
     @classmethod
     def load(cls, settings: Settings, on_progress: Progress | None = None) -> PythiaRunner:
@@ -106,7 +100,7 @@ class PythiaRunner:
     def close(self) -> None:
         """End open requests with EngineUnavailable, free the model; harmless when repeated."""
         self._thread.close()
-        self._text_threads.shutdown(wait=False, cancel_futures=True)
+        self._texts.close()
 
     def __enter__(self) -> PythiaRunner:
         return self
@@ -130,51 +124,36 @@ class PythiaRunner:
         self._thread.check_room(self._account(caller, None))
 
     async def encode(self, prompt: str | Sequence[int], field: str = "prompt") -> tuple[int, ...]:
-        """Token ids of a prompt, which is ``field`` of a request.
-
-        Raises InvalidRequest on lone surrogates, and on texts that are too long to look at. The
-        event loop turns at least once in LONG_TEXT characters, however many prompts there are.
-        """
-        await self._take_turn(len(prompt) if isinstance(prompt, str) else 0)
-        if not isinstance(prompt, str):
-            return tuple(prompt)
-        check_text(field, len(prompt), self.limits)
-        if len(prompt) < LONG_TEXT:
-            return tuple(self.tokenizer.encode(prompt))
-        return tuple(await self._on_text_thread(self.tokenizer.encode, prompt))
+        """See Texts, here and below."""
+        return await self._texts.encode(prompt, field)
 
     async def decode(self, ids: Sequence[int], field: str) -> str:
-        """The text of token ids; raises InvalidRequest, naming ``field``, on ids without token."""
-        check_text(field, len(ids), self.limits, "ids")
-        check_ids(field, ids, self.limits)
-        if len(ids) < LONG_TEXT:
-            return self.tokenizer.decode(ids)
-        return await self._on_text_thread(self.tokenizer.decode, ids)
+        """The text of token ids."""
+        return await self._texts.decode(ids, field)
 
     async def starts(self, text: str) -> list[int]:
-        """Where each token of a text that ``encode`` took begins, in characters of the text."""
-        if len(text) < LONG_TEXT:
-            return self.tokenizer.starts(text)
-        return await self._on_text_thread(self.tokenizer.starts, text)
+        """Where the tokens of a text begin."""
+        return await self._texts.starts(text)
 
-    async def _on_text_thread(self, function: Callable[[_In], _Out], value: _In) -> _Out:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._text_threads, function, value)
+    def check(self, request: Request) -> None:
+        """Raise InvalidRequest or ContextLengthExceeded for what can never succeed."""
+        validate(request, self.limits)
 
-    async def _take_turn(self, chars: int) -> None:
-        """Let others run when enough was done since somebody last did."""
-        self._chars_in_turn += CALL_CHARS + min(chars, LONG_TEXT)
-        if self._chars_in_turn > LONG_TEXT:
-            self._chars_in_turn = 0
-            await asyncio.sleep(0)
-
-    def submit(self, requests: Sequence[Request], timeout: float | None = None) -> AsyncStream:
+    def submit(
+        self,
+        requests: Sequence[Request],
+        timeout: float | None = None,
+        *,
+        are_checked: bool = False,
+    ) -> AsyncStream:
         """Queue requests, all or none; read the stream in this event loop and close it.
 
-        ``timeout`` in seconds holds where it is shorter than the setting's.
+        ``timeout`` in seconds holds where it is shorter than the setting's. Thousands of requests
+        are better checked one by one before, as that takes long.
         Raises InvalidRequest, ContextLengthExceeded, Overloaded or EngineUnavailable.
         """
-        self._validate(requests)
+        if not are_checked:
+            self._validate(requests)
         return self._submit(requests, AsyncStream, timeout)
 
     def submit_sync(self, requests: Sequence[Request]) -> SyncStream:
@@ -223,7 +202,7 @@ class PythiaRunner:
 
         Raises nothing: whatever is wrong with one, or with all, is the ``error`` of its own answer.
         """
-        done = list(self._refused(requests))
+        done = await self._refused(requests)
         bad = {output.request_id for output in done}
         good = [request for request in requests if request.request_id not in bad]
         streams: list[AsyncStream] = []
@@ -242,14 +221,17 @@ class PythiaRunner:
 
     def _validate(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            validate(request, self.limits)
+            self.check(request)
 
-    def _refused(self, requests: Sequence[Request]) -> Iterator[SequenceOutput]:
+    async def _refused(self, requests: Sequence[Request]) -> list[SequenceOutput]:
+        turns, refused = Turns(), []
         for request in requests:
             try:
-                validate(request, self.limits)
+                self.check(request)
             except PythiaError as error:
-                yield failure(request.request_id, 0, error)
+                refused.append(failure(request.request_id, 0, error))
+            await turns.take()
+        return refused
 
     def _submit(
         self,

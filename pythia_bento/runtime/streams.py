@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from pythia_bento.engine.outputs import Outputs, failure
+from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
 from pythia_bento.engine.params import Request
 from pythia_bento.errors import DeadlineExceeded
 from pythia_bento.telemetry.request_timings import RequestTimings
@@ -31,7 +31,8 @@ class Stream(ABC):
         # Sequences whose end has not come here. The engine's thread may know of it already.
         self._unread = {(r.request_id, index) for r in requests for index in range(r.n)}
         self._is_whole = False  # whether its reader wants everything at once
-        self._held: Outputs = []  # by the engine's thread, for such a reader
+        # For such a reader the engine's thread joins what it brings, while others have their turn.
+        self._joined: dict[tuple[str, int], SequenceOutput] = {}
 
     @abstractmethod
     def start(self) -> None:
@@ -42,12 +43,19 @@ class Stream(ABC):
         """Called for each step's outputs, in the thread that reads the stream."""
 
     def due(self, outputs: Outputs) -> Outputs:
-        """Called in the engine's thread: what of a step's outputs, and those held, to post now."""
-        self._held += outputs
-        if self._is_whole and all(output.finish_reason is None for output in outputs):
-            return []
-        due, self._held = self._held, []
-        return due
+        """Called in the engine's thread: what to post now of a step's outputs and those before."""
+        if not self._is_whole:
+            return outputs
+        return [whole for output in outputs if (whole := self._join(output))]
+
+    def _join(self, output: SequenceOutput) -> SequenceOutput | None:
+        """All of a sequence since its reader wants everything at once, when it has ended."""
+        sequence = output.request_id, output.index
+        if (joined := self._joined.get(sequence)) is not None:
+            joined.extend(output)
+        else:
+            joined = self._joined[sequence] = output.copy()
+        return None if joined.finish_reason is None else self._joined.pop(sequence)
 
     def close(self) -> None:
         """End what is unfinished; harmless afterwards."""

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 # How long the engine's thread waits for the interpreter when it comes back from the device while
 # requests are served. Python's default of 5 ms is half the time of what it queued there.
 SWITCH_SECONDS = 0.0005
+# Objects made, and collections of the young ones, until the next: an answer has a million objects
+# that no collection can free, and looking at them all, often, would hold all threads each time.
+GC_THRESHOLDS = (20_000, 5, 200)
 PR_SET_PDEATHSIG = 1
 SUPERVISOR_DIED = signal.SIGUSR2
 
@@ -65,6 +68,7 @@ class Worker:
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
+        gc.set_threshold(*GC_THRESHOLDS)
         self._loop_watch.start()  # now that nobody waits any more for what stops the loop above
 
     async def stop(self) -> None:

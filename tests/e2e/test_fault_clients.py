@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import httpx
@@ -19,12 +19,13 @@ import pytest
 
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
+from tests.deaf import deaf
 from tests.e2e.faulty import BODY, all_of, choices, faulty, running, until, worker
 from tests.e2e.probing import probing
+from tests.e2e.raw_http import request
 from tests.e2e.serving import Server
 
 HOST = "127.0.0.1"
-SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 LONG = {"max_tokens": 480, "stream": True}
 
 
@@ -92,6 +93,7 @@ async def test_half_open_connections(impatient: Server) -> None:
         impatient.settled()
 
 
+@pytest.mark.needs("socket filters")
 async def test_clients_that_are_gone_without_a_word(impatient: Server, place: Path) -> None:
     """Their sequences would go on for more than 20 seconds; all end as aborted before that."""
     expected = choices(await all_of(impatient, 4))
@@ -107,7 +109,7 @@ async def test_clients_that_are_gone_without_a_word(impatient: Server, place: Pa
         await running(impatient, 3)
         with probing(impatient):
             for client in clients:
-                stack.enter_context(_deaf(client))
+                stack.enter_context(deaf(client))
             assert choices(await all_of(impatient, 4)) == expected
             await asyncio.to_thread(until, lambda: aborted(impatient) == before + 3)
             impatient.settled()
@@ -139,6 +141,25 @@ async def test_a_reader_over_grpc_that_answers_pings_alone(impatient: Server, pl
     assert caught.value.details() == "the client did not read for 2 seconds"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_closes_its_sending_side_counts_as_gone(server: Server, stream: bool) -> None:
+    aborted = 'request_success_total{finished_reason="abort"}'
+    before = server.metric(aborted)
+    body = json.dumps({"prompt": "a", "max_tokens": 480, "ignore_eos": True, "stream": stream})
+    data = request("POST /v1/completions HTTP/1.1", f"Content-Length: {len(body)}")
+    where = urlsplit(server.url)
+    with socket.create_connection((where.hostname, where.port), timeout=60) as connection:
+        connection.sendall(data + body.encode())
+        until(lambda: server.metric("num_requests_running") > 0)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    assert b"[DONE]" not in answer and (stream or answer == b"")
+    server.settled()
+    assert server.metric(aborted) == before + 1
+
+
 @contextlib.contextmanager
 def _stream_over_grpc(server: Server) -> Iterator[socket.socket]:
     """The connection of an open one, whose first message came."""
@@ -153,22 +174,3 @@ def _stream_over_grpc(server: Server) -> Iterator[socket.socket]:
         with socket.socket(fileno=os.dup(used.fd)) as connection:
             yield connection
         call.cancel()
-
-
-class _Filter(ctypes.Structure):
-    """The system's struct sock_fprog."""
-
-    _fields_ = (("count", ctypes.c_ushort), ("code", ctypes.c_void_p))
-
-
-@contextlib.contextmanager
-def _deaf(client: socket.socket) -> Iterator[None]:
-    """The system drops whatever arrives, before it acknowledges it: for the other side it is gone.
-
-    The filter is one instruction of classic BPF: return 0, the number of bytes to keep.
-    """
-    code = ctypes.create_string_buffer(b"\x06\0\0\0\0\0\0\0")
-    program = _Filter(1, ctypes.addressof(code))
-    client.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, bytes(program))
-    yield
-    client.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)

@@ -44,7 +44,7 @@ class PythiaService(PythiaServicer):
         write_timeout = WriteTimeout(self._runner.settings.client_timeout)
         try:
             async for outputs in stream:
-                if part := answer.part(outputs):
+                if part := await answer.part(outputs):
                     message = messages.generate_part(part)
                     with write_timeout:
                         await context.write(message)

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.offsets import token_starts
 from pythia_bento.engine.outputs import Outputs, SequenceOutput, collect, raise_error
 from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.engine.validate import check_sequences
+from pythia_bento.engine.validate import alternatives_of, check_alternatives, check_sequences
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.requests import best, make_request
 from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.errors import error_body
-from pythia_bento.protocol.parsing import loads, parse
+from pythia_bento.protocol.parsing import parse
 from pythia_bento.protocol.sampling import Ids, Prompt
 from pythia_bento.runtime.runner import PythiaRunner, loaded
-from pythia_bento.server.http.errors import OrjsonResponse
+from pythia_bento.runtime.turns import Turns
+from pythia_bento.server.http.json_answer import PIECE_BYTES, Joiner, Pieces
+from pythia_bento.server.http.json_body import read_json
 from pythia_bento.server.http.logprobs import LogprobsBuilder, by_id, joined
 from pythia_bento.server.http.sse import DONE, EventStream, event
+
+_Tokens = TypeVar("_Tokens", list[TokenLogprob], PromptLogprobs)
+
+AT_ONCE = 64  # tokens that are put into an answer between two turns of others
 
 
 async def completions(request: HttpRequest) -> Response:
     """POST ``/v1/completions``."""
     runner = loaded(request.app.state.runner)
-    body = parse(CompletionRequest, loads(await request.body()))
+    body = parse(CompletionRequest, await read_json(request, runner.limits))
     runner.check_model(body.model)
     completion = await Completion.create(body, runner)
-    stream = runner.submit(completion.requests)
+    stream = runner.submit(completion.requests, are_checked=True)
     if body.stream:
         return EventStream(completion.events(stream), stream)
     try:
-        return OrjsonResponse(completion.plain(await stream.all()))
+        return await completion.plain(await stream.all())
     finally:
         stream.close()
 
@@ -70,30 +77,37 @@ class Completion:
         """Tokenise the prompts; raises InvalidRequest."""
         check_sequences(len(body.prompt), body.num_sequences, runner.limits)
         id = f"cmpl-{new_request_id()}"
-        requests = [
-            await make_request(runner, f"{id}-{number}", prompt, body)
-            for number, prompt in enumerate(body.prompt)
-        ]
-        prompts = [
-            await _Prompt.of(runner, written, request.prompt, body)
-            for written, request in zip(body.prompt, requests, strict=True)
-        ]
+        requests, prompts, alternatives, turns = [], [], 0, Turns()
+        for number, written in enumerate(body.prompt):
+            request = await make_request(runner, f"{id}-{number}", written, body)
+            runner.check(request)
+            check_alternatives(alternatives := alternatives + alternatives_of(request))
+            requests.append(request)
+            prompts.append(await _Prompt.of(runner, written, request.prompt, body))
+            await turns.take()
         return cls(body, id, requests, prompts, runner)
 
-    def plain(self, outputs: Iterable[SequenceOutput]) -> dict[str, Any]:
+    async def plain(self, outputs: Iterable[SequenceOutput]) -> Pieces:
         """The whole answer; raises what ended a sequence. ``usage`` counts all of ``best_of``."""
-        choices = []
+        turns, joiner, separator = Turns(), Joiner(), b""
+        joiner.add(orjson.dumps(self._envelope([]))[: -len(b"]}")])
         for answers in collect(self.requests, map(raise_error, outputs)):
             self._generated += sum(len(answer.token_ids) for answer in answers)
-            for place, answer in enumerate(best(answers, self.body)):
-                choices.append(self._choice(answer, place).delta(answer))
-        return self._envelope(choices) | {"usage": self._usage()}
+            for place, answer in enumerate(await best(answers, self.body)):
+                delta = await self._choice(answer, place).delta(answer)
+                joiner.add(separator + orjson.dumps(delta))
+                separator = b","
+                # Freed one by one: all at once would take as long as to make them.
+                answer.logprobs = answer.prompt_logprobs = None
+                await turns.take()
+        joiner.add(b"]," + orjson.dumps({"usage": self._usage()})[1:])
+        return Pieces(joiner.pieces())
 
     async def events(self, stream: AsyncIterator[Outputs]) -> AsyncIterator[bytes]:
         """Server-sent events, those of one step together; an error is the last event."""
         try:
             async for outputs in stream:
-                if events := b"".join(self._events(outputs)):
+                async for events in self._events(outputs):
                     yield events
         except PythiaError as error:
             yield event(error_body(error))
@@ -109,14 +123,22 @@ class Completion:
             self._choices[index] = _Choice(self.body, prompt, index, self._runner.tokenizer)
         return self._choices[index]
 
-    def _events(self, outputs: Outputs) -> Iterable[bytes]:
+    async def _events(self, outputs: Outputs) -> AsyncIterator[bytes]:
+        """Those of one step together, as far as they are small."""
+        events, turns = bytearray(), Turns()
         for output in outputs:
             raise_error(output)
             self._generated += len(output.token_ids)
-            delta = self._choice(output, output.index).delta(output)
+            delta = await self._choice(output, output.index).delta(output)
             # Text may be held back, and then there is nothing to say.
             if delta["text"] or delta["finish_reason"] or delta["logprobs"] or "token_ids" in delta:
-                yield self._event_head + orjson.dumps(delta) + self._event_tail()
+                events += self._event_head + orjson.dumps(delta) + self._event_tail()
+            if len(events) > PIECE_BYTES:
+                yield bytes(events)
+                events.clear()
+            await turns.take()
+        if events:
+            yield bytes(events)
 
     def _event_tail(self) -> bytes:
         usage = self._event_usage()
@@ -165,8 +187,7 @@ class _Prompt(NamedTuple):
         cls, runner: PythiaRunner, written: Prompt, ids: Ids, body: CompletionRequest
     ) -> _Prompt:
         """With the client's own text where there is one, uncut."""
-        # What is longer is refused when it is submitted.
-        if not body.echo or len(ids) > runner.limits.max_positions:
+        if not body.echo:
             return cls(ids)
         made = runner.tokenizer.decode(ids)
         is_whole = isinstance(written, str) and body.truncate_prompt_tokens is None
@@ -196,30 +217,39 @@ class _Choice:
             as_ids=body.return_tokens_as_token_ids,
         )
 
-    def delta(self, output: SequenceOutput) -> dict[str, Any]:
+    async def delta(self, output: SequenceOutput) -> dict[str, Any]:
         """What ``output`` adds."""
         is_first, self._is_first = self._is_first, False
-        echo = self._echo(output) if is_first and self._body.echo else ("", [])
-        text, logprobs = echo[0] + output.text, echo[1]
-        if output.logprobs:
-            logprobs.append(self._logprobs.generated(output.logprobs))
+        text, logprobs = output.text, []
+        if is_first and self._body.echo:
+            text = self._prompt.text + text
+            logprobs = await self._echoed(output)
+        turns = Turns()
+        for some in _some(output.logprobs):
+            logprobs.append(self._logprobs.generated(some))
+            await turns.take()
         return {
             "index": self._index,
             "text": text,
             "logprobs": joined(logprobs) if logprobs else None,
             "finish_reason": output.finish_reason,
             "stop_reason": output.stop_reason,
-            **self._additions(output, is_first),
+            **await self._additions(output, is_first),
         }
 
-    def _echo(self, output: SequenceOutput) -> tuple[str, list[dict[str, Any]]]:
+    async def _echoed(self, output: SequenceOutput) -> list[dict[str, Any]]:
+        """Of the prompt's tokens; the first has no log-probability."""
         prompt, num_top = self._prompt, self._body.logprobs
         if num_top is None:
-            return prompt.text, []
-        scored = output.prompt_logprobs
-        return prompt.text, [self._logprobs.echo(prompt.ids[0], scored, num_top, prompt.starts)]
+            return []
+        turns, starts = Turns(), iter(prompt.starts)
+        parts = [self._logprobs.first(prompt.ids[0], next(starts))]
+        for some in _some(output.prompt_logprobs):
+            parts.append(self._logprobs.prompt(some, num_top, starts))
+            await turns.take()
+        return parts
 
-    def _additions(self, output: SequenceOutput, is_first: bool) -> dict[str, Any]:
+    async def _additions(self, output: SequenceOutput, is_first: bool) -> dict[str, Any]:
         """vLLM's fields, where they were asked for; those of the prompt with the first delta."""
         body = self._body
         found: dict[str, Any] = {}
@@ -228,6 +258,20 @@ class _Choice:
         if is_first and body.return_token_ids:
             found["prompt_token_ids"] = self._prompt.ids
         if is_first and body.prompt_logprobs is not None:
-            scored = output.prompt_logprobs
-            found["prompt_logprobs"] = by_id(self._tokenizer, scored, body.prompt_logprobs)
+            found["prompt_logprobs"] = await self._scored(output, body.prompt_logprobs)
         return found
+
+    async def _scored(self, output: SequenceOutput, num_top: int) -> list[dict[str, Any] | None]:
+        turns = Turns()
+        scored: list[dict[str, Any] | None] = [None]
+        for some in _some(output.prompt_logprobs):
+            scored += by_id(self._tokenizer, some, num_top)
+            await turns.take()
+        return scored
+
+
+def _some(tokens: _Tokens | None) -> Iterator[_Tokens]:
+    """All of them, some at a time."""
+    if tokens is not None:
+        for start in range(0, len(tokens), AT_ONCE):
+            yield tokens[start : start + AT_ONCE]

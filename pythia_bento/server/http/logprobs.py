@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob, end_to_end
+from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.offsets import TokenOffsets
 from pythia_bento.engine.tokenizer import Tokenizer
 
@@ -30,23 +31,25 @@ class LogprobsBuilder:
         self._as_ids = as_ids
         self._offsets = TokenOffsets(start)
 
-    def echo(
-        self, first: int, logprobs: PromptLogprobs | None, num_top: int, starts: Sequence[int]
+    def first(self, id: int, start: int) -> dict[str, Any]:
+        """The prompt's first token, which has no log-probability."""
+        return _columns([(self._shown(id), None, None, start)])
+
+    def prompt(
+        self, logprobs: PromptLogprobs, num_top: int, starts: Iterator[int]
     ) -> dict[str, Any]:
-        """The prompt's tokens, which begin at ``starts``; ``first`` has no log-probability."""
-        scored = end_to_end([]) if logprobs is None else logprobs.limited(num_top)
-        shown = [self._shown(id) for id in (first, *scored.ids.tolist())]
+        """Further tokens of the prompt; takes as many ``starts``."""
+        scored = logprobs.limited(num_top)
+        shown, values = [self._shown(id) for id in scored.ids.tolist()], scored.values.tolist()
         if num_top:
-            tops = [self._top(*pair) for pair in zip(shown[1:], scored, strict=True)]
+            tops = [self._top(*pair) for pair in zip(shown, scored, strict=True)]
         else:
-            tops = [
-                {own: value} for own, value in zip(shown[1:], scored.values.tolist(), strict=True)
-            ]
+            tops = [{own: value} for own, value in zip(shown, values, strict=True)]
         return {
             "tokens": shown,
-            "token_logprobs": [None, *scored.values.tolist()],
-            "top_logprobs": [None, *tops],
-            "text_offset": list(starts),
+            "token_logprobs": values,
+            "top_logprobs": tops,
+            "text_offset": list(itertools.islice(starts, len(shown))),
         }
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
@@ -72,16 +75,12 @@ class LogprobsBuilder:
         return f"token_id:{id}" if self._as_ids else self._tokenizer.token_text(id)
 
 
-def by_id(
-    tokenizer: Tokenizer, logprobs: PromptLogprobs | None, num_top: int
-) -> list[dict[str, Any] | None]:
-    """A prompt's log-probabilities in vLLM's shape: null, then an object by token id each.
+def by_id(tokenizer: Tokenizer, logprobs: PromptLogprobs, num_top: int) -> list[dict[str, Any]]:
+    """Log-probabilities of a prompt in vLLM's shape: an object by token id each.
 
     ``rank`` counts from 1, among all rows of the model's head.
     """
-    shown: list[dict[str, Any] | None] = [None]
-    if logprobs is None:
-        return shown
+    shown = []
     for token, rank in zip(logprobs.limited(num_top), logprobs.ranks.tolist(), strict=True):
         ranks = {token.token_id: rank}
         ranks |= {id: place for place, (id, _) in enumerate(token.top, start=1)}

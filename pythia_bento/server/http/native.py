@@ -6,6 +6,7 @@ BentoML's own routes for both, which the service declares, answer what comes in 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -21,14 +22,13 @@ from pythia_bento.handlers.score import scored
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.bodies import GenerateRequest, ScoreRequest
 from pythia_bento.protocol.errors import error_body
-from pythia_bento.protocol.parsing import loads, parse
+from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.runner import PythiaRunner, loaded
 from pythia_bento.runtime.streams import AsyncStream
 from pythia_bento.server.http.app import make_app
-from pythia_bento.server.http.errors import OrjsonResponse
+from pythia_bento.server.http.json_answer import PIECE_BYTES, json_in_pieces
+from pythia_bento.server.http.json_body import read_json
 from pythia_bento.server.http.sse import DONE, EventStream, event
-
-PIECE_BYTES = 1 << 16  # of an answer, put together before it is sent
 
 
 def create_app() -> Starlette:
@@ -43,15 +43,17 @@ def create_app() -> Starlette:
 
 async def _generate(request: HttpRequest) -> Response:
     runner = loaded(request.app.state.runner)
-    body = parse(GenerateRequest, loads(await request.body()))
+    body = parse(GenerateRequest, await read_json(request, runner.limits))
     if body.stream:
         return await stream(runner, body)
-    return OrjsonResponse(await generate(runner, body))
+    answer: dict[str, Any] = {**await generate(runner, body)}
+    lists = {name: answer.pop(name) for name in ("outputs", "prompt_tokens") if name in answer}
+    return await json_in_pieces(answer, 1, **lists)
 
 
 async def _score(request: HttpRequest) -> Response:
     runner = loaded(request.app.state.runner)
-    body = parse(ScoreRequest, loads(await request.body()))
+    body = parse(ScoreRequest, await read_json(request, runner.limits))
     results = await scored(runner, body.items)
     return StreamingResponse(_as_list(results), media_type="application/json")
 
@@ -78,7 +80,7 @@ async def stream(runner: PythiaRunner, body: GenerateRequest) -> EventStream:
 async def _events(stream: AsyncStream, answer: StreamedAnswer) -> AsyncIterator[bytes]:
     try:
         async for outputs in stream:
-            if part := answer.part(outputs):
+            if part := await answer.part(outputs):
                 yield event(part) + (DONE if "summary" in part else b"")
     except PythiaError as error:
         yield event(error_body(error))

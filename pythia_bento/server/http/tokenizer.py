@@ -12,10 +12,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pythia_bento.protocol.bodies import DetokenizeRequest, TokenizeRequest
-from pythia_bento.protocol.parsing import loads, parse
+from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.runner import loaded
 from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.errors import OrjsonResponse
+from pythia_bento.server.http.json_answer import json_in_pieces
+from pythia_bento.server.http.json_body import read_json
+
+TOKENS_AT_ONCE = 1024  # of an answer
 
 
 def create_app() -> Starlette:
@@ -32,24 +36,18 @@ def create_app() -> Starlette:
 async def tokenize(request: HttpRequest) -> Response:
     """POST ``/tokenize``."""
     runner = loaded(request.app.state.runner)
-    body = parse(TokenizeRequest, loads(await request.body()))
+    body = parse(TokenizeRequest, await read_json(request, runner.limits))
     runner.check_model(body.model)
     ids = await runner.encode(body.prompt)
-    names = [runner.tokenizer.token_name(id) for id in ids]
-    return OrjsonResponse(
-        {
-            "count": len(ids),
-            "max_model_len": runner.limits.max_positions,
-            "tokens": ids,
-            "token_strs": names if body.return_token_strs else None,
-        }
-    )
+    names = map(runner.tokenizer.token_name, ids) if body.return_token_strs else None
+    head = {"count": len(ids), "max_model_len": runner.limits.max_positions}
+    return await json_in_pieces(head, TOKENS_AT_ONCE, tokens=ids, token_strs=names)
 
 
 async def detokenize(request: HttpRequest) -> Response:
     """POST ``/detokenize``; special tokens are shown, bytes that are no UTF-8 become U+FFFD."""
     runner = loaded(request.app.state.runner)
-    body = parse(DetokenizeRequest, loads(await request.body()))
+    body = parse(DetokenizeRequest, await read_json(request, runner.limits))
     runner.check_model(body.model)
     return OrjsonResponse({"prompt": await runner.decode(body.tokens, "tokens")})
 

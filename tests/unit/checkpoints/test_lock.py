@@ -98,6 +98,7 @@ def test_other_files_are_no_locks(tmp_path: Path, text: str) -> None:
         ("version: !!timestamp x", "cannot be read as YAML"),
         (f"version: {'1' * 5000}", "cannot be read as YAML"),
         ("version: '1'", "version"),
+        ("version: true", "version"),
         ("models: {pythia-15m: {}}", "models"),
         ("models: []", "models"),
         ("&a {version: 1, models: {? [1] : 2}}", "pythia.lock"),

@@ -83,6 +83,7 @@ def other(*path: Any, value: Any) -> Callable[[Raw], None]:
         (other("added_tokens", 0, "content", value="<end>"), "which is not its own"),
         (other("added_tokens", value=None), "added_tokens"),
         (other("version", value=1), "version"),
+        (other("pre_tokenizer", "add_prefix_space", value=0), "add_prefix_space must be a valid b"),
         # What random files have shown.
         (other("added_tokens", 4, "id", value=266), "which is not its own"),
         (other("added_tokens", 0, "id", value=5), "which is not its own"),

@@ -1,4 +1,4 @@
-"""docs/security.md: the tests that it names are there, and its signatures hold."""
+"""docs/security.md: its signatures hold."""
 
 from __future__ import annotations
 
@@ -17,17 +17,6 @@ def signing() -> str:
     blocks = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
     (found,) = (block for block in blocks if "ssh-keygen" in block)
     return str(found)
-
-
-def test_every_file_and_test_that_it_names_exists() -> None:
-    for path in re.findall(r"`(tests/[\w/.]+)", GUIDE):
-        assert (ROOT / path).exists(), path
-    code = (ROOT / "tests" / "e2e" / "test_security.py").read_text()
-    names = set(re.findall(r"\btest_\w+(?!\.py)\b", GUIDE))
-    of_files = {Path(path).stem for path in re.findall(r"tests/[\w/]+\.py", GUIDE)}
-    assert len(names - of_files) >= 10
-    for name in names - of_files:
-        assert f"def {name}(" in code, name
 
 
 def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:

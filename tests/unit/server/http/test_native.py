@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -10,9 +9,12 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
+from pythia_bento.engine.validate import MAX_ALTERNATIVES
 from pythia_bento.handlers import score
-from pythia_bento.runtime.runner import LONG_TEXT, PythiaRunner
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.texts import LONG_TEXT
 from pythia_bento.server.http import native
+from tests.unit.turning import turning
 
 ITEM = {"prompt": "the end", "continuation": " of"}
 
@@ -70,19 +72,20 @@ async def test_a_text_is_refused_before_it_is_tokenised(
 
 
 async def test_others_have_their_turn_between_many_texts(runner: PythiaRunner) -> None:
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.ensure_future(count())
     items = [{"prompt": "a " * (LONG_TEXT // 4)}] * 40
-    await score.score(runner, items)
-    counting.cancel()
-    assert turns > 40
+    async with turning() as count:
+        await score.score(runner, items)
+    assert count() > 40
+
+
+async def test_alternatives_are_counted_over_all_items(http: httpx.AsyncClient) -> None:
+    items = [{"prompt": [5] * 64, "logprobs": 20}] * 1000
+    answer = await http.post("/score", json={"items": items}, timeout=60)
+    good = MAX_ALTERNATIVES // (64 * 20)
+    assert ["error" in result for result in answer.json()] == [False] * good + [True] * (
+        1000 - good
+    )
+    assert "alternatives" in answer.json()[-1]["error"]["message"]
 
 
 async def test_a_million_unknown_fields_are_one_refusal(http: httpx.AsyncClient) -> None:
