@@ -125,6 +125,8 @@ class CheckpointError(PythiaError):
 class NotInStore(CheckpointError):
     """A model that can be pulled and was not."""
 
+    code = "not_in_store"
+
 
 class EngineUnavailable(PythiaError):
     """The engine is starting, stopping or dead."""

@@ -23,6 +23,7 @@ from pythia_bento.checkpoints.hub_errors import retrying, translated
 from pythia_bento.errors import CheckpointError
 
 Report = Callable[[int], None]
+_MAX_ROUNDS = 5  # answers from the beginning, of a hub that takes no notice of ranges
 _log = logging.getLogger(__name__)
 
 
@@ -88,44 +89,56 @@ def _part(path: Path) -> Iterator[BinaryIO]:
 def _complete(snapshot: Snapshot, file: RemoteFile, sink: BinaryIO, report: Report) -> None:
     """Append until all is there. A cut connection that brought something is no failed try."""
     url = hf_hub_url(snapshot.model.repository, file.name, revision=snapshot.model.revision)
-    what = f"{file.name} of {snapshot.model}"
-    pace = Pace(what)
+    transfer = _Transfer(url, f"{file.name} of {snapshot.model}", file.size, sink, report)
     while sink.seek(0, os.SEEK_END) < file.size:
-        retrying(lambda: _more(url, what, file.size, sink, pace, report))
+        retrying(transfer.go_on, transfer.pace.sleep)
 
 
-def _more(url: str, what: str, size: int, sink: BinaryIO, pace: Pace, report: Report) -> None:
-    """One answer, from where ``sink`` ends; a cut raises only if nothing had come."""
-    begun = sink.seek(0, os.SEEK_END)
-    headers = {"range": f"bytes={begun}-"} if begun else {}
-    try:
-        with ask(url, headers, what, pace) as answer:
-            _go_to_its_start(answer, begun, what, sink)
-            _copy(answer, what, size, sink, report)
-    except httpx2.TransportError:
-        if sink.seek(0, os.SEEK_END) == begun:
-            raise
+class _Transfer:
+    """One file on its way, over as many answers as it takes."""
 
+    def __init__(self, url: str, what: str, size: int, sink: BinaryIO, report: Report) -> None:
+        self.pace = Pace(what)
+        self._url, self._what, self._size = url, what, size
+        self._sink, self._report = sink, report
+        self._rounds = 0
 
-def _go_to_its_start(answer: Answer, begun: int, what: str, sink: BinaryIO) -> None:
-    """A hub may leave a range out and send the whole; another range is refused."""
-    if answer.status == httpx2.codes.OK:
-        sink.truncate(0)
-        sink.seek(0)
-    elif not re.match(rf"bytes {begun}-", answer.headers.get("content-range", "")):
-        raise CheckpointError(f"the hub sent another part of {what} than it was asked for")
+    def go_on(self) -> None:
+        """One answer, from where the file ends; a cut raises only if nothing had come."""
+        begun = self._sink.seek(0, os.SEEK_END)
+        headers = {"range": f"bytes={begun}-"} if begun else {}
+        try:
+            with ask(self._url, headers, self._what, self.pace) as answer:
+                self._go_to_start(answer, begun)
+                self._copy(answer)
+        except httpx2.TransportError:
+            if self._sink.seek(0, os.SEEK_END) == begun:
+                raise
 
+    def _go_to_start(self, answer: Answer, begun: int) -> None:
+        """A hub may leave a range out and send the whole; another range is refused."""
+        if answer.status == httpx2.codes.OK:
+            self._rounds += 1
+            if self._rounds > _MAX_ROUNDS:
+                raise CheckpointError(f"the hub begins {self._what} anew again and again")
+            self._sink.truncate(0)
+            self._sink.seek(0)
+        elif not re.match(rf"bytes {begun}-", answer.headers.get("content-range", "")):
+            raise CheckpointError(f"the hub sent another part of {self._what} than was asked for")
 
-def _copy(answer: Answer, what: str, size: int, sink: BinaryIO, report: Report) -> None:
-    """Write what comes, and stop at the first byte too many."""
-    done = sink.tell()
-    for piece in answer.body():
-        done += len(piece)
-        if done > size:
-            raise CheckpointError(f"the hub sent more than the {size} bytes of {what} it announced")
-        sink.write(piece)
-        report(done)
-    if done < size:
-        raise CheckpointError(
-            f"{what} should be of size {size}, but what the hub sent ends at {done}; pull again"
-        )
+    def _copy(self, answer: Answer) -> None:
+        """Write what comes, and stop at the first byte too many."""
+        done = self._sink.tell()
+        for piece in answer.body():
+            done += len(piece)
+            if done > self._size:
+                raise CheckpointError(
+                    f"the hub sent more than the {self._size} bytes of {self._what} it announced"
+                )
+            self._sink.write(piece)
+            self._report(done)
+        if done < self._size:
+            raise CheckpointError(
+                f"{self._what} should be of size {self._size}, but what the hub sent ends at "
+                f"{done}; pull again"
+            )

@@ -26,9 +26,11 @@ from pythia_bento.errors import CheckpointError
 
 # Every megabyte has a minute, the first one from the question on: a line of 0.14 Mbit/s is enough,
 # on which the 24 GB of a 12b take weeks, and nobody can hold a pull with less. So a file of N MB
-# arrives within N + 1 minutes or not at all. Waits between two tries do not count.
+# arrives within N + 1 minutes or not at all, and an hour of waits that the hub asks for between
+# tries; a hub without ranges that is cut gets some more whole rounds.
 PORTION = 1 << 20  # bytes
 PORTION_SECONDS = 60.0
+WAIT_SECONDS = 3600.0
 MAX_ANSWER = 8 << 20  # bytes of metadata; 154 branches are 20 kB
 _MAX_REDIRECTS = 10
 _PIECES_AHEAD = 8  # of at most 64 KiB
@@ -38,7 +40,7 @@ class Pace:
     """The time that is left to the portion on its way; one for all tries of a file."""
 
     def __init__(self, what: str) -> None:
-        self._what = what
+        self._what, self._waits = what, WAIT_SECONDS
         self._begin()
 
     def _begin(self) -> None:
@@ -60,6 +62,16 @@ class Pace:
         if self._brought >= PORTION:
             self._begin()
         return piece
+
+    def sleep(self, seconds: float) -> None:
+        """Wait before another try; raises CheckpointError when waits become too many."""
+        self._waits -= seconds
+        if self._waits < 0:
+            raise CheckpointError(
+                f"the hub asks for more than {WAIT_SECONDS:g} s of waits for {self._what}; "
+                "pull again to resume"
+            )
+        time.sleep(seconds)
 
 
 class Answer:

@@ -37,7 +37,7 @@ class NotServable(CheckpointError):
     """The repository lacks files that serving needs."""
 
 
-def retrying(call: Callable[[], _Result]) -> _Result:
+def retrying(call: Callable[[], _Result], sleep: Callable[[float], None] | None = None) -> _Result:
     """Call again after errors that pass, as late as the hub asks."""
     for attempt in range(_RETRIES):
         try:
@@ -49,7 +49,7 @@ def retrying(call: Callable[[], _Result]) -> _Result:
         except httpx2.TransportError as error:
             wait, problem = _FIRST_WAIT * 2**attempt, repr(error)
         _log.warning("the hub failed (%s); trying again in %.1f s", problem, wait)
-        time.sleep(wait)
+        (sleep or time.sleep)(wait)
     return call()
 
 

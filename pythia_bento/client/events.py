@@ -34,7 +34,9 @@ class EventReader:
                 self._data.append(value.removeprefix(b" "))
 
     def _lines(self, piece: bytes) -> Iterable[bytes]:
-        if self._after_cr and piece:
+        if not piece:
+            return  # it says nothing of what the last one ended with
+        if self._after_cr:
             self._after_cr = False
             piece = piece.removeprefix(b"\n")
         *ends, rest = _END_OF_LINE.split(piece)

@@ -56,4 +56,6 @@ class Shares:
         if not several:
             return None
         most = max(several, key=self._blocks.__getitem__)
-        return next(s for s in reversed(self._running) if s.request.caller == most)
+        _, *others = [s for s in self._running if s.request.caller == most]
+        # What is computed ends as soon as the device tells, and gives more back by that.
+        return next((s for s in reversed(others) if s.num_computed < s.num_tokens), None)

@@ -82,6 +82,7 @@ def _work(
     kind: str, first: int, count: int, current: Synchronized[int], answers: SimpleQueue[Any]
 ) -> None:
     faulthandler.enable()
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     module, function = KINDS[kind]
     case = getattr(importlib.import_module(f"tests.fuzz.{module}"), function)
     signal.signal(signal.SIGPROF, _too_long)

@@ -120,6 +120,15 @@ def test_a_hub_without_ranges_sends_the_whole_again(
     assert not pull(MODEL).was_there
 
 
+def test_a_hub_that_begins_again_and_again_is_given_up(hub: HubServer, commit: str) -> None:
+    """Each time with a little more, which is no failed try."""
+    for length in range(1000, 9000, 1000):
+        long = {"Content-Length": "16384"}
+        hub.fail("/cdn/", status=200, headers=long, body=bytes(length))
+    assert "begins model.safetensors of" in refusal()
+    assert len(hub.requests("/cdn/")) == 6
+
+
 def test_an_answer_about_another_commit_is_refused(hub: HubServer, commit: str) -> None:
     other = hub.folder.refs(REPO)["main"]
     answer = json.dumps({"sha": other, "siblings": []}).encode()

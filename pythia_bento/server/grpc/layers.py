@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import grpc
-from grpc.aio import AbortError
+from grpc.aio import AbortError, InternalError
 from opentelemetry import context, propagate
 from opentelemetry.trace import SpanKind, Tracer, set_span_in_context, use_span
 from typing_extensions import override
@@ -128,8 +128,8 @@ class Errors(Layer):
                 return await inner(call)
             except PythiaError as error:
                 await _abort(call, error)
-            except (AbortError, asyncio.CancelledError):
-                raise
+            except (AbortError, asyncio.CancelledError, InternalError):
+                raise  # the last is of a client that left while something was sent to it
             except Exception:
                 logger.exception("%s failed", call.method)
                 await _abort(call, PythiaError("the server failed; its log says how"))

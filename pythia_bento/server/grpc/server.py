@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from pythia_bento.server.grpc.service import PythiaService
 from pythia_bento.server.spans import Uncollected
 from pythia_bento.settings import Settings, SettingsError
 
+_LIBRARY = logging.getLogger("grpc._cython.cygrpc")
 # Calls of a connection at a time; the client's library keeps further ones until there is room.
 MOST_STREAMS = 1024
 # Calls that wait, over all connections, to be seen by the event loop. Beyond them grpc says
@@ -71,6 +73,7 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Take calls; healthy only once that is so."""
+        _LIBRARY.addFilter(_is_of_use)
         await self._set_health(NOT_SERVING)
         await self._server.start()
         await self._set_health(SERVING)
@@ -121,6 +124,11 @@ class GrpcServer:
                 loop.call_soon_threadsafe(self.say_not_serving)
 
         self._runner.stopped.add_done_callback(ended)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Not where a client was gone before it was answered: anybody could fill the log with those."""
+    return not (record.exc_info and isinstance(record.exc_info[1], grpc.aio.InternalError))
 
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:

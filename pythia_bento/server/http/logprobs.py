@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
@@ -40,7 +40,8 @@ class LogprobsBuilder:
     ) -> dict[str, Any]:
         """Further tokens of the prompt; takes as many ``starts``."""
         scored = logprobs.limited(num_top)
-        shown, values = [self._shown(id) for id in scored.ids.tolist()], scored.values.tolist()
+        values = scored.values.tolist()
+        shown = [self._shown(id) for id in scored.ids.tolist()]
         if num_top:
             tops = [self._top(*pair) for pair in zip(shown, scored, strict=True)]
         else:
@@ -49,7 +50,7 @@ class LogprobsBuilder:
             "tokens": shown,
             "token_logprobs": values,
             "top_logprobs": tops,
-            "text_offset": list(itertools.islice(starts, len(shown))),
+            "text_offset": list(islice(starts, len(shown))),
         }
 
     def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:

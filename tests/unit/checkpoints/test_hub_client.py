@@ -17,7 +17,11 @@ class Line:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.size, self.seconds = 0.0, 0, 0.0
-        monkeypatch.setattr(hub_client, "time", SimpleNamespace(monotonic=lambda: self.now))
+        clock = SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep)
+        monkeypatch.setattr(hub_client, "time", clock)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
     def get(self, timeout: float) -> bytes:
         self.now += min(self.seconds, timeout)
@@ -66,3 +70,12 @@ def test_time_between_two_tries_does_not_count(line: Line) -> None:
     for _ in range(40):
         pace.wait(line)  # type: ignore[arg-type]
         line.now += 300.0
+
+
+def test_waits_that_a_hub_asks_for_come_to_an_end(line: Line) -> None:
+    pace = Pace("the file")
+    for _ in range(12):
+        pace.sleep(300.0)
+    with pytest.raises(CheckpointError, match="more than 3600 s of waits for the file"):
+        pace.sleep(1.0)
+    assert line.now == 3600.0

@@ -61,3 +61,9 @@ def test_an_event_is_told_with_the_end_of_its_empty_line() -> None:
 
 def test_what_is_unfinished_is_no_event() -> None:
     assert list(EventReader().read(b"data: a\n")) == []
+
+
+def test_an_empty_piece_between_cr_and_lf() -> None:
+    reader = EventReader()
+    pieces = [b"data: a\r", b"", b"\ndata: b\r\n", b"\r\n"]
+    assert [event for piece in pieces for event in reader.read(piece)] == [b"a\nb"]

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from pythia_bento.engine.fair_queue import AGING_SECONDS, FairQueue
 from pythia_bento.engine.sequence import Sequence
+from tests.amounts import amounts
 from tests.unit.engine.toy import TOKENIZER, request, toy_engine
 
 
@@ -129,15 +130,15 @@ class Compared(Sequence):
     __hash__ = object.__hash__  # type: ignore[assignment]
 
 
-def test_removing_thousands_looks_at_each_of_them_once() -> None:
-    many = 5000
-    sequences = [Compared(request(str(i), (2, 3)), 0, i, TOKENIZER, 4) for i in range(many)]
+@amounts(5000, 100_000)
+def test_removing_thousands_looks_at_each_of_them_once(amount: int) -> None:
+    sequences = [Compared(request(str(i), (2, 3)), 0, i, TOKENIZER, 4) for i in range(amount)]
     waiting = filled(*sequences)
     Compared.count = 0
     for sequence in reversed(sequences[1:]):  # the order that a list is slowest at
         waiting.remove(sequence)
     assert len(waiting) == 1 and waiting.first() is sequences[0]
-    assert Compared.count <= many
+    assert Compared.count <= amount
 
 
 class Watched(Sequence):

@@ -14,7 +14,7 @@ from pythia_bento.engine.pace import STEP_SECONDS
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.scheduler import Scheduler
 from pythia_bento.engine.sequence import Sequence
-from tests.unit.engine.toy import TOKENIZER, request, toy_engine
+from tests.unit.engine.toy import TOKENIZER, LateExecutor, ToyExecutor, request, toy_engine
 
 BLOCK = 4
 
@@ -160,18 +160,19 @@ def test_steps_are_short_while_others_are_about() -> None:
     assert [chunk.count for chunk in scheduler.schedule()] == [20]
 
 
+@pytest.mark.parametrize("kind", [ToyExecutor, LateExecutor])
 @pytest.mark.parametrize("seed", range(4))
-def test_giving_way_changes_no_answer(seed: int) -> None:
+def test_giving_way_changes_no_answer(seed: int, kind: type[ToyExecutor]) -> None:
     rng = random.Random(seed)
 
     def asked(i: int) -> Request:
         prompt = tuple(rng.randrange(2, 90) for _ in range(rng.randrange(1, 20)))
-        caller = "a" if i < 8 else rng.choice("bc")
-        made = request(str(i), prompt, n=rng.choice((1, 1, 3)), max_tokens=12, seed=i)
-        return replace(made, caller=caller)
+        scored = {"max_tokens": 0, "prompt_logprobs": 1} if i % 5 == 4 else {"max_tokens": 12}
+        made = request(str(i), prompt, n=rng.choice((1, 1, 3)), seed=i, **scored)
+        return replace(made, caller="a" if i < 8 else rng.choice("bc"))
 
     requests = [asked(i) for i in range(16)]
-    engine = toy_engine(24, max_batch_size=4, max_tokens_per_step=16)
+    engine = toy_engine(24, kind=kind, max_batch_size=4, max_tokens_per_step=16)
     outputs = []
     for one in requests:  # the first caller fills the batch before the others come
         engine.add_request(one)
@@ -182,6 +183,6 @@ def test_giving_way_changes_no_answer(seed: int) -> None:
     engine.check()
     alone = [toy_engine(64).generate([one])[0] for one in requests]
     assert engine.stats().preemptions > 0
-    assert [[o.token_ids for o in answer] for answer in shared] == [
-        [o.token_ids for o in answer] for answer in alone
+    assert [[(o.token_ids, o.prompt_logprobs) for o in answer] for answer in shared] == [
+        [(o.token_ids, o.prompt_logprobs) for o in answer] for answer in alone
     ]

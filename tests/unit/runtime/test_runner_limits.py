@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from pythia_bento.engine.params import Request, score_request
 from pythia_bento.engine.scheduler import MOST_LATE
-from pythia_bento.engine.validate import Limits
+from pythia_bento.engine.validate import Limits, validate
 from pythia_bento.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
     InvalidRequest,
     Overloaded,
 )
+from pythia_bento.runtime import runner as runner_module
+from pythia_bento.runtime import turns
 from pythia_bento.telemetry.calls import CallContext, working_for
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import ask, settled, toy_runner
@@ -154,6 +157,29 @@ async def test_scores_of_a_full_caller_are_no_others_loss() -> None:
         answers = await runner.score(items, calls=by_call)
         open.close()
     assert [type(answer.error) for answer in answers] == [Overloaded, type(None)] * 2
+
+
+async def test_thousands_of_scores_are_checked_in_turns_with_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turn, seen = [0], []
+
+    async def others() -> None:
+        while True:
+            turn[0] += 1
+            await asyncio.sleep(0)
+
+    def watched(request: Request, limits: Limits) -> None:
+        seen.append(turn[0])
+        validate(request, limits)
+
+    monkeypatch.setattr(runner_module, "validate", watched)
+    monkeypatch.setattr(turns, "PIECE_SECONDS", 0.0)  # no piece is short enough
+    with toy_runner() as runner:
+        task = asyncio.create_task(others())
+        await runner.score([score_request((5,) * 60) for _ in range(200)])
+        task.cancel()
+    assert len(seen) == 200 and max(Counter(seen).values()) == 1
 
 
 async def test_more_scores_than_the_queue_has_places_for() -> None:

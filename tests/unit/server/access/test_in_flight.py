@@ -66,12 +66,14 @@ async def _until(condition) -> None:
 
 async def test_sigterm_waits_for_what_is_open(ends: list[int]) -> None:
     in_flight, begun = InFlight(), []
+    closed: list[str] = []
     drain = Drain(in_flight, 0.0)
-    drain.install(lambda: begun.append(True))
+    drain.install(lambda: begun.append(True), lambda: closed.append(_refusal(in_flight)))
     in_flight.enter()
     os.kill(os.getpid(), signal.SIGTERM)
     await _until(lambda: drain.has_begun)
     assert begun == [True]
+    await _until(lambda: closed == ["the server is shutting down"])
     assert not ends
     in_flight.leave()
     await _until(lambda: ends == [signal.SIGTERM])
@@ -102,3 +104,9 @@ async def test_a_second_sigterm_does_not_wait(ends: list[int]) -> None:
     await _until(lambda: drain.has_begun)
     os.kill(os.getpid(), signal.SIGTERM)
     await _until(lambda: ends == [signal.SIGTERM])
+
+
+def _refusal(in_flight: InFlight) -> str:
+    with pytest.raises(EngineUnavailable) as caught:
+        in_flight.enter()
+    return caught.value.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import grpc
@@ -141,6 +142,19 @@ async def test_a_dead_engine_is_not_healthy() -> None:
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await opened.Generate(LONG).read()
                 assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_client_that_is_gone_when_it_is_answered_leaves_no_traceback(
+    server: GrpcServer, caplog: Any
+) -> None:
+    """grpc writes one where its own answer comes too late; others of its lines stay."""
+    library = logging.getLogger("grpc._cython.cygrpc")
+    for error in (grpc.aio.InternalError("gone"), ValueError("another")):
+        try:
+            raise error
+        except Exception:
+            library.exception("raised")
+    assert [record.exc_info[0] for record in caplog.records] == [ValueError]
 
 
 async def test_a_port_in_use_is_a_clear_error(runner: PythiaRunner, server: GrpcServer) -> None:

@@ -125,7 +125,7 @@ async def test_what_would_generate_is_refused_unread_while_the_engine_is_full() 
                 await asyncio.sleep(0.005)
             refused = await client.post("/v1/completions", content=b"{")
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
-            assert "4 sequences to work on, and 1 more" in refused.json()["error"]["message"]
+            assert "3 sequences to work on, and 1 more" in refused.json()["error"]["message"]
             assert int(refused.headers["retry-after"]) >= 1
             assert (await client.post("/tokenize", json={"prompt": "a"})).status_code == 200
             assert (await first).status_code == 200
