@@ -20,7 +20,7 @@ from typing import Any
 from bench.common.stats import Timing, spread_ms
 from bench.gpu import engines, harness
 from pythia_bento.engine.engine import Engine
-from pythia_bento.engine.pace import Pace
+from pythia_bento.engine.fair_queue import Pace
 from pythia_bento.engine.params import Request, SamplingParams
 
 SHORT = 128  # tokens of the decoding sequences' prompts

@@ -8,8 +8,7 @@ from collections.abc import Collection
 
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.executor import Chunk
-from pythia_bento.engine.fair_queue import FairQueue
-from pythia_bento.engine.pace import Pace
+from pythia_bento.engine.fair_queue import FairQueue, Pace
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.engine.shares import Shares
 

@@ -211,7 +211,8 @@ def test_calls_are_lines_of_json(observed: Observed) -> None:
     assert (score["requests"], score["generated_tokens"]) == (2, 0) and score["prompt_tokens"] > 2
     assert {line["caller"] for line in (plain, streamed, score, call)} == {"alice"}
     wrong = [line for line in observed.lines() if line.get("request_id") == "wrong"]
-    assert [line["status"] for line in wrong] == [400, 400, 400, 401]
+    # A line is written when its answer has left; the next call may be quicker.
+    assert sorted(line["status"] for line in wrong) == [400, 400, 400, 401]
 
 
 def test_logs_have_no_prompts_and_no_keys(observed: Observed) -> None:

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from pythia_bento.engine.block_pool import BlockPool
+from pythia_bento.engine.fair_queue import STEP_SECONDS
 from pythia_bento.engine.outputs import collect
-from pythia_bento.engine.pace import STEP_SECONDS
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.scheduler import Scheduler
 from pythia_bento.engine.sequence import Sequence

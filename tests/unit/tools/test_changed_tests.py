@@ -16,7 +16,7 @@ ALWAYS = sorted(map(str, changed.ALWAYS))
     ("path", "tests"),
     [
         ("pythia_bento/engine/scheduler.py", ["tests/unit/engine/test_scheduler.py"]),
-        ("pythia_bento/errors.py", []),
+        ("pythia_bento/hardware.py", []),
         ("pythia_bento/engine/stats.py", ["tests/unit/engine/test_stats.py"]),
         ("pythia_bento/server/http/static/playground.js", ["tests/unit/server/http"]),
         ("tools/install.py", ["tests/unit/tools/test_install.py"]),

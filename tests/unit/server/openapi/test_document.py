@@ -18,7 +18,7 @@ from pythia_bento.server.openapi.operations import OPERATIONS
 from tests.unit.runtime.toy_runner import toy_runner
 
 # Never part of an answer: they stop a start, or exist to be refined.
-NOT_ANSWERED = {"checkpoint_error", "invalid_setting", "internal_error"}
+NOT_ANSWERED = {"checkpoint_error", "not_in_store", "invalid_setting", "internal_error"}
 BOUNDED = (
     *("max_tokens", "min_tokens", "temperature", "top_k", "top_p", "min_p", "presence_penalty"),
     *("frequency_penalty", "repetition_penalty", "n", "best_of", "seed", "logprobs"),

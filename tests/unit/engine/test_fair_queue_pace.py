@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pythia_bento.engine.pace import COMPANY_SECONDS, LEAST_TOKENS, STEP_SECONDS, Pace
+from pythia_bento.engine.fair_queue import COMPANY_SECONDS, LEAST_TOKENS, STEP_SECONDS, Pace
 
 
 @pytest.fixture
