@@ -55,7 +55,7 @@ async def _print_while_made(runner: PythiaRunner, body: GenerateRequest) -> None
     from pythia_bento.handlers.requests import make_request
 
     request = await make_request(runner, new_request_id(), body.prompt, body)
-    async for outputs in runner.submit([request]):
+    async for outputs in await runner.submit([request]):
         for output in outputs:
             click.echo(raise_error(output).text, nl=False)
     click.echo()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from pythia_bento.engine.params import Request
@@ -50,11 +50,6 @@ LEAST = Demand(1, 1)
 def share_of(request: Request) -> Demand:
     """One continuation's part of a request."""
     return Demand(1, len(request.prompt) + request.params.max_tokens)
-
-
-def demand_of(requests: Iterable[Request]) -> Demand:
-    """All requests together."""
-    return sum((share_of(request) * request.n for request in requests), NOTHING)
 
 
 class Rate:

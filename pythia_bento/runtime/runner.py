@@ -15,13 +15,14 @@ from pythia_bento.engine.validate import validate
 from pythia_bento.errors import EngineUnavailable, ModelNotFound, PythiaError
 from pythia_bento.runtime.admission import AdmissionControl, Demand
 from pythia_bento.runtime.backend import Backend
+from pythia_bento.runtime.intake import Intake
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
 from pythia_bento.runtime.thread import EngineThread
 from pythia_bento.runtime.turns import Texts, Turns
 from pythia_bento.runtime.watchdog import Watchdog
 from pythia_bento.settings import Settings
-from pythia_bento.telemetry.calls import Calls, asked_by, by_call, current_call
+from pythia_bento.telemetry.calls import CallContext, Calls, by_call, current_call
 from pythia_bento.telemetry.request_timings import RequestWatch
 
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)
@@ -137,34 +138,37 @@ class PythiaRunner:
         """Raise InvalidRequest or ContextLengthExceeded for what can never succeed."""
         validate(request, self.limits)
 
-    def submit(
-        self,
-        requests: Sequence[Request],
-        timeout: float | None = None,
-        *,
-        are_checked: bool = False,
+    async def submit(
+        self, requests: Sequence[Request], timeout: float | None = None
     ) -> AsyncStream:
         """Queue requests, all or none; read the stream in this event loop and close it.
 
-        ``timeout`` in seconds holds where it is shorter than the setting's. Thousands of requests
-        are better checked one by one before, as that takes long.
+        ``timeout`` in seconds holds where it is shorter than the setting's.
         Raises InvalidRequest, ContextLengthExceeded, Overloaded or EngineUnavailable.
         """
-        if not are_checked:
-            self._validate(requests)
-        return self._submit(requests, AsyncStream, timeout)
+        turns = Turns()
+        for request in requests:
+            self.check(request)
+            await turns.take()
+        return await self._submit(requests, timeout, current_call())
 
     def submit_sync(self, requests: Sequence[Request]) -> SyncStream:
         """``submit`` for code without an event loop."""
-        self._validate(requests)
-        return self._submit(requests, SyncStream)
+        for request in requests:
+            self.check(request)
+        stream, intake = self._begin(SyncStream, requests, None, current_call())
+        for request in requests:
+            intake.add(request)
+        self._thread.submit(intake)
+        stream.start()
+        return stream
 
     async def generate(self, request: Request) -> AsyncIterator[SequenceOutput]:
         """The deltas of one request; closing the generator ends the request.
 
         Raises what ended a sequence, besides what ``submit`` raises.
         """
-        stream = self.submit([request])
+        stream = await self.submit([request])
         try:
             async for outputs in stream:
                 for output in outputs:
@@ -179,7 +183,7 @@ class PythiaRunner:
 
         Raises what ``submit`` raises.
         """
-        stream = self.submit(requests, timeout)
+        stream = await self.submit(requests, timeout)
         try:
             return collect(requests, await stream.all())
         finally:
@@ -200,14 +204,15 @@ class PythiaRunner:
 
         Raises nothing: whatever is wrong with one, or with all, is the ``error`` of its own answer.
         """
+        calls = calls or dict.fromkeys((r.request_id for r in requests), current_call())
         done = await self._refused(requests)
         bad = {output.request_id for output in done}
         good = [request for request in requests if request.request_id not in bad]
         streams: list[AsyncStream] = []
         try:
-            for group in by_call(good, calls):
+            for call, group in by_call(good, calls):
                 try:
-                    streams.append(self._submit(group, AsyncStream, timeout, calls))
+                    streams.append(await self._submit(group, timeout, call))
                 except PythiaError as error:  # the server, or this caller's share of it, is full
                     done += [failure(r.request_id, 0, error) for r in group]
             for stream in streams:
@@ -216,10 +221,6 @@ class PythiaRunner:
             for stream in streams:
                 stream.close()
         return _scores(requests, done)
-
-    def _validate(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            self.check(request)
 
     async def _refused(self, requests: Sequence[Request]) -> list[SequenceOutput]:
         turns, refused = Turns(), []
@@ -231,25 +232,32 @@ class PythiaRunner:
             await turns.take()
         return refused
 
-    def _submit(
-        self,
-        requests: Sequence[Request],
-        kind: type[_Stream],
-        timeout: float | None = None,
-        calls: Calls | None = None,
-    ) -> _Stream:
-        """Submit valid requests of one caller, each in the name of its call's."""
-        longest = self.settings.request_timeout
-        seconds = longest if timeout is None else max(min(timeout, longest), 0)
-        deadline = time.monotonic() + seconds
-        if calls is None:
-            calls = dict.fromkeys((r.request_id for r in requests), current_call())
-        requests = [asked_by(calls.get(r.request_id), r, deadline) for r in requests]
-        stream = kind(requests, seconds, self._thread.abort)
-        caller = requests[0].caller if requests else None
-        self._thread.submit(requests, calls, stream, self._account(caller, stream))
+    async def _submit(
+        self, requests: Sequence[Request], timeout: float | None, call: CallContext | None
+    ) -> AsyncStream:
+        """Submit valid requests in the name of a call."""
+        stream, intake = self._begin(AsyncStream, requests, timeout, call)
+        turns = Turns()
+        for request in requests:
+            intake.add(request)
+            await turns.take()
+        self._thread.submit(intake)
         stream.start()
         return stream
+
+    def _begin(
+        self,
+        kind: type[_Stream],
+        requests: Sequence[Request],
+        timeout: float | None,
+        call: CallContext | None,
+    ) -> tuple[_Stream, Intake]:
+        longest = self.settings.request_timeout
+        seconds = longest if timeout is None else max(min(timeout, longest), 0)
+        stream = kind(requests, seconds, self._thread.abort)
+        caller = (call and call.caller) or next((r.caller for r in requests), None)
+        deadline = time.monotonic() + seconds
+        return stream, Intake(stream, call, self._account(caller, stream), deadline)
 
     def _account(self, caller: str | None, request: Hashable) -> Hashable:
         """Whose share of the queue it is; where nobody has a key, each request has its own."""

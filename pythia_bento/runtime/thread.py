@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
@@ -20,12 +20,12 @@ from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable, PythiaError
-from pythia_bento.runtime.admission import LEAST, AdmissionControl, demand_of, share_of
+from pythia_bento.runtime.admission import LEAST, AdmissionControl
 from pythia_bento.runtime.backend import MOST_ORDERS, Backend
+from pythia_bento.runtime.intake import Intake
 from pythia_bento.runtime.request_state import RequestState
 from pythia_bento.runtime.streams import AsyncStream, Stream
 from pythia_bento.runtime.watchdog import Pulse
-from pythia_bento.telemetry.calls import CallContext
 from pythia_bento.telemetry.request_timings import RequestTimings, RequestWatch
 
 logger = logging.getLogger(__name__)
@@ -75,32 +75,17 @@ class EngineThread:
         """The engine's counters; a snapshot that may be torn between two steps."""
         return self._engine.stats()
 
-    def submit(
-        self,
-        requests: Sequence[Request],
-        calls: Mapping[str, CallContext | None],
-        stream: Stream,
-        account: Hashable,
-    ) -> None:
-        """Queue requests that ``engine.validate`` has passed, all or none.
-
-        ``calls`` has the call of each by request id; ``account`` has its share of the queue.
-        Raises Overloaded or EngineUnavailable.
-        """
+    def submit(self, intake: Intake) -> None:
+        """Queue requests, all or none; raises Overloaded or EngineUnavailable."""
         with self._wake:
             if self._stop_reason is not None:
                 raise self._stop_reason
-            self._admission.enter(demand_of(requests), account)
-            for request in requests:
-                id = request.request_id
-                timings = RequestTimings(request)
-                stream.timings.append(timings)
-                if call := calls.get(id):
-                    call.requests.append(timings)
-                self._states[id] = RequestState(
-                    stream, timings, account, share_of(request), set(range(request.n))
-                )
-                self._orders.append(partial(self._add, request))
+            self._admission.enter(intake.demand, intake.account)
+            intake.taken()
+            self._states.update(intake.states)
+            self._orders.extend(
+                partial(self._add, state.timings.request) for state in intake.states.values()
+            )
             self._notify()
 
     def check_room(self, account: Hashable) -> None:

@@ -92,10 +92,12 @@ def asked_by(call: CallContext | None, request: Request, deadline: float) -> Req
     return replace(request, caller=caller or request.caller, deadline=deadline)
 
 
-def by_call(requests: Sequence[Request], calls: Calls | None) -> Iterable[list[Request]]:
-    """Groups of the same call, so that what is refused of one is no other's loss."""
-    groups: dict[int, list[Request]] = {}
+def by_call(
+    requests: Sequence[Request], calls: Calls
+) -> Iterable[tuple[CallContext | None, list[Request]]]:
+    """Requests of the same call together, so that what is refused of one is no other's loss."""
+    groups: dict[int, tuple[CallContext | None, list[Request]]] = {}
     for request in requests:
-        call = calls.get(request.request_id) if calls else None
-        groups.setdefault(id(call), []).append(request)
+        call = calls[request.request_id]
+        groups.setdefault(id(call), (call, []))[1].append(request)
     return groups.values()

@@ -39,7 +39,7 @@ class PythiaService(PythiaServicer):
         self._runner.check_model(request.model or None)
         body = messages.generate_body(request)
         asked = await make_request(self._runner, new_request_id(), body.prompt, body)
-        stream = self._runner.submit([asked], context.time_remaining())
+        stream = await self._runner.submit([asked], context.time_remaining())
         answer = StreamedAnswer(self._runner, asked, body, stream)
         write_timeout = WriteTimeout(self._runner.settings.client_timeout)
         try:

@@ -40,7 +40,7 @@ async def completions(request: HttpRequest) -> Response:
     body = parse(CompletionRequest, await read_json(request, runner.limits))
     runner.check_model(body.model)
     completion = await Completion.create(body, runner)
-    stream = runner.submit(completion.requests, are_checked=True)
+    stream = await runner.submit(completion.requests)
     if body.stream:
         return EventStream(completion.events(stream), stream)
     try:
@@ -80,7 +80,6 @@ class Completion:
         requests, prompts, alternatives, turns = [], [], 0, Turns()
         for number, written in enumerate(body.prompt):
             request = await make_request(runner, f"{id}-{number}", written, body)
-            runner.check(request)
             check_alternatives(alternatives := alternatives + alternatives_of(request))
             requests.append(request)
             prompts.append(await _Prompt.of(runner, written, request.prompt, body))

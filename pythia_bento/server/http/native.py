@@ -73,7 +73,7 @@ async def _as_list(results: AsyncIterator[object]) -> AsyncIterator[bytes]:
 async def stream(runner: PythiaRunner, body: GenerateRequest) -> EventStream:
     """``generate`` as events: the parts of the answer, or an error as the last one."""
     request = await make_request(runner, new_request_id(), body.prompt, body)
-    outputs = runner.submit([request])
+    outputs = await runner.submit([request])
     return EventStream(_events(outputs, StreamedAnswer(runner, request, body, outputs)), outputs)
 
 

@@ -5,7 +5,10 @@ They load nothing from other hosts, and the browser is told not to allow it.
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from pythia_bento.runtime.runner import loaded
+from pythia_bento.runtime.runner import PythiaRunner, loaded
 from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.errors import OrjsonResponse
 from pythia_bento.server.openapi.document import describe
@@ -21,6 +24,7 @@ from pythia_bento.server.openapi.document import describe
 STATIC = Path(__file__).parent / "static"
 ASSETS = frozenset(path.name for path in STATIC.iterdir() if path.suffix in (".css", ".js"))
 
+_DESCRIBING = threading.Lock()
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'{inline}; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -50,8 +54,13 @@ async def index(request: Request) -> Response:
 
 
 async def description(request: Request) -> Response:
-    """GET ``/docs.json``: the OpenAPI document."""
-    return OrjsonResponse(describe(loaded(request.app.state.runner)))
+    """GET ``/docs.json``: the OpenAPI document, made on a thread the first time: it takes long."""
+    return OrjsonResponse(await asyncio.to_thread(_described, loaded(request.app.state.runner)))
+
+
+def _described(runner: PythiaRunner) -> dict[str, Any]:
+    with _DESCRIBING:  # what many ask for at once is made once
+        return describe(runner)
 
 
 async def playground(request: Request) -> Response:

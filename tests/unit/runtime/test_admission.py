@@ -11,7 +11,6 @@ from pythia_bento.runtime.admission import (
     AdmissionControl,
     Demand,
     Rate,
-    demand_of,
     share_of,
 )
 
@@ -19,7 +18,6 @@ from pythia_bento.runtime.admission import (
 def test_a_request_is_its_continuations() -> None:
     request = Request("r", (1, 2, 3), SamplingParams(max_tokens=7), n=4)
     assert share_of(request) == Demand(1, 10)
-    assert demand_of([request, request]) == Demand(8, 80)
 
 
 @pytest.mark.parametrize(

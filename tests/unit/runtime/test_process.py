@@ -161,7 +161,7 @@ async def test_a_process_that_dies_tells_everybody() -> None:
                 pass
         assert not runner.is_ready
         with pytest.raises(EngineUnavailable):
-            runner.submit([ask()])
+            await runner.submit([ask()])
 
 
 @pytest.mark.usefixtures("forked")
@@ -178,7 +178,7 @@ def test_an_idle_process_that_dies_is_noticed() -> None:
 async def test_closing_ends_the_process_and_what_is_open() -> None:
     runner = runner_over(load_slow)
     engine = runner._thread._engine
-    stream = runner.submit([ask(max_tokens=60)])
+    stream = await runner.submit([ask(max_tokens=60)])
     runner.close()
     outputs = await stream.all()
     assert isinstance(outputs[-1].error, EngineUnavailable)

@@ -65,7 +65,7 @@ async def test_a_reader_of_everything_is_woken_once(monkeypatch: pytest.MonkeyPa
 
     with toy_runner(step_seconds=0.002) as runner:
         monkeypatch.setattr(loop, "create_future", counted)
-        stream = runner.submit([ask((i + 1, 2), n=2, max_tokens=10) for i in range(3)])
+        stream = await runner.submit([ask((i + 1, 2), n=2, max_tokens=10) for i in range(3)])
         outputs = await stream.all()
     assert len(waits) == 1
     assert sum(len(output.token_ids) for output in outputs) == 3 * 2 * 10
@@ -74,7 +74,7 @@ async def test_a_reader_of_everything_is_woken_once(monkeypatch: pytest.MonkeyPa
 
 async def test_a_reader_of_everything_gets_the_deadline_too() -> None:
     with toy_runner(step_seconds=0.05, request_timeout=0.12) as runner:
-        outputs = await runner.submit([ask(max_tokens=50)]).all()
+        outputs = await (await runner.submit([ask(max_tokens=50)])).all()
     assert outputs[-1].finish_reason == "error"
     assert isinstance(outputs[-1].error, DeadlineExceeded)
 
@@ -127,7 +127,7 @@ async def test_a_dead_engine_tells_everybody() -> None:
     assert "ZeroDivisionError" in answers[0][0].error.message
     assert not runner.is_ready
     with pytest.raises(EngineUnavailable, match="died"):
-        runner.submit([ask()])
+        await runner.submit([ask()])
     runner.close()
 
 
@@ -147,7 +147,7 @@ def test_a_loop_that_is_gone_does_not_hurt_the_engine() -> None:
     with toy_runner(step_seconds=0.005) as runner:
 
         async def leave() -> None:
-            runner.submit([ask(max_tokens=10)])
+            await runner.submit([ask(max_tokens=10)])
 
         asyncio.run(leave())
         [[answer]] = runner.complete_sync([ask(max_tokens=3)])
@@ -177,7 +177,7 @@ async def test_a_score_that_is_refused_is_refused_alone() -> None:
 
 async def test_scores_that_are_refused_as_a_whole_say_so_each() -> None:
     with toy_runner(max_batch_size=1, max_queue=0, step_seconds=0.05) as runner:
-        stream = runner.submit([ask(max_tokens=60)])
+        stream = await runner.submit([ask(max_tokens=60)])
         full, empty = await runner.score([score_request((1, 2)), score_request(())])
         stream.close()
     assert isinstance(full.error, Overloaded)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,8 @@ from pythia_bento.errors import (
 )
 from pythia_bento.runtime import runner as runner_module
 from pythia_bento.runtime import turns
+from pythia_bento.runtime.intake import Intake
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.telemetry.calls import CallContext, working_for
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import ask, settled, toy_runner
@@ -27,14 +30,16 @@ from tests.unit.runtime.toy_runner import ask, settled, toy_runner
 
 async def test_the_queue_is_bounded_and_one_request_leaves_room_for_others() -> None:
     with toy_runner(step_seconds=0.01, max_batch_size=2, max_queue=2) as runner:
-        first = runner.submit([ask((i + 1,), max_tokens=8) for i in range(6)])  # counts as two
-        second = runner.submit([ask((i + 1,), max_tokens=8) for i in range(2)])
+        first = await runner.submit(
+            [ask((i + 1,), max_tokens=8) for i in range(6)]
+        )  # counts as two
+        second = await runner.submit([ask((i + 1,), max_tokens=8) for i in range(2)])
         with pytest.raises(Overloaded, match=r"4 sequences.*1 more.*limit of 4"):
-            runner.submit([ask()])
+            await runner.submit([ask()])
         for stream in (first, second):
             async for _ in stream:
                 pass
-        stream = runner.submit([ask(max_tokens=2), ask((9,), max_tokens=2)])
+        stream = await runner.submit([ask(max_tokens=2), ask((9,), max_tokens=2)])
         assert await _reasons(stream) == ["length", "length"]
 
 
@@ -57,7 +62,7 @@ async def test_requests_are_refused_before_they_are_queued() -> None:
             (ask((1,) * 65), ContextLengthExceeded),
         ):
             with pytest.raises(kind):
-                runner.submit([ask(), request])
+                await runner.submit([ask(), request])
         assert runner.stats().prompt_tokens == 0
 
 
@@ -91,7 +96,7 @@ async def test_a_request_whose_deadline_passes_in_the_queue_is_never_computed() 
         before = runner.stats()
         long = asyncio.create_task(runner.complete([ask((1,), max_tokens=60)]))
         await asyncio.sleep(0)
-        stream = runner.submit([ask((9,) * 20, n=2)], timeout=0)
+        stream = await runner.submit([ask((9,) * 20, n=2)], timeout=0)
         outputs = [output async for outputs in stream for output in outputs]
         assert [type(output.error) for output in outputs] == [DeadlineExceeded] * 2
         await long
@@ -118,7 +123,7 @@ async def test_tokens_are_bounded_too() -> None:
         first = asyncio.create_task(runner.complete([ask((1,) * 40, n=10, max_tokens=20)]))
         await asyncio.sleep(0.01)
         with pytest.raises(Overloaded, match=r"tokens to work on, and 21 more .* limit of 356"):
-            runner.submit([ask((1,), max_tokens=20)])
+            await runner.submit([ask((1,), max_tokens=20)])
         first.cancel()
 
 
@@ -136,7 +141,7 @@ async def test_a_key_has_its_share_of_the_queue_and_others_theirs() -> None:
             ]
             await asyncio.sleep(0)
             with pytest.raises(Overloaded, match=r"this caller has 4 .* share of 4 "):
-                runner.submit([ask()])
+                await runner.submit([ask()])
             with pytest.raises(Overloaded, match="this caller"):
                 runner.check_room("alice")
         with working_for(CallContext("id", caller="bob")):
@@ -151,7 +156,7 @@ async def test_scores_of_a_full_caller_are_no_others_loss() -> None:
     calls = [CallContext("1", caller="alice"), CallContext("2", caller="bob")]
     with toy_runner(max_batch_size=2, max_queue=6, api_keys=KEYS, step_seconds=0.005) as runner:
         with working_for(calls[0]):
-            open = runner.submit([ask((i + 1,), max_tokens=30) for i in range(4)])
+            open = await runner.submit([ask((i + 1,), max_tokens=30) for i in range(4)])
         items = [score_request((1, 2, i)) for i in range(4)]
         by_call = {item.request_id: calls[i % 2] for i, item in enumerate(items)}
         answers = await runner.score(items, calls=by_call)
@@ -159,27 +164,34 @@ async def test_scores_of_a_full_caller_are_no_others_loss() -> None:
     assert [type(answer.error) for answer in answers] == [Overloaded, type(None)] * 2
 
 
-async def test_thousands_of_scores_are_checked_in_turns_with_others(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("ask_for_all", [PythiaRunner.score, PythiaRunner.complete])
+async def test_thousands_are_checked_and_queued_in_turns_with_others(
+    monkeypatch: pytest.MonkeyPatch, ask_for_all: Any
 ) -> None:
-    turn, seen = [0], []
+    turn, checked, queued = [0], [], []
 
     async def others() -> None:
         while True:
             turn[0] += 1
             await asyncio.sleep(0)
 
-    def watched(request: Request, limits: Limits) -> None:
-        seen.append(turn[0])
+    def checking(request: Request, limits: Limits) -> None:
+        checked.append(turn[0])
         validate(request, limits)
 
-    monkeypatch.setattr(runner_module, "validate", watched)
+    def queueing(intake: Intake, request: Request, _add: Any = Intake.add) -> None:
+        queued.append(turn[0])
+        _add(intake, request)
+
+    monkeypatch.setattr(runner_module, "validate", checking)
+    monkeypatch.setattr(Intake, "add", queueing)
     monkeypatch.setattr(turns, "PIECE_SECONDS", 0.0)  # no piece is short enough
     with toy_runner() as runner:
         task = asyncio.create_task(others())
-        await runner.score([score_request((5,) * 60) for _ in range(200)])
+        await ask_for_all(runner, [score_request((5,) * 60) for _ in range(100)])
         task.cancel()
-    assert len(seen) == 200 and max(Counter(seen).values()) == 1
+    for seen in (checked, queued):
+        assert len(seen) == 100 and max(Counter(seen).values()) == 1
 
 
 async def test_more_scores_than_the_queue_has_places_for() -> None:

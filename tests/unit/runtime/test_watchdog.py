@@ -76,7 +76,7 @@ async def test_an_engine_that_hangs_is_abandoned(capfd: pytest.CaptureFixture[st
     assert (runner.is_ready, runner.is_stuck, runner.stop_reason) == (False, True, errors[0])
     runner.stopped.result(10)
     with pytest.raises(EngineUnavailable, match="no step"):
-        runner.submit([ask()])
+        await runner.submit([ask()])
     runner.close()  # does not wait for what does not come
     assert runner.is_stuck
     gate.is_open.set()  # it comes back after all: nobody is left, and the thread ends
