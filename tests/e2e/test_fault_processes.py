@@ -39,7 +39,9 @@ async def test_sigterm_under_load_finishes_what_is_open(home: Path, tmp_path: Pa
 
 @pytest.mark.long
 async def test_sigterm_spares_an_engine_in_a_process_of_its_own(home: Path) -> None:
-    with serve(home, engine_process=True) as server, probing(server, ENDS):
+    # Probes are asked every now and then: what they are to see must last.
+    settings = {"engine_process": True, "drain_seconds": 1}
+    with serve(home, **settings) as server, probing(server, ENDS):
         load = asyncio.create_task(all_of(server, 8, max_tokens=450))
         await running(server)
         server.process.send_signal(signal.SIGTERM)  # its supervisor sends it to all processes
