@@ -87,7 +87,8 @@ async def test_sigkill_of_the_worker_and_of_everything(home: Path, tmp_path: Pat
         await _broken_by(server, tmp_path, supervisor, *supervisor.children(recursive=True))
         await asyncio.to_thread(server.process.wait)
     port = httpx.URL(server.url).port
-    with faulty(home, tmp_path, port=port, grpc_port=server.grpc_port) as again:
+    ports = {"port": port, "grpc_port": server.grpc_port}
+    with faulty(home, tmp_path, **ports, drain_seconds=1) as again:  # which probes are to see
         with probing(again):
             assert choices(await all_of(again, 3)) == expected
             again.settled()
