@@ -25,6 +25,7 @@ from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels, pass_bytes
 from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
 from pythia_bento.runtime.preflight import check_matmul, find_device
+from pythia_bento.runtime.sources import sources_hash
 from pythia_bento.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> Model
         version=__version__,
         same_weights=checkpoint.same_weights,
     )
-    build = f"{__version__}-{commit}-{weights[:12]}"
+    build = f"{__version__}-{commit}-{weights[:12]}-{sources_hash(backend.name)}"
     return ModelInfo(
         id=name,
         aliases=tuple(aliases),

@@ -18,6 +18,7 @@ from pythia_bento.checkpoints.files import sha256
 from pythia_bento.cli import commands
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.sources import sources_hash
 from pythia_bento.server.http.openai import create_app
 from pythia_bento.settings import Settings
 from tests.hub import HubServer
@@ -161,7 +162,9 @@ async def test_answers_name_what_is_served(branches: None, bento_home: Path) -> 
     assert provenance["commit"] == checkpoint.commit
     assert provenance["files"]["model.safetensors"] == sha256(stored)
     assert (provenance["matmul"], provenance["version"]) == ("w8a16", __version__)
-    short = f"{str(checkpoint.commit)[:12]}-{provenance['weights_sha256'][:12]}"
+    short = (
+        f"{str(checkpoint.commit)[:12]}-{provenance['weights_sha256'][:12]}-{sources_hash('cpu')}"
+    )
     assert card["system_fingerprint"] == f"pythia-bento-{__version__}-{short}-cpu-w8a16"
     assert answer["system_fingerprint"] == card["system_fingerprint"]
 

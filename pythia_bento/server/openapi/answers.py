@@ -82,7 +82,8 @@ class _CompletionParts(_Schema):
     created: int
     model: str
     system_fingerprint: str
-    """Names weights, package version and kernels: equal fingerprints, equal answers."""
+    """Names weights, package version, a hash of the code that computes, and kernels: equal
+    fingerprints, equal answers."""
     choices: list[Choice]
 
 
