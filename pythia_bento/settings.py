@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` is cuda when torch finds a GPU."""
     backend: Literal["auto", "cpu", "triton", "reference"] = "auto"
-    """Kernels; ``auto`` takes the fastest for device and matmul."""
+    """Kernels; ``auto`` takes the batch-invariant ones of the device, and no others for them."""
     matmul: Literal["w8a16", "llm-int8"] = "w8a16"
 
     max_batch_size: int = Field(64, ge=1, le=1024)

@@ -74,7 +74,6 @@ def build_bento(home: Path, **arguments: str) -> Bento:
 
 @pytest.fixture(scope="module")
 def bento(home: Path) -> Bento:
-    kernels.main()  # compiles what is missing, as `make bento` does
     return build_bento(home, model="bundled", device="cpu")
 
 
