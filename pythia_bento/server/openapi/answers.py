@@ -97,6 +97,8 @@ class CompletionChunk(_CompletionParts):
     """The data of one event of a stream: what was added."""
 
     usage: Usage | None = None
+    obfuscation: str = ""
+    """Filler that makes events of similar size, where ``include_obfuscation`` asks for it."""
 
 
 class Model(_Schema):
@@ -219,6 +221,12 @@ class TokenizerInfo(_Schema):
     chat_template: None
     model_max_length: int
     vocab_size: int
+
+
+class Version(_Schema):
+    """Which software serves."""
+
+    version: str
 
 
 class AnyObject(RootModel[dict[str, Any]]):

@@ -44,6 +44,7 @@ MEANINGS: dict[str, str] = {
     "stream_options": "Only where stream is true.",
     "include_usage": "Whether the last event has token counts.",
     "continuous_usage_stats": "Whether every event has them.",
+    "include_obfuscation": "Whether filler hides how long each event's text is.",
     "user": "Not looked at.",
     "return_token_ids": "Whether to answer with token ids too.",
     "return_tokens_as_token_ids": "Whether logprobs names tokens `token_id:<id>`.",
