@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     max_stop: int = Field(16, ge=0, le=64)
     """Stop strings of a request."""
 
+    default_seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
+    """Of requests that give none; by default one is drawn for each."""
+
     api_keys: SecretStr | None = None
     """``[name] key [suspended]``, separated by commas; a key is itself or ``sha256:<hex>``."""
     api_keys_file: str | None = None

@@ -17,7 +17,7 @@ from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import alternatives_of, check_alternatives, check_sequences
 from pythia_bento.errors import PythiaError
-from pythia_bento.handlers.requests import best, make_request
+from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
@@ -39,6 +39,7 @@ async def completions(request: HttpRequest) -> Response:
     """POST ``/v1/completions``."""
     runner = loaded(request.app.state.runner)
     body = parse(CompletionRequest, await read_json(request, runner.limits))
+    body = with_seed(body, runner)
     runner.check_model(body.model)
     completion = await Completion.create(body, runner)
     stream = await runner.submit(completion.requests)
@@ -165,6 +166,7 @@ class Completion:
             "created": self._created,
             "model": self._runner.info.id,
             "system_fingerprint": self._runner.info.fingerprint,
+            "seed": self.body.seed,
             "choices": choices,
         }
 

@@ -84,6 +84,8 @@ class _CompletionParts(_Schema):
     system_fingerprint: str
     """Names weights, package version, a hash of the code that computes, and kernels: equal
     fingerprints, equal answers."""
+    seed: int | None
+    """What was sampled with; null where neither given nor needed."""
     choices: list[Choice]
 
 
@@ -154,6 +156,8 @@ class Generated(_Schema):
 
     model: str
     fingerprint: str
+    seed: int | None
+    """What was sampled with; null where neither given nor needed."""
     num_prompt_tokens: int
     outputs: list[Output]
     prompt_tokens: list[Token] = []

@@ -28,7 +28,7 @@ MEANINGS: dict[str, str] = {
     "repetition_penalty": "Divides the logits of tokens in prompt and text; 1 is off.",
     "n": "Continuations of each prompt.",
     "best_of": "Continuations to make, of which the n best by mean log-probability answer.",
-    "seed": "Equal seeds give equal answers; 0 where it is left out.",
+    "seed": "Equal seeds give equal answers; without one it is drawn, and the answer has it.",
     "logprobs": "Log-probabilities of the tokens, with this many alternatives each.",
     "prompt_logprobs": "The same of the prompt's tokens.",
     "stop": "End before the first of these strings.",

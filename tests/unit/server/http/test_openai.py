@@ -28,7 +28,7 @@ async def test_plain_answer(complete) -> None:
     }
 
 
-async def test_no_seed_means_the_same_answer_again(complete) -> None:
+async def test_a_default_seed_means_the_same_answer_again(complete) -> None:
     texts = [(await complete(max_tokens=12))["choices"][0]["text"] for _ in range(2)]
     assert texts[0] == texts[1] != (await complete(max_tokens=12, seed=1))["choices"][0]["text"]
 
