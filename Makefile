@@ -12,7 +12,6 @@ READY := $(VENV)/.test
 EVAL := .venv-eval
 BENTOML := .venv-bentoml
 K8S := .venv-k8s
-KERNELS := pythia_bento.model.kernels.cpu.build
 PORT ?= 3000
 WORKERS ?= 2
 export BENTOML_DO_NOT_TRACK := True
@@ -132,11 +131,9 @@ BUILD_OPTIONS ?= $(if $(filter podman,$(BACKEND)),--opt squash)
 BENTO = $(BIN)/bentoml build --output tag --arg model=$(MODEL) --arg device=$(DEVICE)
 
 bento: $(READY)  ## a Bento of MODEL=... for DEVICE=cpu|cuda; see docs/deploy.md
-	$(BIN)/python -m $(KERNELS)
 	$(BENTO)
 
 image: $(READY)  ## a container image of it (IMAGE=name, BACKEND=docker|podman|...)
-	$(BIN)/python -m $(KERNELS)
 	tag=$$($(BENTO) | sed -n 's/^__tag__://p'); \
 	DOCKER_BUILDKIT=1 $(BIN)/bentoml containerize --backend $(BACKEND) $(BUILD_OPTIONS) \
 		--image-tag $(IMAGE) "$$tag"

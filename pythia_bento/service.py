@@ -16,7 +16,7 @@ from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml import install, packaging, start_errors
-from pythia_bento.server.http import native, openai, pages, tokenizer
+from pythia_bento.server.http import native, openai, pages, probes, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
 from pythia_bento.server.http.errors import error_response
@@ -49,8 +49,9 @@ def _passes(check: Callable[[], None]) -> bool:
 openai_app = openai.create_app()
 tokenizer_app = tokenizer.create_app()
 native_app = native.create_app()
+probes_app = probes.create_app()
 pages_app = pages.create_app()
-apps = (openai_app, tokenizer_app, native_app, pages_app)
+apps = (openai_app, tokenizer_app, native_app, probes_app, pages_app)
 
 
 @bentoml.service(
@@ -66,6 +67,7 @@ apps = (openai_app, tokenizer_app, native_app, pages_app)
 @bentoml.asgi_app(openai_app, path="/v1")
 @bentoml.asgi_app(tokenizer_app, path="/")
 @bentoml.asgi_app(native_app, path="/")  # bodies in JSON
+@bentoml.asgi_app(probes_app, path="/")
 @bentoml.asgi_app(pages_app, path="/")  # before BentoML's own page at /
 class Pythia:
     """Serves one Pythia checkpoint in 8 bits."""

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` is cuda when torch finds a GPU."""
     backend: Literal["auto", "cpu", "triton", "reference"] = "auto"
-    """Kernels; ``auto`` takes the fastest for device and matmul."""
+    """Kernels; ``auto`` takes the batch-invariant ones of the device, and no others for them."""
     matmul: Literal["w8a16", "llm-int8"] = "w8a16"
 
     max_batch_size: int = Field(64, ge=1, le=1024)
@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     """Characters of one text, and tokens of one that is asked for; more are refused unread."""
     max_stop: int = Field(16, ge=0, le=64)
     """Stop strings of a request."""
+
+    default_seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
+    """Of requests that give none; by default one is drawn for each."""
 
     api_keys: SecretStr | None = None
     """``[name] key [suspended]``, separated by commas; a key is itself or ``sha256:<hex>``."""

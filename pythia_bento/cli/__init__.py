@@ -18,6 +18,7 @@ from pythia_bento.cli.generate import generate
 from pythia_bento.cli.key import key
 from pythia_bento.cli.listing import list_models
 from pythia_bento.cli.score import score
+from pythia_bento.cli.serve import serve
 from pythia_bento.errors import PythiaError
 
 INPUT, OTHER = 2, 1  # exit status by whose fault it is
@@ -36,7 +37,10 @@ def commands(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (list_models, generate, score, pull, lock, verify, checkpoints, quantize, key):
+for command in (
+    *(serve, list_models, generate, score),
+    *(pull, lock, verify, checkpoints, quantize, key),
+):
     commands.add_command(command)
 
 

@@ -162,6 +162,7 @@ def _summary(summary: pb.Summary) -> Summary:
         num_cached_tokens=summary.num_cached_tokens,
         num_completion_tokens=summary.num_completion_tokens,
         timings=Timings(times.queue, times.prefill, times.decode, times.total),
+        seed=summary.seed if summary.HasField("seed") else None,
     )
 
 

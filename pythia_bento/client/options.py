@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 
 class SamplingOptions(TypedDict, total=False):
-    """How to continue a prompt; what is left out has the server's default, 0 for the seed."""
+    """How to continue a prompt; what is left out has the server's default; a seed is drawn."""
 
     max_tokens: int | None
     min_tokens: int | None

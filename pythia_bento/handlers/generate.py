@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import new_request_id
-from pythia_bento.handlers.requests import best, make_request
+from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.handlers.streamed import ShownOutput, ShownToken, shown_output, shown_prompt
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.runtime.runner import PythiaRunner
@@ -15,6 +15,7 @@ from pythia_bento.runtime.runner import PythiaRunner
 class _Generated(TypedDict):
     model: str
     fingerprint: str
+    seed: int | None  # what was sampled with; None where neither given nor needed
     num_prompt_tokens: int
     outputs: list[ShownOutput]
 
@@ -29,6 +30,7 @@ async def generate(
     runner: PythiaRunner, body: GenerateRequest, timeout: float | None = None
 ) -> Generated:
     """Continue one prompt ``n`` times; raises what ended a sequence."""
+    body = with_seed(body, runner)
     request = await make_request(runner, new_request_id(), body.prompt, body)
     [answers] = await runner.complete([request], timeout)
     chosen = await best([raise_error(answer) for answer in answers], body)
@@ -40,6 +42,7 @@ async def generate(
     response: Generated = {
         "model": runner.info.id,
         "fingerprint": runner.info.fingerprint,
+        "seed": body.seed,
         "num_prompt_tokens": len(request.prompt),
         "outputs": outputs,
     }

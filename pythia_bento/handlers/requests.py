@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
+from typing import TypeVar
 
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
@@ -12,6 +14,26 @@ from pythia_bento.errors import InvalidRequest
 from pythia_bento.protocol.sampling import Ids, Prompt, Sampling
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.turns import Turns
+
+# No secret, and below 2^53: JSON's numbers are exact up to there in every language.
+_SEEDS, _SEED_BITS = random.Random(), 53
+_Body = TypeVar("_Body", bound=Sampling)
+
+
+def with_seed(body: _Body, runner: PythiaRunner) -> _Body:
+    """``body`` with a seed where its answer depends on one and the client gave none.
+
+    It is the setting ``default_seed``, or drawn anew; answers name it, and with it they come again.
+    Raises InvalidRequest.
+    """
+    if body.seed is not None:
+        check_integer("seed", body.seed, runner.limits)
+        return body
+    if not body.draws:
+        return body
+    seed = runner.settings.default_seed
+    drawn = _SEEDS.getrandbits(_SEED_BITS) if seed is None else seed
+    return body.model_copy(update={"seed": drawn})
 
 
 async def make_request(

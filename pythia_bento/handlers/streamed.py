@@ -56,6 +56,7 @@ class ShownSummary(TypedDict):
 
     model: str
     fingerprint: str
+    seed: int | None  # what was sampled with; None where neither given nor needed
     num_prompt_tokens: int
     num_cached_tokens: int
     num_completion_tokens: int
@@ -126,6 +127,7 @@ class StreamedAnswer:
         return {
             "model": self._runner.info.id,
             "fingerprint": self._runner.info.fingerprint,
+            "seed": self._body.seed,
             "num_prompt_tokens": len(self._asked.prompt),
             "num_cached_tokens": timings.num_cached_tokens,
             "num_completion_tokens": timings.num_generated,

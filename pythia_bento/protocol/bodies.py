@@ -84,6 +84,8 @@ class StreamOptions(Body):
     include_usage: StrictBool = False
     continuous_usage_stats: StrictBool = False
     """Whether every event has the usage so far; without ``include_usage`` none has."""
+    include_obfuscation: StrictBool = False
+    """Whether filler in ``obfuscation`` hides how long each event's text is."""
 
 
 # Fields of OpenAI's and vLLM's that cannot be honoured, and the value that changes nothing: null

@@ -124,7 +124,8 @@ class Sampling(Body):
     n: Integer = 1
     best_of: Integer | None = None
     """Continuations to make, of which the ``n`` with the highest mean log-probability answer."""
-    seed: Integer = 0
+    seed: Integer | None = None
+    """Where there is none, ``handlers.requests.with_seed`` draws one."""
     logprobs: Integer | None = None
     prompt_logprobs: Integer | None = None
     stop: Stop = ()
@@ -150,6 +151,11 @@ class Sampling(Body):
             raise ValueError(f"best_of must be at least n, which is {n}, not {value}")
         return value
 
+    @property
+    def draws(self) -> bool:
+        """Whether the answer is left to chance, and so depends on the seed."""
+        return self.temperature > 0 and self.max_tokens > 0
+
     def sampling_params(self) -> SamplingParams:
         """The same for the engine. Ranking takes the log-probability of every token."""
         is_ranked = self.num_sequences > self.n and self.logprobs is None
@@ -163,7 +169,7 @@ class Sampling(Body):
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             repetition_penalty=self.repetition_penalty,
-            seed=self.seed,
+            seed=self.seed or 0,
             logprobs=0 if is_ranked else self.logprobs,
             prompt_logprobs=self.prompt_logprobs,
             stop=self.stop,

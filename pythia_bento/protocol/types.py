@@ -63,6 +63,7 @@ class Summary:
     num_cached_tokens: int
     num_completion_tokens: int
     timings: Timings
+    seed: int | None = None  # what was sampled with; None where neither given nor needed
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels, pass_bytes
 from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
-from pythia_bento.runtime.preflight import check_matmul, find_device
+from pythia_bento.runtime.preflight import check_matmul, find_device, no_backend
+from pythia_bento.runtime.sources import sources_hash
 from pythia_bento.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -121,21 +122,18 @@ def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
 
 
 def _kernels(settings: Settings, config: ModelConfig, device: torch.device) -> Kernels:
-    """The backend asked for, or the fastest one that works here."""
-    if settings.backend != "auto":
-        try:
-            return kernels.create(settings.backend, config, device, settings.matmul)
-        except (ImportError, RuntimeError, ValueError) as error:
-            raise SettingsError(
-                f"setting backend (PYTHIA_BACKEND) is {settings.backend}, but {error}"
-            ) from None
-    if settings.matmul == "w8a16":
-        try:
-            name = "triton" if device.type == "cuda" else "cpu"
-            return kernels.create(name, config, device, settings.matmul)
-        except (ImportError, RuntimeError, ValueError) as error:
-            logger.warning("using the slow reference backend: %s", error)
-    return kernels.create("reference", config, device, settings.matmul)
+    """The backend asked for; where none is, the fast and batch-invariant one of the device.
+
+    Never another in its place: answers would depend on the batch, which must be asked for.
+    """
+    name: str = settings.backend
+    if name == "auto":
+        fastest = "triton" if device.type == "cuda" else "cpu"
+        name = fastest if settings.matmul == "w8a16" else "reference"
+    try:
+        return kernels.create(name, config, device, settings.matmul)
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise no_backend(settings, error) from None
 
 
 def _num_blocks(settings: Settings, backend: Kernels, config: ModelConfig) -> int:
@@ -175,7 +173,7 @@ def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> Model
         version=__version__,
         same_weights=checkpoint.same_weights,
     )
-    build = f"{__version__}-{commit}-{weights[:12]}"
+    build = f"{__version__}-{commit}-{weights[:12]}-{sources_hash(backend.name)}"
     return ModelInfo(
         id=name,
         aliases=tuple(aliases),

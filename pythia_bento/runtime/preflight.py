@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.settings import Settings, SettingsError
+from pythia_bento.model.kernels.cpu import build
+from pythia_bento.settings import Settings, SettingsError, wants_gpu
 
 if TYPE_CHECKING:
     import torch
+
+REFERENCE = "PYTHIA_BACKEND=reference works without, slowly, with answers that depend on the batch"
 
 
 def check_loadable(settings: Settings) -> None:
@@ -24,6 +27,7 @@ def check_loadable(settings: Settings) -> None:
     check_matmul(settings)
     if settings.device == "cuda":
         find_device(settings)
+    check_kernels(settings)
     checkpoint = load_checkpoint(settings.model)
     Tokenizer.from_file(checkpoint.tokenizer_path)
 
@@ -35,6 +39,27 @@ def check_matmul(settings: Settings) -> None:
             "setting matmul (PYTHIA_MATMUL) is llm-int8, which needs the package bitsandbytes: "
             "`pip install 'pythia-bento[llm-int8]'`"
         )
+
+
+def check_kernels(settings: Settings) -> None:
+    """Raise SettingsError where the CPU's kernels are asked for and can neither be had nor made."""
+    if settings.matmul == "llm-int8" or settings.backend not in ("auto", "cpu"):
+        return
+    if settings.backend == "auto" and wants_gpu(settings):
+        return
+    try:
+        build.library(build.supported()[0])
+    except RuntimeError as error:
+        raise no_backend(settings, error) from None
+
+
+def no_backend(settings: Settings, why: Exception) -> SettingsError:
+    """What is said of a backend that does not work here, and what to do about it."""
+    message = f"setting backend (PYTHIA_BACKEND) is {settings.backend}, but {why}"
+    if settings.backend == "auto":
+        elsewhere = "PYTHIA_DEVICE=cpu computes on the CPU, and " if wants_gpu(settings) else ""
+        message += f"; {elsewhere}{REFERENCE}"
+    return SettingsError(message)
 
 
 def find_device(settings: Settings) -> torch.device:

@@ -111,7 +111,9 @@ class PythiaRunner:
         names = (self.info.id, *self.info.aliases)
         if name is None or name in names:
             return
-        hint = f"the nearest names are {', '.join(nearest(name, names))}"
+        # Each is there with and without its owner: only those of the asker's form.
+        alike = [known for known in names if ("/" in known) == ("/" in name)]
+        hint = f"the nearest names are {', '.join(nearest(name, alike or names))}"
         raise ModelNotFound(
             f"model {name[:100]!r} is not served here; {hint}",
             param="model",

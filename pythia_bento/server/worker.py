@@ -49,6 +49,8 @@ class Worker:
         self._runner: PythiaRunner | None = None
         self._grpc: GrpcServer | None = None
         self._loop_watch = LoopWatch()
+        for app in apps:
+            app.state.check_ready = self.check_ready
         self._drain = Drain(access.in_flight, settings.drain_seconds)
 
     async def start(self) -> None:

@@ -74,7 +74,6 @@ def build_bento(home: Path, **arguments: str) -> Bento:
 
 @pytest.fixture(scope="module")
 def bento(home: Path) -> Bento:
-    kernels.main()  # compiles what is missing, as `make bento` does
     return build_bento(home, model="bundled", device="cpu")
 
 
@@ -104,7 +103,7 @@ def test_only_what_is_served_is_inside(bento: Bento) -> None:
     assert names == {"LICENSE", "bentofile.yaml", "pythia.lock", "pythia_bento", "service.py"}
     suffixes = {path.suffix for path in source.rglob("*") if path.is_file()}
     assert suffixes <= {"", ".py", ".typed", ".json", ".jsonl", ".safetensors", ".cpp", ".h"} | {
-        *(".so", ".cu", ".cuh", ".yaml", ".lock", ".proto", ".pyi", ".html", ".css", ".js")
+        *(".so", ".cu", ".cuh", ".yaml", ".lock", ".proto", ".pyi", ".html", ".css", ".js", ".svg")
     }
     size = sum(path.stat().st_size for path in bento.path.rglob("*") if path.is_file())
     assert size < 40e6

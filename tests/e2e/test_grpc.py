@@ -142,7 +142,8 @@ def of_generation(generation: Generation) -> Answer:
 
 def test_everything_else_is_the_same_too(clients: dict[str, Client]) -> None:
     http, over_grpc = clients["http"], clients["grpc"]
-    options = {"prompt_logprobs": 1, "best_of": 4, "n": 2, "max_tokens": 6, "logit_bias": {7: -3.5}}
+    options: dict[str, Any] = {"prompt_logprobs": 1, "best_of": 4, "n": 2, "max_tokens": 6}
+    options |= {"logit_bias": {7: -3.5}, "seed": 0}
     one, other = (client.generate(PROMPT, **options) for client in (http, over_grpc))
     assert (one.outputs, one.prompt_tokens) == (other.outputs, other.prompt_tokens)
     assert len(one.prompt_tokens) == 3

@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from pythia_bento import __version__
 from pythia_bento.checkpoints.bundle import find_bundled
 from pythia_bento.protocol.bodies import NEUTRAL, CompletionRequest
 from tests.e2e.serving import MAX_BODY, Server
@@ -192,6 +193,17 @@ def test_whatever_the_body_is_called_it_is_json(http: httpx.Client) -> None:
         for kind in ("application/x-www-form-urlencoded", "application/vnd.bentoml+pickle")
     ]
     assert [answer.status_code for answer in answers] == [200] * 4
+
+
+def test_what_tools_and_browsers_probe_for(http: httpx.Client) -> None:
+    for path in ("/health", "/ping"):
+        answer = http.get(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+    assert http.get("/version").json() == {"version": __version__}
+    assert http.get("/openapi.json").json() == http.get("/docs.json").json()
+    assert http.get("/favicon.ico").headers["content-type"] == "image/svg+xml"
+    chat = http.post("/v1/chat/completions", json={"messages": []})
+    assert chat.status_code == 400 and "/v1/completions" in chat.json()["error"]["message"]
 
 
 def test_generate_is_the_same_model(http: httpx.Client) -> None:

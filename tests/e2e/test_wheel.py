@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import zipfile
@@ -24,7 +25,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pythia_bento.model.kernels.cpu import build
-from tests.e2e.serving import ROOT, serve
+from tests.e2e.serving import ROOT, environment, serve
 
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "pythia_bento")
 MADE = shutil.ignore_patterns("__pycache__", "*.so")
@@ -155,11 +156,31 @@ def test_it_generates_and_compiles_its_kernels_at_first_use(outside: Outside) ->
     assert compiled.name == build.library(build.supported()[0]).name
 
 
-def test_it_serves(outside: Outside, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_serves_from_another_directory(
+    outside: Outside, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    bentoml = (str(outside.python), "-m", "bentoml")
-    with serve(home, "pythia_bento.service:Pythia", cwd=outside.folder, bentoml=bentoml) as server:
+    command = (str(outside.python.parent / "pythia-bento"),)
+    with serve(home, "bundled@step512", cwd=outside.folder, bentoml=command) as server:
         body = {"prompt": "Once upon a time", "max_tokens": 22, "temperature": 0}
         answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).json()
-        assert answer["choices"][0]["text"].startswith(TEXT)
+        assert answer["model"] == "bundled@step512"
+        assert len(answer["choices"][0]["text"]) > 20
         assert "-cpu-w8a16" in answer["system_fingerprint"]
+
+
+def test_a_port_that_is_taken_is_one_line(outside: Outside, home: Path) -> None:
+    variables = environment(home)
+    variables.pop("PYTHONPATH", None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [outside.python.parent / "pythia-bento", "serve", "--host", "127.0.0.1", "-p", port],
+            cwd=outside.folder,
+            env=variables,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode != 0
+    assert "pythia-bento: the address to serve HTTP on is taken by another program" in done.stderr
+    assert "Traceback" not in done.stderr

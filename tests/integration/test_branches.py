@@ -18,6 +18,7 @@ from pythia_bento.checkpoints.files import sha256
 from pythia_bento.cli import commands
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.sources import sources_hash
 from pythia_bento.server.http.openai import create_app
 from pythia_bento.settings import Settings
 from tests.hub import HubServer
@@ -138,6 +139,10 @@ def test_serving_such_a_branch_warns(
         assert names == [*ids, *(f"EleutherAI/{id}" for id in ids)]
         for name in names:
             runner.check_model(name)
+        for owner in ("", "EleutherAI/"):
+            nearest = f"{owner}pythia-14m@step1, {owner}pythia-14m"
+            with pytest.raises(ModelNotFound, match=f"the nearest names are {nearest}$"):
+                runner.check_model(f"{owner}pythia-14m@step2")
         provenance = runner.info.provenance
         assert provenance is not None
         assert (provenance.commit, provenance.same_weights) == (commit, ("step0",))
@@ -153,15 +158,19 @@ async def test_answers_name_what_is_served(branches: None, bento_home: Path) -> 
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             [card] = (await client.get("/models")).json()["data"]
-            body = {"prompt": [5, 6], "max_tokens": 1}
+            body = {"prompt": [5, 6], "max_tokens": 1, "model": f"{REPO}@step1"}
             answer = (await client.post("/completions", json=body)).json()
+            of_the_hub = await client.get(f"/models/{REPO}@step1")
+            assert of_the_hub.json() == card
     checkpoint, provenance = load_checkpoint("pythia-14m@step1"), card["provenance"]
     stored = checkpoint.path / "model.safetensors"
     assert provenance["same_weights"] == ["step0"]
     assert provenance["commit"] == checkpoint.commit
     assert provenance["files"]["model.safetensors"] == sha256(stored)
     assert (provenance["matmul"], provenance["version"]) == ("w8a16", __version__)
-    short = f"{str(checkpoint.commit)[:12]}-{provenance['weights_sha256'][:12]}"
+    short = (
+        f"{str(checkpoint.commit)[:12]}-{provenance['weights_sha256'][:12]}-{sources_hash('cpu')}"
+    )
     assert card["system_fingerprint"] == f"pythia-bento-{__version__}-{short}-cpu-w8a16"
     assert answer["system_fingerprint"] == card["system_fingerprint"]
 

@@ -61,8 +61,8 @@ def test_llm_int8_takes_the_backend_that_has_it() -> None:
         assert "-reference-llm-int8" in runner.info.fingerprint
 
 
-def test_without_a_compiler_the_reference_backend_serves(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_without_a_compiler_the_start_ends_and_names_the_ways_out(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from pythia_bento.model.kernels.cpu import kernels
 
@@ -70,11 +70,18 @@ def test_without_a_compiler_the_reference_backend_serves(
         raise RuntimeError("the CPU kernels need a C++ compiler once")
 
     monkeypatch.setattr(kernels, "load", fail)
-    with PythiaRunner.load(Settings(**SMALL)) as runner:
-        assert "-reference-" in runner.info.fingerprint
-    assert "slow reference backend: the CPU kernels need a C++ compiler" in caplog.text
-    with pytest.raises(SettingsError, match="is cpu, but the CPU kernels need"):
+    need = "but the CPU kernels need a C\\+\\+ compiler once"
+    with pytest.raises(SettingsError, match=f"is auto, {need}; PYTHIA_BACKEND=reference works"):
+        PythiaRunner.load(Settings(**SMALL))
+    with pytest.raises(SettingsError, match=f"is cpu, {need}$"):
         PythiaRunner.load(Settings(**SMALL, backend="cpu"))
+    monkeypatch.setattr(preflight.build, "library", fail)
+    with pytest.raises(SettingsError, match=f"is auto, {need}; PYTHIA_BACKEND=reference works"):
+        check_loadable(Settings(**SMALL))
+    check_loadable(Settings(**SMALL, backend="reference"))
+    with PythiaRunner.load(Settings(**SMALL, backend="reference")) as runner:
+        assert runner.info.provenance is not None
+        assert not runner.info.provenance.batch_invariant
 
 
 def test_what_cannot_be_loaded() -> None:

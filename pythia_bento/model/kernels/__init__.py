@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from pythia_bento.model.config import ModelConfig
-from pythia_bento.model.kernels.base import Kernels
+if TYPE_CHECKING:  # compiling kernels needs no torch, whose import takes seconds
+    import torch
+
+    from pythia_bento.model.config import ModelConfig
+    from pythia_bento.model.kernels.base import Kernels
 
 BACKENDS = ("cpu", "triton", "reference")
 

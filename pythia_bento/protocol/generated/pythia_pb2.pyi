@@ -147,20 +147,22 @@ class Timings(_message.Message):
     def __init__(self, queue: _Optional[float] = ..., prefill: _Optional[float] = ..., decode: _Optional[float] = ..., total: _Optional[float] = ...) -> None: ...
 
 class Summary(_message.Message):
-    __slots__ = ("model", "fingerprint", "num_prompt_tokens", "num_cached_tokens", "num_completion_tokens", "timings")
+    __slots__ = ("model", "fingerprint", "num_prompt_tokens", "num_cached_tokens", "num_completion_tokens", "timings", "seed")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     NUM_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     NUM_CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     NUM_COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
     model: str
     fingerprint: str
     num_prompt_tokens: int
     num_cached_tokens: int
     num_completion_tokens: int
     timings: Timings
-    def __init__(self, model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_cached_tokens: _Optional[int] = ..., num_completion_tokens: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    seed: int
+    def __init__(self, model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_cached_tokens: _Optional[int] = ..., num_completion_tokens: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("deltas", "summary", "prompt_tokens")

@@ -7,11 +7,14 @@ one place. Here the requirements are locked in the repository, by hash, with no 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 from bentoml.models import BentoModel
 
 from pythia_bento.checkpoints.locations import parse_location
+from pythia_bento.model.kernels.cpu import build as cpu_kernels
 from pythia_bento.settings import Settings
 
 REQUIREMENTS = Path(__file__).parents[3] / "requirements"
@@ -19,6 +22,9 @@ PYTHON = "3.11"  # what requirements/serve-*.txt are locked for
 
 # BentoML installs with uv; naming one here keeps it from taking the newest.
 UV = "uv==0.13.9"
+
+# The compiled CPU kernels in a Bento.
+_LIBRARIES = "src/pythia_bento/model/kernels/cpu/lib"
 
 _PACKAGES = f"/app/.venv/lib/python{PYTHON}/site-packages"
 
@@ -53,6 +59,22 @@ BUILD_SECRETS = [{"name": "UV_FIND_LINKS", "value": "", "stage": "build"}]
 _GPU_ENVIRONMENT = [{"name": "TRITON_CACHE_DIR", "value": "/tmp/triton"}]
 
 
+class ServingImage(Image):  # type: ignore[misc]  # BentoML has no types
+    """The image of a Bento for the CPU: the Bento has compiled kernels, since its image cannot."""
+
+    def freeze(self, bento_fs: Path, *arguments: Any, **options: Any) -> Any:
+        """Called once by whatever builds a Bento, when the sources are copied."""
+        folder = bento_fs / _LIBRARIES
+        if folder.parent.is_dir():  # not where BentoML uploads the sources later
+            try:
+                cpu_kernels.copy_libraries(folder)
+            except RuntimeError as error:
+                raise BentoMLException(
+                    f"a Bento has compiled kernels inside, but {error}"
+                ) from None
+        return super().freeze(bento_fs, *arguments, **options)
+
+
 def image(settings: Settings) -> Image | None:
     """The image of a Bento for the CPU, or with ``device=cuda`` for the GPU.
 
@@ -62,7 +84,8 @@ def image(settings: Settings) -> Image | None:
     requirements = REQUIREMENTS / f"serve-{'gpu' if gpu else 'cpu'}.txt"
     if not requirements.is_file():
         return None
-    return Image(
+    kind = Image if gpu else ServingImage
+    return kind(
         base_image=f"python:{PYTHON}-slim",
         distro="none",  # otherwise BentoML installs compilers and git, 700 MB
         python_version=PYTHON,

@@ -24,7 +24,8 @@ _WHY = {
 
 def install() -> None:
     """Only in BentoML's own command: a program that imports the service has its own last words."""
-    if Path(sys.argv[0]).name == "bentoml":
+    command = Path(sys.argv[0])
+    if command.name == "bentoml" or command.parts[-2:] == ("bentoml", "__main__.py"):
         sys.excepthook = partial(last_words, sys.excepthook)
 
 

@@ -48,7 +48,10 @@ def score_body(item: pb.ScoreItem) -> Any:
 
 def generate_part(part: Mapping[str, Any]) -> pb.GenerateResponse:
     """A part of an answer."""
-    return pb.GenerateResponse(**{**part, "deltas": [_delta(**delta) for delta in part["deltas"]]})
+    changed: dict[str, Any] = {"deltas": [_delta(**delta) for delta in part["deltas"]]}
+    if (summary := part.get("summary")) and (summary["seed"] or 0) >= 2**63:
+        changed["summary"] = {**summary, "seed": summary["seed"] - 2**64}  # the same, signed
+    return pb.GenerateResponse(**{**part, **changed})
 
 
 async def score_results(results: Iterable[Mapping[str, Any]]) -> pb.ScoreResponse:

@@ -8,7 +8,7 @@ from grpc.aio import ServicerContext
 
 from pythia_bento.engine.params import new_request_id
 from pythia_bento.engine.validate import check_items
-from pythia_bento.handlers.requests import make_request
+from pythia_bento.handlers.requests import make_request, with_seed
 from pythia_bento.handlers.score import score
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.generated import pythia_pb2 as pb
@@ -37,7 +37,7 @@ class PythiaService(PythiaServicer):
         then ends in this coroutine, and so ends its sequences at once.
         """
         self._runner.check_model(request.model or None)
-        body = messages.generate_body(request)
+        body = with_seed(messages.generate_body(request), self._runner)
         asked = await make_request(self._runner, new_request_id(), body.prompt, body)
         stream = await self._runner.submit([asked], context.time_remaining())
         answer = StreamedAnswer(self._runner, asked, body, stream)

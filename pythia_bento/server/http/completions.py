@@ -16,7 +16,7 @@ from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import alternatives_of, check_alternatives, check_sequences
 from pythia_bento.errors import PythiaError
-from pythia_bento.handlers.requests import best, make_request
+from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
@@ -30,6 +30,7 @@ from pythia_bento.server.http.sse import DONE, EventStream, event
 
 _Tokens = TypeVar("_Tokens", list[TokenLogprob], PromptLogprobs)
 
+OBFUSCATED = 128  # bytes: events are filled to a multiple of this, not at random: equal bits
 AT_ONCE = 64  # tokens that are put into an answer between two turns of others
 
 
@@ -37,6 +38,7 @@ async def completions(request: HttpRequest) -> Response:
     """POST ``/v1/completions``."""
     runner = loaded(request.app.state.runner)
     body = parse(CompletionRequest, await read_json(request, runner.limits))
+    body = with_seed(body, runner)
     runner.check_model(body.model)
     completion = await Completion.create(body, runner)
     stream = await runner.submit(completion.requests)
@@ -130,7 +132,7 @@ class Completion:
             delta = await self._choice(output, output.index).delta(output)
             # Text may be held back, and then there is nothing to say.
             if delta["text"] or delta["finish_reason"] or delta["logprobs"] or "token_ids" in delta:
-                events += self._event_head + orjson.dumps(delta) + self._event_tail()
+                events += self._event(delta)
             if len(events) > PIECE_BYTES:
                 yield bytes(events)
                 events.clear()
@@ -138,9 +140,12 @@ class Completion:
         if events:
             yield bytes(events)
 
-    def _event_tail(self) -> bytes:
-        usage = self._event_usage()
-        return b"]," + orjson.dumps(usage)[1:] + b"\n\n" if usage else b"]}\n\n"
+    def _event(self, delta: dict[str, Any]) -> bytes:
+        line, fields = self._event_head + orjson.dumps(delta) + b"]", self._event_usage()
+        options = self.body.stream_options
+        if options is not None and options.include_obfuscation:
+            fields["obfuscation"] = "0" * (-len(line) % OBFUSCATED)
+        return line + (b"," + orjson.dumps(fields)[1:] if fields else b"}") + b"\n\n"
 
     def _event_usage(self) -> dict[str, Any]:
         options = self.body.stream_options
@@ -160,6 +165,7 @@ class Completion:
             "created": self._created,
             "model": self._runner.info.id,
             "system_fingerprint": self._runner.info.fingerprint,
+            "seed": self.body.seed,
             "choices": choices,
         }
 

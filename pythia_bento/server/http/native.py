@@ -17,7 +17,7 @@ from starlette.routing import Route
 from pythia_bento.engine.params import new_request_id
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.generate import generate
-from pythia_bento.handlers.requests import make_request
+from pythia_bento.handlers.requests import make_request, with_seed
 from pythia_bento.handlers.score import scored
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.bodies import GenerateRequest, ScoreRequest
@@ -73,6 +73,7 @@ async def _as_list(results: AsyncIterator[object]) -> AsyncIterator[bytes]:
 
 async def stream(runner: PythiaRunner, body: GenerateRequest) -> EventStream:
     """``generate`` as events: the parts of the answer, or an error as the last one."""
+    body = with_seed(body, runner)
     request = await make_request(runner, new_request_id(), body.prompt, body)
     outputs = await runner.submit([request])
     return EventStream(_events(outputs, StreamedAnswer(runner, request, body, outputs)), outputs)

@@ -10,6 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pythia_bento.errors import InvalidRequest
 from pythia_bento.handlers.info import limits
 from pythia_bento.runtime.runner import PythiaRunner, loaded
 from pythia_bento.server.http.app import make_app
@@ -22,9 +23,18 @@ def create_app() -> Starlette:
     return make_app(
         [
             Route("/completions", completions, methods=["POST"]),
+            Route("/chat/completions", chat, methods=["POST"]),
             Route("/models", models, methods=["GET"]),
             Route("/models/{id:path}", model, methods=["GET"]),
         ]
+    )
+
+
+async def chat(request: HttpRequest) -> Response:
+    """POST ``/chat/completions``: refused, since Pythia has no chat template."""
+    raise InvalidRequest(
+        "Pythia models are not tuned for chat and have no chat template; send plain text as "
+        "`prompt` to /v1/completions"
     )
 
 

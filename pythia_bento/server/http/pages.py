@@ -27,7 +27,7 @@ ASSETS = frozenset(path.name for path in STATIC.iterdir() if path.suffix in (".c
 _DESCRIBING = threading.Lock()
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'{inline}; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -42,6 +42,8 @@ def create_app() -> Starlette:
         [
             Route("/", index),
             Route("/docs.json", description),
+            Route("/openapi.json", description),
+            Route("/favicon.ico", icon),
             Route("/playground", playground),
             Route("/playground/{name}", asset),
         ]
@@ -54,13 +56,18 @@ async def index(request: Request) -> Response:
 
 
 async def description(request: Request) -> Response:
-    """GET ``/docs.json``: the OpenAPI document, made on a thread the first time: it takes long."""
+    """GET ``/docs.json`` and ``/openapi.json``; made on a thread the first time: it takes long."""
     return OrjsonResponse(await asyncio.to_thread(_described, loaded(request.app.state.runner)))
 
 
 def _described(runner: PythiaRunner) -> dict[str, Any]:
     with _DESCRIBING:  # what many ask for at once is made once
         return describe(runner)
+
+
+async def icon(request: Request) -> Response:
+    """GET ``/favicon.ico``, which browsers ask for unasked."""
+    return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml", headers=_HEADERS)
 
 
 async def playground(request: Request) -> Response:

@@ -16,7 +16,8 @@ class EventStream(StreamingResponse):
 
     def __init__(self, events: AsyncIterator[bytes], stream: AsyncStream) -> None:
         super().__init__(events, media_type="text/event-stream")
-        self.headers["Cache-Control"] = "no-cache"
+        self.headers["Cache-Control"] = "no-store"
+        self.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

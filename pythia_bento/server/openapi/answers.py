@@ -82,7 +82,10 @@ class _CompletionParts(_Schema):
     created: int
     model: str
     system_fingerprint: str
-    """Names weights, package version and kernels: equal fingerprints, equal answers."""
+    """Names weights, package version, a hash of the code that computes, and kernels: equal
+    fingerprints, equal answers."""
+    seed: int | None
+    """What was sampled with; null where neither given nor needed."""
     choices: list[Choice]
 
 
@@ -96,6 +99,8 @@ class CompletionChunk(_CompletionParts):
     """The data of one event of a stream: what was added."""
 
     usage: Usage | None = None
+    obfuscation: str = ""
+    """Filler that makes events of similar size, where ``include_obfuscation`` asks for it."""
 
 
 class Model(_Schema):
@@ -151,6 +156,8 @@ class Generated(_Schema):
 
     model: str
     fingerprint: str
+    seed: int | None
+    """What was sampled with; null where neither given nor needed."""
     num_prompt_tokens: int
     outputs: list[Output]
     prompt_tokens: list[Token] = []
@@ -218,6 +225,12 @@ class TokenizerInfo(_Schema):
     chat_template: None
     model_max_length: int
     vocab_size: int
+
+
+class Version(_Schema):
+    """Which software serves."""
+
+    version: str
 
 
 class AnyObject(RootModel[dict[str, Any]]):

@@ -1,7 +1,8 @@
 """Every operation over HTTP: what it takes, what it answers, how it fails, and examples.
 
-A new route is described by one more entry here, and nowhere else: the OpenAPI document, the paths
-that are open without a key, the labels of metrics and the routes reached directly all follow.
+A new route is described by one more entry here, or in ``open_operations``, and nowhere else: the
+OpenAPI document, the paths that are open without a key, the labels of metrics and the routes
+reached directly all follow.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pythia_bento.protocol.bodies import (
     TokenizeRequest,
 )
 from pythia_bento.server.openapi import answers
+from pythia_bento.server.openapi.open_operations import OPEN_OPERATIONS, UNAVAILABLE
 from pythia_bento.server.openapi.operation import Errors, Events, Operation
 
 ACCESS: Errors = (errors.Unauthenticated, errors.PermissionDenied, errors.Overloaded)
@@ -28,7 +30,6 @@ ENGINE: Errors = (
     errors.NonFiniteLogits,
     errors.DeadlineExceeded,
 )
-UNAVAILABLE: Errors = (errors.PythiaError, errors.EngineUnavailable, errors.OutOfMemory)
 
 
 class ScoreRequest(BaseModel):
@@ -148,108 +149,16 @@ OPERATIONS: tuple[Operation, ...] = (
         },
     ),
     Operation(
-        tag="Operation",
-        method="get",
-        path="/livez",
-        id="livez",
-        summary="Whether the process lives.",
-        answers=("text/plain",),
-        errors=UNAVAILABLE,
-        needs_key=False,
-    ),
-    Operation(
-        tag="Operation",
-        method="get",
-        path="/healthz",
-        id="healthz",
-        summary="The same as /livez.",
-        answers=("text/plain",),
-        errors=UNAVAILABLE,
-        needs_key=False,
-    ),
-    Operation(
-        tag="Operation",
-        method="get",
-        path="/readyz",
-        id="readyz",
-        summary="Whether the model answers.",
-        answers=("text/plain",),
-        errors=UNAVAILABLE,
-        needs_key=False,
-    ),
-    Operation(
-        tag="Operation",
-        method="get",
-        path="/metrics",
-        id="metrics",
-        summary="Prometheus metrics.",
-        answers=("text/plain",),
-        errors=UNAVAILABLE,
-        needs_key=False,
-    ),
-    Operation(
-        tag="Pages",
-        method="get",
-        path="/docs.json",
-        id="describe",
-        summary="This description.",
-        answers=(answers.AnyObject,),
-        errors=UNAVAILABLE,
-        needs_key=False,
-    ),
-    Operation(
-        tag="Pages",
-        method="get",
-        path="/schema.json",
-        id="schema",
-        summary="BentoML's description of /generate and /score, for its client.",
-        answers=(answers.AnyObject,),
-        errors=(errors.PythiaError,),
-        needs_key=False,
-    ),
-    Operation(
-        tag="Pages",
-        method="get",
-        path="/playground",
-        id="playground",
-        summary="A page to try the model with.",
-        answers=("text/html",),
-        errors=(errors.PythiaError,),
-        needs_key=False,
-    ),
-    Operation(
-        tag="Pages",
-        method="get",
-        path="/",
-        id="index",
-        summary="This description as a page.",
-        answers=("text/html",),
-        errors=(errors.PythiaError,),
-        needs_key=False,
+        tag="OpenAI",
+        method="post",
+        path="/v1/chat/completions",
+        id="createChatCompletion",
+        summary="Refused: Pythia is not tuned for chat.",
+        answers=(),
+        errors=(errors.InvalidRequest,),
         is_documented=False,
     ),
-    Operation(
-        tag="Pages",
-        method="get",
-        path="/playground/{name}",
-        id="playgroundFile",
-        summary="A style or script of the playground.",
-        answers=("text/css", "text/javascript"),
-        errors=(errors.PythiaError,),
-        needs_key=False,
-        is_documented=False,
-    ),
-    Operation(
-        tag="Pages",
-        method="get",
-        path="/static_content/{name}",
-        id="staticContent",
-        summary="A style or script of Swagger UI, which BentoML brings.",
-        answers=("text/css", "text/javascript"),
-        errors=(errors.PythiaError,),
-        needs_key=False,
-        is_documented=False,
-    ),
+    *OPEN_OPERATIONS,
 )
 
 _TEMPLATES = [operation for operation in OPERATIONS if operation.is_template]

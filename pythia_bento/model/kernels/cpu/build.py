@@ -3,7 +3,7 @@
 Run as a file it needs nothing but Python. One shared library per instruction set, named after a
 hash of its sources and flags, so a stale one is never loaded. Libraries are looked for beside the
 sources, then in the user's cache directory, and are compiled into the first of the two that can be
-written.
+written. What lies in a Bento stays as it was built.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,9 +63,28 @@ def library(variant: str) -> Path:
         if (folder / name).exists():
             return folder / name
     for folder in _folders():
-        if _writable(folder):
+        if not _in_bento(folder) and _writable(folder):
             return _compile(variant, folder / name)
-    raise RuntimeError(f"no folder for the compiled CPU kernels can be written: {list(_folders())}")
+    raise RuntimeError(
+        "no folder for the compiled CPU kernels can be written; name one with XDG_CACHE_HOME"
+    )
+
+
+def libraries(chosen: Sequence[str] | None = None) -> list[Path]:
+    """The compiled libraries of the ``chosen`` variants, by default of all; raises RuntimeError."""
+    if chosen is None:
+        chosen = [*reversed(variants())]  # the longest to compile first
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(library, chosen))
+
+
+def copy_libraries(folder: Path) -> None:
+    """Put those of all variants into ``folder``, and no other; raises RuntimeError."""
+    found = libraries()
+    folder.mkdir(exist_ok=True)
+    _remove_stale([folder])
+    for path in found:
+        shutil.copy(path, folder)
 
 
 def compiler() -> list[str]:
@@ -120,6 +139,10 @@ def _folders() -> Iterator[Path]:
     yield Path(cache) / "pythia-bento"
 
 
+def _in_bento(folder: Path) -> bool:
+    return any((parent / "bento.yaml").is_file() for parent in folder.parents)
+
+
 def _writable(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,13 +166,15 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--native", action="store_true", help="only the one this machine runs")
     native = parser.parse_args(arguments).native
-    chosen = supported()[:1] if native else [*reversed(variants())]  # the longest to compile first
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        paths = list(pool.map(library, chosen))
-    for variant, path in zip(chosen, paths, strict=True):
-        print(f"cpu kernels, {variant}: {path.name}", flush=True)
+    paths = libraries(supported()[:1] if native else None)
+    for path in paths:
+        print(f"cpu kernels: {path.name}", flush=True)
+    _remove_stale({path.parent for path in paths})
+
+
+def _remove_stale(folders: Iterable[Path]) -> None:
     current = {_name(variant) for variant in variants()}
-    for stale in {old for path in paths for old in path.parent.glob("pythia-*.so")}:
+    for stale in (path for folder in folders for path in folder.glob("pythia-*.so")):
         if stale.name not in current:
             stale.unlink(missing_ok=True)
 

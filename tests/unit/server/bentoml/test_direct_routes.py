@@ -95,6 +95,7 @@ def test_whole_paths_of_operations_are_known_before() -> None:
     extra = make_app([Route("/not-an-operation", other)])
     assert set(routes_of([(openai.create_app(), "/v1"), (extra, "/")])) == {
         ("POST", "/v1/completions"),
+        ("POST", "/v1/chat/completions"),
         ("GET", "/v1/models"),
         ("HEAD", "/v1/models"),
     }

@@ -28,12 +28,13 @@ def test_all_else_is_told_as_before(error: Exception) -> None:
     assert told == [type(error), error, None]
 
 
-def test_only_bentomls_command_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", ["/usr/bin/bentoml", "/usr/lib/bentoml/__main__.py"])
+def test_only_bentomls_command_is_changed(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     before = sys.excepthook
     monkeypatch.setattr(sys, "excepthook", before)
-    monkeypatch.setattr(sys, "argv", ["my-program"])
+    monkeypatch.setattr(sys, "argv", ["/usr/lib/mine/__main__.py"])
     start_errors.install()
     assert sys.excepthook is before
-    monkeypatch.setattr(sys, "argv", ["/usr/bin/bentoml", "serve"])
+    monkeypatch.setattr(sys, "argv", [command, "serve"])
     start_errors.install()
     assert sys.excepthook is not before

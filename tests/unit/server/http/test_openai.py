@@ -28,7 +28,7 @@ async def test_plain_answer(complete) -> None:
     }
 
 
-async def test_no_seed_means_the_same_answer_again(complete) -> None:
+async def test_a_default_seed_means_the_same_answer_again(complete) -> None:
     texts = [(await complete(max_tokens=12))["choices"][0]["text"] for _ in range(2)]
     assert texts[0] == texts[1] != (await complete(max_tokens=12, seed=1))["choices"][0]["text"]
 
@@ -68,6 +68,8 @@ async def test_the_stream_says_the_same(client, complete, options: dict) -> None
     plain = await complete(**{"max_tokens": 20} | options)
     response = await client.post("/completions", json=body)
     assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-accel-buffering"] == "no"
     *events, done = _events(response.text)
     assert done == "[DONE]"
     assert events[-1]["choices"] == []
@@ -85,6 +87,33 @@ async def test_a_stream_without_options_has_no_usage(client) -> None:
     *events, done = _events(response.text)
     assert done == "[DONE]"
     assert all("usage" not in event for event in events)
+
+
+async def test_chat_is_refused_with_what_to_use_instead(client) -> None:
+    body = {"model": "toy", "messages": [{"role": "user", "content": "a"}], "stream": True}
+    response = await client.post("/chat/completions", json=body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert "not tuned for chat" in error["message"] and "/v1/completions" in error["message"]
+
+
+@pytest.mark.parametrize("usage", [False, True])
+async def test_obfuscated_events_say_the_same_in_lengths_that_tell_little(client, usage) -> None:
+    options = {"include_usage": usage, "include_obfuscation": False}
+    body = {"prompt": "a", "max_tokens": 30, "stream": True, "stream_options": options, "seed": 3}
+    plain = await client.post("/completions", json=body)
+    options["include_obfuscation"] = True
+    filled = await client.post("/completions", json=body)
+    events = _events(filled.text)[:-1]
+    lengths = {len(line) for line in filled.text.splitlines() if '"obfuscation"' in line}
+    assert len(lengths) < len({len(line) for line in plain.text.splitlines()})
+    for event in events:
+        filler = event.pop("obfuscation", None)
+        assert (filler is None) == (event["choices"] == [])
+    assert [event["choices"] for event in events] == [
+        event["choices"] for event in _events(plain.text)[:-1]
+    ]
+    assert '"obfuscation"' not in plain.text
 
 
 async def test_an_error_in_the_middle_of_a_stream_is_an_event(client) -> None:

@@ -12,7 +12,7 @@ import pytest
 from pythia_bento import errors
 from pythia_bento.errors import PythiaError
 from pythia_bento.runtime.runner import PythiaRunner
-from pythia_bento.server.http import openai, pages, tokenizer
+from pythia_bento.server.http import openai, pages, probes, tokenizer
 from pythia_bento.server.openapi.document import DOCUMENTED, describe
 from pythia_bento.server.openapi.operations import OPERATIONS
 from tests.unit.runtime.toy_runner import toy_runner
@@ -48,7 +48,7 @@ def test_every_reference_leads_to_a_schema(document: dict[str, Any]) -> None:
 
 
 def test_every_route_is_an_operation() -> None:
-    apps = (("/v1", openai), ("", tokenizer), ("", pages))
+    apps = (("/v1", openai), *(("", module) for module in (tokenizer, probes, pages)))
     found = {
         (prefix + route.path).replace("{id:path}", "{id}"): route.methods - {"HEAD"}
         for prefix, module in apps
@@ -66,7 +66,10 @@ def test_an_operation_has_a_path_and_an_id_of_its_own() -> None:
 
 def test_parts_of_pages_are_not_described(document: dict[str, Any]) -> None:
     undocumented = {operation.path for operation in OPERATIONS} - document["paths"].keys()
-    assert undocumented == {"/", "/playground/{name}", "/static_content/{name}"}
+    assert undocumented == {
+        *("/", "/playground/{name}", "/static_content/{name}", "/favicon.ico"),
+        *("/openapi.json", "/v1/chat/completions"),
+    }
 
 
 def test_every_error_is_described_with_its_status(document: dict[str, Any]) -> None:

@@ -60,10 +60,37 @@ def test_a_package_that_cannot_be_written_leaves_the_cache(
     assert build.library("generic").parent == folders[1]
 
 
+def test_a_bento_is_left_as_it_was_built(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bento = tmp_path / "bentos/pythia/3hq"
+    package = bento / "src/pythia_bento/model/kernels/cpu"
+    package.mkdir(parents=True)
+    (bento / "bento.yaml").write_text("")
+    monkeypatch.setattr(build, "_folders", lambda: iter((package / "lib", folders[1])))
+    compiler_script(tmp_path, monkeypatch, 'for last; do :; done; echo library > "$last"')
+    assert build.library("generic").parent == folders[1]
+    assert list(package.iterdir()) == []
+
+
+def test_all_libraries_and_no_other_are_copied(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler_script(tmp_path, monkeypatch, 'for last; do :; done; echo "$last" > "$last"')
+    target = tmp_path / "lib"
+    target.mkdir()
+    for stale in ("generic-000000000000", "mips-000000000000"):
+        (target / f"pythia-{stale}.so").write_text("old")
+    build.copy_libraries(target)
+    compiled = {path.name: path.read_text() for path in build.libraries()}
+    assert {path.name: path.read_text() for path in target.iterdir()} == compiled
+    assert len(compiled) == len(build.variants())
+
+
 def test_no_folder_at_all_is_said(folders: tuple[Path, Path]) -> None:
     for folder in folders:
         folder.write_text("")
-    with pytest.raises(RuntimeError, match="can be written"):
+    with pytest.raises(RuntimeError, match="can be written; name one with XDG_CACHE_HOME"):
         build.library("generic")
 
 
