@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import bentoml
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, StrictBool, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.generate import generate
 from pythia_bento.handlers.score import attributed, score
-from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
+from pythia_bento.protocol.bodies import GenerateRequest, GenerateStreamRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml import install, packaging, start_errors
@@ -26,6 +28,13 @@ from pythia_bento.telemetry import logs
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
 Item = Annotated[Any, AfterValidator(attributed), WithJsonSchema(ScoreItem.model_json_schema())]
+
+
+class GenerateCall(GenerateRequest):
+    """``stream`` is for HTTP: BentoML's clients, which would not understand it, are not told."""
+
+    stream: SkipJsonSchema[StrictBool] = False
+
 
 start_errors.install()
 try:
@@ -98,16 +107,28 @@ class Pythia:
         """End what is open and free the model."""
         await self._worker.stop()
 
-    @bentoml.api(input_spec=GenerateRequest)
+    @bentoml.api(input_spec=GenerateCall)
     async def generate(self, **fields: Any) -> dict[str, Any]:
         """Continue a prompt."""
         try:
-            body = GenerateRequest.model_construct(**fields)
+            body = GenerateCall.model_construct(**fields)
             if body.stream:
                 return await native.stream(self._worker.runner, body)  # type: ignore[return-value]
             return await generate(self._worker.runner, body)  # type: ignore[return-value]
         except PythiaError as error:
             return error_response(error)  # type: ignore[return-value]
+
+    @bentoml.api(input_spec=GenerateStreamRequest)
+    async def generate_stream(self, **fields: Any) -> AsyncGenerator[str, None]:
+        """Continue a prompt: server-sent events, as ``/generate`` writes them with ``stream``."""
+        body = GenerateStreamRequest.model_construct(**fields)
+        try:
+            async for event in native.texts(self._worker.runner, body):
+                yield event
+        except PythiaError as error:
+            raise bentoml.exceptions.BentoMLException(
+                error.message, error_code=HTTPStatus(error.status)
+            ) from None
 
     # BentoML's adaptive batching joins the items of concurrent requests. Its rule for shedding
     # load guesses too high, so the limit is out of reach: the engine's queue decides.

@@ -25,7 +25,7 @@ OPEN = (
     *("/", "/docs.json", "/playground", "/playground/{name}", "/static_content/{name}"),
     *("/livez", "/readyz", "/healthz", "/metrics", "/schema.json"),
 )
-GENERATING = {"/v1/completions", "/generate"}
+GENERATING = {"/v1/completions", "/generate", "/generate_stream"}
 
 
 def http(runner: PythiaRunner, **limits: int) -> httpx.AsyncClient:
