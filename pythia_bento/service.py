@@ -7,13 +7,13 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import bentoml
-from pydantic import AfterValidator, StrictBool, WithJsonSchema
+from pydantic import AfterValidator, PlainSerializer, StrictBool, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.generate import generate
-from pythia_bento.handlers.score import attributed, score
+from pythia_bento.handlers.score import attributed, score, unattributed
 from pythia_bento.protocol.bodies import GenerateRequest, GenerateStreamRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.server.access.control import AccessControl
@@ -27,7 +27,12 @@ from pythia_bento.settings import load_settings, wants_gpu
 from pythia_bento.telemetry import logs
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
-Item = Annotated[Any, AfterValidator(attributed), WithJsonSchema(ScoreItem.model_json_schema())]
+Item = Annotated[
+    Any,
+    AfterValidator(attributed),
+    PlainSerializer(unattributed),
+    WithJsonSchema(ScoreItem.model_json_schema()),
+]
 
 
 class GenerateCall(GenerateRequest):
@@ -68,6 +73,9 @@ apps = (openai_app, tokenizer_app, native_app, pages_app)
     workers=1,  # one device, one engine: it batches better than two workers share
     # The engine keeps the deadline and answers in OpenAI's shape; this is only the last resort.
     traffic={"timeout": settings.request_timeout + 60},
+    # A service that depends on this one would else close its connections every hundred calls, those
+    # that are in use, too.
+    runner_connection={"max_requests": 10**9, "max_age": 1e9},
     resources={"gpu": 1} if wants_gpu(settings) else {},
     image=packaging.image(settings),
     envs=packaging.environment(settings),

@@ -12,8 +12,9 @@ From the socket inwards a request passes (in brackets whose place a layer of our
 7. ``http.access.AccessMiddleware``
 8. ``http.body.RequestMiddleware``
 9. BentoML's CORSMiddleware, where it is enabled
-10. ``direct_routes.DirectRoutes``
-11. BentoML's ContextMiddleware and its router
+10. ``inner_calls.InnerCalls``
+11. ``direct_routes.DirectRoutes``
+12. BentoML's ContextMiddleware and its router
 
 7 and 8 are added by BentoML's own ``add_asgi_middleware``, the others here, to the application of
 one service: importing it leaves other services of the process as they were. What cannot be bound to
@@ -21,7 +22,7 @@ an application (1, metrics in memory, the sampler, the format of logs) is done w
 the application, and BentoML has a process for each service that it serves. Whoever calls
 ``to_asgi`` in a process of their own has these for all that it serves.
 
-Where an internal of BentoML is missing, 3, 10, metrics in memory and the sampler are BentoML's own,
+Where an internal of BentoML is missing, 3, 11, metrics in memory and the sampler are BentoML's own,
 slower ones, with a line of log. Without the others a limit, a log field or a bound on what
 strangers can make us keep would be gone: then the service does not start.
 """
@@ -30,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -38,6 +40,7 @@ from pythia_bento.server.bentoml import error_log, http_metrics, http_protocol, 
 from pythia_bento.server.bentoml.access_log import AccessLog
 from pythia_bento.server.bentoml.direct_routes import DirectRoutes, routes_of
 from pythia_bento.server.bentoml.http_metrics import HttpMetrics, families_of
+from pythia_bento.server.bentoml.inner_calls import InnerCalls
 from pythia_bento.server.bentoml.internals import (
     CONTAINER,
     MissingInternal,
@@ -60,6 +63,7 @@ CONTEXT = "_bentoml_impl.server.app:ContextMiddleware"
 NEEDED = (
     *(f"{SERVICE}.to_asgi", METRICS, ACCESS_LOG, TIME_LIMIT, error_log.LOGGER),
     *(f"{CONTAINER}.{name}" for name in ("api_server_config", "tracer_provider")),
+    f"{CONTAINER}.remote_runner_mapping",
 )
 OUTSIDE_OF_CALLS: tuple[Any, ...] = (HttpMetrics, RequestSpans)
 
@@ -81,7 +85,7 @@ def service_class(log_format: logs.LogFormat) -> type[Any]:
                 _prepare_process(log_format)
                 app = super().to_asgi(is_main=is_main)
                 found = attribute(app, "user_middleware")
-                found[:] = layers(found, _mounted(self))
+                found[:] = layers(found, _mounted(self), not is_main and _has_private_socket(self))
             except MissingInternal as error:
                 give_up(error.message)
             return app
@@ -90,9 +94,14 @@ def service_class(log_format: logs.LogFormat) -> type[Any]:
 
 
 def layers(
-    theirs: Sequence[Middleware], mounts: Iterable[tuple[Starlette, str]]
+    theirs: Sequence[Middleware],
+    mounts: Iterable[tuple[Starlette, str]],
+    is_private: bool = False,
 ) -> list[Middleware]:
-    """BentoML's layers, outermost first, with ours among them; raises MissingInternal."""
+    """BentoML's layers, outermost first, with ours among them; raises MissingInternal.
+
+    ``is_private`` is true where only services of the same Bento can ask.
+    """
     stack = _Stack(theirs)
     config = internal(f"{CONTAINER}.api_server_config")
     if config.metrics.enabled.get():
@@ -107,6 +116,7 @@ def layers(
     stack.replace(TIME_LIMIT, _time_limit)
     with optional("requests are routed by BentoML"):
         stack.insert_before(CONTEXT, _layer(DirectRoutes, routes=routes_of(mounts)))
+    stack.insert_inner_calls(is_private)
     return stack.layers
 
 
@@ -131,12 +141,29 @@ class _Stack:
         provider = tracing.tracer_provider()
         self.layers.insert(place, _layer(Calls, tracer_provider=provider))
 
+    def insert_inner_calls(self, is_private: bool) -> None:
+        """Inside of all that a service adds, and outside of what answers."""
+        kinds: list[Any] = [layer.cls for layer in self.layers]
+        place = kinds.index(DirectRoutes) if DirectRoutes in kinds else len(kinds)
+        self.layers.insert(place, _layer(InnerCalls, is_private=is_private))
+
     def _find(self, path: str) -> int:
         wanted = internal(path)
         for place, layer in enumerate(self.layers):
             if layer.cls is wanted:
                 return place
         raise MissingInternal(path, "layer ")
+
+
+def _has_private_socket(service: Any) -> bool:
+    """Whether BentoML's supervisor made a socket for the other services of this Bento alone.
+
+    It is in the map of where services are: a file, or, where there are none of that kind, TCP on
+    this machine. A port for everybody is there as http, also where one service of a Bento is served
+    alone (``--service-name``), which BentoML takes for a dependency.
+    """
+    url = internal(f"{CONTAINER}.remote_runner_mapping").get().get(service.name, "")
+    return urlsplit(url).scheme in ("file", "tcp")
 
 
 def _prepare_process(log_format: logs.LogFormat) -> None:

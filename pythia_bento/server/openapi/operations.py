@@ -23,7 +23,10 @@ from pythia_bento.server.openapi import answers
 from pythia_bento.server.openapi.operation import Errors, Events, Operation
 
 ACCESS: Errors = (errors.Unauthenticated, errors.PermissionDenied, errors.Overloaded)
-BODY: Errors = (errors.InvalidRequest, errors.RequestTimeout, errors.PayloadTooLarge)
+BODY: Errors = (
+    *(errors.InvalidRequest, errors.RequestTimeout),
+    *(errors.PayloadTooLarge, errors.UnsupportedMediaType),
+)
 ENGINE: Errors = (
     errors.ContextLengthExceeded,
     errors.NonFiniteLogits,

@@ -85,7 +85,7 @@ def test_layers_have_the_order_that_the_document_says(theirs: list[Middleware]) 
 
 def test_layers_of_bentoml_that_are_switched_off_stay_off() -> None:
     found = names(install.layers(Quiet.to_asgi().user_middleware, MOUNTS))
-    assert found == ["RequestSpans", "Calls", "TimeLimit", "DirectRoutes", CONTEXT]
+    assert found == ["RequestSpans", "Calls", "TimeLimit", "InnerCalls", "DirectRoutes", CONTEXT]
 
 
 @pytest.mark.parametrize("name", ["METRICS", "ACCESS_LOG", "TIME_LIMIT"])
@@ -111,6 +111,7 @@ def test_without_what_is_only_faster_requests_go_bentomls_way(
     assert names(found)[:4] == ["HttpMetrics", "Calls", "OpenTelemetryMiddleware", "AccessLog"]
     assert found[2].cls is OpenTelemetryMiddleware
     assert "DirectRoutes" not in names(found)
+    assert names(found)[-1] == "InnerCalls"
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(": ")[2] for line in lines] == [
         "each event of a stream is a span",
@@ -158,7 +159,7 @@ assert process() == before, "importing the service changed the process"
 assert classes(Other) == theirs
 assert Pythia.import_string == "pythia_bento.service:Pythia"
 ours = classes(Pythia)
-assert sum(module.startswith("pythia_bento.") for module in ours) == 8, ours
+assert sum(module.startswith("pythia_bento.") for module in ours) == 9, ours
 assert all(now != then for now, then in zip(process(), before))
 assert classes(Other) == theirs, "another service of the process has our layers"
 """

@@ -1,0 +1,145 @@
+"""A service of somebody else's that depends on this one, in one Bento and by its URL."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from pythia_bento.server.http.body import INNER_TYPE
+from tests.e2e.serving import HTTP, Server, serve
+from tests.e2e.test_bentoml_clients import of_parts, of_whole, parts_of
+from tests.unit.server.bentoml.test_inner_calls import Evil
+
+GATEWAY = "tests.gateway.service:Gateway"
+ASKED: dict[str, Any] = {
+    "prompt": "Question: What color is",
+    "max_tokens": 13,
+    "seed": 3,
+    "logprobs": 1,
+    "stop": ["never this"],
+    "logit_bias": {"13": -2.5, "5": 0.5},
+}
+ITEMS = [{"prompt": "Once upon", "continuation": " a time"}, {"prompt": 3}, {"prompt": [5, 6, 7]}]
+
+
+@pytest.fixture(scope="module")
+def gateway(home: Path) -> Iterator[Server]:
+    with serve(home, GATEWAY) as gateway:
+        yield gateway
+
+
+def post(server: Server, path: str, body: Any) -> httpx.Response:
+    return HTTP.post(server.url + path, json=body, timeout=60)
+
+
+def pickled(http: httpx.Client, url: str, path: str, body: Any) -> httpx.Response:
+    """Posted as BentoML's client posts it to a dependency."""
+    return http.post(url + path, content=pickle.dumps(body), headers={"content-type": INNER_TYPE})
+
+
+def socket_of(gateway: Server) -> str:
+    """Where the dependency listens."""
+    processes = psutil.Process(gateway.process.pid).children(recursive=True)
+    [found] = {
+        connection.laddr
+        for process in processes
+        for connection in process.net_connections("unix")
+        if str(connection.laddr).endswith(".sock")
+    }
+    return str(found)
+
+
+@pytest.mark.parametrize("api", ["tell", "tell_in_a_thread"])
+def test_a_dependency_generates_what_a_server_answers(
+    gateway: Server, server: Server, api: str
+) -> None:
+    answer = post(gateway, f"/{api}", {"fields": ASKED})
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == post(server, "/generate", ASKED).json()
+
+
+def test_a_dependency_streams(gateway: Server, server: Server) -> None:
+    answer = post(gateway, "/narrate", {"fields": ASKED})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert of_parts(parts_of(answer.text)) == of_whole(post(server, "/generate", ASKED).json())
+
+
+def test_a_dependency_scores_and_a_bad_item_fails_alone(gateway: Server, server: Server) -> None:
+    scores = post(gateway, "/judge", {"items": ITEMS}).json()
+    assert scores == post(server, "/score", {"items": ITEMS}).json()
+    assert [("error" in score) for score in scores] == [False, True, False]
+
+
+@pytest.mark.parametrize("api", ["tell", "narrate"])
+def test_what_a_dependency_refuses_says_why(gateway: Server, api: str) -> None:
+    answer = post(gateway, f"/{api}", {"fields": {"prompt": "a", "max_tokens": -1}})
+    assert answer.status_code == 400
+    assert "max_tokens must be an integer at least 0, not -1" in answer.text
+
+
+def test_hundreds_of_calls_at_a_time_all_succeed(gateway: Server) -> None:
+    body = {"fields": {"prompt": "Once", "max_tokens": 1, "temperature": 0}}
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda _: post(gateway, "/tell", body), range(400)))
+    assert Counter(answer.status_code for answer in answers) == {200: 400}
+    assert len({answer.text for answer in answers}) == 1
+
+
+def test_a_dependencys_socket_runs_nothing(gateway: Server, tmp_path: Path) -> None:
+    path = tmp_path / "evil"
+    transport = httpx.HTTPTransport(uds=socket_of(gateway))
+    with httpx.Client(transport=transport) as http:
+        good = pickled(http, "http://inner", "/generate", {"prompt": "Once", "max_tokens": 1})
+        bad = pickled(http, "http://inner", "/generate", {"prompt": Evil(str(path))})
+    assert (good.status_code, good.headers["content-type"]) == (200, INNER_TYPE)
+    assert (bad.status_code, bad.json()["error"]["code"]) == (400, "invalid_value")
+    assert not path.exists()
+
+
+@pytest.fixture(scope="module")
+def remote(home: Path, server: Server) -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REMOTE", server.url)
+        with serve(home, "tests.gateway.remote:Remote") as remote:
+            yield remote
+
+
+def test_by_url_a_server_answers_as_ever(remote: Server, server: Server) -> None:
+    whole = post(server, "/generate", ASKED).json()
+    assert post(remote, "/tell", {"fields": ASKED}).json() == [whole, whole]
+    scores = post(server, "/score", {"items": ITEMS}).json()
+    assert post(remote, "/judge", {"items": ITEMS}).json() == [scores, scores]
+    for path in ("/narrate", "/narrate_untyped"):
+        text = post(remote, path, {"fields": ASKED}).text
+        assert of_parts(parts_of(text)) == of_whole(whole)
+
+
+PATHS = ("/generate", "/generate_stream", "/score", "/v1/completions", "/tokenize", "/nothing")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_public_port_reads_no_pickle(server: Server, tmp_path: Path, path: str) -> None:
+    answer = pickled(HTTP, server.url, path, Evil(str(tmp_path / "evil")))
+    assert answer.status_code == 415
+    assert answer.json()["error"]["message"].endswith("send application/json")
+    assert not (tmp_path / "evil").exists()
+
+
+def test_nor_does_the_port_of_a_dependency_that_is_served_alone(home: Path, tmp_path: Path) -> None:
+    """As each service of a Bento has a machine of its own; BentoML itself would read it."""
+    command = (sys.executable, "-m", "bentoml_cli._internal.start")
+    arguments = (GATEWAY, "--service-name", "pythia")
+    with serve(home, *arguments, bentoml=command, verb="start-http-server") as alone:
+        answer = pickled(HTTP, alone.url, "/generate", Evil(str(tmp_path / "evil")))
+        assert post(alone, "/generate", ASKED).status_code == 200
+    assert answer.status_code == 415
+    assert not (tmp_path / "evil").exists()
