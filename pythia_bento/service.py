@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
 from pythia_bento.server.http.errors import error_response
 from pythia_bento.server.worker import Worker
-from pythia_bento.settings import load_settings, wants_gpu
+from pythia_bento.settings import check_names, known, load_settings, wants_gpu
 from pythia_bento.telemetry import logs
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
@@ -41,14 +42,28 @@ class GenerateCall(GenerateRequest):
     stream: SkipJsonSchema[StrictBool] = False
 
 
-start_errors.install()
-try:
-    settings = load_settings(vars(bentoml.use_arguments()))
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except PythiaError as error:
+        raise bentoml.exceptions.InvalidArgument(error.message) from None
+
+
+def _when_served() -> None:
+    """Not where another service depends on this one: it has arguments and words of its own."""
+    start_errors.install()
+    logs.install(settings.log_format)
+    with _refusing():
+        check_names(arguments)
+
+
+arguments = vars(bentoml.use_arguments())
+with _refusing():
+    settings = load_settings(known(arguments))
     access = AccessControl.from_settings(settings)
     pinned_model = packaging.pinned_model(settings)
-    service_class = install.service_class(settings.log_format)
-except PythiaError as error:
-    raise bentoml.exceptions.InvalidArgument(error.message) from None
+    service_class = install.service_class(settings.log_format, _when_served)
 
 
 def _passes(check: Callable[[], None]) -> bool:
@@ -95,11 +110,7 @@ class Pythia:
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Refuse a checkpoint that cannot be served, once, before any worker starts.
-
-        Called in the supervisor, whose log lines have the workers' format from here on.
-        """
-        logs.install(settings.log_format)
+        """Refuse a checkpoint that cannot be served, once, before any worker starts."""
         try:
             check_loadable(settings)
         except PythiaError as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +20,7 @@ import pytest
 from pythia_bento.server.http.body import INNER_TYPE
 from tests.e2e.serving import HTTP, Server, serve
 from tests.e2e.test_bentoml_clients import of_parts, of_whole, parts_of
+from tests.gateway import PATHS
 from tests.unit.server.bentoml.test_inner_calls import Evil
 
 GATEWAY = "tests.gateway.service:Gateway"
@@ -33,7 +37,7 @@ ITEMS = [{"prompt": "Once upon", "continuation": " a time"}, {"prompt": 3}, {"pr
 
 @pytest.fixture(scope="module")
 def gateway(home: Path) -> Iterator[Server]:
-    with serve(home, GATEWAY) as gateway:
+    with serve(home, GATEWAY, "--arg", "greeting=hello", log_format="json") as gateway:
         yield gateway
 
 
@@ -44,6 +48,14 @@ def post(server: Server, path: str, body: Any) -> httpx.Response:
 def pickled(http: httpx.Client, url: str, path: str, body: Any) -> httpx.Response:
     """Posted as BentoML's client posts it to a dependency."""
     return http.post(url + path, content=pickle.dumps(body), headers={"content-type": INNER_TYPE})
+
+
+@pytest.fixture
+def inner(gateway: Server) -> Iterator[httpx.Client]:
+    """A client of the dependency's own socket."""
+    transport = httpx.HTTPTransport(uds=socket_of(gateway))
+    with httpx.Client(transport=transport, base_url="http://inner") as client:
+        yield client
 
 
 def socket_of(gateway: Server) -> str:
@@ -94,15 +106,60 @@ def test_hundreds_of_calls_at_a_time_all_succeed(gateway: Server) -> None:
     assert len({answer.text for answer in answers}) == 1
 
 
-def test_a_dependencys_socket_runs_nothing(gateway: Server, tmp_path: Path) -> None:
+def test_a_dependencys_socket_runs_nothing(inner: httpx.Client, tmp_path: Path) -> None:
     path = tmp_path / "evil"
-    transport = httpx.HTTPTransport(uds=socket_of(gateway))
-    with httpx.Client(transport=transport) as http:
-        good = pickled(http, "http://inner", "/generate", {"prompt": "Once", "max_tokens": 1})
-        bad = pickled(http, "http://inner", "/generate", {"prompt": Evil(str(path))})
+    good = pickled(inner, "", "/generate", {"prompt": "Once", "max_tokens": 1})
+    bad = pickled(inner, "", "/generate", {"prompt": Evil(str(path))})
     assert (good.status_code, good.headers["content-type"]) == (200, INNER_TYPE)
     assert (bad.status_code, bad.json()["error"]["code"]) == (400, "invalid_value")
     assert not path.exists()
+
+
+def test_the_gateway_has_its_own_routes_and_arguments(gateway: Server) -> None:
+    for path in PATHS:
+        for method in ("GET", "POST"):
+            answer = HTTP.request(method, gateway.url + path, content=b"{")
+            assert (answer.status_code, answer.text) == (200, f"the gateway's {path}, hello")
+
+
+def test_metrics_are_each_services_own(gateway: Server, inner: httpx.Client) -> None:
+    post(gateway, "/tell", {"fields": ASKED})
+    ours, theirs = inner.get("/metrics").text, HTTP.get(f"{gateway.url}/metrics").text
+    last = "bentoml_service_last_request_timestamp_seconds{"
+    assert f'{last}pid="' in theirs and "gateway_asked_total" in theirs  # shared by files
+    assert "pythia_" not in theirs
+    assert f'{last}runner_name="pythia"' in ours and "pythia_num_requests_running" in ours
+    assert 'endpoint="/generate"' in ours and "gateway_asked" not in ours
+
+
+def test_log_lines_are_each_services_own(gateway: Server) -> None:
+    post(gateway, "/tell", {"fields": ASKED})
+    log = written(gateway, '"path":"/generate"', "path=/tell,")
+    lines = log.splitlines()
+    called = [line for line in lines if '"path":"/generate"' in line]
+    assert all(json.loads(line)["transport"] == "http" for line in called)
+    theirs = [line for line in lines if "path=/tell," in line]
+    form = (
+        r"^\S+ \[INFO\] \[entry_service:gateway:1\] \S+ \(scheme=http,method=POST,path=/tell,type="
+    )
+    assert theirs and all(re.match(form, line) for line in theirs)
+    assert re.search(r"^\S+ \[INFO\] \[cli\] Starting production HTTP", log, re.MULTILINE)
+
+
+def written(server: Server, *parts: str) -> str:
+    """The log once all ``parts`` are in it: lines may follow the answer."""
+    for _ in range(200):
+        log = server.log.read_text()
+        if all(part in log for part in parts):
+            break
+        time.sleep(0.05)
+    return log
+
+
+def test_bounds_are_each_services_own(gateway: Server, inner: httpx.Client) -> None:
+    long = {"x-long": "a" * 70_000}
+    assert HTTP.get(f"{gateway.url}/tokenize", headers=long).status_code == 200
+    assert inner.get("/livez", headers=long).status_code == 400
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +180,10 @@ def test_by_url_a_server_answers_as_ever(remote: Server, server: Server) -> None
         assert of_parts(parts_of(text)) == of_whole(whole)
 
 
-PATHS = ("/generate", "/generate_stream", "/score", "/v1/completions", "/tokenize", "/nothing")
+POSTED = ("/generate", "/generate_stream", "/score", "/v1/completions", "/tokenize", "/nothing")
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", POSTED)
 def test_a_public_port_reads_no_pickle(server: Server, tmp_path: Path, path: str) -> None:
     answer = pickled(HTTP, server.url, path, Evil(str(tmp_path / "evil")))
     assert answer.status_code == 415

@@ -15,13 +15,14 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from pythia_bento.service import Pythia
+from tests.gateway import PATHS
 
 
 async def own(request: Request) -> PlainTextResponse:
-    return PlainTextResponse(f"the gateway's {request.url.path}")
+    return PlainTextResponse(f"the gateway's {request.url.path}, {GREETING}")
 
 
-PATHS = ("/v1/completions", "/v1/models", "/tokenize", "/playground", "/tokenizer_info")
+GREETING = vars(bentoml.use_arguments()).get("greeting", "none")
 app = Starlette(routes=[Route(path, own, methods=["GET", "POST"]) for path in PATHS])
 
 

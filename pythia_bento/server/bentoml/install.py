@@ -19,7 +19,8 @@ From the socket inwards a request passes (in brackets whose place a layer of our
 7 and 8 are added by BentoML's own ``add_asgi_middleware``, the others here, to the application of
 one service: importing it leaves other services of the process as they were. What cannot be bound to
 an application (1, metrics in memory, the sampler, the format of logs) is done when a process makes
-the application, and BentoML has a process for each service that it serves. Whoever calls
+the application, and BentoML has a process for each service that it serves. In the process of the
+command, ``when_served`` does what belongs to commands about this service alone. Whoever calls
 ``to_asgi`` in a process of their own has these for all that it serves.
 
 Where an internal of BentoML is missing, 3, 11, metrics in memory and the sampler are BentoML's own,
@@ -33,6 +34,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import bentoml
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
@@ -61,17 +63,28 @@ TIME_LIMIT = "bentoml._internal.server.http.traffic:TimeoutMiddleware"
 CONTEXT = "_bentoml_impl.server.app:ContextMiddleware"
 # Without these the service does not start; that BentoML also uses them shows when it does.
 NEEDED = (
-    *(f"{SERVICE}.to_asgi", METRICS, ACCESS_LOG, TIME_LIMIT, error_log.LOGGER),
+    *(
+        f"{SERVICE}.to_asgi",
+        f"{SERVICE}.inject_config",
+        METRICS,
+        ACCESS_LOG,
+        TIME_LIMIT,
+        error_log.LOGGER,
+    ),
     *(f"{CONTAINER}.{name}" for name in ("api_server_config", "tracer_provider")),
     f"{CONTAINER}.remote_runner_mapping",
 )
 OUTSIDE_OF_CALLS: tuple[Any, ...] = (HttpMetrics, RequestSpans)
 
 
-def service_class(log_format: logs.LogFormat) -> type[Any]:
+def service_class(
+    log_format: logs.LogFormat, when_served: Callable[[], None] = lambda: None
+) -> type[Any]:
     """BentoML's class of services, whose application has our layers; for ``bentoml.service``.
 
-    Raises MissingInternal where BentoML is not as it has to be.
+    ``when_served`` is called in the process of a command about this service itself, as serve or
+    build, and not where another service depends on it. Raises MissingInternal where BentoML is not
+    as it has to be.
     """
     http_protocol.check()
     for path in NEEDED:
@@ -79,6 +92,12 @@ def service_class(log_format: logs.LogFormat) -> type[Any]:
 
     class LayeredService(internal(SERVICE)):  # type: ignore[misc]  # no types here
         __slots__ = ()
+
+        def inject_config(self) -> None:
+            """BentoML asks this of the service that a command names; workers ask it of theirs."""
+            if bentoml.server_context.worker_index is None:
+                when_served()
+            super().inject_config()
 
         def to_asgi(self, is_main: bool = True) -> Any:
             try:

@@ -130,8 +130,9 @@ def test_a_service_is_not_made_without_what_is_needed(
 
 # Runs in a process of its own: what a process that serves has for all that it serves stays.
 BOUND = """
-import logging
+import logging, sys
 import bentoml, prometheus_client.values, uvicorn.config
+from _bentoml_impl.server.serving import server_on_deployment
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 def process():
@@ -141,6 +142,7 @@ def process():
         len(logger.filters), BentoMLContainer.metrics_client.get().multiproc,
         type(BentoMLContainer.tracer_provider.get().sampler),
         [type(handler.formatter) for handler in logging.getLogger().handlers],
+        sys.excepthook,
     )
 
 def classes(service):
@@ -153,10 +155,20 @@ class Other:
         return text
 
 logging.basicConfig()
+sys.argv[0] = "bentoml"
 before, theirs = process(), classes(Other)
 from pythia_bento.service import Pythia
+
+@bentoml.service(name="gateway")
+class Gateway:
+    pythia = bentoml.depends(Pythia)
+
 assert process() == before, "importing the service changed the process"
 assert classes(Other) == theirs
+server_on_deployment(Gateway)
+server_on_deployment(Pythia)
+assert classes(Gateway) == theirs
+assert process() == before, "depending on the service changed the process"
 assert Pythia.import_string == "pythia_bento.service:Pythia"
 ours = classes(Pythia)
 assert sum(module.startswith("pythia_bento.") for module in ours) == 9, ours
