@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import socket
 import sys
 import time
 from collections import Counter
@@ -160,6 +161,24 @@ def test_bounds_are_each_services_own(gateway: Server, inner: httpx.Client) -> N
     long = {"x-long": "a" * 70_000}
     assert HTTP.get(f"{gateway.url}/tokenize", headers=long).status_code == 200
     assert inner.get("/livez", headers=long).status_code == 400
+
+
+def is_probed(server: Server) -> bool:
+    """Whether the system asks after a connection to the server: its keepalive timer runs."""
+    port = int(server.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        ends = f"0100007F:{port:04X}", f"0100007F:{client.getsockname()[1]:04X}"
+        while True:
+            rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            if found := [row[5] for row in rows if (row[1], row[2], row[3]) == (*ends, "01")]:
+                return found[0].startswith("02:")
+
+
+def test_time_limits_of_sockets_are_those_of_this_services_port(
+    gateway: Server, server: Server
+) -> None:
+    assert is_probed(server)
+    assert not is_probed(gateway)
 
 
 @pytest.fixture(scope="module")

@@ -32,13 +32,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import bentoml
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from pythia_bento.server.bentoml import error_log, http_metrics, http_protocol, tracing
+from pythia_bento.server.bentoml import addresses, error_log, http_metrics, http_protocol, tracing
 from pythia_bento.server.bentoml.access_log import AccessLog
 from pythia_bento.server.bentoml.direct_routes import DirectRoutes, routes_of
 from pythia_bento.server.bentoml.http_metrics import HttpMetrics, families_of
@@ -72,7 +71,7 @@ NEEDED = (
         error_log.LOGGER,
     ),
     *(f"{CONTAINER}.{name}" for name in ("api_server_config", "tracer_provider")),
-    f"{CONTAINER}.remote_runner_mapping",
+    addresses.ADDRESSES,
 )
 OUTSIDE_OF_CALLS: tuple[Any, ...] = (HttpMetrics, RequestSpans)
 
@@ -104,7 +103,9 @@ def service_class(
                 _prepare_process(log_format)
                 app = super().to_asgi(is_main=is_main)
                 found = attribute(app, "user_middleware")
-                found[:] = layers(found, _mounted(self), not is_main and _has_private_socket(self))
+                found[:] = layers(
+                    found, _mounted(self), not is_main and addresses.is_private(self.name)
+                )
             except MissingInternal as error:
                 give_up(error.message)
             return app
@@ -172,17 +173,6 @@ class _Stack:
             if layer.cls is wanted:
                 return place
         raise MissingInternal(path, "layer ")
-
-
-def _has_private_socket(service: Any) -> bool:
-    """Whether BentoML's supervisor made a socket for the other services of this Bento alone.
-
-    It is in the map of where services are: a file, or, where there are none of that kind, TCP on
-    this machine. A port for everybody is there as http, also where one service of a Bento is served
-    alone (``--service-name``), which BentoML takes for a dependency.
-    """
-    url = internal(f"{CONTAINER}.remote_runner_mapping").get().get(service.name, "")
-    return urlsplit(url).scheme in ("file", "tcp")
 
 
 def _prepare_process(log_format: logs.LogFormat) -> None:

@@ -10,11 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from bentoml._internal.configuration.containers import BentoMLContainer
 
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.runtime.runner import PythiaRunner
-from pythia_bento.server.bentoml import install
 from pythia_bento.server.bentoml.inner_calls import InnerCalls, plain
 from pythia_bento.server.http import native
 from pythia_bento.server.http.body import INNER_TYPE, RequestMiddleware
@@ -140,24 +138,3 @@ async def test_what_is_no_call_is_one_sentence(
 def test_a_class_is_named() -> None:
     with pytest.raises(InvalidRequest, match=r"a pathlib\.\w*Path; they must be strings, numbers"):
         plain(pickle.dumps({"prompt": __import__("pathlib").PurePosixPath("a")}))
-
-
-@pytest.mark.parametrize(
-    ("url", "is_private"),
-    [
-        ("file:///tmp/bentoml-uds-x/1.sock", True),
-        ("tcp://127.0.0.1:4000", True),
-        ("http://localhost:3000", False),
-        ("https://0.0.0.0:3000", False),
-        (None, False),
-    ],
-)
-def test_only_the_supervisors_own_sockets_are_private(url: str | None, is_private: bool) -> None:
-    class Service:
-        name = "pythia"
-
-    BentoMLContainer.remote_runner_mapping.set({} if url is None else {"pythia": url})
-    try:
-        assert install._has_private_socket(Service) is is_private
-    finally:
-        BentoMLContainer.remote_runner_mapping.reset()
