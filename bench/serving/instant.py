@@ -12,8 +12,11 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
+import numpy as np
+
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
+from pythia_bento.engine.logprobs import HEAD, PromptLogprobs, TokenLogprob
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.executor.lookahead import LOOKAHEAD, Inputs, Lookahead, Row, StepsInFlight
 from pythia_bento.model.gpt_neox import GPTNeoX
@@ -79,6 +82,7 @@ class InstantExecutor:
         self.block_size = model.kernels.block_size
         self.max_positions = model.config.max_positions
         self.vocab_size = model.config.vocab_size
+        self._bits = np.float32(-1.5).view(np.int32)
         self._clock = Clock(num_tokens, self.block_size)
         self.ahead = Lookahead(self._clock, self.block_size)
 
@@ -91,10 +95,25 @@ class InstantExecutor:
         until = clock.busy(sum(chunk.count for chunk in chunks) * PROMPT_TOKEN)
         self.ahead.begin(chunks, None)
         clock.wait(until)
-        return [
-            ChunkResult([clock.token(c.sequence, c.start + c.count)] if c.samples else [], [])
-            for c in chunks
-        ]
+        return [self._result(chunk) for chunk in chunks]
+
+    def _result(self, chunk: Chunk) -> ChunkResult:
+        """Any numbers, of the shapes that were asked for."""
+        sequence, end = chunk.sequence, chunk.start + chunk.count
+        result = ChunkResult([], [])
+        if chunk.samples:
+            token, num_top = self._clock.token(sequence, end), sequence.params.logprobs
+            result.token_ids.append(token)
+            if num_top is not None:
+                result.logprobs.append(TokenLogprob(token, -1.5, ((token, -1.5),) * num_top))
+        if scored := sequence.prompt_rows[: max(end - sequence.prompt_rows.start, 0)]:
+            count, num_top = len(scored), sequence.params.prompt_logprobs or 0
+            columns = np.full((HEAD + 2 * num_top, count), self._bits, np.int32)
+            columns[0] = sequence.token_ids[scored.start + 1 : scored.stop + 1]
+            columns[2] = 2  # ranks
+            columns[HEAD : HEAD + num_top] = 5
+            result.prompt_logprobs = PromptLogprobs(columns)
+        return result
 
     def recover(self) -> None:
         """Nothing is kept that could be given back."""

@@ -33,7 +33,7 @@ from bench.common.random_model import SUITE, write_int8
 from bench.common.stats import summary
 from bench.gpu import harness
 from bench.serving import overhead
-from bench.serving.client import TRANSPORTS, Job, run_all
+from bench.serving.client import Job, run_all
 from bench.serving.closed_loop import Load
 from bench.serving.server import HOST, Server, serve
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
@@ -48,13 +48,12 @@ ONE_PROCESS = ", one process"
 
 def main() -> None:
     options = _options()
-    settings = _settings(options)
+    settings = settings_of(options)
     load = Load(options.clients, options.rounds, options.prompt, options.new)
     rows = [_engine(options, settings, load)]
     _show(rows[0])
     target = INSTANT if options.instant else "service:Pythia"
-    checkpoint = load_checkpoint(settings["PYTHIA_MODEL"])
-    vocabulary = Tokenizer.from_file(checkpoint.tokenizer_path).num_tokens - 1
+    vocabulary = vocabulary_of(settings)
     shape = {"clients": load.clients, "prompt": load.prompt, "new": load.new}
     for suffix, environment in _servers(options):
         with serve(settings | environment, target) as server:
@@ -84,7 +83,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prompt", type=int, default=128)
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument("--processes", type=int, default=4, help="that the clients share")
-    parser.add_argument("--transports", default=",".join(TARGETS), help=", ".join(TRANSPORTS))
+    parser.add_argument("--transports", default=",".join(TARGETS), help=", ".join(TARGETS))
     parser.add_argument(
         "--overhead-rounds",
         type=int,
@@ -102,7 +101,7 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _settings(options: argparse.Namespace) -> dict[str, str]:
+def settings_of(options: argparse.Namespace) -> dict[str, str]:
     """Environment of engine and service: what PYTHIA_ variables say, and the options."""
     model = options.model
     if model in SUITE:
@@ -115,6 +114,12 @@ def _settings(options: argparse.Namespace) -> dict[str, str]:
         "PYTHIA_DEVICE": options.device,
         "PYTHIA_MAX_BATCH_SIZE": most,
     }
+
+
+def vocabulary_of(settings: Mapping[str, str]) -> int:
+    """The last token id that is drawn for prompts."""
+    checkpoint = load_checkpoint(settings["PYTHIA_MODEL"])
+    return Tokenizer.from_file(checkpoint.tokenizer_path).num_tokens - 1
 
 
 def _servers(options: argparse.Namespace) -> list[tuple[str, dict[str, str]]]:

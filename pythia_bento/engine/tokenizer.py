@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 
+from pythia_bento.engine.offsets import token_starts
 from pythia_bento.errors import CheckpointError, InvalidRequest
 
 END_OF_TEXT = "<|endoftext|>"
@@ -28,6 +30,7 @@ class Tokenizer:
         self.special_ids = frozenset(id for id, token in added.items() if token.special)
         self.eos_id = _end_of_text(inner)
         self.whole_texts = self._whole_texts()
+        self._num_chars = np.array([_num_chars(data) for data in self._bytes], np.int32)
 
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
@@ -61,8 +64,17 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text of ``ids``; bytes that are no UTF-8 become U+FFFD."""
         skipped = self.special_ids if skip_special_tokens else frozenset()
-        data = b"".join(self.token_bytes(id) for id in ids if id not in skipped)
+        kept = [id for id in ids if id not in skipped] if skipped else ids
+        data = b"".join(map(self.token_bytes, kept))
         return data.decode("utf-8", errors="replace")
+
+    def token_starts(self, ids: Sequence[int]) -> list[int]:
+        """Where each of some tokens, which all exist, begins in their ``decode``d text."""
+        counts = self._num_chars[np.asarray(ids, np.int32)]
+        if (counts < 0).any():
+            return token_starts(map(self.token_bytes, ids))
+        starts: list[int] = (np.cumsum(counts) - counts).tolist()
+        return starts
 
     def _whole_texts(self) -> dict[int, str]:
         """Texts of the tokens that are whole characters, special tokens left out."""
@@ -94,6 +106,14 @@ class Tokenizer:
     def token_texts(self, ids: Iterable[int]) -> list[str]:
         """``token_text`` of ids that all have a token."""
         return [self._shown[id] for id in ids]
+
+
+def _num_chars(data: bytes) -> int:
+    """-1 where they are not whole characters."""
+    try:
+        return len(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        return -1
 
 
 def _shown(data: bytes) -> str:

@@ -4,35 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from pythia_bento.engine.logprobs import PromptLogprobs
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request, score_request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import check_alternatives, check_items
 from pythia_bento.errors import PythiaError
-from pythia_bento.handlers.streamed import ShownToken, shown_prompt
+from pythia_bento.handlers.streamed import shown_prompt
 from pythia_bento.protocol.bodies import ScoreItem
 from pythia_bento.protocol.errors import ErrorBody, error_body
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.telemetry.calls import CallContext, current_call
 
+Show = Callable[[Tokenizer, PromptLogprobs], Awaitable[Any]]
+"""Makes what a transport says of tokens."""
+
 
 async def score(
-    runner: PythiaRunner, items: Sequence[Any], timeout: float | None = None
+    runner: PythiaRunner,
+    items: Sequence[Any],
+    timeout: float | None = None,
+    show: Show = shown_prompt,
 ) -> list[Scored | ErrorBody]:
     """One result for each item, in order; an item that fails has ``error`` instead.
 
     Raises InvalidRequest where there are too many.
     """
-    return [result async for result in await scored(runner, items, timeout)]
+    return [result async for result in await scored(runner, items, timeout, show)]
 
 
 async def scored(
-    runner: PythiaRunner, items: Sequence[Any], timeout: float | None = None
+    runner: PythiaRunner,
+    items: Sequence[Any],
+    timeout: float | None = None,
+    show: Show = shown_prompt,
 ) -> AsyncIterator[Scored | ErrorBody]:
     """``score``, whose results are made one by one: all are known, and few are held at a time."""
     check_items(len(items), runner.limits)
@@ -42,11 +52,11 @@ async def scored(
     calls = {item.request.request_id: item.call for item in accepted}
     answers = await runner.score([item.request for item in accepted], timeout, calls)
     answers.reverse()
-    return _results(prepared, answers)
+    return _results(prepared, answers, show)
 
 
 async def _results(
-    prepared: Sequence[_Scoring | PythiaError], answers: list[SequenceOutput]
+    prepared: Sequence[_Scoring | PythiaError], answers: list[SequenceOutput], show: Show
 ) -> AsyncIterator[Scored | ErrorBody]:
     """The event loop turns after every result: one may have a context's tokens to show.
 
@@ -56,7 +66,7 @@ async def _results(
         if isinstance(item, PythiaError):
             yield error_body(item)
         else:
-            yield await item.result(answers.pop())
+            yield await item.result(answers.pop(), show)
         await asyncio.sleep(0)
 
 
@@ -107,7 +117,7 @@ class Scored(TypedDict):
     logprob: float
     num_tokens: int
     is_greedy: bool
-    tokens: list[ShownToken]
+    tokens: Any  # as the transport shows them
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +129,7 @@ class _Scoring:
     start: int  # of the tokens that are asked for; none of them is the text's first
     tokenizer: Tokenizer
 
-    async def result(self, answer: SequenceOutput) -> Scored | ErrorBody:
+    async def result(self, answer: SequenceOutput, show: Show) -> Scored | ErrorBody:
         """What the client gets."""
         if answer.error is not None:
             return error_body(answer.error)
@@ -129,5 +139,5 @@ class _Scoring:
             "logprob": sum(scored.values.tolist()),
             "num_tokens": len(scored),
             "is_greedy": bool((scored.ranks == 1).all()),
-            "tokens": await shown_prompt(self.tokenizer, scored),
+            "tokens": await show(self.tokenizer, scored),
         }

@@ -15,10 +15,9 @@ from pythia_bento.engine.validate import validate
 from pythia_bento.errors import EngineUnavailable, ModelNotFound, PythiaError
 from pythia_bento.runtime.admission import AdmissionControl, Demand
 from pythia_bento.runtime.backend import Backend
-from pythia_bento.runtime.intake import Intake
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
-from pythia_bento.runtime.thread import EngineThread
+from pythia_bento.runtime.thread import EngineThread, Intake
 from pythia_bento.runtime.turns import Texts, Turns
 from pythia_bento.runtime.watchdog import Watchdog
 from pythia_bento.settings import Settings

@@ -20,22 +20,22 @@ from tests.fuzz.kinds import no_faults
 Case = Callable[[random.Random, Path], str]
 
 
-@amounts(1000, 50_000)
+@amounts(1000, 15_000)
 def test_configs(amount: int) -> None:
     no_faults("configs", amount)
 
 
-@amounts(200, 8000)
+@amounts(200, 2500)
 def test_tokenizers(amount: int) -> None:
     no_faults("tokenizers", amount)
 
 
-@amounts(100, 2000)
+@amounts(100, 700)
 def test_locks(amount: int) -> None:
     no_faults("locks", amount)
 
 
-@amounts(100, 2000)
+@amounts(100, 700)
 def test_what_the_store_says(amount: int) -> None:
     no_faults("origins", amount)
 

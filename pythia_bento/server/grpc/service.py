@@ -57,8 +57,8 @@ class PythiaService(PythiaServicer):
         self._runner.check_model(request.model or None)
         check_items(len(request.items), self._runner.limits)
         items = [messages.score_body(item) for item in request.items]
-        results = await score(self._runner, items, context.time_remaining())
-        return messages.score_results(results)
+        results = await score(self._runner, items, context.time_remaining(), messages.scored_tokens)
+        return await messages.score_results(results)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Nothing is added to the text."""

@@ -11,7 +11,6 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
-from pythia_bento.engine.offsets import token_starts
 from pythia_bento.engine.outputs import Outputs, SequenceOutput, collect, raise_error
 from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.tokenizer import Tokenizer
@@ -26,7 +25,7 @@ from pythia_bento.runtime.runner import PythiaRunner, loaded
 from pythia_bento.runtime.turns import Turns
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.json_answer import PIECE_BYTES, Joiner, Pieces
-from pythia_bento.server.http.logprobs import LogprobsBuilder, by_id, joined
+from pythia_bento.server.http.logprobs import Columns, LogprobsBuilder, by_id, joined
 from pythia_bento.server.http.sse import DONE, EventStream, event
 
 _Tokens = TypeVar("_Tokens", list[TokenLogprob], PromptLogprobs)
@@ -195,7 +194,7 @@ class _Prompt(NamedTuple):
             return cls(ids, text)
         if text != made:  # it is not in the normal form that tokens are of
             return cls(ids, text, await runner.starts(text))
-        return cls(ids, text, token_starts(map(runner.tokenizer.token_bytes, ids)))
+        return cls(ids, text, runner.tokenizer.token_starts(ids))
 
 
 class _Choice:
@@ -219,7 +218,7 @@ class _Choice:
     async def delta(self, output: SequenceOutput) -> dict[str, Any]:
         """What ``output`` adds."""
         is_first, self._is_first = self._is_first, False
-        text, logprobs = output.text, []
+        text, logprobs = output.text, list[Columns]()
         if is_first and self._body.echo:
             text = self._prompt.text + text
             logprobs = await self._echoed(output)
@@ -236,7 +235,7 @@ class _Choice:
             **await self._additions(output, is_first),
         }
 
-    async def _echoed(self, output: SequenceOutput) -> list[dict[str, Any]]:
+    async def _echoed(self, output: SequenceOutput) -> list[Columns]:
         """Of the prompt's tokens; the first has no log-probability."""
         prompt, num_top = self._prompt, self._body.logprobs
         if num_top is None:

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from typing import Any
+
+import orjson
 
 from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.offsets import TokenOffsets
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.server.http.json_tokens import (
+    TokenNames,
+    alternatives,
+    json_array,
+    json_object,
+    numbers,
+    token_names,
+)
+
+Columns = dict[str, list[bytes]]
+"""Entries of JSON by the name of their list."""
+NAMES = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
 
 
 class LogprobsBuilder:
@@ -31,49 +46,35 @@ class LogprobsBuilder:
         self._as_ids = as_ids
         self._offsets = TokenOffsets(start)
 
-    def first(self, id: int, start: int) -> dict[str, Any]:
+    @cached_property
+    def _names(self) -> TokenNames:
+        return token_names(self._tokenizer, as_ids=self._as_ids)
+
+    def first(self, id: int, start: int) -> Columns:
         """The prompt's first token, which has no log-probability."""
-        return _columns([(self._shown(id), None, None, start)])
+        return _columns([(self._names[id], b"null", b"null", b"%d" % start)])
 
-    def prompt(
-        self, logprobs: PromptLogprobs, num_top: int, starts: Iterator[int]
-    ) -> dict[str, Any]:
+    def prompt(self, logprobs: PromptLogprobs, num_top: int, starts: Iterator[int]) -> Columns:
         """Further tokens of the prompt; takes as many ``starts``."""
-        scored = logprobs.limited(num_top)
-        values = scored.values.tolist()
-        shown = [self._shown(id) for id in scored.ids.tolist()]
-        if num_top:
-            tops = [self._top(*pair) for pair in zip(shown, scored, strict=True)]
-        else:
-            tops = [{own: value} for own, value in zip(shown, values, strict=True)]
-        return {
-            "tokens": shown,
-            "token_logprobs": values,
-            "top_logprobs": tops,
-            "text_offset": list(islice(starts, len(shown))),
-        }
+        scored, names = logprobs.limited(num_top), self._names
+        values = numbers(scored.values)
+        own = [names[id] for id in scored.ids.tolist()]
+        begins = [b"%d" % start for start in islice(starts, len(own))]
+        tops = alternatives(names, scored, own, values)
+        return dict(zip(NAMES, (own, values, tops, begins), strict=True))
 
-    def generated(self, logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
+    def generated(self, logprobs: Iterable[TokenLogprob]) -> Columns:
         """Tokens of one delta."""
         return _columns([self._entry(logprob) for logprob in logprobs])
 
     def _start(self, id: int) -> int:
         return self._offsets.push(b"" if id in self._skipped else self._tokenizer.token_bytes(id))
 
-    def _entry(self, logprob: TokenLogprob) -> tuple[Any, ...]:
-        shown, start = self._shown(logprob.token_id), self._start(logprob.token_id)
-        return shown, logprob.logprob, self._top(shown, logprob), start
-
-    def _top(self, shown: str, logprob: TokenLogprob) -> dict[str, float]:
-        """The best alternatives and always the token itself, by falling probability."""
-        top: dict[str, float] = {}
-        for id, value in logprob.top:
-            top.setdefault(self._shown(id), value)
-        top.setdefault(shown, logprob.logprob)
-        return top
-
-    def _shown(self, id: int) -> str:
-        return f"token_id:{id}" if self._as_ids else self._tokenizer.token_text(id)
+    def _entry(self, logprob: TokenLogprob) -> tuple[bytes, ...]:
+        own, value = self._names[logprob.token_id], orjson.dumps(logprob.logprob)
+        best = [(self._names[id], orjson.dumps(top)) for id, top in logprob.top]
+        tops = json_object((name, b"%b:%b" % (name, top)) for name, top in (*best, (own, value)))
+        return own, value, tops, b"%d" % self._start(logprob.token_id)
 
 
 def by_id(tokenizer: Tokenizer, logprobs: PromptLogprobs, num_top: int) -> list[dict[str, Any]]:
@@ -99,15 +100,14 @@ def by_id(tokenizer: Tokenizer, logprobs: PromptLogprobs, num_top: int) -> list[
     return shown
 
 
-def _columns(entries: list[tuple[Any, ...]]) -> dict[str, Any]:
-    names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
-    return {name: [entry[place] for entry in entries] for place, name in enumerate(names)}
+def _columns(entries: list[tuple[bytes, ...]]) -> Columns:
+    return {name: [entry[place] for entry in entries] for place, name in enumerate(NAMES)}
 
 
-def joined(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Several parts of one answer, end to end."""
-    whole: dict[str, Any] = _columns([])
+def joined(parts: Iterable[Columns]) -> dict[str, Any]:
+    """Several parts of one answer, end to end, for orjson."""
+    whole = _columns([])
     for part in parts:
         for name, column in part.items():
             whole[name] += column
-    return whole
+    return {name: json_array(column) for name, column in whole.items()}

@@ -28,6 +28,7 @@ from pythia_bento.runtime.streams import AsyncStream
 from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.json_answer import PIECE_BYTES, json_in_pieces
+from pythia_bento.server.http.json_tokens import json_tokens
 from pythia_bento.server.http.sse import DONE, EventStream, event, in_ascii
 
 
@@ -62,7 +63,7 @@ async def _generate_stream(request: HttpRequest) -> Response:
 async def _score(request: HttpRequest) -> Response:
     runner = loaded(request.app.state.runner)
     body = parse(ScoreRequest, await read_json(request, runner.limits))
-    results = await scored(runner, body.items)
+    results = await scored(runner, body.items, show=json_tokens)
     return StreamingResponse(_as_list(results), media_type="application/json")
 
 

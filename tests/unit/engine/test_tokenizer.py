@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models
 
+from pythia_bento.engine.offsets import token_starts
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import CheckpointError, InvalidRequest
 from tests.tokenizer_parts import raw_tokenizer, small_tokenizer
@@ -31,6 +32,13 @@ def test_decoding_undoes_encoding(text):
 def test_decodes_as_the_library_does(ids, skip):
     wanted = raw_tokenizer().decode(ids, skip_special_tokens=skip)
     assert TOKENIZER.decode(ids, skip_special_tokens=skip) == wanted
+
+
+@given(IDS)
+def test_tokens_begin_where_they_do_one_by_one(ids):
+    assert TOKENIZER.token_starts(ids) == token_starts(map(TOKENIZER.token_bytes, ids))
+    whole = TOKENIZER.encode("Plain text with \u00e9.")
+    assert TOKENIZER.token_starts(whole) == token_starts(map(TOKENIZER.token_bytes, whole))
 
 
 def test_adds_nothing_and_ignores_truncation_in_the_file(tmp_path):

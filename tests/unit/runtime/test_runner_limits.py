@@ -21,8 +21,8 @@ from pythia_bento.errors import (
 )
 from pythia_bento.runtime import runner as runner_module
 from pythia_bento.runtime import turns
-from pythia_bento.runtime.intake import Intake
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.thread import Intake
 from pythia_bento.telemetry.calls import CallContext, working_for
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import ask, settled, toy_runner
