@@ -85,6 +85,15 @@ class PayloadTooLarge(PythiaError):
     code = "payload_too_large"
 
 
+class UnsupportedMediaType(PythiaError):
+    """The request's body is of a kind that is not read here."""
+
+    status = 415
+    grpc_code = "INVALID_ARGUMENT"
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
 class Overloaded(PythiaError):
     """Too many requests, of all callers or of this one; retry after ``retry_after`` seconds."""
 

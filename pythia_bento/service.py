@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import bentoml
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, PlainSerializer, StrictBool, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.generate import generate
-from pythia_bento.handlers.score import attributed, score
-from pythia_bento.protocol.bodies import GenerateRequest, ScoreItem
+from pythia_bento.handlers.score import attributed, score, unattributed
+from pythia_bento.protocol.bodies import GenerateRequest, GenerateStreamRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml import install, packaging, start_errors
@@ -21,20 +24,46 @@ from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
 from pythia_bento.server.http.errors import error_response
 from pythia_bento.server.worker import Worker
-from pythia_bento.settings import load_settings, wants_gpu
+from pythia_bento.settings import check_names, known, load_settings, wants_gpu
 from pythia_bento.telemetry import logs
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
-Item = Annotated[Any, AfterValidator(attributed), WithJsonSchema(ScoreItem.model_json_schema())]
+Item = Annotated[
+    Any,
+    AfterValidator(attributed),
+    PlainSerializer(unattributed),
+    WithJsonSchema(ScoreItem.model_json_schema()),
+]
 
-start_errors.install()
-try:
-    settings = load_settings(vars(bentoml.use_arguments()))
+
+class GenerateCall(GenerateRequest):
+    """``stream`` is for HTTP: BentoML's clients, which would not understand it, are not told."""
+
+    stream: SkipJsonSchema[StrictBool] = False
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except PythiaError as error:
+        raise bentoml.exceptions.InvalidArgument(error.message) from None
+
+
+def _when_served() -> None:
+    """Not where another service depends on this one: it has arguments and words of its own."""
+    start_errors.install()
+    logs.install(settings.log_format)
+    with _refusing():
+        check_names(arguments)
+
+
+arguments = vars(bentoml.use_arguments())
+with _refusing():
+    settings = load_settings(known(arguments))
     access = AccessControl.from_settings(settings)
     pinned_model = packaging.pinned_model(settings)
-    service_class = install.service_class(settings.log_format)
-except PythiaError as error:
-    raise bentoml.exceptions.InvalidArgument(error.message) from None
+    service_class = install.service_class(settings.log_format, _when_served)
 
 
 def _passes(check: Callable[[], None]) -> bool:
@@ -60,6 +89,9 @@ apps = (openai_app, tokenizer_app, native_app, probes_app, pages_app)
     workers=1,  # one device, one engine: it batches better than two workers share
     # The engine keeps the deadline and answers in OpenAI's shape; this is only the last resort.
     traffic={"timeout": settings.request_timeout + 60},
+    # A service that depends on this one would else close its connections every hundred calls, those
+    # that are in use, too.
+    runner_connection={"max_requests": 10**9, "max_age": 1e9},
     resources={"gpu": 1} if wants_gpu(settings) else {},
     image=packaging.image(settings),
     envs=packaging.environment(settings),
@@ -80,11 +112,7 @@ class Pythia:
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Refuse a checkpoint that cannot be served, once, before any worker starts.
-
-        Called in the supervisor, whose log lines have the workers' format from here on.
-        """
-        logs.install(settings.log_format)
+        """Refuse a checkpoint that cannot be served, once, before any worker starts."""
         try:
             check_loadable(settings)
         except PythiaError as error:
@@ -100,16 +128,28 @@ class Pythia:
         """End what is open and free the model."""
         await self._worker.stop()
 
-    @bentoml.api(input_spec=GenerateRequest)
+    @bentoml.api(input_spec=GenerateCall)
     async def generate(self, **fields: Any) -> dict[str, Any]:
         """Continue a prompt."""
         try:
-            body = GenerateRequest.model_construct(**fields)
+            body = GenerateCall.model_construct(**fields)
             if body.stream:
                 return await native.stream(self._worker.runner, body)  # type: ignore[return-value]
             return await generate(self._worker.runner, body)  # type: ignore[return-value]
         except PythiaError as error:
             return error_response(error)  # type: ignore[return-value]
+
+    @bentoml.api(input_spec=GenerateStreamRequest)
+    async def generate_stream(self, **fields: Any) -> AsyncGenerator[str, None]:
+        """Continue a prompt: server-sent events, as ``/generate`` writes them with ``stream``."""
+        body = GenerateStreamRequest.model_construct(**fields)
+        try:
+            async for event in native.texts(self._worker.runner, body):
+                yield event
+        except PythiaError as error:
+            raise bentoml.exceptions.BentoMLException(
+                error.message, error_code=HTTPStatus(error.status)
+            ) from None
 
     # BentoML's adaptive batching joins the items of concurrent requests. Its rule for shedding
     # load guesses too high, so the limit is out of reach: the engine's queue decides.

@@ -140,6 +140,18 @@ def load_settings(arguments: Mapping[str, Any] | None = None) -> Settings:
         raise SettingsError(_sentence(error)) from None
 
 
+def known(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are settings: a Bento's arguments are for all of its services."""
+    return {name: value for name, value in arguments.items() if name in Settings.model_fields}
+
+
+def check_names(arguments: Mapping[str, Any]) -> None:
+    """Raise SettingsError for the first that is no setting."""
+    for name in arguments:
+        if name not in Settings.model_fields:
+            raise SettingsError(_unknown(name))
+
+
 def wants_gpu(settings: Settings) -> bool:
     """Whether to ask BentoML for a GPU. Does not import torch, which takes seconds."""
     if settings.device != "auto":
@@ -169,8 +181,12 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"{name} is not a setting; known are {', '.join(Settings.model_fields)}"
+        return _unknown(name)
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if not name:
         return message
     return f"setting {name} (PYTHIA_{name.upper()}) {message}, not {first['input']!r}"
+
+
+def _unknown(name: str) -> str:
+    return f"{name} is not a setting; known are {', '.join(Settings.model_fields)}"

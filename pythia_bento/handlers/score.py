@@ -106,6 +106,11 @@ def attributed(item: Any) -> AttributedItem:
     return item if isinstance(item, AttributedItem) else AttributedItem(item, current_call())
 
 
+def unattributed(item: AttributedItem) -> Any:
+    """As it came, and as BentoML's client in another service sends it."""
+    return item.item
+
+
 class Scored(TypedDict):
     """Log-probability of a text."""
 

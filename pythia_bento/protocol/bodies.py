@@ -171,10 +171,15 @@ def _unsupported(field: str, neutral: Any) -> str:
     return f"{field} is not supported; leave it out{instead}"
 
 
-class GenerateRequest(Sampling):
-    """``/generate``: one prompt."""
+class GenerateStreamRequest(Sampling):
+    """``/generate_stream``: one prompt."""
 
     prompt: OnePrompt
+
+
+class GenerateRequest(GenerateStreamRequest):
+    """``/generate``: one prompt."""
+
     stream: StrictBool = False
     """Whether the answer comes in parts, as server-sent events."""
 

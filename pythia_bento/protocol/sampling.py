@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     StrictBool,
     ValidationInfo,
     WithJsonSchema,
@@ -52,6 +53,10 @@ def _bias(value: Any) -> tuple[tuple[int, float], ...]:
         raise ValueError("logit_bias must be an object of token ids and numbers") from None
 
 
+def _written(bias: tuple[tuple[int, float], ...]) -> dict[str, float]:
+    return {str(id): value for id, value in bias}
+
+
 def _id(key: str) -> int:
     if not key.isascii() or not key.isdigit():
         raise ValueError
@@ -79,7 +84,8 @@ Integer = Annotated[int, Field(strict=True, ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Stop = Annotated[Any, BeforeValidator(_strings), schema(STRING_SCHEMA, STRINGS_SCHEMA)]
 StopIds = Annotated[Any, BeforeValidator(_stop_ids), schema(IDS_SCHEMA)]
-Bias = Annotated[Any, BeforeValidator(_bias), schema(_BIAS)]
+# Written as it is read: where clients validate a body, what they write is validated again.
+Bias = Annotated[Any, BeforeValidator(_bias), PlainSerializer(_written), schema(_BIAS)]
 
 
 class Body(BaseModel):

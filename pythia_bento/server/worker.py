@@ -18,6 +18,7 @@ from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.progress import ProgressBars
 from pythia_bento.runtime.runner import PythiaRunner, loaded
 from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.bentoml.addresses import address_of
 from pythia_bento.server.bentoml.socket_timeouts import set_socket_timeouts
 from pythia_bento.server.bentoml.tracing import tracer_provider
 from pythia_bento.server.drain import Drain
@@ -66,7 +67,7 @@ class Worker:
         self._runner.start_watchdog()
         self._drain.install(self._is_draining, self._is_closed)
         _when_supervisor_dies(self._drain.begin)
-        set_socket_timeouts(self._settings.client_timeout)
+        set_socket_timeouts(self._settings.client_timeout, self._ports())
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
@@ -106,6 +107,13 @@ class Worker:
         watch = self._loop_watch
         own = engine_metrics(self.runner) + loop_metrics(watch.longest, watch.longest_work)
         return own + (self._grpc.metrics() if self._grpc else "")
+
+    def _ports(self) -> set[int] | None:
+        """This service's; None in a process that is not a supervisor's and serves nothing else."""
+        address = address_of(bentoml.server_context.service_name or "")
+        if address is None:
+            return None
+        return {port for port in (address.port, self._settings.grpc_port) if port}
 
     def _show(self, runner: PythiaRunner | None) -> None:
         for app in self._apps:

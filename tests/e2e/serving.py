@@ -87,14 +87,15 @@ def serve(
     log: Path | None = None,
     prefix: Sequence[str] = (),
     bentoml: Sequence[str] = (BENTOML,),
+    verb: str = "serve",
     **settings: object,
 ) -> Iterator[Server]:
-    """Start ``<prefix> bentoml serve <arguments>`` and wait until it is ready."""
+    """Start ``<prefix> bentoml <verb> <arguments>`` and wait until it is ready."""
     port = port or free_port()
     log = log or home / f"serve-{port}.log"
     LOGS.append(log)
     variables = environment(home, **settings)
-    command = [*bentoml, "serve", *arguments, "--host", "127.0.0.1", "--port", str(port)]
+    command = [*bentoml, verb, *arguments, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*prefix, *command], cwd=cwd, env=variables, stdout=output, stderr=output

@@ -75,7 +75,7 @@ def test_what_is_refused_is_as_described(server: Server, document: dict[str, Any
 
 def test_bentos_own_routes_are_all_described(server: Server, document: dict[str, Any]) -> None:
     routes = {route["route"] for route in HTTP.get(f"{server.url}/schema.json").json()["routes"]}
-    assert routes == {"/generate", "/score"} <= set(document["paths"])
+    assert routes == {"/generate", "/generate_stream", "/score"} <= set(document["paths"])
 
 
 def test_the_readme_lists_all_operations() -> None:

@@ -21,6 +21,7 @@ NAME = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
     ("arguments", "sentence"),
     [
         (["--arg", "model=/nowhere/at/all"], "/nowhere/at/all"),
+        (["--arg", "modle=bundled"], "modle is not a setting; known are model, "),
         (["--arg", "max_batch_size=0"], "setting max_batch_size (PYTHIA_MAX_BATCH_SIZE) must be"),
     ],
 )

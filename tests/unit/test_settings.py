@@ -6,7 +6,15 @@ from typing import Literal
 
 import pytest
 
-from pythia_bento.settings import Settings, SettingsError, for_service, load_settings, wants_gpu
+from pythia_bento.settings import (
+    Settings,
+    SettingsError,
+    check_names,
+    for_service,
+    known,
+    load_settings,
+    wants_gpu,
+)
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -44,6 +52,14 @@ def test_one_sentence_names_the_setting(arguments: dict[str, object], words: lis
         load_settings(arguments)
     assert all(word in caught.value.message for word in words), caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_a_bentos_arguments_are_for_all_of_its_services() -> None:
+    arguments = {"greeting": "hello", "model": "elsewhere"}
+    assert known(arguments) == {"model": "elsewhere"}
+    with pytest.raises(SettingsError, match="greeting is not a setting; known are model, "):
+        check_names(arguments)
+    check_names(known(arguments))
 
 
 def test_gpu_is_wanted_only_where_one_could_be() -> None:

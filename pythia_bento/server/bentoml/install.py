@@ -12,16 +12,18 @@ From the socket inwards a request passes (in brackets whose place a layer of our
 7. ``http.access.AccessMiddleware``
 8. ``http.body.RequestMiddleware``
 9. BentoML's CORSMiddleware, where it is enabled
-10. ``direct_routes.DirectRoutes``
-11. BentoML's ContextMiddleware and its router
+10. ``inner_calls.InnerCalls``
+11. ``direct_routes.DirectRoutes``
+12. BentoML's ContextMiddleware and its router
 
 7 and 8 are added by BentoML's own ``add_asgi_middleware``, the others here, to the application of
 one service: importing it leaves other services of the process as they were. What cannot be bound to
 an application (1, metrics in memory, the sampler, the format of logs) is done when a process makes
-the application, and BentoML has a process for each service that it serves. Whoever calls
+the application, and BentoML has a process for each service that it serves. In the process of the
+command, ``when_served`` does what belongs to commands about this service alone. Whoever calls
 ``to_asgi`` in a process of their own has these for all that it serves.
 
-Where an internal of BentoML is missing, 3, 10, metrics in memory and the sampler are BentoML's own,
+Where an internal of BentoML is missing, 3, 11, metrics in memory and the sampler are BentoML's own,
 slower ones, with a line of log. Without the others a limit, a log field or a bound on what
 strangers can make us keep would be gone: then the service does not start.
 """
@@ -31,13 +33,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import bentoml
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from pythia_bento.server.bentoml import error_log, http_metrics, http_protocol, tracing
+from pythia_bento.server.bentoml import addresses, error_log, http_metrics, http_protocol, tracing
 from pythia_bento.server.bentoml.access_log import AccessLog
 from pythia_bento.server.bentoml.direct_routes import DirectRoutes, routes_of
 from pythia_bento.server.bentoml.http_metrics import HttpMetrics, families_of
+from pythia_bento.server.bentoml.inner_calls import InnerCalls
 from pythia_bento.server.bentoml.internals import (
     CONTAINER,
     MissingInternal,
@@ -58,16 +62,28 @@ TIME_LIMIT = "bentoml._internal.server.http.traffic:TimeoutMiddleware"
 CONTEXT = "_bentoml_impl.server.app:ContextMiddleware"
 # Without these the service does not start; that BentoML also uses them shows when it does.
 NEEDED = (
-    *(f"{SERVICE}.to_asgi", METRICS, ACCESS_LOG, TIME_LIMIT, error_log.LOGGER),
+    *(
+        f"{SERVICE}.to_asgi",
+        f"{SERVICE}.inject_config",
+        METRICS,
+        ACCESS_LOG,
+        TIME_LIMIT,
+        error_log.LOGGER,
+    ),
     *(f"{CONTAINER}.{name}" for name in ("api_server_config", "tracer_provider")),
+    addresses.ADDRESSES,
 )
 OUTSIDE_OF_CALLS: tuple[Any, ...] = (HttpMetrics, RequestSpans)
 
 
-def service_class(log_format: logs.LogFormat) -> type[Any]:
+def service_class(
+    log_format: logs.LogFormat, when_served: Callable[[], None] = lambda: None
+) -> type[Any]:
     """BentoML's class of services, whose application has our layers; for ``bentoml.service``.
 
-    Raises MissingInternal where BentoML is not as it has to be.
+    ``when_served`` is called in the process of a command about this service itself, as serve or
+    build, and not where another service depends on it. Raises MissingInternal where BentoML is not
+    as it has to be.
     """
     http_protocol.check()
     for path in NEEDED:
@@ -76,12 +92,20 @@ def service_class(log_format: logs.LogFormat) -> type[Any]:
     class LayeredService(internal(SERVICE)):  # type: ignore[misc]  # no types here
         __slots__ = ()
 
+        def inject_config(self) -> None:
+            """BentoML asks this of the service that a command names; workers ask it of theirs."""
+            if bentoml.server_context.worker_index is None:
+                when_served()
+            super().inject_config()
+
         def to_asgi(self, is_main: bool = True) -> Any:
             try:
                 _prepare_process(log_format)
                 app = super().to_asgi(is_main=is_main)
                 found = attribute(app, "user_middleware")
-                found[:] = layers(found, _mounted(self))
+                found[:] = layers(
+                    found, _mounted(self), not is_main and addresses.is_private(self.name)
+                )
             except MissingInternal as error:
                 give_up(error.message)
             return app
@@ -90,9 +114,14 @@ def service_class(log_format: logs.LogFormat) -> type[Any]:
 
 
 def layers(
-    theirs: Sequence[Middleware], mounts: Iterable[tuple[Starlette, str]]
+    theirs: Sequence[Middleware],
+    mounts: Iterable[tuple[Starlette, str]],
+    is_private: bool = False,
 ) -> list[Middleware]:
-    """BentoML's layers, outermost first, with ours among them; raises MissingInternal."""
+    """BentoML's layers, outermost first, with ours among them; raises MissingInternal.
+
+    ``is_private`` is true where only services of the same Bento can ask.
+    """
     stack = _Stack(theirs)
     config = internal(f"{CONTAINER}.api_server_config")
     if config.metrics.enabled.get():
@@ -107,6 +136,7 @@ def layers(
     stack.replace(TIME_LIMIT, _time_limit)
     with optional("requests are routed by BentoML"):
         stack.insert_before(CONTEXT, _layer(DirectRoutes, routes=routes_of(mounts)))
+    stack.insert_inner_calls(is_private)
     return stack.layers
 
 
@@ -130,6 +160,12 @@ class _Stack:
         place = sum(layer.cls in OUTSIDE_OF_CALLS for layer in self.layers)
         provider = tracing.tracer_provider()
         self.layers.insert(place, _layer(Calls, tracer_provider=provider))
+
+    def insert_inner_calls(self, is_private: bool) -> None:
+        """Inside of all that a service adds, and outside of what answers."""
+        kinds: list[Any] = [layer.cls for layer in self.layers]
+        place = kinds.index(DirectRoutes) if DirectRoutes in kinds else len(kinds)
+        self.layers.insert(place, _layer(InnerCalls, is_private=is_private))
 
     def _find(self, path: str) -> int:
         wanted = internal(path)

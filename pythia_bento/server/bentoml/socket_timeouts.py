@@ -1,27 +1,32 @@
 """Clients that are gone without a word, or that do not read: the system closes their connections.
 
 Both look alike from here: what was sent is not taken. uvicorn has no limit for it, but accepted
-connections inherit the options of the socket that listens, which the supervisor has opened.
+connections inherit the options of the socket that listens, which the supervisor has opened. It lets
+each worker have those of all services of a Bento: only the service's own is for it to change.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 PROBES = 3
 
 
-def set_socket_timeouts(seconds: float) -> None:
+def set_socket_timeouts(seconds: float, ports: Collection[int] | None) -> None:
     """Let connections end when the other side took nothing, or said nothing, for so long.
+
+    Those to ``ports`` of this process, or, where that is None, to all.
 
     A client that is there answers the system's probes whatever it does itself; one that does not
     read has a full window, and the limit holds for that too. Only Linux has these options.
     """
     for listener in _listeners():
         with listener:
+            if ports is not None and listener.getsockname()[1] not in ports:
+                continue
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in (
                 ("TCP_USER_TIMEOUT", round(seconds * 1000)),

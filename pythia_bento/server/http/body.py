@@ -20,6 +20,7 @@ from pythia_bento.server.http.errors import error_response
 from pythia_bento.server.http.json_body import read_large
 
 Grow = Callable[[int], None]
+INNER_TYPE = "application/vnd.bentoml+pickle"
 SMALL = 2**16  # bytes of a body that are parsed at once
 FREE_BYTES = 64 * 1024  # of each body: small ones arrive whatever the large ones take
 
@@ -156,8 +157,19 @@ class _Replay:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
+def is_inner(scope: Scope) -> bool:
+    """Whether the body is said to be what services of one Bento send each other."""
+    kind = Headers(scope=scope).get("content-type", "")
+    return kind.partition(";")[0].strip().lower() == INNER_TYPE
+
+
 def _as_json(scope: Scope) -> Scope:
-    """All bodies are JSON here, whatever curl and others call them by default."""
+    """All bodies are JSON here, whatever curl and others call them by default.
+
+    But those that ``server.bentoml.inner_calls`` reads or refuses.
+    """
+    if is_inner(scope):
+        return scope
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
     return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 

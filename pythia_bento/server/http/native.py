@@ -1,11 +1,11 @@
-"""``/generate`` and ``/score``: bodies in JSON go to the engine without BentoML's batcher.
+"""``/generate``, ``/generate_stream`` and ``/score``: to the engine without BentoML's batcher.
 
-BentoML's own routes for both, which the service declares, answer what comes in another form.
+BentoML's own routes for them, which the service declares, answer where it routes requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import orjson
@@ -20,7 +20,7 @@ from pythia_bento.handlers.generate import generate
 from pythia_bento.handlers.requests import make_request, with_seed
 from pythia_bento.handlers.score import scored
 from pythia_bento.handlers.streamed import StreamedAnswer
-from pythia_bento.protocol.bodies import GenerateRequest, ScoreRequest
+from pythia_bento.protocol.bodies import GenerateRequest, GenerateStreamRequest, ScoreRequest
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.runner import PythiaRunner, loaded
@@ -29,7 +29,7 @@ from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.json_answer import PIECE_BYTES, json_in_pieces
 from pythia_bento.server.http.json_tokens import json_tokens
-from pythia_bento.server.http.sse import DONE, EventStream, event
+from pythia_bento.server.http.sse import DONE, EventStream, event, in_ascii
 
 
 def create_app() -> Starlette:
@@ -37,6 +37,7 @@ def create_app() -> Starlette:
     return make_app(
         [
             Route("/generate", _generate, methods=["POST"]),
+            Route("/generate_stream", _generate_stream, methods=["POST"]),
             Route("/score", _score, methods=["POST"]),
         ]
     )
@@ -50,6 +51,13 @@ async def _generate(request: HttpRequest) -> Response:
     answer: dict[str, Any] = {**await generate(runner, body)}
     lists = {name: answer.pop(name) for name in ("outputs", "prompt_tokens") if name in answer}
     return await json_in_pieces(answer, 1, **lists)
+
+
+async def _generate_stream(request: HttpRequest) -> Response:
+    runner = loaded(request.app.state.runner)
+    body = parse(GenerateStreamRequest, await read_json(request, runner.limits))
+    events, stream = await _started(runner, body)
+    return EventStream((in_ascii(event) async for event in events), stream)
 
 
 async def _score(request: HttpRequest) -> Response:
@@ -71,12 +79,31 @@ async def _as_list(results: AsyncIterator[object]) -> AsyncIterator[bytes]:
     yield bytes(piece) + (b"[]" if separator == b"[" else b"]")
 
 
-async def stream(runner: PythiaRunner, body: GenerateRequest) -> EventStream:
+async def stream(runner: PythiaRunner, body: GenerateStreamRequest) -> EventStream:
     """``generate`` as events: the parts of the answer, or an error as the last one."""
+    return EventStream(*await _started(runner, body))
+
+
+async def texts(runner: PythiaRunner, body: GenerateStreamRequest) -> AsyncGenerator[str, None]:
+    """The same events one by one, as ``/generate_stream`` has them.
+
+    Raises what refuses the request before the first. Who stops iterating ends the request.
+    """
+    events, stream = await _started(runner, body)
+    try:
+        async for event in events:
+            yield in_ascii(event).decode()
+    finally:
+        stream.close()
+
+
+async def _started(
+    runner: PythiaRunner, body: GenerateStreamRequest
+) -> tuple[AsyncIterator[bytes], AsyncStream]:
     body = with_seed(body, runner)
     request = await make_request(runner, new_request_id(), body.prompt, body)
     outputs = await runner.submit([request])
-    return EventStream(_events(outputs, StreamedAnswer(runner, request, body, outputs)), outputs)
+    return _events(outputs, StreamedAnswer(runner, request, body, outputs)), outputs
 
 
 async def _events(stream: AsyncStream, answer: StreamedAnswer) -> AsyncIterator[bytes]:

@@ -68,6 +68,7 @@ def limits_of_fields(runner: PythiaRunner) -> dict[str, Schema]:
         "model": {"type": "string", "enum": [runner.info.id, *runner.info.aliases]},
         "CompletionRequest.prompt": {"anyOf": [*one_prompt, *many]},
         "GenerateRequest.prompt": {"anyOf": one_prompt},
+        "GenerateStreamRequest.prompt": {"anyOf": one_prompt},
         "ScoreItem.prompt": {"anyOf": one_prompt},
         "ScoreItem.continuation": {"anyOf": one_prompt},
         "ScoreItem.logprobs": _between(*limits.integer_range("logprobs")),

@@ -56,7 +56,7 @@ OPEN_OPERATIONS: tuple[Operation, ...] = (
     _get(
         "/schema.json",
         "schema",
-        "BentoML's description of /generate and /score, for its client.",
+        "BentoML's description of /generate, /generate_stream and /score, for its client.",
         answers.AnyObject,
     ),
     _get("/playground", "playground", "A page to try the model with.", "text/html"),

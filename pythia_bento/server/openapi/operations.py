@@ -16,6 +16,7 @@ from pythia_bento.protocol.bodies import (
     CompletionRequest,
     DetokenizeRequest,
     GenerateRequest,
+    GenerateStreamRequest,
     ScoreItem,
     TokenizeRequest,
 )
@@ -24,7 +25,10 @@ from pythia_bento.server.openapi.open_operations import OPEN_OPERATIONS, UNAVAIL
 from pythia_bento.server.openapi.operation import Errors, Events, Operation
 
 ACCESS: Errors = (errors.Unauthenticated, errors.PermissionDenied, errors.Overloaded)
-BODY: Errors = (errors.InvalidRequest, errors.RequestTimeout, errors.PayloadTooLarge)
+BODY: Errors = (
+    *(errors.InvalidRequest, errors.RequestTimeout),
+    *(errors.PayloadTooLarge, errors.UnsupportedMediaType),
+)
 ENGINE: Errors = (
     errors.ContextLengthExceeded,
     errors.NonFiniteLogits,
@@ -133,6 +137,18 @@ OPERATIONS: tuple[Operation, ...] = (
             "Streamed": {"prompt": "Once upon a time", "max_tokens": 8, "stream": True},
             "The best of three": {"prompt": [5, 6, 7], "n": 1, "best_of": 3, "max_tokens": 4},
         },
+    ),
+    Operation(
+        tag="Native",
+        method="post",
+        path="/generate_stream",
+        id="generateStream",
+        summary="The same as /generate with stream, in ASCII: BentoML's clients iterate over it.",
+        answers=(Events((answers.GeneratedPart, answers.Error)),),
+        errors=(*BODY, *ENGINE, *UNAVAILABLE),
+        body=GenerateStreamRequest,
+        generates=True,
+        examples={"Continue a text": {"prompt": "Once upon a time", "max_tokens": 8}},
     ),
     Operation(
         tag="Native",

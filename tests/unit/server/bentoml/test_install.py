@@ -85,7 +85,7 @@ def test_layers_have_the_order_that_the_document_says(theirs: list[Middleware]) 
 
 def test_layers_of_bentoml_that_are_switched_off_stay_off() -> None:
     found = names(install.layers(Quiet.to_asgi().user_middleware, MOUNTS))
-    assert found == ["RequestSpans", "Calls", "TimeLimit", "DirectRoutes", CONTEXT]
+    assert found == ["RequestSpans", "Calls", "TimeLimit", "InnerCalls", "DirectRoutes", CONTEXT]
 
 
 @pytest.mark.parametrize("name", ["METRICS", "ACCESS_LOG", "TIME_LIMIT"])
@@ -111,6 +111,7 @@ def test_without_what_is_only_faster_requests_go_bentomls_way(
     assert names(found)[:4] == ["HttpMetrics", "Calls", "OpenTelemetryMiddleware", "AccessLog"]
     assert found[2].cls is OpenTelemetryMiddleware
     assert "DirectRoutes" not in names(found)
+    assert names(found)[-1] == "InnerCalls"
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(": ")[2] for line in lines] == [
         "each event of a stream is a span",
@@ -129,8 +130,9 @@ def test_a_service_is_not_made_without_what_is_needed(
 
 # Runs in a process of its own: what a process that serves has for all that it serves stays.
 BOUND = """
-import logging
+import logging, sys
 import bentoml, prometheus_client.values, uvicorn.config
+from _bentoml_impl.server.serving import server_on_deployment
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 def process():
@@ -140,6 +142,7 @@ def process():
         len(logger.filters), BentoMLContainer.metrics_client.get().multiproc,
         type(BentoMLContainer.tracer_provider.get().sampler),
         [type(handler.formatter) for handler in logging.getLogger().handlers],
+        sys.excepthook,
     )
 
 def classes(service):
@@ -152,13 +155,23 @@ class Other:
         return text
 
 logging.basicConfig()
+sys.argv[0] = "bentoml"
 before, theirs = process(), classes(Other)
 from pythia_bento.service import Pythia
+
+@bentoml.service(name="gateway")
+class Gateway:
+    pythia = bentoml.depends(Pythia)
+
 assert process() == before, "importing the service changed the process"
 assert classes(Other) == theirs
+server_on_deployment(Gateway)
+server_on_deployment(Pythia)
+assert classes(Gateway) == theirs
+assert process() == before, "depending on the service changed the process"
 assert Pythia.import_string == "pythia_bento.service:Pythia"
 ours = classes(Pythia)
-assert sum(module.startswith("pythia_bento.") for module in ours) == 8, ours
+assert sum(module.startswith("pythia_bento.") for module in ours) == 9, ours
 assert all(now != then for now, then in zip(process(), before))
 assert classes(Other) == theirs, "another service of the process has our layers"
 """

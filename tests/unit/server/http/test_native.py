@@ -11,7 +11,9 @@ from starlette.applications import Starlette
 
 from pythia_bento.engine.validate import MAX_ALTERNATIVES
 from pythia_bento.handlers import score
+from pythia_bento.protocol.bodies import GenerateStreamRequest
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.streams import AsyncStream
 from pythia_bento.runtime.turns import LONG_TEXT
 from pythia_bento.server.http import native
 from tests.unit.turning import turning
@@ -98,3 +100,35 @@ async def test_a_million_unknown_fields_are_one_refusal(http: httpx.AsyncClient)
 async def test_a_stream_ends_with_done(http: httpx.AsyncClient) -> None:
     answer = await http.post("/generate", json={"prompt": "a", "stream": True, "max_tokens": 3})
     assert answer.text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_stream_of_its_own_has_the_events_of_the_other_in_ascii(
+    http: httpx.AsyncClient, runner: PythiaRunner
+) -> None:
+    asked = {"prompt": "the end", "max_tokens": 5, "logprobs": 1, "prompt_logprobs": 1}
+    streamed = await http.post("/generate_stream", json=asked)
+    other = await http.post("/generate", json=asked | {"stream": True})
+    assert streamed.headers["content-type"] == other.headers["content-type"]
+    assert streamed.content.isascii() and streamed.text.endswith("data: [DONE]\n\n")
+    body = GenerateStreamRequest.model_validate(asked)
+    text = "".join([event async for event in native.texts(runner, body)])
+    assert joined(streamed.text) == joined(other.text) == joined(text)
+
+
+def joined(text: str) -> tuple[str, int]:
+    """All of the text, and how many of the prompt's tokens are in it."""
+    events = [event.removeprefix("data: ") for event in text.split("\n\n")[:-2]]
+    parts = [json.loads(event) for event in events]
+    pieces = [delta["text"] for part in parts for delta in part["deltas"]]
+    return "".join(pieces), sum(len(part.get("prompt_tokens", ())) for part in parts)
+
+
+async def test_a_stream_that_is_left_ends_its_request(
+    runner: PythiaRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[AsyncStream] = []
+    monkeypatch.setattr(AsyncStream, "close", lambda stream: closed.append(stream))
+    texts = native.texts(runner, GenerateStreamRequest(prompt="the end", max_tokens=3))
+    assert (await anext(texts)).startswith("data: ") and not closed
+    await texts.aclose()
+    assert len(closed) == 1
