@@ -55,7 +55,9 @@ def test_an_example_answers_what_stands_below_it(
     (tmp_path / f"{name}.py").write_text(example.module.replace("localhost:3000", pythia))
     found = re.fullmatch(r"bentoml serve (\w+:\w+) --port 4000\n", example.served)
     assert found and found[1].startswith(f"{name}:")
-    with serve(home, found[1], cwd=tmp_path) as own:
+    # A probe that comes while a dependency starts keeps BentoML for a minute, also at its end.
+    first = "Completed async startup hook" if name == "gateway" else ""
+    with serve(home, found[1], cwd=tmp_path, first=first) as own:
         asked = example.asked.replace("localhost:4000", own.url.removeprefix("http://"))
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", asked],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ ANSWER = b"".join([*(in_ascii(event(delta(text))) for text in TEXTS), DONE]).dec
 def test_parts_do_not_depend_on_pieces(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(ANSWER)]
     reader = PartReader()
-    pieces = [ANSWER[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [ANSWER[start:end] for start, end in pairwise(places)]
     parts = [part for piece in pieces for part in reader.read(piece)]
     assert [part.deltas[0].text for part in parts] == TEXTS
     reader.check_end()
