@@ -26,6 +26,7 @@ from pythia_bento.server.http.errors import error_response
 from pythia_bento.server.worker import Worker
 from pythia_bento.settings import check_names, known, load_settings, wants_gpu
 from pythia_bento.telemetry import logs
+from pythia_bento.telemetry.calls import current_call
 
 # Items are validated one by one in the handler, so that a bad one fails alone.
 Item = Annotated[
@@ -64,6 +65,11 @@ with _refusing():
     access = AccessControl.from_settings(settings)
     pinned_model = packaging.pinned_model(settings)
     service_class = install.service_class(settings.log_format, _when_served)
+
+
+def _exception(error: PythiaError) -> Exception:
+    """BentoML's, with the same status."""
+    return bentoml.exceptions.BentoMLException(error.message, error_code=HTTPStatus(error.status))
 
 
 def _passes(check: Callable[[], None]) -> bool:
@@ -137,6 +143,8 @@ class Pythia:
                 return await native.stream(self._worker.runner, body)  # type: ignore[return-value]
             return await generate(self._worker.runner, body)  # type: ignore[return-value]
         except PythiaError as error:
+            if current_call() is None:  # nobody asks over HTTP, but this process
+                raise _exception(error) from None
             return error_response(error)  # type: ignore[return-value]
 
     @bentoml.api(input_spec=GenerateStreamRequest)
@@ -147,16 +155,17 @@ class Pythia:
             async for event in native.texts(self._worker.runner, body):
                 yield event
         except PythiaError as error:
-            raise bentoml.exceptions.BentoMLException(
-                error.message, error_code=HTTPStatus(error.status)
-            ) from None
+            raise _exception(error) from None
 
     # BentoML's adaptive batching joins the items of concurrent requests. Its rule for shedding
     # load guesses too high, so the limit is out of reach: the engine's queue decides.
     @bentoml.api(batchable=True, max_batch_size=1024, max_latency_ms=10**9)
     async def score(self, items: list[Item]) -> list[dict[str, Any]]:
         """Log-probabilities of texts; an item that fails has ``error`` in its place."""
-        return await score(self._worker.runner, items)  # type: ignore[return-value]
+        try:
+            return await score(self._worker.runner, items)  # type: ignore[return-value]
+        except PythiaError as error:
+            raise _exception(error) from None
 
     async def __is_ready__(self) -> bool:
         return _passes(self._worker.check_ready)

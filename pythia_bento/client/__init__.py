@@ -3,6 +3,7 @@
 Needs neither torch nor bentoml. Errors are the leaves of ``pythia_bento.errors``.
 """
 
+from pythia_bento.client.answer import PartReader
 from pythia_bento.client.client import AsyncClient, Client
 from pythia_bento.client.options import SamplingOptions, Tls
 from pythia_bento.protocol.types import (
@@ -29,6 +30,7 @@ __all__ = [
     "Limits",
     "Output",
     "Part",
+    "PartReader",
     "SamplingOptions",
     "Score",
     "ScoreItem",

@@ -41,7 +41,7 @@ def generate(prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
             body[name] = _plain(body[name])
     if "logit_bias" in body:
         body["logit_bias"] = {str(id): bias for id, bias in body["logit_bias"].items()}
-    return Operation("/generate", _dumps(body), _event)
+    return Operation("/generate", _dumps(body), part)
 
 
 def score(items: Sequence[ScoreItem]) -> Operation[Scores]:
@@ -101,7 +101,8 @@ def _score_item(item: ScoreItem) -> dict[str, Any]:
     return body
 
 
-def _event(data: bytes) -> Part:
+def part(data: bytes) -> Part:
+    """The data of an event; raises the error that it tells of."""
     event = json.loads(data)
     if "error" in event:
         raise _error(event["error"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic
+from typing import Any
 
 import httpx2
 
 from pythia_bento.client import http_messages
-from pythia_bento.client.events import EventReader
+from pythia_bento.client.answer import Answer
 from pythia_bento.client.options import Connection
 from pythia_bento.client.transport import Messages, Operation, Result
 from pythia_bento.errors import DeadlineExceeded, EngineUnavailable, PythiaError
@@ -36,7 +36,7 @@ class HttpTransport:
             if response.is_error:
                 response.read()
                 _check(response)
-            answer = _Answer(operation)
+            answer = Answer(operation.result)
             for piece in response.iter_bytes():
                 yield from answer.read(piece)
             answer.check_end()
@@ -63,7 +63,7 @@ class AsyncHttpTransport:
                 if response.is_error:
                     await response.aread()
                     _check(response)
-                answer = _Answer(operation)
+                answer = Answer(operation.result)
                 async for piece in response.aiter_bytes():
                     for result in answer.read(piece):
                         yield result
@@ -71,26 +71,6 @@ class AsyncHttpTransport:
 
     async def close(self) -> None:
         await self._http.aclose()
-
-
-class _Answer(Generic[Result]):
-    """The events of an answer, which says itself where it ends."""
-
-    def __init__(self, operation: Operation[Result]) -> None:
-        self._operation = operation
-        self._events = EventReader()
-        self._has_ended = False
-
-    def read(self, piece: bytes) -> Iterator[Result]:
-        for data in self._events.read(piece):
-            if data == http_messages.END:
-                self._has_ended = True
-            else:
-                yield self._operation.result(data)
-
-    def check_end(self) -> None:
-        if not self._has_ended:
-            raise EngineUnavailable("the server's answer broke off: it has no end")
 
 
 def messages() -> Messages:

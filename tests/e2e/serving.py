@@ -88,9 +88,13 @@ def serve(
     prefix: Sequence[str] = (),
     bentoml: Sequence[str] = (BENTOML,),
     verb: str = "serve",
+    first: str = "",
     **settings: object,
 ) -> Iterator[Server]:
-    """Start ``<prefix> bentoml <verb> <arguments>`` and wait until it is ready."""
+    """Start ``<prefix> bentoml <verb> <arguments>`` and wait until it is ready.
+
+    It is not asked before ``first`` is in its log.
+    """
     port = port or free_port()
     log = log or home / f"serve-{port}.log"
     LOGS.append(log)
@@ -103,7 +107,7 @@ def serve(
     try:
         grpc_port = int(variables["PYTHIA_GRPC_PORT"])
         server = Server(f"http://127.0.0.1:{port}", grpc_port, process, log)
-        _wait_until_ready(server)
+        _wait_until_ready(server, first)
         yield server
     finally:
         process.send_signal(signal.SIGTERM)
@@ -120,11 +124,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_ready(server: Server) -> None:
+def _wait_until_ready(server: Server, first: str) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and server.process.poll() is None:
         with contextlib.suppress(httpx.HTTPError):
-            if HTTP.get(f"{server.url}/readyz", timeout=2).status_code == 200:
+            if first and first not in server.log.read_text():
+                pass
+            elif HTTP.get(f"{server.url}/readyz", timeout=2).status_code == 200:
                 return
         time.sleep(0.1)
     raise AssertionError(server.log.read_text())
