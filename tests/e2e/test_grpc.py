@@ -28,6 +28,7 @@ from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.bentoml_stub import bentoml_stub
+from tests.e2e.faulty import until
 from tests.e2e.serving import (
     BENTOML,
     HTTP,
@@ -226,9 +227,14 @@ def test_health(server: Server) -> None:
 
 
 def test_the_log_has_calls_with_their_trace(server: Server, clients: dict[str, Client]) -> None:
+    def lines() -> list[str]:
+        every = server.log.read_text().splitlines()
+        return [line for line in every if "path=/pythia.v1.Pythia/Tokenize" in line]
+
+    before = len(lines())
     clients["grpc"].tokenize("a")
-    lines = server.log.read_text().splitlines()
-    [*_, line] = [line for line in lines if "path=/pythia.v1.Pythia/Tokenize" in line]
+    until(lambda: len(lines()) > before)  # it is written after the answer
+    line = lines()[-1]
     assert re.search(r" status=OK duration_ms=[\d.]+ .* \(trace=[0-9a-f]{32},", line)
 
 
