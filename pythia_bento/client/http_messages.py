@@ -46,8 +46,8 @@ def generate(prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
 
 def score(items: Sequence[ScoreItem]) -> Operation[Scores]:
     """``POST /score``. Raises InvalidRequest for what JSON cannot hold."""
-    body = {"items": [_score_item(item) for item in items]}
-    return Operation("/score", _dumps(body), lambda body: _scores(json.loads(body)))
+    body = {"items": [score_item(item) for item in items]}
+    return Operation("/score", _dumps(body), lambda body: scores_of(json.loads(body)))
 
 
 def tokenize(text: str) -> Operation[list[int]]:
@@ -94,7 +94,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str) else list(value)
 
 
-def _score_item(item: ScoreItem) -> dict[str, Any]:
+def score_item(item: ScoreItem) -> dict[str, Any]:
+    """One of ``/score``."""
     body = {"prompt": _plain(item.prompt), "logprobs": item.logprobs}
     if item.continuation is not None:
         body["continuation"] = _plain(item.continuation)
@@ -106,14 +107,15 @@ def part(data: bytes) -> Part:
     event = json.loads(data)
     if "error" in event:
         raise _error(event["error"])
-    return _part(event)
+    return part_of(event)
 
 
 def _error(error: Mapping[str, Any]) -> PythiaError:
     return failure(BY_CODE.get(error["code"]), error["message"], error["param"], None)
 
 
-def _part(body: Mapping[str, Any]) -> Part:
+def part_of(body: Mapping[str, Any]) -> Part:
+    """A part of an answer."""
     summary = body.get("summary")
     return Part(
         deltas=tuple(_delta(delta) for delta in body["deltas"]),
@@ -144,7 +146,8 @@ def _tokens(tokens: Iterable[Mapping[str, Any]]) -> tuple[Token, ...]:
     )
 
 
-def _scores(answer: Sequence[Mapping[str, Any]]) -> Scores:
+def scores_of(answer: Sequence[Mapping[str, Any]]) -> Scores:
+    """Results of ``/score``."""
     return [
         _error(score["error"])
         if "error" in score

@@ -34,6 +34,7 @@ ALLOWED = {
     "runtime": RUNTIME - {"runtime"},
     "handlers": RUNTIME | {"protocol"},
     "server": RUNTIME | {"protocol", "handlers"},
+    "local": RUNTIME | {"protocol", "handlers", "client"},
     "cli": RUNTIME | {"protocol", "handlers", "client", "server"},
     "service": RUNTIME | {"protocol", "handlers", "server"},
 }

@@ -1,0 +1,139 @@
+"""A checkpoint in this process, with the calls, results and errors of ``pythia_bento.client``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pythia_bento.client import http_messages
+from pythia_bento.client.options import SamplingOptions, checked
+from pythia_bento.engine.params import new_request_id
+from pythia_bento.handlers import score as scoring
+from pythia_bento.handlers.info import limits
+from pythia_bento.handlers.requests import make_request, with_seed
+from pythia_bento.handlers.streamed import StreamedAnswer
+from pythia_bento.local.loop import Loop
+from pythia_bento.protocol.bodies import GenerateRequest
+from pythia_bento.protocol.parsing import parse
+from pythia_bento.protocol.types import (
+    Generation,
+    Info,
+    Joiner,
+    Part,
+    Prompt,
+    ScoreItem,
+    Scores,
+)
+from pythia_bento.runtime.progress import ProgressBars
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.settings import load_settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+SLICE = 1024  # texts that are scored before the bar moves
+SHOWN_FROM = 4 * SLICE  # texts: what takes less needs no bar
+
+
+def load(model: str = "bundled", *, progress: bool = True, **settings: Any) -> Model:
+    """Load a checkpoint: ``bundled@step512``, one that was pulled, or a directory as a path.
+
+    ``settings`` are those of the service in lower case: ``device="cpu"``, ``max_batch_size=256``;
+    what is not given is as the environment says. A bar on stderr shows how far it is.
+    Raises SettingsError, ModelNotFound or CheckpointError.
+    """
+    chosen = load_settings({"model": model, **settings})
+    if not progress:
+        return Model(PythiaRunner.load(chosen))
+    with ProgressBars() as bars:
+        return Model(PythiaRunner.load(chosen, bars))
+
+
+class Model:
+    """One checkpoint on one device. Calls block, and work where an event loop is running too.
+
+    The bits of its answers are those of a server with the same ``fingerprint``. Close it, or use
+    it as a context manager: it holds the device's memory.
+    """
+
+    def __init__(self, runner: PythiaRunner) -> None:
+        """Takes the runner over."""
+        self._runner = runner
+        self._loop = Loop("pythia-local")
+
+    def info(self) -> Info:
+        """What was loaded: commit, hashes, arithmetic, limits."""
+        info = self._runner.info
+        known = {} if info.provenance is None else asdict(info.provenance)
+        return Info(info.id, tuple(info.aliases), info.fingerprint, limits(self._runner), **known)
+
+    def generate(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> Generation:
+        """Continue a prompt, which is text or token ids."""
+        joiner = Joiner()
+        for part in self.stream(prompt, **options):
+            joiner.add(part)
+        return joiner.generation()
+
+    def stream(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> Iterator[Part]:
+        """The same, part by part; closing the iterator ends the request."""
+        fields = json.loads(http_messages.generate(prompt, checked(options)).request)
+        body = with_seed(parse(GenerateRequest, fields), self._runner)
+        return self._loop.iterate(self._parts(body))
+
+    def score(self, items: Iterable[ScoreItem | Prompt], *, progress: bool | None = None) -> Scores:
+        """Log-probabilities of any number of texts, in order; see ScoreItem.
+
+        A text that fails has its error in its place. ``progress`` is whether to show a bar on
+        stderr; by default for thousands of texts.
+        """
+        asked = [item if isinstance(item, ScoreItem) else ScoreItem(item) for item in items]
+        is_shown = len(asked) >= SHOWN_FROM if progress is None else progress
+        found: Scores = []
+        with ProgressBars() as bars:
+            for begin in range(0, len(asked), SLICE):
+                found += self._loop.run(self._score(asked[begin : begin + SLICE]))
+                if is_shown:
+                    bars("scoring texts", len(found), len(asked))
+        return found
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, nothing added."""
+        return list(self._loop.run(self._runner.encode(text)))
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids."""
+        return self._loop.run(self._runner.decode(ids, "tokens"))
+
+    def close(self) -> None:
+        """End open calls and free the model; harmless when repeated."""
+        self._runner.close()
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    async def _parts(self, body: GenerateRequest) -> AsyncGenerator[Part, None]:
+        asked = await make_request(self._runner, new_request_id(), body.prompt, body)
+        stream = await self._runner.submit([asked])
+        answer = StreamedAnswer(self._runner, asked, body, stream)
+        try:
+            async for outputs in stream:
+                if part := await answer.part(outputs):
+                    yield http_messages.part_of(part)
+        finally:
+            stream.close()
+
+    async def _score(self, items: Sequence[ScoreItem]) -> Scores:
+        bodies = [http_messages.score_item(item) for item in items]
+        results = await scoring.scored(self._runner, bodies)
+        found: Scores = []
+        async for result in results:
+            found += http_messages.scores_of([result])
+            await asyncio.sleep(0)
+        return found
