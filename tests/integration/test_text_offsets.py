@@ -105,6 +105,7 @@ async def test_offsets_of_all_kinds_of_text(runner: PythiaRunner) -> None:
     prompts, after = texts(seed=1), 0
     body = {
         **{"prompt": prompts, "echo": True, "logprobs": 0, "max_tokens": 6, "temperature": 5.0},
+        "seed": 0,
         **{"return_token_ids": True, "skip_special_tokens": False, "ignore_eos": True},
     }
     plain = await ask(runner, stream=False, **body)
