@@ -13,7 +13,6 @@ repository's root:
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import re
@@ -25,6 +24,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from bench.common.options import parser_of
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements" / "serve-gpu.txt"
@@ -45,11 +46,7 @@ BUILD = "1cuda130"  # the build tag of the wheel without the other libraries
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.common.carry",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench.common.carry", __doc__)
     parser.add_argument("extra", nargs="*", help=f"more packages; always: {', '.join(EXTRA)}")
     parser.add_argument("--folder", type=Path, default=ROOT / ".whl")
     options = parser.parse_args()

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from bench.common.options import parser_of
 from bench.common.random_model import SUITE, write_int8
 from bench.gpu import harness
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
@@ -73,11 +74,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.gpu.dependence",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench.gpu.dependence", __doc__)
     parser.add_argument("--model", default="pythia-1b")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--batch", type=int, default=8)

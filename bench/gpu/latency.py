@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bench.common.options import parser_of
 from bench.common.stats import Timing, spread_ms
 from bench.gpu import engines, harness
 from pythia_bento.engine.engine import Engine
@@ -58,11 +59,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.gpu.latency",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench.gpu.latency", __doc__)
     engines.add_arguments(parser, "h200-latency.json")
     parser.add_argument("--decoding", type=int, default=32, help="sequences")
     parser.add_argument("--new", type=int, default=1500, help="tokens that each decodes")

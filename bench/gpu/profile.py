@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from bench.common.options import parser_of
 from bench.gpu import engines, harness
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Executor
@@ -76,11 +77,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.gpu.profile",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench.gpu.profile", __doc__)
     engines.add_arguments(parser, "h200-profile.json")
     parser.add_argument("--batches", default="1,8,64")
     parser.add_argument("--prompt", type=int, default=128)

@@ -14,7 +14,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from bench.common.stats import Timing
 from bench.serving.transports import TRANSPORTS, Connection, Prompts
@@ -39,6 +39,18 @@ class Job:
     vocabulary: int  # prompts are drawn from the ids 1 to this
     seed: int
     texts: int = 1  # prompts in a request
+
+    def shared(self, processes: int, **changes: int) -> list[Job]:
+        """One for each process, with its part of the clients and a seed of its own."""
+        whole, count = replace(self, **changes), min(processes, self.clients)
+        return [
+            replace(
+                whole,
+                clients=whole.clients // count + (index < whole.clients % count),
+                seed=whole.seed + index,
+            )
+            for index in range(count)
+        ]
 
 
 async def run(job: Job, started: Callable[[], None] = lambda: None) -> list[Timing]:

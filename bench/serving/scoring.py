@@ -16,10 +16,10 @@ import sys
 import time
 from typing import Any
 
-from bench.common.stats import summary
+from bench.common.options import parser_of
 from bench.gpu import harness
-from bench.serving.client import Job, run_all
-from bench.serving.serve import ENGINE, INSTANT, settings_of, vocabulary_of
+from bench.serving.client import Job
+from bench.serving.serve import ENGINE, INSTANT, measured, settings_of, vocabulary_of
 from bench.serving.server import HOST, Server, serve
 from bench.serving.transports import GRPC_PORT
 from pythia_bento.engine.engine import Engine
@@ -49,11 +49,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.serving.scoring",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench.serving.scoring", __doc__)
     parser.add_argument("--model", default="pythia-1b")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--clients", type=int, default=32)
@@ -107,26 +103,11 @@ def _texts(engine: Engine, options: argparse.Namespace, seed: int, count: int) -
 def _through(
     transport: str, server: Server, options: argparse.Namespace, vocabulary: int
 ) -> dict[str, Any]:
-    count = min(options.processes, options.clients)
-    shares = [options.clients // count + (i < options.clients % count) for i in range(count)]
     port = server.grpc_port if transport in GRPC_PORT else server.port
-
-    def jobs(rounds: int, seed: int) -> list[Job]:
-        return [
-            Job(
-                *(transport, HOST, port, share, rounds, options.length, 0, vocabulary),
-                *(seed + index, options.texts),
-            )
-            for index, share in enumerate(shares)
-        ]
-
-    run_all(jobs(1, 10_000))  # warms up
-    before = server.cpu_seconds()
-    timings = run_all(jobs(options.rounds, sum(map(ord, transport))))
-    used = server.cpu_seconds() - before
-    row = {"model": options.model, "backend": transport, **summary(timings)}
-    row["server_cpu_us_per_token"] = round(used / row["tokens"] * 1e6, 3)
-    return row | {"target_share": TARGET}
+    shape = (options.clients, options.rounds, options.length, 0, vocabulary)
+    job = Job(transport, HOST, port, *shape, sum(map(ord, transport)), options.texts)
+    row = {"model": options.model, "backend": transport}
+    return row | measured(server, job, options.processes) | {"target_share": TARGET}
 
 
 def _show(row: dict[str, Any]) -> None:

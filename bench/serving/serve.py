@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from bench.common.options import parser_of
 from bench.common.random_model import SUITE, write_int8
 from bench.common.stats import summary
 from bench.gpu import harness
@@ -71,11 +72,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.serving.serve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench.serving.serve", __doc__)
     parser.add_argument("--model", default="pythia-1b")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--clients", type=int, default=64)
@@ -141,24 +138,19 @@ def _engine(options: argparse.Namespace, settings: Mapping[str, str], load: Load
 def _through(
     transport: str, server: Server, options: argparse.Namespace, load: Load, vocabulary: int
 ) -> dict[str, Any]:
-    count = min(options.processes, load.clients)
-    shares = [load.clients // count + (i < load.clients % count) for i in range(count)]
+    shape = (load.clients, load.rounds, load.prompt, load.new, vocabulary)
+    job = Job(transport, HOST, server.port, *shape, seed=sum(map(ord, transport)))
+    row = {"model": options.model, "backend": transport, "batch": load.clients}
+    return row | measured(server, job, options.processes)
 
-    def jobs(rounds: int, seed: int) -> list[Job]:
-        return [
-            Job(
-                *(transport, HOST, server.port, share, rounds, load.prompt, load.new, vocabulary),
-                seed=seed + index,
-            )
-            for index, share in enumerate(shares)
-        ]
 
-    run_all(jobs(1, 10_000))  # warms up
+def measured(server: Server, job: Job, processes: int) -> dict[str, Any]:
+    """Figures of a job that ``processes`` share, after a round that warms up."""
+    run_all(job.shared(processes, rounds=1, seed=10_000))
     before = server.cpu_seconds()
-    timings = run_all(jobs(load.rounds, sum(map(ord, transport))))
+    row = summary(run_all(job.shared(processes)))
     used = server.cpu_seconds() - before
-    row = {"model": options.model, "backend": transport, "batch": load.clients, **summary(timings)}
-    return row | {"server_cpu_us_per_token": round(used / row["tokens"] * 1e6, 1)}
+    return row | {"server_cpu_us_per_token": round(used / row["tokens"] * 1e6, 3)}
 
 
 def compare(rows: list[dict[str, Any]]) -> None:

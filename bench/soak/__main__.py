@@ -34,6 +34,7 @@ import httpx
 import psutil
 
 from bench.common import machine
+from bench.common.options import parser_of
 from bench.serving.server import Server, serve
 from bench.soak.figures import answers, faults_of, gauges, left, load_of
 from bench.soak.load import Outcome
@@ -88,11 +89,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench.soak", __doc__)
     parser.add_argument(
         "--minutes", type=float, default=2, help="of the soak, of each of the loads of --overload"
     )

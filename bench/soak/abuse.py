@@ -30,6 +30,7 @@ import httpx
 import psutil
 
 from bench.common import machine
+from bench.common.options import parser_of
 from bench.common.stats import percentile
 from bench.serving.server import Server, serve
 from bench.soak.attacks import ATTACKS, TOGETHER, Attacker
@@ -86,11 +87,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.soak.abuse",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench.soak.abuse", __doc__)
     parser.add_argument("--seconds", type=float, default=10, help="of each attack")
     parser.add_argument("--only", nargs="*", choices=list(ATTACKS), default=list(ATTACKS))
     parser.add_argument("--out")

@@ -8,9 +8,10 @@ from typing import TypedDict
 
 from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.outputs import FinishReason, Outputs, SequenceOutput, collect, raise_error
-from pythia_bento.engine.params import Request
+from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.handlers.requests import best
+from pythia_bento.handlers.requests import best, make_request, with_seed
+from pythia_bento.protocol.bodies import GenerateStreamRequest
 from pythia_bento.protocol.sampling import Sampling
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.streams import AsyncStream
@@ -80,12 +81,21 @@ class StreamedAnswer:
     def __init__(
         self, runner: PythiaRunner, asked: Request, body: Sampling, stream: AsyncStream
     ) -> None:
-        """``stream`` has the outputs of ``asked`` alone."""
+        """``stream`` has the outputs of ``asked`` alone; whoever reads it closes it."""
         self._runner = runner
         self._asked = asked
         self._body = body
-        self._stream = stream
+        self.stream = stream
         self._held: Outputs | None = [] if asked.n > body.n else None  # which are best?
+
+    @classmethod
+    async def begin(
+        cls, runner: PythiaRunner, body: GenerateStreamRequest, timeout: float | None = None
+    ) -> StreamedAnswer:
+        """Queue the request; raises what refuses it."""
+        body = with_seed(body, runner)
+        asked = await make_request(runner, new_request_id(), body.prompt, body)
+        return cls(runner, asked, body, await runner.submit([asked], timeout))
 
     async def part(self, outputs: Outputs) -> AnswerPart | None:
         """What the stream brought just now; the last part has the summary.
@@ -97,7 +107,7 @@ class StreamedAnswer:
             raise_error(output)
         if self._held is not None:
             self._held += outputs
-            if not self._stream.has_ended:
+            if not self.stream.has_ended:
                 return None
             outputs = await self._best(self._held)
         return await self._part(outputs)
@@ -118,12 +128,12 @@ class StreamedAnswer:
             part["deltas"].append({"index": output.index, **shown})
             if output.index == 0 and (scored := output.prompt_logprobs) is not None:
                 part["prompt_tokens"] = await shown_prompt(tokenizer, scored)
-        if self._stream.has_ended:
+        if self.stream.has_ended:
             part["summary"] = self._summary()
         return part
 
     def _summary(self) -> ShownSummary:
-        [timings] = self._stream.timings
+        [timings] = self.stream.timings
         return {
             "model": self._runner.info.id,
             "fingerprint": self._runner.info.fingerprint,

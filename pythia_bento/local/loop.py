@@ -7,6 +7,8 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, TypeVar
 
+from pythia_bento.errors import EngineUnavailable
+
 _Result = TypeVar("_Result")
 
 
@@ -19,7 +21,13 @@ class Loop:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
-        """Its result; whatever ends the wait, as Ctrl-C does, ends the coroutine too."""
+        """Its result; whatever ends the wait, as Ctrl-C does, ends the coroutine too.
+
+        Raises EngineUnavailable once the loop is closed.
+        """
+        if self._loop.is_closed():
+            coroutine.close()
+            raise EngineUnavailable("the model was closed")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -35,7 +43,8 @@ class Loop:
                 except StopAsyncIteration:
                     return
         finally:
-            self.run(generator.aclose())
+            if not self._loop.is_closed():
+                self.run(generator.aclose())
 
     def close(self) -> None:
         """Harmless when repeated; nothing may run any more."""

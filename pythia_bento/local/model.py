@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pythia_bento.client import http_messages
 from pythia_bento.client.options import SamplingOptions, checked
-from pythia_bento.engine.params import new_request_id
 from pythia_bento.handlers import score as scoring
 from pythia_bento.handlers.info import limits
-from pythia_bento.handlers.requests import make_request, with_seed
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.local.loop import Loop
 from pythia_bento.protocol.bodies import GenerateRequest
@@ -80,8 +78,7 @@ class Model:
     def stream(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> Iterator[Part]:
         """The same, part by part; closing the iterator ends the request."""
         fields = json.loads(http_messages.generate(prompt, checked(options)).request)
-        body = with_seed(parse(GenerateRequest, fields), self._runner)
-        return self._loop.iterate(self._parts(body))
+        return self._loop.iterate(self._parts(parse(GenerateRequest, fields)))
 
     def score(self, items: Iterable[ScoreItem | Prompt], *, progress: bool | None = None) -> Scores:
         """Log-probabilities of any number of texts, in order; see ScoreItem.
@@ -119,15 +116,13 @@ class Model:
         self.close()
 
     async def _parts(self, body: GenerateRequest) -> AsyncGenerator[Part, None]:
-        asked = await make_request(self._runner, new_request_id(), body.prompt, body)
-        stream = await self._runner.submit([asked])
-        answer = StreamedAnswer(self._runner, asked, body, stream)
+        answer = await StreamedAnswer.begin(self._runner, body)
         try:
-            async for outputs in stream:
+            async for outputs in answer.stream:
                 if part := await answer.part(outputs):
                     yield http_messages.part_of(part)
         finally:
-            stream.close()
+            answer.stream.close()
 
     async def _score(self, items: Sequence[ScoreItem]) -> Scores:
         bodies = [http_messages.score_item(item) for item in items]

@@ -14,13 +14,14 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
 from pythia_bento.errors import InvalidRequest, PythiaError, UnsupportedMediaType
 from pythia_bento.server.http.body import INNER_TYPE, is_inner
+from pythia_bento.server.http.error_shape import HeldAnswer
 from pythia_bento.server.http.errors import error_response
 
 _REFUSED = UnsupportedMediaType(
@@ -92,37 +93,15 @@ class _Parsed:
         return json.loads, (self._text,)
 
 
-class _Answer:
+class _Answer(HeldAnswer):
     """A ``send`` that pickles JSON, whole. Streams and errors are text to BentoML's client, too."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._start: Message | None = None  # of JSON that is awaited
-        self._body = bytearray()
+    def _holds(self, start: Message) -> bool:
+        kind = Headers(raw=start["headers"]).get("content-type", "")
+        return start["status"] == 200 and kind.startswith("application/json")
 
-    async def __call__(self, message: Message) -> None:
-        """Take or pass on one message."""
-        if message["type"] == "http.response.start" and _is_json(message):
-            self._start = message
-        elif self._start is None:
-            await self._send(message)
-        else:
-            self._body += message.get("body", b"")
-            if not message.get("more_body", False):
-                await self._finish(self._start)
-
-    async def _finish(self, start: Message) -> None:
-        body = pickle.dumps(_Parsed(bytes(self._body)), protocol=5)
-        headers = MutableHeaders(raw=list(start["headers"]))
-        headers["content-type"] = INNER_TYPE
-        headers["content-length"] = str(len(body))
-        await self._send({**start, "headers": headers.raw})
-        await self._send({"type": "http.response.body", "body": body})
-
-
-def _is_json(start: Message) -> bool:
-    kind = MutableHeaders(raw=list(start["headers"])).get("content-type", "")
-    return start["status"] == 200 and kind.startswith("application/json")
+    def _changed(self, start: Message, body: bytes) -> tuple[str, bytes]:
+        return INNER_TYPE, pickle.dumps(_Parsed(body), protocol=5)
 
 
 class _Body:

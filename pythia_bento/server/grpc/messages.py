@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from operator import add
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from google.protobuf.message import Message
 
 from pythia_bento.engine.logprobs import PromptLogprobs
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.handlers.info import limits
+from pythia_bento.handlers.per_id import per_id
 from pythia_bento.handlers.streamed import shown_prompt
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.protocol.generated import pythia_pb2 as pb
@@ -101,28 +101,17 @@ async def scored_tokens(tokenizer: Tokenizer, scored: PromptLogprobs) -> bytes:
     if scored.num_top:
         message = pb.Score(tokens=await shown_prompt(tokenizer, scored))
         return bytes(message.SerializeToString())
-    if tokenizer not in _HEADS:
-        _HEADS[tokenizer] = _Heads(tokenizer)
-    heads, values = _HEADS[tokenizer], scored.values.astype("<f8").tobytes()
+    heads, values = _heads(tokenizer), scored.values.astype("<f8").tobytes()
     ends = [values[place : place + 8] for place in range(0, len(values), 8)]
     return b"".join(map(add, [heads[id] for id in scored.ids.tolist()], ends))
 
 
-class _Heads(dict[int, bytes]):
+@per_id
+def _heads(tokenizer: Tokenizer, id: int) -> bytes:
     """A Score with one token of an id, up to its log-probability."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self._tokenizer = tokenizer
-
-    def __missing__(self, id: int) -> bytes:
-        # Fields are written in the order of their numbers; one that is 0 would be left out.
-        token = pb.Token(id=id, text=self._tokenizer.token_text(id), logprob=1.0)
-        self[id] = head = bytes(pb.Score(tokens=[token]).SerializeToString()[:-8])
-        return head
-
-
-_HEADS: WeakKeyDictionary[Tokenizer, _Heads] = WeakKeyDictionary()
+    # Fields are written in the order of their numbers; one that is 0 would be left out.
+    token = pb.Token(id=id, text=tokenizer.token_text(id), logprob=1.0)
+    return bytes(pb.Score(tokens=[token]).SerializeToString()[:-8])
 
 
 def _put_score(result: Mapping[str, Any], into: pb.ScoreResult) -> None:

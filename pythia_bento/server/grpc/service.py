@@ -6,9 +6,7 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
-from pythia_bento.engine.params import new_request_id
 from pythia_bento.engine.validate import check_items
-from pythia_bento.handlers.requests import make_request, with_seed
 from pythia_bento.handlers.score import score
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.generated import pythia_pb2 as pb
@@ -37,20 +35,18 @@ class PythiaService(PythiaServicer):
         then ends in this coroutine, and so ends its sequences at once.
         """
         self._runner.check_model(request.model or None)
-        body = with_seed(messages.generate_body(request), self._runner)
-        asked = await make_request(self._runner, new_request_id(), body.prompt, body)
-        stream = await self._runner.submit([asked], context.time_remaining())
-        answer = StreamedAnswer(self._runner, asked, body, stream)
+        body = messages.generate_body(request)
+        answer = await StreamedAnswer.begin(self._runner, body, context.time_remaining())
         write_timeout = WriteTimeout(self._runner.settings.client_timeout)
         try:
-            async for outputs in stream:
+            async for outputs in answer.stream:
                 if part := await answer.part(outputs):
                     message = messages.generate_part(part)
                     with write_timeout:
                         await context.write(message)
         finally:
             write_timeout.close()
-            stream.close()
+            answer.stream.close()
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         """Goes to the engine at once: its scheduler is the batcher."""

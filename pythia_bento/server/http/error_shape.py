@@ -1,8 +1,9 @@
-"""The framework's own error bodies in OpenAI's shape."""
+"""Answers that are held until they are whole: the framework's own errors, for OpenAI's shape."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from starlette.datastructures import MutableHeaders
@@ -13,19 +14,27 @@ from pythia_bento.protocol.parsing import invalid_request
 from pythia_bento.server.http.errors import status_body
 
 
-class ErrorShaper:
-    """A ``send`` that brings the framework's own error bodies into OpenAI's shape."""
+class HeldAnswer(ABC):
+    """A ``send``. What is not to be held passes at once."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope = scope
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._start: Message | None = None
-        self._body = b""
+        self._start: Message | None = None  # of what is held
+        self._body = bytearray()
         self.has_started = False
+        """Whether the client has been sent anything."""
+
+    @abstractmethod
+    def _holds(self, start: Message) -> bool:
+        """Whether to hold the answer that begins so."""
+
+    @abstractmethod
+    def _changed(self, start: Message, body: bytes) -> tuple[str, bytes]:
+        """Media type and body to send instead."""
 
     async def __call__(self, message: Message) -> None:
-        """Pass a message on; those of an error only once its body is complete."""
-        if message["type"] == "http.response.start" and message["status"] >= 400:
+        """Take or pass on one message."""
+        if message["type"] == "http.response.start" and self._holds(message):
             self._start = message
         elif self._start is None or message["type"] != "http.response.body":
             self.has_started = True
@@ -36,30 +45,44 @@ class ErrorShaper:
                 await self._finish(self._start)
 
     async def _finish(self, start: Message) -> None:
-        body = json.dumps(self._shaped(start["status"])).encode()
+        kind, body = self._changed(start, bytes(self._body))
         headers = MutableHeaders(raw=list(start["headers"]))
-        headers["content-type"] = "application/json"
+        headers["content-type"] = kind
         headers["content-length"] = str(len(body))
         self.has_started = True
         await self._send({**start, "headers": headers.raw})
         await self._send({"type": "http.response.body", "body": body})
 
-    def _shaped(self, status: int) -> Mapping[str, object]:
+
+class ErrorShaper(HeldAnswer):
+    """A ``send`` that brings the framework's own error bodies into OpenAI's shape."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        super().__init__(send)
+        self._scope = scope
+
+    def _holds(self, start: Message) -> bool:
+        return bool(start["status"] >= 400)
+
+    def _changed(self, start: Message, body: bytes) -> tuple[str, bytes]:
+        return "application/json", json.dumps(self._shaped(start["status"], body)).encode()
+
+    def _shaped(self, status: int, body: bytes) -> Mapping[str, object]:
         try:
-            found = json.loads(self._body)
+            found = json.loads(body)
         except ValueError:
             found = None
         if isinstance(found, list) and found:
             found = found[0]  # BentoML wraps some of its bodies so
         if not isinstance(found, dict):
-            return status_body(status, self._sentence(status))
+            return status_body(status, self._sentence(status, body))
         if isinstance(found.get("error"), dict):
             return found
         if details := found.get("detail"):
             return error_body(invalid_request(details[0]))
-        return status_body(status, str(found.get("error") or self._sentence(status)))
+        return status_body(status, str(found.get("error") or self._sentence(status, body)))
 
-    def _sentence(self, status: int) -> str:
+    def _sentence(self, status: int, body: bytes) -> str:
         method, path = self._scope["method"], self._scope["path"][:100]
         known = {404: f"there is no {path}", 405: f"{path} does not allow {method}"}
-        return known.get(status) or self._body.decode(errors="replace")[:500] or f"status {status}"
+        return known.get(status) or body.decode(errors="replace")[:500] or f"status {status}"

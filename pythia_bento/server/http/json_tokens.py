@@ -8,52 +8,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from operator import add
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import orjson
 
 from pythia_bento.engine.logprobs import Array, PromptLogprobs
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.handlers.per_id import PerId, per_id
 from pythia_bento.handlers.streamed import shown_prompt
 
 
-class TokenNames(dict[int, bytes]):
-    """The name of each id as a JSON string: its text, or ``token_id:<id>``."""
-
-    def __init__(self, tokenizer: Tokenizer, *, as_ids: bool = False) -> None:
-        super().__init__()
-        self._text = "token_id:{}".format if as_ids else tokenizer.token_text
-
-    def __missing__(self, id: int) -> bytes:
-        self[id] = name = orjson.dumps(self._text(id))
-        return name
+@per_id
+def names_by_text(tokenizer: Tokenizer, id: int) -> bytes:
+    """Each token's text as a JSON string."""
+    return orjson.dumps(tokenizer.token_text(id))
 
 
-class _Heads(dict[int, bytes]):
-    """How the object of each id begins, up to its log-probability."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self._tokenizer = tokenizer
-
-    def __missing__(self, id: int) -> bytes:
-        shown = orjson.dumps({"id": id, "text": self._tokenizer.token_text(id)})
-        self[id] = head = shown[:-1] + b',"logprob":'
-        return head
+@per_id
+def names_by_id(tokenizer: Tokenizer, id: int) -> bytes:
+    """``token_id:<id>``, so that no two look alike."""
+    return b'"token_id:%d"' % id
 
 
-_NAMES: tuple[WeakKeyDictionary[Tokenizer, TokenNames], ...]
-_NAMES = WeakKeyDictionary(), WeakKeyDictionary()
-_HEADS: WeakKeyDictionary[Tokenizer, _Heads] = WeakKeyDictionary()
-
-
-def token_names(tokenizer: Tokenizer, *, as_ids: bool = False) -> TokenNames:
-    """Those of a tokenizer, kept as long as it."""
-    names = _NAMES[as_ids]
-    if tokenizer not in names:
-        names[tokenizer] = TokenNames(tokenizer, as_ids=as_ids)
-    return names[tokenizer]
+@per_id
+def _heads(tokenizer: Tokenizer, id: int) -> bytes:
+    """How the object of each token begins, up to its log-probability."""
+    shown = orjson.dumps({"id": id, "text": tokenizer.token_text(id)})
+    return shown[:-1] + b',"logprob":'
 
 
 def numbers(values: Array) -> list[bytes]:
@@ -71,15 +52,13 @@ async def json_tokens(tokenizer: Tokenizer, scored: PromptLogprobs) -> Any:
     """``shown_prompt`` for an answer of JSON."""
     if scored.num_top:
         return await shown_prompt(tokenizer, scored)
-    if tokenizer not in _HEADS:
-        _HEADS[tokenizer] = _Heads(tokenizer)
-    heads = _HEADS[tokenizer]
+    heads = _heads(tokenizer)
     tokens = map(add, [heads[id] for id in scored.ids.tolist()], numbers(scored.values))
     return orjson.Fragment(b"[" + b"},".join(tokens) + b"}" * bool(scored) + b"]")
 
 
 def alternatives(
-    names: TokenNames, scored: PromptLogprobs, own: Sequence[bytes], values: Sequence[bytes]
+    names: PerId, scored: PromptLogprobs, own: Sequence[bytes], values: Sequence[bytes]
 ) -> list[bytes]:
     """For each token an object by name: the best ones and always the token itself."""
     columns = [

@@ -12,13 +12,14 @@ import orjson
 from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.offsets import TokenOffsets
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.handlers.per_id import PerId
 from pythia_bento.server.http.json_tokens import (
-    TokenNames,
     alternatives,
     json_array,
     json_object,
+    names_by_id,
+    names_by_text,
     numbers,
-    token_names,
 )
 
 Columns = dict[str, list[bytes]]
@@ -47,8 +48,8 @@ class LogprobsBuilder:
         self._offsets = TokenOffsets(start)
 
     @cached_property
-    def _names(self) -> TokenNames:
-        return token_names(self._tokenizer, as_ids=self._as_ids)
+    def _names(self) -> PerId:
+        return (names_by_id if self._as_ids else names_by_text)(self._tokenizer)
 
     def first(self, id: int, start: int) -> Columns:
         """The prompt's first token, which has no log-probability."""

@@ -14,17 +14,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from pythia_bento.engine.params import new_request_id
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.generate import generate
-from pythia_bento.handlers.requests import make_request, with_seed
 from pythia_bento.handlers.score import scored
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.bodies import GenerateRequest, GenerateStreamRequest, ScoreRequest
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.runner import PythiaRunner, loaded
-from pythia_bento.runtime.streams import AsyncStream
 from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.json_answer import PIECE_BYTES, json_in_pieces
@@ -56,8 +53,8 @@ async def _generate(request: HttpRequest) -> Response:
 async def _generate_stream(request: HttpRequest) -> Response:
     runner = loaded(request.app.state.runner)
     body = parse(GenerateStreamRequest, await read_json(request, runner.limits))
-    events, stream = await _started(runner, body)
-    return EventStream((in_ascii(event) async for event in events), stream)
+    answer = await StreamedAnswer.begin(runner, body)
+    return EventStream((in_ascii(event) async for event in _events(answer)), answer.stream)
 
 
 async def _score(request: HttpRequest) -> Response:
@@ -81,7 +78,8 @@ async def _as_list(results: AsyncIterator[object]) -> AsyncIterator[bytes]:
 
 async def stream(runner: PythiaRunner, body: GenerateStreamRequest) -> EventStream:
     """``generate`` as events: the parts of the answer, or an error as the last one."""
-    return EventStream(*await _started(runner, body))
+    answer = await StreamedAnswer.begin(runner, body)
+    return EventStream(_events(answer), answer.stream)
 
 
 async def texts(runner: PythiaRunner, body: GenerateStreamRequest) -> AsyncGenerator[str, None]:
@@ -89,26 +87,17 @@ async def texts(runner: PythiaRunner, body: GenerateStreamRequest) -> AsyncGener
 
     Raises what refuses the request before the first. Who stops iterating ends the request.
     """
-    events, stream = await _started(runner, body)
+    answer = await StreamedAnswer.begin(runner, body)
     try:
-        async for event in events:
+        async for event in _events(answer):
             yield in_ascii(event).decode()
     finally:
-        stream.close()
+        answer.stream.close()
 
 
-async def _started(
-    runner: PythiaRunner, body: GenerateStreamRequest
-) -> tuple[AsyncIterator[bytes], AsyncStream]:
-    body = with_seed(body, runner)
-    request = await make_request(runner, new_request_id(), body.prompt, body)
-    outputs = await runner.submit([request])
-    return _events(outputs, StreamedAnswer(runner, request, body, outputs)), outputs
-
-
-async def _events(stream: AsyncStream, answer: StreamedAnswer) -> AsyncIterator[bytes]:
+async def _events(answer: StreamedAnswer) -> AsyncIterator[bytes]:
     try:
-        async for outputs in stream:
+        async for outputs in answer.stream:
             if part := await answer.part(outputs):
                 yield event(part) + (DONE if "summary" in part else b"")
     except PythiaError as error:

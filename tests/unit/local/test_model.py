@@ -11,7 +11,7 @@ import pytest
 
 import pythia_bento
 from pythia_bento.client import ScoreItem
-from pythia_bento.errors import InvalidRequest, ModelNotFound
+from pythia_bento.errors import EngineUnavailable, InvalidRequest, ModelNotFound
 from pythia_bento.handlers.generate import generate
 from pythia_bento.handlers.score import score
 from pythia_bento.local import model as module
@@ -74,6 +74,19 @@ def test_text_becomes_ids_and_comes_back(lm: Model) -> None:
     assert lm.detokenize(lm.tokenize("the end")) == "the end"
     assert lm.info().model == "toy@step3"
     assert lm.info().limits.max_batch_size == lm._runner.settings.max_batch_size
+
+
+def test_a_closed_model_says_so() -> None:
+    with toy_runner() as runner:
+        lm = Model(runner)
+        stream = lm.stream("the end", max_tokens=5)
+        begun = lm.stream("the end", max_tokens=50, ignore_eos=True)
+        next(begun)
+        lm.close()
+        for call in (lambda: lm.generate("a"), lambda: lm.score(["a b"]), lambda: next(stream)):
+            with pytest.raises(EngineUnavailable, match="the model was closed"):
+                call()
+        begun.close()
 
 
 def test_bad_options_are_refused_with_their_names(lm: Model) -> None:

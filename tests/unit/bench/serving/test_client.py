@@ -81,6 +81,14 @@ async def test_an_answer_with_too_few_tokens_is_an_error(transport: str) -> None
             await run(job(transport, port, clients=1))
 
 
+def test_processes_share_the_clients_with_seeds_of_their_own() -> None:
+    parts = job("http", 1, clients=7, seed=5).shared(3, rounds=1)
+    assert [part.clients for part in parts] == [3, 2, 2]
+    assert [part.seed for part in parts] == [5, 6, 7]
+    assert {(part.rounds, part.prompt) for part in parts} == {(1, 5)}
+    assert len(job("http", 1, clients=2).shared(4)) == 2
+
+
 async def test_clients_run_in_processes_of_their_own() -> None:
     async with server() as (port, bodies):
         jobs = [job("http", port, seed=seed) for seed in (1, 2)]

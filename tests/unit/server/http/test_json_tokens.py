@@ -13,8 +13,9 @@ from pythia_bento.handlers.streamed import shown_prompt
 from pythia_bento.server.http.json_tokens import (
     alternatives,
     json_tokens,
+    names_by_id,
+    names_by_text,
     numbers,
-    token_names,
 )
 from tests.tokenizer_parts import small_tokenizer
 
@@ -52,7 +53,7 @@ def test_numbers_are_written_as_doubles() -> None:
 @pytest.mark.parametrize("num_top", [0, 1, 3])
 def test_alternatives_have_the_best_and_the_token_itself(num_top: int, as_ids: bool) -> None:
     ids = [5, 5, 7, 9, 300, 7, TOKENIZER.eos_id]  # neighbours are alternatives: some are the token
-    tokens, names = scored(ids, num_top), token_names(TOKENIZER, as_ids=as_ids)
+    tokens, names = scored(ids, num_top), (names_by_id if as_ids else names_by_text)(TOKENIZER)
     own = [names[id] for id in ids]
     found = alternatives(names, tokens, own, numbers(tokens.values))
     text = "token_id:{}".format if as_ids else TOKENIZER.token_text
