@@ -5,7 +5,10 @@ while a process asks ``/livez`` every 20 ms and another, with the other key, str
 over HTTP and gRPC. Prints the worst ``/livez``, the memory, and the honest caller's time to the
 first token, idle and under each attack, as JSON; ``--out FILE`` writes it.
 
-Attackers and server share the machine, which is what they would not do elsewhere.
+Attackers and server share the machine, which is what they would not do elsewhere. Therefore each
+attack is followed by as long a time in which nobody attacks and a process burns as much processor
+time as the attackers took: what is slower then is the machine's doing, the rest the server's.
+``--nice 19`` leaves attackers, and what burns in their place, only the time that nobody else wants.
 """
 
 from __future__ import annotations
@@ -13,21 +16,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
-
-import httpx
-import psutil
 
 from bench.common import machine
 from bench.common.options import parser_of
@@ -35,22 +34,11 @@ from bench.common.stats import percentile
 from bench.serving.server import Server, serve
 from bench.soak.attacks import ATTACKS, TOGETHER, Attacker
 from bench.soak.figures import left
-from pythia_bento.client import AsyncClient
-from pythia_bento.errors import PythiaError
+from bench.soak.witness import Sample, honest, livez, memory_of, process, witness
 from pythia_bento.server.access.keys import new_key
 
-EVERY = 0.02  # seconds between questions whether the server lives
-PAUSE = 0.05  # seconds between the honest caller's requests
+BURST = 0.05  # seconds in which what burns has its share of a core
 GOALS = {"livez_ms": 250.0, "peak_mib": 1.2 * 1024, "times_idle": 3.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One question of a witness."""
-
-    at: float  # time.monotonic() when it was asked
-    seconds: float  # to the answer, or its first token
-    kind: str  # "ok", or why there is none
 
 
 def main() -> None:
@@ -62,12 +50,15 @@ def main() -> None:
         "PYTHIA_CLIENT_TIMEOUT": "10",
     }
     load = os.getloadavg()
-    with serve(settings) as server, _memory(server) as memory:
+    phases: list[dict[str, Any]] = []
+    with serve(settings) as server, memory_of(server) as memory:
+        after = []
         urls = (server.url, server.grpc_target)
-        with _witness(_livez, urls[0]) as livez, _witness(_honest, *urls, keys["honest"]) as honest:
-            phases = _phases(server, keys["attacker"], options)
-        time.sleep(options.seconds)
-        memory["after"] = memory["now"]
+        with witness(livez, urls[0]) as lives, witness(honest, *urls, keys["honest"]) as firsts:
+            for _ in range(options.rounds):
+                phases += _phases(server, keys["attacker"], options)
+                time.sleep(options.seconds)
+                after.append(memory["now"])
     figures = {
         "command": " ".join(["python -m bench.soak.abuse", *sys.argv[1:]]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -75,9 +66,10 @@ def main() -> None:
         "versions": machine.versions(),
         "load_before": [round(value, 1) for value in load],
         "memory_mib": {
-            name: round(value / 2**20) for name, value in memory.items() if name != "now"
+            **{name: round(memory[name] / 2**20) for name in ("before", "peak")},
+            "after_rounds": [round(value / 2**20) for value in after],
         },
-        "phases": [_figures(phase, livez, honest) for phase in phases],
+        "phases": [_figures(phase, lives, firsts) for phase in phases],
     }
     figures["beyond"] = beyond(figures)
     text = json.dumps(figures, indent=1)
@@ -90,47 +82,98 @@ def _options() -> argparse.Namespace:
     parser = parser_of("bench.soak.abuse", __doc__)
     parser.add_argument("--seconds", type=float, default=10, help="of each attack")
     parser.add_argument("--only", nargs="*", choices=list(ATTACKS), default=list(ATTACKS))
+    parser.add_argument("--rounds", type=int, default=1, help="of all attacks, for the memory")
+    parser.add_argument("--no-together", action="store_true", help="leave out eight at a time")
+    parser.add_argument("--nice", type=int, default=0, help="of attackers' processes, 0 to 19")
     parser.add_argument("--out")
     return parser.parse_args()
 
 
 def _phases(server: Server, key: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """When each attack was, and what the attackers saw."""
-    attacks = {name: (name,) for name in options.only} | {"together": TOGETHER}
-    return [_phase(server, key, options.seconds, "idle", ())] + [
-        _phase(server, key, options.seconds, phase, names) for phase, names in attacks.items()
-    ]
+    """When each attack was, what the attackers saw, and when their time was burnt instead."""
+    attacks = {name: (name,) for name in options.only}
+    if not options.no_together:
+        attacks["together"] = TOGETHER
+    phases = [_phase(server, key, options, "idle", ())]
+    for phase, names in attacks.items():
+        phases.append(_phase(server, key, options, phase, names))
+        phases[-1]["burnt"] = _burnt(phases[-1]["cores"]["attackers"], options)
+    return phases
 
 
 def _phase(
-    server: Server, key: str, seconds: float, phase: str, names: Sequence[str]
+    server: Server, key: str, options: argparse.Namespace, phase: str, names: Sequence[str]
 ) -> dict[str, Any]:
-    begin = time.monotonic()
+    begin, before = time.monotonic(), server.cpu_seconds()
     with ExitStack() as stack:
-        where = (server.url, server.grpc_target, key, seconds)
-        reports = {name: stack.enter_context(_process(_attack, name, *where)) for name in names}
+        where = (server.url, server.grpc_target, key, options.seconds, options.nice)
+        reports = [stack.enter_context(process(_attack, name, *where)) for name in names]
         if not names:
-            time.sleep(seconds)
-        found = {name: report.recv() for name, report in reports.items()}
-    begins = [began for began, _, _ in found.values()]
+            time.sleep(options.seconds)
+        found = {name: report.recv() for name, report in zip(names, reports, strict=True)}
+    begin = min((report.began for report in found.values()), default=begin)
+    end = max((report.ended for report in found.values()), default=time.monotonic())
+    used = server.cpu_seconds() - before, sum(report.processor for report in found.values())
     row = {
         "phase": phase,
-        "begin": min(begins, default=begin),
-        "end": max((end for _, end, _ in found.values()), default=time.monotonic()),
-        "answers": {name: answers for name, (_, _, answers) in found.items()},
+        "between": (begin, end),
+        "answers": {name: report.answers for name, report in found.items()},
         "left": asyncio.run(left(server)),
+        "cores": {
+            who: round(seconds / (end - begin), 2)
+            for who, seconds in zip(("server", "attackers"), used, strict=True)
+        },
     }
     time.sleep(2)
     return row
 
 
+def _burnt(cores: float, options: argparse.Namespace) -> dict[str, Any]:
+    """So many cores are busy with nothing, beside a server that nobody attacks."""
+    begin, processes = time.monotonic(), math.ceil(cores)
+    with ExitStack() as stack:
+        for _ in range(processes):
+            share = cores / processes
+            stack.enter_context(process(_burn, share, options.seconds, options.nice))
+        if not processes:
+            time.sleep(options.seconds)
+    row = {"between": (begin, time.monotonic())}
+    time.sleep(1)
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """Of one attacker's process."""
+
+    began: float
+    ended: float
+    processor: float  # seconds
+    answers: dict[str, int]
+
+
 def _attack(
-    pipe: Connection, name: str, url: str, grpc_target: str, key: str, seconds: float
+    pipe: Connection, name: str, url: str, grpc_target: str, key: str, seconds: float, nice: int
 ) -> None:
+    os.nice(nice)
     pipe.send("here")
     attacker = Attacker(url, grpc_target, key, seconds)
+    before = time.process_time()
     asyncio.run(_run(name, attacker))
-    pipe.send((attacker.began, time.monotonic(), dict(attacker.answers)))
+    processor = time.process_time() - before
+    pipe.send(_Report(attacker.began, time.monotonic(), processor, dict(attacker.answers)))
+
+
+def _burn(pipe: Connection, share: float, seconds: float, nice: int) -> None:
+    """Busy for a part of each BURST."""
+    os.nice(nice)
+    pipe.send("here")
+    end = time.monotonic() + seconds
+    while (now := time.monotonic()) < end:
+        until = time.process_time() + BURST * share
+        while time.process_time() < until:
+            pass
+        time.sleep(max(now + BURST - time.monotonic(), 0))
 
 
 async def _run(name: str, attacker: Attacker) -> None:
@@ -138,128 +181,43 @@ async def _run(name: str, attacker: Attacker) -> None:
 
 
 def _figures(
-    phase: dict[str, Any], livez: Sequence[Sample], honest: Sequence[Sample]
+    phase: dict[str, Any], lives: Sequence[Sample], firsts: Sequence[Sample]
 ) -> dict[str, Any]:
-    begin, end = phase.pop("begin"), phase.pop("end")
-    here = [[s for s in samples if begin <= s.at < end] for samples in (livez, honest)]
-    firsts = [sample.seconds for sample in here[1] if sample.kind == "ok"]
-    return {
+    """What the witnesses saw in a phase, and while its attackers' time was burnt."""
+    begin, end = phase.pop("between")
+    alive, here = ([s for s in samples if begin <= s.at < end] for samples in (lives, firsts))
+    found = {
         **phase,
-        "livez_worst_ms": round(max(sample.seconds for sample in here[0]) * 1e3, 1),
-        "livez_refused": sum(sample.kind != "ok" for sample in here[0]),
-        "honest": len(here[1]),
-        "honest_refused": sum(sample.kind != "ok" for sample in here[1]),
-        "first_token_ms": {
-            f"p{p}": round(percentile(firsts, p) * 1e3, 1) if firsts else None for p in (50, 99)
-        },
+        "livez_worst_ms": round(max((s.seconds for s in alive), default=0.0) * 1e3, 1),
+        "livez_refused": sum(sample.kind != "ok" for sample in alive),
+        "honest": len(here),
+        "honest_refused": sum(sample.kind != "ok" for sample in here),
+        "first_token_ms": _percentiles([s.seconds for s in here if s.kind == "ok"]),
     }
+    if "burnt" in phase:
+        found["burnt"] = _figures(phase["burnt"], lives, firsts)
+    return found
+
+
+def _percentiles(seconds: Sequence[float]) -> dict[str, float | None]:
+    return {f"p{p}": round(percentile(seconds, p) * 1e3, 1) if seconds else None for p in (50, 99)}
 
 
 def beyond(figures: dict[str, Any]) -> list[str]:
     """What is not as it has to be."""
     found = []
-    idle, *attacks = figures["phases"]
+    idle = max(p["first_token_ms"]["p99"] for p in figures["phases"] if p["phase"] == "idle")
     for phase in figures["phases"]:
         if phase["livez_worst_ms"] > GOALS["livez_ms"] or phase["livez_refused"]:
             found.append(f"{phase['phase']}: /livez took {phase['livez_worst_ms']} ms at most")
         if any(phase["left"].values()):
             found.append(f"{phase['phase']}: {phase['left']} are left")
-    for phase in attacks:
-        p99, most = phase["first_token_ms"]["p99"], idle["first_token_ms"]["p99"]
-        if phase["honest_refused"] or p99 is None or p99 > GOALS["times_idle"] * most:
+        p99 = phase["first_token_ms"]["p99"]
+        if phase["honest_refused"] or p99 is None or p99 > GOALS["times_idle"] * idle:
             found.append(f"{phase['phase']}: p99 {p99} ms, {phase['honest_refused']} refused")
     if figures["memory_mib"]["peak"] > GOALS["peak_mib"]:
         found.append(f"memory was {figures['memory_mib']['peak']} MiB at most")
     return found
-
-
-@contextmanager
-def _memory(server: Server) -> Iterator[dict[str, float]]:
-    """Bytes of all processes of the server: now, before, at most."""
-    found = {"before": _rss(server), "peak": 0.0, "now": 0.0}
-    ended = Event()
-
-    def watch() -> None:
-        while not ended.wait(0.1):
-            found["now"] = _rss(server)
-            found["peak"] = max(found["peak"], found["now"])
-
-    thread = Thread(target=watch)
-    thread.start()
-    try:
-        yield found
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _rss(server: Server) -> float:
-    main = psutil.Process(server.process.pid)
-    return float(sum(one.memory_info().rss for one in (main, *main.children(recursive=True))))
-
-
-@contextmanager
-def _process(run: Any, *arguments: Any) -> Iterator[Connection]:
-    """A process of its own, which is there."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=run, args=(theirs, *arguments))
-    process.start()
-    ours.recv()
-    try:
-        yield ours
-    finally:
-        process.join()
-
-
-@contextmanager
-def _witness(run: Any, *arguments: str) -> Iterator[list[Sample]]:
-    """Its samples are here at the end."""
-    samples: list[Sample] = []
-    with _process(run, *arguments) as pipe:
-        try:
-            yield samples
-        finally:
-            pipe.send("end")
-            samples += pipe.recv()
-
-
-def _livez(pipe: Connection, url: str) -> None:
-    samples: list[Sample] = []
-    with httpx.Client(base_url=url, timeout=60) as client:
-        pipe.send("here")
-        while not pipe.poll(EVERY):
-            at, kind = time.monotonic(), "ok"
-            try:
-                answer = client.get("/livez")
-                kind = "ok" if answer.is_success else str(answer.status_code)
-            except httpx.HTTPError as error:
-                kind = type(error).__name__
-            samples.append(Sample(at, time.monotonic() - at, kind))
-    pipe.send(samples)
-
-
-def _honest(pipe: Connection, url: str, grpc_target: str, key: str) -> None:
-    pipe.send("here")
-    pipe.send(asyncio.run(_ask(pipe, [url, f"grpc://{grpc_target}"], key)))
-
-
-async def _ask(pipe: Connection, urls: Sequence[str], key: str) -> list[Sample]:
-    samples: list[Sample] = []
-    clients = [AsyncClient(url, api_key=key, timeout=60) for url in urls]
-    while not pipe.poll():
-        for client in clients:
-            at, kind, first = time.monotonic(), "ok", None
-            try:
-                async for _ in client.stream([5, 6, 7], max_tokens=8, ignore_eos=True):
-                    first = first or time.monotonic()
-            except PythiaError as error:
-                kind = error.code
-            samples.append(Sample(at, (first or time.monotonic()) - at, kind))
-            await asyncio.sleep(PAUSE)
-    for client in clients:
-        await client.close()
-    return samples
 
 
 if __name__ == "__main__":

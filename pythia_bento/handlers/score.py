@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pythia_bento.protocol.bodies import ScoreItem
 from pythia_bento.protocol.errors import ErrorBody, error_body
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.turns import Turns
 from pythia_bento.telemetry.calls import CallContext, current_call
 
 Show = Callable[[Tokenizer, PromptLogprobs], Awaitable[Any]]
@@ -58,16 +58,17 @@ async def scored(
 async def _results(
     prepared: Sequence[_Scoring | PythiaError], answers: list[SequenceOutput], show: Show
 ) -> AsyncIterator[Scored | ErrorBody]:
-    """The event loop turns after every result: one may have a context's tokens to show.
+    """Results one by one, and others in between: one may have a context's tokens to show.
 
     ``answers``, last first, are freed one by one: all at once would take as long as to make them.
     """
+    turns = Turns()
     for item in prepared:
         if isinstance(item, PythiaError):
             yield error_body(item)
         else:
             yield await item.result(answers.pop(), show)
-        await asyncio.sleep(0)
+        await turns.take()
 
 
 async def _prepare(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -24,6 +24,7 @@ from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.admission import LEAST, NOTHING, AdmissionControl, Demand, share_of
 from pythia_bento.runtime.backend import MOST_ORDERS, Backend
 from pythia_bento.runtime.request_state import RequestState
+from pythia_bento.runtime.round_robin import RoundRobin
 from pythia_bento.runtime.streams import AsyncStream, Stream
 from pythia_bento.runtime.watchdog import Pulse
 from pythia_bento.telemetry.calls import CallContext, asked_by
@@ -78,7 +79,8 @@ class EngineThread:
         """Start the thread; ``admission``, which it takes over, says how much it may have to do."""
         self._engine = engine
         self._wake = threading.Condition()  # guards everything below
-        self._orders: deque[Callable[[], None]] = deque()  # done by the thread between steps
+        # Done by the thread between steps; who begins or ends thousands of requests takes turns.
+        self._orders: RoundRobin[Callable[[], None]] = RoundRobin()
         self._states: dict[str, RequestState] = {}  # by request id
         self._admission = admission
         self.watch = RequestWatch()
@@ -120,9 +122,8 @@ class EngineThread:
             self._admission.enter(intake.demand, intake.account)
             intake.taken()
             self._states.update(intake.states)
-            self._orders.extend(
-                partial(self._add, state.timings.request) for state in intake.states.values()
-            )
+            for state in intake.states.values():
+                self._orders.add(intake.account, partial(self._add, state.timings.request))
             self._notify()
 
     def check_room(self, account: Hashable) -> None:
@@ -133,7 +134,9 @@ class EngineThread:
     def abort(self, request_ids: Sequence[str]) -> None:
         """End requests before the next steps; unknown ids are ignored."""
         with self._wake:
-            self._orders += [partial(self._remove, request_id) for request_id in request_ids]
+            for request_id in request_ids:
+                if state := self._states.get(request_id):
+                    self._orders.add(state.account, partial(self._remove, request_id))
             self._notify()
 
     def close(self) -> None:
@@ -190,7 +193,7 @@ class EngineThread:
             if self._stop_reason is not None:
                 return False
             count = min(len(self._orders), MOST_ORDERS)
-            orders = [self._orders.popleft() for _ in range(count)]
+            orders = [self._orders.take() for _ in range(count)]
             if self._orders:
                 self._engine.interrupt()  # they are not to wait for a step that waits
         for order in orders:

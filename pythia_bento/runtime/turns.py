@@ -8,14 +8,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits, check_ids, check_text
+from pythia_bento.runtime.round_robin import RoundRobin
+from pythia_bento.telemetry.calls import current_call
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
-PIECE_SECONDS = 0.005
+PIECE_SECONDS = 0.002
+# Of the event loop, between two pieces: a small request takes some to get on, and would have to
+# wait for a piece in each.
+TURNS_BETWEEN = 4
 # Texts from here on are tokenised off the event loop: so many characters take some milliseconds.
 LONG_TEXT = 4096
 TEXT_THREADS = 2  # which bounds the memory of texts being tokenised: 350 bytes a character
@@ -29,10 +35,56 @@ class Turns:
         self._began = time.perf_counter()
 
     async def take(self) -> None:
-        """Let the event loop turn if it was held for PIECE_SECONDS."""
+        """Let others run if the event loop was held for PIECE_SECONDS."""
         if time.perf_counter() - self._began > PIECE_SECONDS:
-            await asyncio.sleep(0)
+            await give_way()
             self._began = time.perf_counter()
+
+
+async def give_way() -> None:
+    """Between two pieces of long work: wait for the next piece's turn.
+
+    However much long work there is, the event loop does one piece of it in TURNS_BETWEEN turns, and
+    callers have pieces by turns.
+    """
+    loop, call = asyncio.get_running_loop(), current_call()
+    if (pieces := _pieces.get(loop)) is None:
+        pieces = _pieces[loop] = _Pieces()
+    await pieces.wait(call and call.caller)
+
+
+class _Pieces:
+    """Of all long work in one event loop: what waits for its turn."""
+
+    def __init__(self) -> None:
+        self._waiting: RoundRobin[asyncio.Future[None]] = RoundRobin()
+        self._is_turning = False
+
+    async def wait(self, caller: str | None) -> None:
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.add(caller, turn)
+        if not self._is_turning:
+            self._is_turning = True
+            loop.call_soon(self._turn, loop, TURNS_BETWEEN)
+        await turn
+
+    def _turn(self, loop: asyncio.AbstractEventLoop, left: int) -> None:
+        """``left`` turns until the next piece."""
+        if left > 1:
+            loop.call_soon(self._turn, loop, left - 1)
+            return
+        while self._waiting:
+            turn = self._waiting.take()
+            if not turn.done():  # as it is where its task was cancelled
+                turn.set_result(None)
+                break
+        self._is_turning = bool(self._waiting)
+        if self._is_turning:
+            loop.call_soon(self._turn, loop, TURNS_BETWEEN)
+
+
+_pieces: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pieces] = WeakKeyDictionary()
 
 
 class Texts:
@@ -85,4 +137,4 @@ class Texts:
         self._chars_in_turn += CALL_CHARS + min(chars, LONG_TEXT)
         if self._chars_in_turn > LONG_TEXT:
             self._chars_in_turn = 0
-            await asyncio.sleep(0)
+            await give_way()

@@ -1,0 +1,121 @@
+"""Who watches a server that is attacked: processes that ask it, and a thread that weighs it."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from threading import Event, Thread
+from typing import Any
+
+import httpx
+import psutil
+
+from bench.serving.server import Server
+from pythia_bento.client import AsyncClient
+from pythia_bento.errors import PythiaError
+
+EVERY = 0.02  # seconds between questions whether the server lives
+PAUSE = 0.05  # seconds between the honest caller's requests
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question of a witness."""
+
+    at: float  # time.monotonic() when it was asked
+    seconds: float  # to the answer, or its first token
+    kind: str  # "ok", or why there is none
+
+
+@contextmanager
+def memory_of(server: Server) -> Iterator[dict[str, float]]:
+    """Bytes of all processes of the server: now, before, at most."""
+    found = {"before": _rss(server), "peak": 0.0, "now": 0.0}
+    ended = Event()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            found["now"] = _rss(server)
+            found["peak"] = max(found["peak"], found["now"])
+
+    thread = Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _rss(server: Server) -> float:
+    main = psutil.Process(server.process.pid)
+    return float(sum(one.memory_info().rss for one in (main, *main.children(recursive=True))))
+
+
+@contextmanager
+def process(run: Any, *arguments: Any) -> Iterator[Connection]:
+    """A process of its own, which is there."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    there = context.Process(target=run, args=(theirs, *arguments))
+    there.start()
+    ours.recv()
+    try:
+        yield ours
+    finally:
+        there.join()
+
+
+@contextmanager
+def witness(run: Any, *arguments: str) -> Iterator[list[Sample]]:
+    """Its samples are here at the end."""
+    samples: list[Sample] = []
+    with process(run, *arguments) as pipe:
+        try:
+            yield samples
+        finally:
+            pipe.send("end")
+            samples += pipe.recv()
+
+
+def livez(pipe: Connection, url: str) -> None:
+    samples: list[Sample] = []
+    with httpx.Client(base_url=url, timeout=60) as client:
+        pipe.send("here")
+        while not pipe.poll(EVERY):
+            at, kind = time.monotonic(), "ok"
+            try:
+                answer = client.get("/livez")
+                kind = "ok" if answer.is_success else str(answer.status_code)
+            except httpx.HTTPError as error:
+                kind = type(error).__name__
+            samples.append(Sample(at, time.monotonic() - at, kind))
+    pipe.send(samples)
+
+
+def honest(pipe: Connection, url: str, grpc_target: str, key: str) -> None:
+    pipe.send("here")
+    pipe.send(asyncio.run(_ask(pipe, [url, f"grpc://{grpc_target}"], key)))
+
+
+async def _ask(pipe: Connection, urls: Sequence[str], key: str) -> list[Sample]:
+    samples: list[Sample] = []
+    clients = [AsyncClient(url, api_key=key, timeout=60) for url in urls]
+    while not pipe.poll():
+        for client in clients:
+            at, kind, first = time.monotonic(), "ok", None
+            try:
+                async for _ in client.stream([5, 6, 7], max_tokens=8, ignore_eos=True):
+                    first = first or time.monotonic()
+            except PythiaError as error:
+                kind = error.code
+            samples.append(Sample(at, (first or time.monotonic()) - at, kind))
+            await asyncio.sleep(PAUSE)
+    for client in clients:
+        await client.close()
+    return samples
