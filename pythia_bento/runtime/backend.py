@@ -10,8 +10,10 @@ from pythia_bento.engine.stats import EngineStats
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
 
-# Requests that begin or end between two steps: as many as cost no more than a step does.
+# Requests that begin or end between two steps: as many as cost no more than a step does. Those of a
+# hundred continuations each take longer, and others wait for the step.
 MOST_ORDERS = 512
+ORDERS_SECONDS = 0.01
 
 
 class Backend(Protocol):

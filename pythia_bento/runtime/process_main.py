@@ -9,6 +9,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection
@@ -21,7 +22,7 @@ from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import PythiaError
-from pythia_bento.runtime.backend import MOST_ORDERS
+from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry import logs
@@ -77,9 +78,16 @@ def _read(pipe: Connection, orders: Orders) -> None:
 
 def _follow(orders: Orders, engine: Engine, pipe: Connection) -> bool:
     """Wait for work and do some of what was ordered; false when it is time to end."""
+    began = time.monotonic()
     for _ in range(MOST_ORDERS):
         try:
-            order = orders.get(block=not engine.has_work)
+            if engine.has_work:
+                if time.monotonic() > began + ORDERS_SECONDS:
+                    return True
+                order = orders.get(block=False)
+            else:
+                order = orders.get()
+                began = time.monotonic()
         except queue.Empty:
             return True
         if order is None:

@@ -1,7 +1,6 @@
 """Runs an engine on a thread of its own and carries its outputs to where they are awaited.
 
-Callers hand over requests and read an ``AsyncStream`` or a ``SyncStream``. Each step's outputs
-reach an event loop in one call, however many streams and tokens it has. A stream that is closed
+Callers hand over requests and read an ``AsyncStream`` or a ``SyncStream``. A stream that is closed
 early ends its requests before the next step, or some hundred of them before each of the next.
 """
 
@@ -10,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from weakref import WeakKeyDictionary
 
 from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.admission import LEAST, NOTHING, AdmissionControl, Demand, share_of
-from pythia_bento.runtime.backend import MOST_ORDERS, Backend
+from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, Backend
+from pythia_bento.runtime.deliveries import Deliveries
 from pythia_bento.runtime.request_state import RequestState
 from pythia_bento.runtime.round_robin import RoundRobin
 from pythia_bento.runtime.streams import AsyncStream, Stream
@@ -31,6 +33,8 @@ from pythia_bento.telemetry.calls import CallContext, asked_by
 from pythia_bento.telemetry.request_timings import RequestTimings, RequestWatch
 
 logger = logging.getLogger(__name__)
+
+_Due = tuple[Hashable, AsyncStream, Outputs]
 
 # For a thread that was abandoned: one that can leave its engine does so at once.
 LEAVE_SECONDS = 1.0
@@ -83,6 +87,10 @@ class EngineThread:
         self._orders: RoundRobin[Callable[[], None]] = RoundRobin()
         self._states: dict[str, RequestState] = {}  # by request id
         self._admission = admission
+        # By the event loop that reads; for the thread alone.
+        self._deliveries: WeakKeyDictionary[asyncio.AbstractEventLoop, Deliveries] = (
+            WeakKeyDictionary()
+        )
         self.watch = RequestWatch()
         self._stop_reason: EngineUnavailable | None = None
         self._num_outputs = self._num_orders = 0  # that came, that were done
@@ -192,13 +200,18 @@ class EngineThread:
             self._wake.wait_for(lambda: self._stop_reason or self._orders or self._states)
             if self._stop_reason is not None:
                 return False
-            count = min(len(self._orders), MOST_ORDERS)
-            orders = [self._orders.take() for _ in range(count)]
-            if self._orders:
-                self._engine.interrupt()  # they are not to wait for a step that waits
-        for order in orders:
+        began = time.monotonic()
+        for _ in range(MOST_ORDERS):
+            with self._wake:
+                order = self._orders.take() if self._orders else None
+            if order is None:
+                return True
             order()
             self._num_orders += 1
+            if time.monotonic() > began + ORDERS_SECONDS:
+                break
+        if self._orders:
+            self._engine.interrupt()  # they are not to wait for a step that waits
         return True
 
     def _add(self, request: Request) -> None:
@@ -223,29 +236,32 @@ class EngineThread:
         self._deliver(failures)
 
     def _deliver(self, outputs: Outputs) -> None:
-        """Bring each output to its stream, with one call for each event loop."""
+        """Bring each output to its stream."""
         by_stream: dict[Stream, Outputs] = defaultdict(list)
+        accounts: dict[Stream, Hashable] = {}
         seen: list[tuple[RequestTimings, SequenceOutput]] = []
         with self._wake:
             for output in outputs:
                 if (state := self._states.get(output.request_id)) is not None:
                     by_stream[state.stream].append(output)
+                    accounts[state.stream] = state.account
                     seen.append((state.timings, output))
                     if output.finish_reason is not None:
                         self._finish(state, output.index)
             self.watch.on_outputs(seen)
-        by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = defaultdict(list)
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Due]] = defaultdict(list)
         for stream, own in by_stream.items():
             if not (due := stream.due(own)):
                 continue
             if isinstance(stream, AsyncStream):
-                by_loop[stream.loop].append(partial(stream.post, due))
+                by_loop[stream.loop].append((accounts[stream], stream, due))
             else:
                 stream.post(due)
-        for loop, posts in by_loop.items():
+        for loop, all_due in by_loop.items():
+            deliveries = self._deliveries.setdefault(loop, Deliveries())
             # A loop that was closed has nobody left to read; its requests run to their end.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(_call_all, posts)
+                deliveries.bring(loop, all_due)
 
     def _finish(self, state: RequestState, index: int) -> None:
         """One continuation has ended."""
@@ -253,8 +269,3 @@ class EngineThread:
         self._admission.leave(state.share, state.account)
         if not state.unfinished:
             del self._states[state.timings.request.request_id]
-
-
-def _call_all(functions: list[Callable[[], None]]) -> None:
-    for function in functions:
-        function()

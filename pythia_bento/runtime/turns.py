@@ -50,7 +50,7 @@ async def give_way() -> None:
     loop, call = asyncio.get_running_loop(), current_call()
     if (pieces := _pieces.get(loop)) is None:
         pieces = _pieces[loop] = _Pieces()
-    await pieces.wait(call and call.caller)
+    await pieces.wait(call.caller if call else None)
 
 
 class _Pieces:
@@ -66,14 +66,10 @@ class _Pieces:
         self._waiting.add(caller, turn)
         if not self._is_turning:
             self._is_turning = True
-            loop.call_soon(self._turn, loop, TURNS_BETWEEN)
+            after_others(loop, self._turn)
         await turn
 
-    def _turn(self, loop: asyncio.AbstractEventLoop, left: int) -> None:
-        """``left`` turns until the next piece."""
-        if left > 1:
-            loop.call_soon(self._turn, loop, left - 1)
-            return
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._waiting:
             turn = self._waiting.take()
             if not turn.done():  # as it is where its task was cancelled
@@ -81,7 +77,19 @@ class _Pieces:
                 break
         self._is_turning = bool(self._waiting)
         if self._is_turning:
-            loop.call_soon(self._turn, loop, TURNS_BETWEEN)
+            after_others(loop, self._turn)
+
+
+def after_others(
+    loop: asyncio.AbstractEventLoop,
+    piece: Callable[[asyncio.AbstractEventLoop], None],
+    turns: int = TURNS_BETWEEN,
+) -> None:
+    """Call ``piece`` with ``loop`` when that has turned some times."""
+    if turns:
+        loop.call_soon(after_others, loop, piece, turns - 1)
+    else:
+        piece(loop)
 
 
 _pieces: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pieces] = WeakKeyDictionary()

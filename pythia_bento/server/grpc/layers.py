@@ -181,7 +181,20 @@ async def _abort(call: Call, error: PythiaError) -> None:
     status = grpc_status(error)
     known = current_call()
     named = ((REQUEST_ID, known.request_id),) if known else ()
-    await call.context.abort(status.code, status.details, (*status.trailing_metadata, *named))
+    try:
+        await call.context.abort(status.code, status.details, (*status.trailing_metadata, *named))
+    except AbortError as raised:
+        asyncio.get_running_loop().call_soon(_forget, raised)
+        raise
+
+
+def _forget(raised: AbortError) -> None:
+    """Once the call has ended: grpc keeps ``raised`` with the call, and it leads back to it.
+
+    The call, and its place among those of its connection, would be held until Python looks for
+    cycles; calls that come meanwhile are refused, of which neither log nor metrics know.
+    """
+    raised.__traceback__ = raised.__context__ = None
 
 
 def _code(error: BaseException, call: Call) -> grpc.StatusCode:

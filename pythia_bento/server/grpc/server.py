@@ -30,7 +30,7 @@ from pythia_bento.settings import Settings, SettingsError
 
 _LIBRARY = logging.getLogger("grpc._cython.cygrpc")
 # Calls of a connection at a time; the client's library keeps further ones until there is room.
-MOST_STREAMS = 1024
+MOST_STREAMS = 128
 # Calls that wait, over all connections, to be seen by the event loop. Beyond them grpc says
 # CANCELLED, of itself and to nobody else.
 MOST_PENDING = 2**14
