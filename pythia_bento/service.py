@@ -182,6 +182,6 @@ Pythia.add_asgi_middleware(AccessMiddleware, access=access)  # type: ignore[attr
 Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     RequestMiddleware,
     max_body_bytes=settings.max_body_bytes,
-    max_open_bytes=settings.max_open_bytes,
+    room=access.bodies,
     client_timeout=settings.client_timeout,
 )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pythia_bento.errors import EngineUnavailable, Overloaded, PermissionDenied, Unauthenticated
+from pythia_bento.server.access.body_room import BodyRoom
 from pythia_bento.server.access.keys import ApiKey, digest, read_keys
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry.calls import current_call
@@ -28,8 +29,11 @@ class AccessControl:
         keys: Sequence[ApiKey] | None,
         requests_per_minute: int | None = None,
         concurrent_requests: int | None = None,
+        bodies: BodyRoom | None = None,
     ) -> None:
         self.in_flight = InFlight()
+        self.bodies = bodies or BodyRoom()
+        """What requests bring, over all transports."""
         self.check_room: Callable[[str], None] = lambda caller: None
         """Raises Overloaded while the engine takes nothing of a caller's; set by who has it."""
         self._keys = keys
@@ -43,6 +47,7 @@ class AccessControl:
             read_keys(settings),
             settings.key_requests_per_minute,
             settings.key_concurrent_requests,
+            BodyRoom(settings.max_open_bytes),
         )
 
     @contextmanager

@@ -13,20 +13,21 @@ from typing import TypeVar
 
 from pythia_bento.errors import EngineUnavailable, Overloaded, PythiaError, RequestTimeout
 
-# At a time: where there are more the oldest ends, so that nobody who comes finds a closed door.
-# Honest clients send their message with the head. A call costs some 10 KB.
-MOST_HELD = 1024
 RETRY_SECONDS = 1.0
 
 _T = TypeVar("_T")
 
 
 class HeldCalls:
-    """Calls of one kind, oldest first. For one event loop."""
+    """Calls of one kind, oldest first. For one event loop.
 
-    def __init__(self, what: str, seconds: float | None = None) -> None:
-        """``what`` they wait for, and for how long at most."""
+    Where there are too many the oldest ends, so that nobody who comes finds a closed door.
+    """
+
+    def __init__(self, what: str, most: int, seconds: float | None = None) -> None:
+        """``what`` so many of them wait for at a time, and for how long at most."""
         self._what = what
+        self.most = most
         self._seconds = seconds
         self._calls: dict[_Call, None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -58,8 +59,8 @@ class HeldCalls:
             self._give_up(call, self._end)
 
     def _enter(self, call: _Call) -> None:
-        if len(self._calls) >= MOST_HELD:
-            message = f"{MOST_HELD} calls wait for {self._what}, and others came; try again later"
+        if len(self._calls) >= self.most:
+            message = f"{self.most} calls wait for {self._what}, and others came; try again later"
             self._give_up(next(iter(self._calls)), Overloaded(message, retry_after=RETRY_SECONDS))
         self._calls[call] = None
         if self._timer is None:

@@ -12,56 +12,23 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import grpc
-from grpc.aio import ServerInterceptor, ServicerContext
+from grpc.aio import ServerInterceptor
 
 from pythia_bento.errors import InvalidRequest
-from pythia_bento.server.grpc.held_calls import HeldCalls
+from pythia_bento.server.grpc.call import Call, Context
+from pythia_bento.server.grpc.intake import Intake
 
 SERVICES = ("pythia.v1.Pythia", "bentoml.grpc.v1.BentoService")  # the project's own
 _METHODS = tuple(f"/{service}/" for service in SERVICES)  # what their methods begin with
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Context: TypeAlias = "ServicerContext[Any, Any]"
 Behavior: TypeAlias = Callable[[Any, Context], Any]
 
 # A call that its client cancels looks like one without a message until grpc says so.
 CANCELLED_SECONDS = 0.05
-
-
-@dataclass(slots=True)
-class Call:
-    """One call of a method."""
-
-    method: str  # "/package.Service/Method"
-    context: Context
-    metadata: dict[str, str | bytes]  # what the caller sent beside the message
-    repeated: frozenset[str] = frozenset()  # names of metadata that came several times
-
-    @classmethod
-    def of(cls, method: str, context: Context) -> Call:
-        """Reads the metadata, which are made anew each time they are asked for."""
-        pairs: Any = context.invocation_metadata() or ()
-        metadata = dict(pairs)
-        if len(metadata) == len(pairs):
-            return cls(method, context, metadata)
-        names = [name for name, _ in pairs]
-        return cls(method, context, metadata, frozenset(n for n in names if names.count(n) > 1))
-
-    def text(self, name: str) -> str | None:
-        """One of the metadata, unless it is missing or of bytes."""
-        value = self.metadata.get(name)
-        return value if isinstance(value, str) else None
-
-    def lone_text(self, name: str) -> str | None:
-        """``text`` of what may come once: readers would differ in which one counts."""
-        if name in self.repeated:
-            raise InvalidRequest(f"the metadata have {name} several times", param=name)
-        return self.text(name)
-
 
 Run: TypeAlias = Callable[[Call], Awaitable[Any]]  # what reads a call's message and answers it
 
@@ -77,16 +44,11 @@ class Layer(ABC):
 class Interceptor(ServerInterceptor):
     """Puts layers, the first of them outermost, over the methods of all services."""
 
-    def __init__(
-        self, layers: Sequence[Layer], others: Sequence[Layer], arrivals: HeldCalls
-    ) -> None:
-        """``others`` are for methods that are not of this project's services.
-
-        ``arrivals`` are the calls whose message is on its way.
-        """
+    def __init__(self, layers: Sequence[Layer], others: Sequence[Layer], intake: Intake) -> None:
+        """``others`` are for methods that are not of this project's services."""
         self._layers = layers
         self._others = others
-        self._arrivals = arrivals
+        self._intake = intake
         self._handlers: dict[str, Handler] = {}  # by method: nothing in them is of one call
 
     async def intercept_service(
@@ -104,7 +66,7 @@ class Interceptor(ServerInterceptor):
         return layered
 
     def _layered(self, handler: Handler, method: str) -> Handler:
-        run = _innermost(handler, self._arrivals)
+        run = _innermost(handler, self._intake)
         for layer in reversed(self._layers if method.startswith(_METHODS) else self._others):
             run = layer.over(run)
 
@@ -120,7 +82,7 @@ class Interceptor(ServerInterceptor):
         return cast(Handler, kind(behavior, None, handler.response_serializer))
 
 
-def _innermost(handler: Handler, arrivals: HeldCalls) -> Run:
+def _innermost(handler: Handler, intake: Intake) -> Run:
     """The method itself, and what it is asked."""
     answer = cast(
         Behavior,
@@ -129,30 +91,24 @@ def _innermost(handler: Handler, arrivals: HeldCalls) -> Run:
         or handler.stream_unary
         or handler.stream_stream,
     )
-    deserialize = handler.request_deserializer or bytes
+    read = intake.reader(handler.request_deserializer)
 
     async def messages(call: Call) -> AsyncIterator[Any]:
-        while (data := await arrivals.hold(call.context.read)) is not grpc.aio.EOF:
-            yield _message(call, deserialize, data)
+        while True:
+            with intake.place() as grow:
+                if (message := await read(call, grow)) is None:
+                    return
+                yield message
 
     async def run(call: Call) -> Any:
-        data = await arrivals.hold(call.context.read)
-        if data is grpc.aio.EOF:
-            await asyncio.sleep(CANCELLED_SECONDS)
-            raise InvalidRequest("the call has no message")
-        return await answer(_message(call, deserialize, data), call.context)
+        with intake.place() as grow:
+            if (message := await read(call, grow)) is None:
+                await asyncio.sleep(CANCELLED_SECONDS)
+                raise InvalidRequest("the call has no message")
+            return await answer(message, call.context)
 
     async def run_stream(call: Call) -> None:
         async for response in answer(messages(call), call.context):
             await call.context.write(response)
 
     return run_stream if handler.request_streaming else run
-
-
-def _message(call: Call, deserialize: Callable[[bytes], Any], data: bytes) -> Any:
-    """Bytes that are no message are the caller's mistake; grpc, left to read them, says UNKNOWN."""
-    try:
-        return deserialize(data)
-    except Exception:  # protobuf's implementations raise each their own
-        message = f"the message is not a request of {call.method[1:]}"
-        raise InvalidRequest(message) from None

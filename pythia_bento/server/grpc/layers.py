@@ -17,9 +17,10 @@ from typing_extensions import override
 from pythia_bento.errors import PythiaError
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.call_log import log_call
+from pythia_bento.server.grpc.call import Call
 from pythia_bento.server.grpc.errors import grpc_status
 from pythia_bento.server.grpc.held_calls import HeldCalls
-from pythia_bento.server.grpc.interceptors import Call, Layer, Run
+from pythia_bento.server.grpc.interceptors import Layer, Run
 from pythia_bento.server.grpc.metrics import GrpcMetrics
 from pythia_bento.server.spans import Uncollected, trace_call
 from pythia_bento.telemetry.calls import CallContext, current_call, new_call, working_for
@@ -184,17 +185,18 @@ async def _abort(call: Call, error: PythiaError) -> None:
     try:
         await call.context.abort(status.code, status.details, (*status.trailing_metadata, *named))
     except AbortError as raised:
-        asyncio.get_running_loop().call_soon(_forget, raised)
+        asyncio.get_running_loop().call_soon(_forget, raised, error)
         raise
 
 
-def _forget(raised: AbortError) -> None:
-    """Once the call has ended: grpc keeps ``raised`` with the call, and it leads back to it.
+def _forget(*errors: BaseException) -> None:
+    """Once the call has ended: grpc, or an answer, keeps them with the call that they lead back to.
 
     The call, and its place among those of its connection, would be held until Python looks for
     cycles; calls that come meanwhile are refused, of which neither log nor metrics know.
     """
-    raised.__traceback__ = raised.__context__ = None
+    for error in errors:
+        error.__traceback__ = error.__context__ = None
 
 
 def _code(error: BaseException, call: Call) -> grpc.StatusCode:

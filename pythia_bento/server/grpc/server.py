@@ -21,6 +21,7 @@ from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.grpc.bentoml_v1 import BentoService
 from pythia_bento.server.grpc.held_calls import HeldCalls
+from pythia_bento.server.grpc.intake import Intake
 from pythia_bento.server.grpc.interceptors import SERVICES, Interceptor
 from pythia_bento.server.grpc.layers import ApiKeys, Errors, Records, Tracing, Watches
 from pythia_bento.server.grpc.metrics import GrpcMetrics
@@ -29,8 +30,15 @@ from pythia_bento.server.spans import Uncollected
 from pythia_bento.settings import Settings, SettingsError
 
 _LIBRARY = logging.getLogger("grpc._cython.cygrpc")
-# Calls of a connection at a time; the client's library keeps further ones until there is room.
+# Calls of a connection at a time. All that have come are taken in by their order, a millisecond or
+# so each, whoever sent them: what one connection may have there is what others wait for. The
+# client's library keeps further ones until there is room; where it takes the place of one that the
+# server is about to forget, grpc refuses it (UNAVAILABLE), of itself and to nobody else.
 MOST_STREAMS = 128
+# Messages on their way at a time: how much of each has come, grpc tells nobody. Honest clients send
+# theirs with the head of a call.
+MOST_ARRIVING = 64
+MOST_WATCHING = 1024  # each costs some 10 KB
 # Calls that wait, over all connections, to be seen by the event loop. Beyond them grpc says
 # CANCELLED, of itself and to nobody else.
 MOST_PENDING = 2**14
@@ -59,11 +67,14 @@ class GrpcServer:
             Errors(),
             ApiKeys(access),
         )
-        self._arrivals = HeldCalls("the message", settings.client_timeout)
-        self._watchers = HeldCalls("changes of the server's health")
+        self._arrivals = HeldCalls("the message", MOST_ARRIVING, settings.client_timeout)
+        self._watchers = HeldCalls("changes of the server's health", MOST_WATCHING)
         others = (Errors(), Watches(self._watchers))
         self._server = grpc.aio.server(
-            interceptors=[Interceptor(layers, others, self._arrivals)], options=_options(settings)
+            interceptors=[
+                Interceptor(layers, others, Intake(self._arrivals, access.bodies, runner.limits))
+            ],
+            options=_options(settings),
         )
         self._health = health.aio.HealthServicer()
         self._telling: asyncio.Task[None] | None = None  # that it is over

@@ -6,12 +6,13 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
-from pythia_bento.engine.validate import check_items
+from pythia_bento.engine.validate import check_items, check_text
 from pythia_bento.handlers.score import score
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaServicer
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.turns import Turns
 from pythia_bento.server.grpc import messages
 from pythia_bento.server.grpc.write_timeout import WriteTimeout
 
@@ -35,6 +36,8 @@ class PythiaService(PythiaServicer):
         then ends in this coroutine, and so ends its sequences at once.
         """
         self._runner.check_model(request.model or None)
+        count = len(request.prompt.tokens.ids)
+        check_text("prompt", count, self._runner.limits, "tokens")
         body = messages.generate_body(request)
         answer = await StreamedAnswer.begin(self._runner, body, context.time_remaining())
         write_timeout = WriteTimeout(self._runner.settings.client_timeout)
@@ -52,7 +55,10 @@ class PythiaService(PythiaServicer):
         """Goes to the engine at once: its scheduler is the batcher."""
         self._runner.check_model(request.model or None)
         check_items(len(request.items), self._runner.limits)
-        items = [messages.score_body(item) for item in request.items]
+        turns, items = Turns(), []
+        for item in request.items:
+            items.append(messages.score_body(item))
+            await turns.take()
         results = await score(self._runner, items, context.time_remaining(), messages.scored_tokens)
         return await messages.score_results(results)
 
@@ -64,4 +70,5 @@ class PythiaService(PythiaServicer):
         self, request: pb.DetokenizeRequest, context: Context
     ) -> pb.DetokenizeResponse:
         """The inverse, for whole texts."""
+        check_text("ids", len(request.ids), self._runner.limits, "ids")
         return pb.DetokenizeResponse(text=await self._runner.decode(list(request.ids), "ids"))

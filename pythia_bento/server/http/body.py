@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -13,45 +11,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pythia_bento.engine.validate import Limits
-from pythia_bento.errors import Overloaded, PayloadTooLarge, PythiaError, RequestTimeout
+from pythia_bento.errors import PayloadTooLarge, PythiaError, RequestTimeout
 from pythia_bento.protocol.parsing import loads
+from pythia_bento.server.access.body_room import BodyRoom, Grow
 from pythia_bento.server.http.error_shape import ErrorShaper
 from pythia_bento.server.http.errors import error_response
 from pythia_bento.server.http.json_body import read_large
 
-Grow = Callable[[int], None]
 INNER_TYPE = "application/vnd.bentoml+pickle"
 SMALL = 2**16  # bytes of a body that are parsed at once
-FREE_BYTES = 64 * 1024  # of each body: small ones arrive whatever the large ones take
-
-
-class BodyRoom:
-    """Counts the bytes of all bodies that are read or answered, so that many have a limit too."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.taken = 0
-
-    @contextmanager
-    def place(self) -> Iterator[Grow]:
-        """A body's: told the size that the body has, it raises Overloaded above the limit."""
-        own = 0
-
-        def grow(size: int) -> None:
-            nonlocal own
-            more = max(size - FREE_BYTES, 0) - own
-            if more > 0 and self.taken + more > self.most:
-                raise Overloaded(
-                    f"bodies of requests under way have {self.taken} bytes, and {more} more would "
-                    f"pass their limit of {self.most} (PYTHIA_MAX_OPEN_BYTES); try again later"
-                )
-            own += more
-            self.taken += more
-
-        try:
-            yield grow
-        finally:
-            self.taken -= own
 
 
 class RequestMiddleware:
@@ -63,12 +31,13 @@ class RequestMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, max_body_bytes: int, max_open_bytes: int, client_timeout: float
+        self, app: ASGIApp, max_body_bytes: int, room: BodyRoom, client_timeout: float
     ) -> None:
+        """``room`` is shared with other transports."""
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.client_timeout = client_timeout
-        self.room = BodyRoom(max_open_bytes)
+        self.room = room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

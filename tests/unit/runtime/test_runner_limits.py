@@ -218,3 +218,31 @@ async def test_a_caller_with_a_long_queue_does_not_delay_another() -> None:
 async def _reasons(stream) -> list[str | None]:
     outputs = [output async for outputs in stream for output in outputs]
     return [output.finish_reason for output in outputs if output.finish_reason]
+
+
+async def test_thousands_that_begin_or_leave_are_in_nobody_elses_way() -> None:
+    """What is ordered of the engine's thread is done caller by caller."""
+    begun: list[str] = []
+    with toy_runner(max_queue=4096, api_keys=KEYS, caller_share=1) as runner:
+        engine = runner._thread._engine
+        add = engine.add_request
+
+        def adding(request: Request) -> None:
+            begun.append(request.caller)
+            add(request)
+
+        def blocked(request_id: str, abort: Any = engine.abort) -> object:
+            begun.append("left")
+            return abort(request_id)
+
+        engine.add_request, engine.abort = adding, blocked
+        with runner._thread._wake:  # the thread does nothing before all is ordered
+            with working_for(CallContext("id", caller="alice")):
+                many = await runner.submit([ask((i % 90,), max_tokens=9) for i in range(2000)])
+                many.close()
+            with working_for(CallContext("id", caller="bob")):
+                one = await runner.submit([ask(max_tokens=2)])
+        assert await _reasons(one) == ["length"]
+        settled(runner)
+        assert begun.index("bob") <= 1
+        assert Counter(begun)["alice"] == 2000 and Counter(begun)["left"] == 2000

@@ -13,6 +13,7 @@ import pytest
 
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.access.body_room import BodyRoom
 from pythia_bento.server.bentoml.inner_calls import InnerCalls, plain
 from pythia_bento.server.http import native
 from pythia_bento.server.http.body import INNER_TYPE, RequestMiddleware
@@ -33,7 +34,7 @@ class Evil:
 def served(runner: PythiaRunner, is_private: bool) -> httpx.AsyncClient:
     app = native.create_app()
     app.state.runner = runner
-    whole = RequestMiddleware(InnerCalls(app, is_private), 10**6, 10**7, 60)
+    whole = RequestMiddleware(InnerCalls(app, is_private), 10**6, BodyRoom(10**7), 60)
     transport = httpx.ASGITransport(whole)
     return httpx.AsyncClient(transport=transport, base_url="http://here")
 

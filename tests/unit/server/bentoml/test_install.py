@@ -16,6 +16,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from starlette.middleware import Middleware
 
+from pythia_bento.server.access.body_room import BodyRoom
 from pythia_bento.server.bentoml import install
 from pythia_bento.server.bentoml.internals import MissingInternal
 from pythia_bento.server.http import openai
@@ -39,7 +40,7 @@ class Plain:
 
 
 Plain.add_asgi_middleware(AccessMiddleware, access=None)
-Plain.add_asgi_middleware(RequestMiddleware, max_body_bytes=1, max_open_bytes=1, client_timeout=1)
+Plain.add_asgi_middleware(RequestMiddleware, max_body_bytes=1, room=BodyRoom(1), client_timeout=1)
 
 
 @bentoml.service(name="quiet", metrics={"enabled": False}, logging={"access": {"enabled": False}})

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
-from pythia_bento.server.grpc import held_calls
+from pythia_bento.server.grpc import server as server_module
 from pythia_bento.server.grpc.server import MOST_STREAMS, GrpcServer
 from tests import raw_http2
 from tests.grpc_parts import HOST, grpc_settings
@@ -102,7 +102,7 @@ async def test_no_message_at_all(runner: PythiaRunner, server: GrpcServer) -> No
 async def test_the_oldest_ends_where_too_many_wait(
     runner: PythiaRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held_calls, "MOST_HELD", 3)
+    monkeypatch.setattr(server_module, "MOST_ARRIVING", 3)
     async with serving(runner) as server, channel_to(server) as channel:
         calls = []
         for number in range(5):
@@ -121,7 +121,7 @@ async def test_the_oldest_ends_where_too_many_wait(
 async def test_the_oldest_watcher_ends_where_there_are_too_many(
     runner: PythiaRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held_calls, "MOST_HELD", 3)
+    monkeypatch.setattr(server_module, "MOST_WATCHING", 3)
     async with serving(runner) as server, channel_to(server) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         watches = []
@@ -185,9 +185,10 @@ async def test_thousands_at_once_are_told_to_come_again() -> None:
             stub = await stack.enter_async_context(open_stub(server.port))
             first = stub.Generate(asked("the end", max_tokens=50, ignore_eos=True))
             await first.read()
-            channels = [await stack.enter_async_context(channel_to(server)) for _ in range(4)]
+            each = MOST_STREAMS - 3
+            channels = [await stack.enter_async_context(channel_to(server)) for _ in range(32)]
             message = asked("a").SerializeToString()
-            calls = [c.unary_stream(GENERATE)(message) for c in channels for _ in range(1000)]
+            calls = [c.unary_stream(GENERATE)(message) for c in channels for _ in range(each)]
             errors = await asyncio.gather(*map(failed, calls))
             first.cancel()
             await failed(first) if not first.cancelled() else None

@@ -13,7 +13,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from pythia_bento.errors import Overloaded
-from pythia_bento.server.http.body import FREE_BYTES, BodyRoom, RequestMiddleware
+from pythia_bento.server.access.body_room import FREE_BYTES, BodyRoom
+from pythia_bento.server.http.body import RequestMiddleware
 
 
 def test_what_a_body_takes_is_given_back() -> None:
@@ -47,7 +48,7 @@ async def test_many_large_bodies_are_refused_and_small_ones_never() -> None:
     app = RequestMiddleware(
         Starlette(routes=[Route("/", wait, methods=["POST"])]),
         max_body_bytes=large,
-        max_open_bytes=3 * (large - FREE_BYTES),
+        room=BodyRoom(3 * (large - FREE_BYTES)),
         client_timeout=60,
     )
     transport = httpx.ASGITransport(app)

@@ -1,0 +1,120 @@
+"""How a call's message is read: in its time, within the room that all bodies share, and in pieces.
+
+Protobuf reads a message in one go and keeps the interpreter for itself: 8 MiB of the smallest parts
+take a third of a second. A message is the same as its fields put together one after another, so a
+large one is read some fields at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from pythia_bento.engine.validate import Limits
+from pythia_bento.errors import InvalidRequest
+from pythia_bento.runtime.turns import Turns
+from pythia_bento.server.access.body_room import BodyRoom, Grow
+from pythia_bento.server.grpc.call import Call
+from pythia_bento.server.grpc.held_calls import HeldCalls
+
+PIECE = 2**15  # bytes that are read at once, but for a field that has more
+BYTES_OF_A_CHARACTER = 4  # at most
+LOOK = 256  # fields that are looked at at once
+VARINT_BYTES = 10  # at most
+
+Read = Callable[[Call, Grow], Awaitable[Any]]
+
+
+class Intake:
+    """For one server."""
+
+    def __init__(self, arrivals: HeldCalls, room: BodyRoom, limits: Limits) -> None:
+        """``arrivals`` are the calls whose message is on its way."""
+        self._arrivals = arrivals
+        self._room = room
+        self._max_field_bytes = PIECE + BYTES_OF_A_CHARACTER * limits.max_text_chars
+        self._max_fields = max(limits.max_text_chars, limits.max_sequences)
+
+    def place(self) -> AbstractContextManager[Grow]:
+        """Of one message, to be held until it is answered."""
+        return self._room.place()
+
+    def reader(self, deserialize: Any) -> Read:
+        """What reads the next message of a call, which has a place; None behind the last one.
+
+        Raises InvalidRequest, Overloaded, and what ``HeldCalls.hold`` raises.
+        """
+        kind = getattr(deserialize, "__self__", None)
+
+        async def read(call: Call, grow: Grow) -> Any:
+            data = await self._arrivals.hold(call.context.read)
+            if data is grpc.aio.EOF:
+                return None
+            grow(len(data))
+            try:
+                if len(data) > PIECE and isinstance(kind, type) and issubclass(kind, Message):
+                    return await self._in_pieces(kind(), data)
+                return deserialize(data) if deserialize else data
+            except InvalidRequest:
+                raise
+            except Exception:  # protobuf's implementations raise each their own
+                # Left to grpc, that would be UNKNOWN.
+                message = f"the message is not a request of {call.method[1:]}"
+                raise InvalidRequest(message) from None
+
+        return read
+
+    async def _in_pieces(self, message: Message, data: bytes) -> Message:
+        turns, start, place, count = Turns(), 0, 0, 0
+        while place < len(data):
+            begin, place, count = place, _end_of_field(data, place), count + 1
+            if place - begin > self._max_field_bytes:
+                raise InvalidRequest(
+                    f"a field of the message has {place - begin} bytes, but the limit is "
+                    f"{self._max_field_bytes}"
+                )
+            if count > self._max_fields:
+                raise InvalidRequest(f"the message has more than {self._max_fields} entries")
+            if place - start >= PIECE:
+                message.MergeFromString(data[start:place])
+                start = place
+            if start == place or count % LOOK == 0:
+                await turns.take()
+        message.MergeFromString(data[start:])
+        return message
+
+
+def _end_of_field(data: bytes, place: int) -> int:
+    """Where the field ends that begins here; raises DecodeError, perhaps IndexError."""
+    tag, place = _varint(data, place)
+    match tag & 7:
+        case 0:
+            _, place = _varint(data, place)
+        case 1:
+            place += 8
+        case 2:
+            length, place = _varint(data, place)
+            place += length
+        case 5:
+            place += 4
+        case _:  # groups, which no message here has
+            raise DecodeError
+    if place > len(data):
+        raise DecodeError
+    return place
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    value = 0
+    for shift in range(0, 7 * VARINT_BYTES, 7):
+        byte = data[place]
+        place += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, place
+    raise DecodeError
