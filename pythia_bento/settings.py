@@ -93,6 +93,8 @@ class Settings(BaseSettings):
     grpc_port: int = Field(3001, ge=0, le=65535)
     """0 is no gRPC."""
     grpc_host: str = "0.0.0.0"
+    grpc_streams: int = Field(1024, ge=1, le=2**16)
+    """Calls of one connection at a time."""
     grpc_tls_cert: str | None = None
     """PEM file of the certificate chain; with the key, gRPC takes TLS only."""
     grpc_tls_key: str | None = None

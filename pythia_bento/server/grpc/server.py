@@ -30,11 +30,6 @@ from pythia_bento.server.spans import Uncollected
 from pythia_bento.settings import Settings, SettingsError
 
 _LIBRARY = logging.getLogger("grpc._cython.cygrpc")
-# Calls of a connection at a time. All that have come are taken in by their order, a millisecond or
-# so each, whoever sent them: what one connection may have there is what others wait for. The
-# client's library keeps further ones until there is room; where it takes the place of one that the
-# server is about to forget, grpc refuses it (UNAVAILABLE), of itself and to nobody else.
-MOST_STREAMS = 128
 # Messages on their way at a time: how much of each has come, grpc tells nobody. Honest clients send
 # theirs with the head of a call.
 MOST_ARRIVING = 64
@@ -147,7 +142,7 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.so_reuseport", 0),  # two servers on one port are a mistake
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", MOST_STREAMS),
+        ("grpc.max_concurrent_streams", settings.grpc_streams),
         ("grpc.server.max_pending_requests", MOST_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
         *_keepalive(settings.client_timeout),

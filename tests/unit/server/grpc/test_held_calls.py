@@ -18,7 +18,7 @@ from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.grpc import server as server_module
-from pythia_bento.server.grpc.server import MOST_STREAMS, GrpcServer
+from pythia_bento.server.grpc.server import GrpcServer
 from tests import raw_http2
 from tests.grpc_parts import HOST, grpc_settings
 from tests.unit.runtime.toy_runner import toy_runner
@@ -148,19 +148,22 @@ async def test_stopping_waits_for_none_of_them(runner: PythiaRunner) -> None:
     }
 
 
-async def test_a_connection_s_streams_are_bounded(server: GrpcServer) -> None:
-    def ask() -> tuple[dict[int, int], list[raw_http2.Frame]]:
+@pytest.mark.parametrize("most", [1024, 100])
+async def test_a_connection_s_streams_are_bounded(runner: PythiaRunner, most: int) -> None:
+    def ask(server: GrpcServer) -> tuple[dict[int, int], list[raw_http2.Frame]]:
         with contextlib.closing(raw_http2.Connection(server.port)) as connection:
             frames = connection.frames()
             settings = raw_http2.settings_of(next(frames))
-            for number in range(MOST_STREAMS + 50):
+            for number in range(most + 50):
                 connection.send(raw_http2.call(2 * number + 1, INFO))
             ended = (found for found in frames if found.kind == raw_http2.RST_STREAM)
             return settings, [next(ended) for _ in range(50)]
 
-    settings, refused = await asyncio.to_thread(ask)
-    assert settings[raw_http2.MAX_CONCURRENT_STREAMS] == MOST_STREAMS
-    assert {found.stream for found in refused} == {2 * (MOST_STREAMS + n) + 1 for n in range(50)}
+    chosen = {} if most == 1024 else {"grpc_streams": most}
+    async with serving(runner, **chosen) as server:
+        settings, refused = await asyncio.to_thread(ask, server)
+    assert settings[raw_http2.MAX_CONCURRENT_STREAMS] == most
+    assert {found.stream for found in refused} == {2 * (most + n) + 1 for n in range(50)}
     assert {found.payload[-1] for found in refused} == {raw_http2.REFUSED_STREAM}
 
 
@@ -185,10 +188,9 @@ async def test_thousands_at_once_are_told_to_come_again() -> None:
             stub = await stack.enter_async_context(open_stub(server.port))
             first = stub.Generate(asked("the end", max_tokens=50, ignore_eos=True))
             await first.read()
-            each = MOST_STREAMS - 3
-            channels = [await stack.enter_async_context(channel_to(server)) for _ in range(32)]
+            channels = [await stack.enter_async_context(channel_to(server)) for _ in range(4)]
             message = asked("a").SerializeToString()
-            calls = [c.unary_stream(GENERATE)(message) for c in channels for _ in range(each)]
+            calls = [c.unary_stream(GENERATE)(message) for c in channels for _ in range(1000)]
             errors = await asyncio.gather(*map(failed, calls))
             first.cancel()
             await failed(first) if not first.cancelled() else None
