@@ -48,6 +48,7 @@ def main() -> None:
         "PYTHIA_MODEL": "bundled",
         "PYTHIA_API_KEYS": ", ".join(f"{name} {key}" for name, key in keys.items()),
         "PYTHIA_CLIENT_TIMEOUT": "10",
+        "PYTHIA_GRPC_STREAMS": str(options.streams),
     }
     load = os.getloadavg()
     phases: list[dict[str, Any]] = []
@@ -85,6 +86,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, help="of all attacks, for the memory")
     parser.add_argument("--no-together", action="store_true", help="leave out eight at a time")
     parser.add_argument("--nice", type=int, default=0, help="of attackers' processes, 0 to 19")
+    parser.add_argument("--streams", type=int, default=1024, help="PYTHIA_GRPC_STREAMS")
     parser.add_argument("--out")
     return parser.parse_args()
 
@@ -113,10 +115,12 @@ def _phase(
         found = {name: report.recv() for name, report in zip(names, reports, strict=True)}
     begin = min((report.began for report in found.values()), default=begin)
     end = max((report.ended for report in found.values()), default=time.monotonic())
+    # Behind that nobody attacks any more: some wait for the rest of an answer.
+    attacked = min(end, begin + options.seconds)
     used = server.cpu_seconds() - before, sum(report.processor for report in found.values())
     row = {
         "phase": phase,
-        "between": (begin, end),
+        "between": (begin, attacked, end),
         "answers": {name: report.answers for name, report in found.items()},
         "left": asyncio.run(left(server)),
         "cores": {
@@ -130,14 +134,14 @@ def _phase(
 
 def _burnt(cores: float, options: argparse.Namespace) -> dict[str, Any]:
     """So many cores are busy with nothing, beside a server that nobody attacks."""
-    begin, processes = time.monotonic(), math.ceil(cores)
+    processes = math.ceil(cores)
     with ExitStack() as stack:
         for _ in range(processes):
             share = cores / processes
             stack.enter_context(process(_burn, share, options.seconds, options.nice))
-        if not processes:
-            time.sleep(options.seconds)
-    row = {"between": (begin, time.monotonic())}
+        begin = time.monotonic()
+        time.sleep(options.seconds)
+    row = {"between": (begin, begin + options.seconds, begin + options.seconds)}
     time.sleep(1)
     return row
 
@@ -184,8 +188,9 @@ def _figures(
     phase: dict[str, Any], lives: Sequence[Sample], firsts: Sequence[Sample]
 ) -> dict[str, Any]:
     """What the witnesses saw in a phase, and while its attackers' time was burnt."""
-    begin, end = phase.pop("between")
-    alive, here = ([s for s in samples if begin <= s.at < end] for samples in (lives, firsts))
+    begin, attacked, end = phase.pop("between")
+    alive = [sample for sample in lives if begin <= sample.at < end]
+    here = [sample for sample in firsts if begin <= sample.at < attacked]
     found = {
         **phase,
         "livez_worst_ms": round(max((s.seconds for s in alive), default=0.0) * 1e3, 1),
