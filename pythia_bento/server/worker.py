@@ -23,6 +23,7 @@ from pythia_bento.server.bentoml.socket_timeouts import set_socket_timeouts
 from pythia_bento.server.bentoml.tracing import tracer_provider
 from pythia_bento.server.drain import Drain
 from pythia_bento.server.giving_up import give_up
+from pythia_bento.server.memory import Trimming
 from pythia_bento.server.metrics import engine_metrics, loop_metrics
 from pythia_bento.settings import Settings, for_service
 from pythia_bento.telemetry.loop_watch import LoopWatch
@@ -50,6 +51,7 @@ class Worker:
         self._runner: PythiaRunner | None = None
         self._grpc: GrpcServer | None = None
         self._loop_watch = LoopWatch()
+        self._trimming = Trimming(access.in_flight)
         for app in apps:
             app.state.check_ready = self.check_ready
         self._drain = Drain(access.in_flight, settings.drain_seconds)
@@ -72,11 +74,13 @@ class Worker:
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
         gc.set_threshold(*GC_THRESHOLDS)
+        self._trimming.start()
         self._loop_watch.start()  # now that nobody waits any more for what stops the loop above
 
     async def stop(self) -> None:
         """End what is open and free the model."""
         self._show(None)
+        self._trimming.stop()
         self._loop_watch.stop()
         if self._grpc is not None:
             await self._grpc.stop()

@@ -112,7 +112,18 @@ class InFlight:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards what follows
         self._count = 0
+        self._entered = 0
         self._when_empty: Callable[[], object] | None = None  # set once closed
+
+    @property
+    def count(self) -> int:
+        """Those that are open."""
+        return self._count
+
+    @property
+    def entered(self) -> int:
+        """All that ever came."""
+        return self._entered
 
     def enter(self) -> None:
         """Count one more until ``leave``; raises EngineUnavailable once closed."""
@@ -120,6 +131,7 @@ class InFlight:
             if self._when_empty is not None:
                 raise EngineUnavailable("the server is shutting down")
             self._count += 1
+            self._entered += 1
 
     def leave(self) -> None:
         """Count one less; the last one to leave after ``close`` calls its ``when_empty``."""
