@@ -5,6 +5,7 @@ Arguments win over the environment. A built Bento has the arguments of ``bentoml
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -89,6 +90,8 @@ class Settings(BaseSettings):
 
     log_format: Literal["text", "json"] = "text"
     """``json`` is one object a line, for machines."""
+    metrics_prefix: str | None = Field(None, pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$", max_length=64)
+    """With ``vllm:`` the metrics page has what vLLM counts too a second time, by vLLM's names."""
 
     grpc_port: int = Field(3001, ge=0, le=65535)
     """0 is no gRPC."""
@@ -105,6 +108,12 @@ class Settings(BaseSettings):
             raise ValueError("grpc_tls_cert and grpc_tls_key must be set together")
         if self.grpc_tls_client_ca is not None and self.grpc_tls_cert is None:
             raise ValueError("grpc_tls_client_ca needs grpc_tls_cert and grpc_tls_key")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_have_one_meaning(self) -> Settings:
+        if self.metrics_prefix is not None and self.metrics_prefix.startswith("pythia_"):
+            raise ValueError("metrics_prefix must not begin with pythia_, as the metrics do anyway")
         return self
 
     @model_validator(mode="after")
@@ -182,7 +191,7 @@ def _sentence(error: ValidationError) -> str:
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return _unknown(name)
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = re.sub("^(Input|String) should", "must", first["msg"].removeprefix("Value error, "))
     if not name:
         return message
     return f"setting {name} (PYTHIA_{name.upper()}) {message}, not {first['input']!r}"
