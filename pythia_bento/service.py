@@ -11,6 +11,7 @@ import bentoml
 from pydantic import AfterValidator, PlainSerializer, StrictBool, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.generate import generate
@@ -22,7 +23,9 @@ from pythia_bento.server.bentoml import install, packaging, start_errors
 from pythia_bento.server.http import native, openai, pages, probes, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
+from pythia_bento.server.http.cors import cors
 from pythia_bento.server.http.errors import error_response
+from pythia_bento.server.http.packed import Packed
 from pythia_bento.server.worker import Worker
 from pythia_bento.settings import check_names, known, load_settings, wants_gpu
 from pythia_bento.telemetry import logs
@@ -177,7 +180,9 @@ class Pythia:
         return text + self._worker.metrics()
 
 
-# Two of the layers that a request passes; `install` has the others, and their order.
+# Some of the layers that a request passes; `install` has the others, and their order.
+if settings.cors_origins:
+    Pythia.add_asgi_middleware(CORSMiddleware, **cors(settings))  # type: ignore[attr-defined]
 Pythia.add_asgi_middleware(AccessMiddleware, access=access)  # type: ignore[attr-defined]
 Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     RequestMiddleware,
@@ -185,3 +190,4 @@ Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     max_open_bytes=settings.max_open_bytes,
     client_timeout=settings.client_timeout,
 )
+Pythia.add_asgi_middleware(Packed)  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pythia_bento.errors import PythiaError
@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     key_concurrent_requests: int | None = Field(None, ge=1)
     """The same for requests open at a time."""
 
+    cors_origins: str = ""
+    """Origins whose pages may ask from a browser, separated by commas; ``*`` is all."""
+
     log_format: Literal["text", "json"] = "text"
     """``json`` is one object a line, for machines."""
     metrics_prefix: str | None = Field(None, pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$", max_length=64)
@@ -101,6 +104,16 @@ class Settings(BaseSettings):
     grpc_tls_key: str | None = None
     grpc_tls_client_ca: str | None = None
     """PEM file; clients must then show a certificate that one of these has signed."""
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_as_browsers_send_them(cls, value: str) -> str:
+        for origin in value.split(",") if value not in ("", "*") else ():
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/*]+", origin.strip()):
+                raise ValueError(
+                    "must be * or origins as https://example.org:8443, separated by commas"
+                )
+        return value
 
     @model_validator(mode="after")
     def _tls_is_complete(self) -> Settings:
