@@ -9,6 +9,7 @@ from functools import lru_cache
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pythia_bento.server.http.error_shape import HeldAnswer
 from pythia_bento.server.openapi.operations import operation_of
 
 MIN_BYTES = 1024  # below, the headers are what is sent
@@ -29,7 +30,7 @@ class Packed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        await self.app(scope, receive, _Collected(send) if _can_be_packed(scope) else send)
+        await self.app(scope, receive, _Packer(send) if _can_be_packed(scope) else send)
 
 
 def _can_be_packed(scope: Scope) -> bool:
@@ -40,30 +41,15 @@ def _can_be_packed(scope: Scope) -> bool:
     return is_static and "gzip" in Headers(scope=scope).get("accept-encoding", "")
 
 
-class _Collected:
-    """A ``send`` that waits for the whole body; of other statuses it sends what comes."""
+class _Packer(HeldAnswer):
+    """A ``send``; of other statuses it sends what comes."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._start: Message | None = None
-        self._body = bytearray()
+    def _holds(self, start: Message) -> bool:
+        return bool(start["status"] == 200)
 
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] == 200:
-            self._start = message
-        elif self._start is None:
-            await self._send(message)
-        else:
-            self._body += message.get("body", b"")
-            if not message.get("more_body", False):
-                await self._send_all(self._start, bytes(self._body))
-
-    async def _send_all(self, start: Message, body: bytes) -> None:
-        headers = MutableHeaders(scope=start)
+    async def _changed(self, status: int, headers: MutableHeaders, body: bytes) -> bytes:
         headers.add_vary_header("Accept-Encoding")
-        if len(body) >= MIN_BYTES:
-            body = await asyncio.to_thread(_packed, body)
-            headers["Content-Encoding"] = "gzip"
-            headers["Content-Length"] = str(len(body))
-        await self._send(start)
-        await self._send({"type": "http.response.body", "body": body})
+        if len(body) < MIN_BYTES:
+            return body
+        headers["content-encoding"] = "gzip"
+        return await asyncio.to_thread(_packed, body)
