@@ -23,6 +23,7 @@ from pythia_bento.server.bentoml import install, packaging, start_errors
 from pythia_bento.server.http import native, openai, pages, probes, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
+from pythia_bento.server.http.chat_template import ChatTemplate
 from pythia_bento.server.http.cors import cors
 from pythia_bento.server.http.errors import error_response
 from pythia_bento.server.http.packed import Packed
@@ -66,6 +67,7 @@ arguments = vars(bentoml.use_arguments())
 with _refusing():
     settings = load_settings(known(arguments))
     access = AccessControl.from_settings(settings)
+    chat_template = ChatTemplate.from_settings(settings)
     pinned_model = packaging.pinned_model(settings)
     service_class = install.service_class(settings.log_format, _when_served)
 
@@ -84,7 +86,7 @@ def _passes(check: Callable[[], None]) -> bool:
     return True
 
 
-openai_app = openai.create_app()
+openai_app = openai.create_app(chat_template)
 tokenizer_app = tokenizer.create_app()
 native_app = native.create_app()
 probes_app = probes.create_app()

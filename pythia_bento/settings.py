@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     key_concurrent_requests: int | None = Field(None, ge=1)
     """The same for requests open at a time."""
 
+    chat_template: str | None = None
+    """A file in Jinja that makes a prompt of messages; without it chat is refused."""
+
     cors_origins: str = ""
     """Origins whose pages may ask from a browser, separated by commas; ``*`` is all."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import openai
 import pytest
 
@@ -89,6 +91,22 @@ def test_pages_of_nobody_may_ask_by_default(server: Server) -> None:
     assert (preflight.status_code, answer.status_code) == (405, 200)
     for each in (preflight, answer):
         assert not [name for name in each.headers if name.startswith("access-control")]
+
+
+def test_the_openai_client_chats_where_there_is_a_template(guarded: Server) -> None:
+    with openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=KEY) as client:
+        said = "What color is the banana?"
+        options: Any = {"model": "bundled", "max_tokens": 12, "temperature": 0}
+        answer = client.chat.completions.create(
+            messages=[{"role": "user", "content": said}], **options
+        )
+        prompt = f"User: {said}\nAssistant:"
+        same = client.completions.create(prompt=prompt, **options)
+        assert answer.choices[0].message.content == same.choices[0].text
+        assert answer.usage and same.usage
+        assert answer.usage.prompt_tokens == same.usage.prompt_tokens
+    refused = HTTP.post(f"{guarded.url}/v1/chat/completions", json={"messages": []})
+    assert refused.status_code == 401
 
 
 def test_a_key_alone_cannot_ask_for_too_much(guarded: Server) -> None:

@@ -26,6 +26,7 @@ KEY = new_key()
 ORIGIN = "https://notes.example"  # whose pages may ask
 SETTINGS = {
     **{"max_n": 3, "max_sequences": 16},
+    **{"chat_template": Path(__file__).with_name("chat.jinja")},
     **{"api_keys": f"fuzz {KEY}", "cors_origins": ORIGIN},
 }
 
