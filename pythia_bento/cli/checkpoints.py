@@ -10,7 +10,7 @@ import click
 
 from pythia_bento.catalog import ModelId, parse
 from pythia_bento.checkpoints.config_file import read_config
-from pythia_bento.cli.common import json_option, print_json
+from pythia_bento.cli.common import json_option, model_names, print_json
 from pythia_bento.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ lock_option = click.option(
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True)
+@click.argument("models", nargs=-1, required=True, shell_complete=model_names)
 @lock_option
 @json_option
 def pull(models: tuple[str, ...], lock_path: Path, as_json: bool) -> None:
@@ -64,7 +64,7 @@ def pull(models: tuple[str, ...], lock_path: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("models", nargs=-1)
+@click.argument("models", nargs=-1, shell_complete=model_names)
 @lock_option
 @json_option
 def lock(models: tuple[str, ...], lock_path: Path, as_json: bool) -> None:
@@ -116,7 +116,7 @@ def verify(lock_path: Path, offline: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_names)
 @json_option
 def checkpoints(model: str, as_json: bool) -> None:
     """List the steps of MODEL on the hub, and which of them hold the same weights."""
