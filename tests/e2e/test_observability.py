@@ -239,6 +239,11 @@ def test_spans_reach_a_collector(observed: Observed, trace: str) -> None:
     [name] = found.keys() - phases
     assert name in ("POST /v1/completions", "pythia.v1.Pythia/Generate")
     assert found[name].parent_span_id.hex() == PARENT
+    said = {each.key: each.value for each in found[name].attributes}
+    assert said["gen_ai.operation.name"].string_value == "text_completion"
+    assert re.fullmatch(r"bundled@step\d+", said["gen_ai.response.model"].string_value)
+    assert said["gen_ai.usage.output_tokens"].int_value in (3, 5)
+    assert "gen_ai.request.seed" in said
     spans = [span for span in observed.collector.spans if span.trace_id.hex() == trace]
     servers = {span.span_id for span in spans if span.name == name}
     assert {span.parent_span_id for span in spans if span.name in phases} <= servers

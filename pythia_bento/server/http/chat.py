@@ -31,16 +31,21 @@ async def chat(request: HttpRequest) -> Response:
             "`prompt` to /v1/completions"
         )
     runner = loaded(request.app.state.runner)
-    asked, options = chat_request(await read_json(request, runner.limits))
-    _check_alternatives(asked.top_logprobs or 0, runner.limits)
-    begin = asked.add_generation_prompt
-    # On a thread: a template may compute what it likes.
-    text = await asyncio.to_thread(template.render, asked.spoken(), begin_answer=begin)
+    data = await read_json(request, runner.limits)
+    # On a thread: there may be thousands of messages, and a template may compute what it likes.
+    options, text = await asyncio.to_thread(_prepared, data, template, runner.limits)
     ids = await runner.encode(text, "messages")
     if (call := current_call()) is not None:
         call.operation = "chat"
     body = as_completion(options, ids, runner.limits.room(len(ids)))
     return await answer(ChatCompletion, body, runner)
+
+
+def _prepared(data: Any, template: ChatTemplate, limits: Limits) -> tuple[dict[str, Any], str]:
+    """Options of a completion, and its prompt; raises InvalidRequest."""
+    asked, options = chat_request(data)
+    _check_alternatives(asked.top_logprobs or 0, limits)
+    return options, template.render(asked.spoken(), begin_answer=asked.add_generation_prompt)
 
 
 def _check_alternatives(wanted: int, limits: Limits) -> None:

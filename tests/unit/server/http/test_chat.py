@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.http.chat_template import ChatTemplate
+from tests.fuzz.structures import as_json, mutated
 from tests.unit.conftest import app_of
 
 # The toy's vocabulary is small.
@@ -153,6 +155,33 @@ async def test_what_is_wrong_is_named(
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert error["param"] == param and words in error["message"], error
+
+
+async def test_requests_changed_at_random_are_answered_or_refused(http: httpx.AsyncClient) -> None:
+    """Never with a fault of the server's, and with a sentence where they are refused."""
+    draw, statuses = random.Random(15), set[int]()
+    whole = {
+        "messages": [
+            {"role": "system", "content": "the", "name": "a"},
+            {"role": "user", "content": [{"type": "text", "text": "end"}], "refusal": None},
+        ],
+        "max_tokens": 2,
+        "logprobs": True,
+        "top_logprobs": 1,
+        "tools": [],
+        "stop": ["."],
+        "temperature": 0,
+        "response_format": {"type": "text"},
+        "stream_options": None,
+    }
+    for _ in range(300):
+        body = as_json(draw, mutated(draw, whole, draw.randint(1, 3)))
+        answer = await http.post("/chat/completions", content=body)
+        assert answer.status_code in (200, 400, 404, 413), (body[:2000], answer.text)
+        statuses.add(answer.status_code)
+        if answer.status_code != 200:
+            assert answer.json()["error"]["message"], body[:2000]
+    assert statuses >= {200, 400}
 
 
 async def test_another_model_is_not_found(http: httpx.AsyncClient) -> None:
