@@ -63,7 +63,7 @@ def pull(models: tuple[str, ...], lock_path: Path, as_json: bool) -> None:
         print_json(entries)
 
 
-@click.command()
+@click.command(short_help="Pin MODELS to what they are now.")
 @click.argument("models", nargs=-1, shell_complete=model_names)
 @lock_option
 @json_option
@@ -88,7 +88,7 @@ def lock(models: tuple[str, ...], lock_path: Path, as_json: bool) -> None:
         print_json(entries)
 
 
-@click.command()
+@click.command(short_help="Compare lock, store and hub, to the byte.")
 @lock_option
 @click.option("--offline", is_flag=True, help="Do not ask the hub whether branches have moved.")
 @json_option
@@ -115,7 +115,7 @@ def verify(lock_path: Path, offline: bool, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@click.command()
+@click.command(short_help="List the steps of MODEL, and which are the same.")
 @click.argument("model", shell_complete=model_names)
 @json_option
 def checkpoints(model: str, as_json: bool) -> None:
@@ -131,7 +131,7 @@ def checkpoints(model: str, as_json: bool) -> None:
         _print_table(branches)
 
 
-@click.command()
+@click.command(short_help="Write a checkpoint in 8 bits.")
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 def quantize(source: Path, target: Path) -> None:

@@ -22,7 +22,7 @@ from pythia_bento.cli.common import (
 from pythia_bento.errors import InvalidRequest, PythiaError
 
 
-@click.command()
+@click.command(short_help="How likely every token of TEXT is.")
 @click.argument("text")
 @model_option
 @json_option

@@ -14,7 +14,7 @@ def cors(settings: Settings) -> dict[str, Any]:
     nobody: a page sends its key as a header that it has to know.
     """
     return {
-        "allow_origins": settings.cors_origins.replace(" ", "").split(","),
+        "allow_origins": [origin.strip() for origin in settings.cors_origins.split(",")],
         "allow_methods": ["GET", "POST"],
         "allow_headers": ["*"],  # clients send some of their own, as x-stainless-...
         "expose_headers": ["X-Request-Id", "Retry-After"],

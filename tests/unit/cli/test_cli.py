@@ -68,6 +68,16 @@ def test_list_shows_every_model_but_the_seeds(cli: Cli) -> None:
     assert "1,011,781,632" in out
 
 
+def test_help_and_list_fit_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    helped, listed = (re.sub(r"\x1b\[[\d;]*m", "", cli(name).out) for name in ("--help", "list"))
+    for out in (helped, listed.partition("Training seeds")[0]):
+        assert max(map(len, out.splitlines())) <= 80
+    assert "..." not in helped.partition("Commands:")[2]
+    assert all(name in listed for name in catalog.MODELS if "-seed" not in name)
+
+
 def test_list_as_json_is_the_catalog_and_the_bundled_checkpoint(cli: Cli) -> None:
     first, *rest = cli.json("list")
     assert first["name"] == "bundled"
