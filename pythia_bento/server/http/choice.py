@@ -31,9 +31,7 @@ class EchoedPrompt(NamedTuple):
     async def of(
         cls, runner: PythiaRunner, written: Prompt, ids: Ids, body: CompletionRequest
     ) -> EchoedPrompt:
-        """With the client's own text where there is one, uncut."""
-        if not body.echo:
-            return cls(ids)
+        """For ``echo``: with the client's own text where there is one, uncut."""
         made = runner.tokenizer.decode(ids)
         is_whole = isinstance(written, str) and body.truncate_prompt_tokens is None
         text = str(written) if is_whole else made

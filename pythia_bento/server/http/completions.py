@@ -86,7 +86,9 @@ class Completion:
             request = await make_request(runner, f"{id}-{number}", written, body)
             check_alternatives(alternatives := alternatives + alternatives_of(request))
             requests.append(request)
-            prompts.append(await EchoedPrompt.of(runner, written, request.prompt, body))
+            ids, echo = request.prompt, body.echo
+            shown = await EchoedPrompt.of(runner, written, ids, body) if echo else EchoedPrompt(ids)
+            prompts.append(shown)
             await turns.take()
         return cls(body, id, requests, prompts, runner)
 
