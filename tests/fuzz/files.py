@@ -122,7 +122,9 @@ def main() -> None:
         if count := getattr(options, kind):
             result = run(kind, options.seed, count)
             told = ", ".join(f"{number} {name}" for name, number in sorted(result.outcomes.items()))
-            print(f"{kind}: {sum(result.outcomes.values())} cases, {told}, {result.megabytes} MiB")
+            cases = sum(result.outcomes.values()) + len(result.faults)
+            print(f"{kind}: {cases} cases, {told}, {len(result.faults)} at fault")
+            print(f"{result.megabytes} MiB at most")
             print("\n".join(result.faults), flush=True)
             failed |= bool(result.faults)
     sys.exit(failed)

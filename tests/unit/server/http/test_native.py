@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -9,13 +10,17 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
+from pythia_bento.engine.params import score_request
 from pythia_bento.engine.validate import MAX_ALTERNATIVES
 from pythia_bento.handlers import score
 from pythia_bento.protocol.bodies import GenerateStreamRequest
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.streams import AsyncStream
 from pythia_bento.runtime.turns import LONG_TEXT
+from pythia_bento.server.bentoml.direct_routes import routes_of
 from pythia_bento.server.http import native
+from pythia_bento.telemetry.calls import CallContext, working_for
+from tests.unit.runtime.toy_runner import settled, toy_runner
 from tests.unit.turning import turning
 
 ITEM = {"prompt": "the end", "continuation": " of"}
@@ -132,3 +137,26 @@ async def test_a_stream_that_is_left_ends_its_request(
     assert (await anext(texts)).startswith("data: ") and not closed
     await texts.aclose()
     assert len(closed) == 1
+
+
+async def test_a_client_that_leaves_its_scores_ends_them_and_delays_nobody() -> None:
+    """Two thousand items of which a few are done: another's single one does not wait for them."""
+    keys = "alice alices-key-0123456789, bob bobs-key-9876543210"
+    with toy_runner(step_seconds=0.01, max_batch_size=2, api_keys=keys) as runner:
+        many = [score_request((5,) * 60) for _ in range(2000)]
+        with working_for(CallContext("1", caller="alice")):
+            left = asyncio.create_task(runner.score(many))
+            while not runner.stats().prompt_tokens:
+                await asyncio.sleep(0.005)
+        with working_for(CallContext("2", caller="bob")):
+            [answer] = await runner.score([score_request((5, 6))])
+        assert answer.error is None and not left.done()
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        settled(runner)
+        assert runner.stats().prefix_queries < 60 * 1000  # most were never begun
+
+
+async def test_scores_do_not_pass_bentomls_batcher() -> None:
+    """It held single items back, and waited by the wall clock; clients that left were served."""
+    assert ("POST", "/score") in routes_of([(native.create_app(), "/")])
