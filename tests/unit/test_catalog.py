@@ -255,3 +255,16 @@ def test_nearest_names_are_distinct_and_never_none(text: str, known: list[str]) 
     found = nearest(text, known)
     assert 1 <= len(found) == len(set(found)) <= 3
     assert set(found) <= set(known)
+
+
+def test_nearest_names_of_long_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search takes quadratic time, and holds the event loop."""
+    looked_at: list[str] = []
+
+    def matches(text: str, names: list[str], **options: object) -> list[str]:
+        looked_at.append(text)
+        return names[:1]
+
+    monkeypatch.setattr("difflib.get_close_matches", matches)
+    assert nearest("a" * 8_000_000, ["pythia-14m"]) == ["pythia-14m"]
+    assert {len(text) for text in looked_at} == {100}

@@ -103,6 +103,7 @@ async def test_a_refusal_comes_before_most_of_a_message_is_read(runner: PythiaRu
     async with serving(runner) as server, open_stub(server.port) as stub:
         for call, words in (
             (stub.Score(pb.ScoreRequest.FromString(EMPTY * LARGE)), "more than 262144 entries"),
+            (stub.Score(pb.ScoreRequest.FromString(EMPTY * 5000)), "items has 5000 entries"),
             (stub.Detokenize(pb.DetokenizeRequest(ids=[1] * 300_000)), "ids has 300000 ids"),
             (stub.Detokenize(pb.DetokenizeRequest(ids=[1] * LARGE)), "a field of the message"),
         ):
