@@ -208,10 +208,17 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float | None]:
     return {f"p{p}": round(percentile(seconds, p) * 1e3, 1) if seconds else None for p in (50, 99)}
 
 
+def _unattacked(figures: dict[str, Any]) -> float:
+    """The least 99th percentile of all times in which nobody attacked, in milliseconds."""
+    quiet = [phase for phase in figures["phases"] if phase["phase"] == "idle"]
+    quiet += [phase["burnt"] for phase in figures["phases"] if "burnt" in phase]
+    return min(phase["first_token_ms"]["p99"] for phase in quiet)
+
+
 def beyond(figures: dict[str, Any]) -> list[str]:
     """What is not as it has to be."""
     found = []
-    idle = max(p["first_token_ms"]["p99"] for p in figures["phases"] if p["phase"] == "idle")
+    idle = _unattacked(figures)
     for phase in figures["phases"]:
         if phase["livez_worst_ms"] > GOALS["livez_ms"] or phase["livez_refused"]:
             found.append(f"{phase['phase']}: /livez took {phase['livez_worst_ms']} ms at most")

@@ -32,3 +32,11 @@ def test_what_is_beyond_is_named() -> None:
 
 def test_eight_come_together() -> None:
     assert len(TOGETHER) == 8 and set(TOGETHER) < set(ATTACKS)
+
+
+def test_the_quietest_time_is_what_an_idle_server_does() -> None:
+    """Where others disturb the machine while nobody attacks, that is no reason to be slower."""
+    quiet = {"first_token_ms": {"p50": 5.0, "p99": 10.0}}
+    assert beyond(figures(first_token_ms={"p50": 1.0, "p99": 30.0}, burnt=quiet)) == []
+    [sentence] = beyond(figures(first_token_ms={"p50": 1.0, "p99": 31.0}, burnt=quiet))
+    assert "p99 31" in sentence
