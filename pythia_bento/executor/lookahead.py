@@ -37,8 +37,8 @@ class StepsInFlight:
     rows: list[Row]
     covered: list[int]
     steps: int
-    tokens: Callable[[], list[list[int]]]
-    """Wait for each row's tokens, one a step; -1 where a row failed."""
+    results: Callable[[], list[ChunkResult]]
+    """Wait for each row's tokens, one a step, up to the step in which it failed."""
     outputs: Any
     """Each row's next input on the device, as ``Inputs`` takes it."""
 
@@ -83,8 +83,8 @@ class Lookahead:
             flight = self.device.start(rows, max(1, _most(limits, MOST_STEPS)))
         places = _places(flight, chunks)
         self._ahead = None if None in places else self._next(flight, places)
-        tokens = flight.tokens()
-        results = [None if place is None else _result(tokens[place]) for place in places]
+        found = flight.results()
+        results = [None if place is None else found[place] for place in places]
         if any(result and len(result.token_ids) < flight.steps for result in results):
             self._ahead = None  # a failure after good tokens comes first in the next visit
         return results
@@ -163,6 +163,7 @@ def _places(flight: StepsInFlight, chunks: Seq[Chunk]) -> list[int | None]:
     return places
 
 
-def _result(tokens: list[int]) -> ChunkResult:
+def tokens_found(tokens: list[int]) -> ChunkResult:
+    """A row's tokens up to the first step in which it failed, which has -1; a failure if none."""
     finite = tokens[: tokens.index(-1)] if -1 in tokens else tokens
     return ChunkResult(finite or tokens[:1], [], is_finite=bool(finite))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
-from pythia_bento.engine.logprobs import TokenLogprob
+from pythia_bento.executor.choice import QueuedChoice
 from pythia_bento.executor.input_batch import lay_out, write_tables
 from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.executor.prompt_scores import PromptScores
@@ -83,60 +82,30 @@ class ModelRunner:
         results: list[ChunkResult],
     ) -> None:
         """The next token of the chunks at ``sampled``, each of which has a row of ``logits``."""
-        if not sampled:
-            return
-        rows = [chunks[index].sequence.sampling_row() for index in sampled]
-        tokens = self._model.sample(logits, rows, self._num_tokens)
-        for index, token in zip(sampled, tokens.tolist(), strict=True):
-            results[index].token_ids.append(token)
-            results[index].is_finite &= token >= 0
-        self._add_logprobs(logits, tokens, chunks, sampled, results)
+        self._queue_choice(logits, [chunks[index] for index in sampled]).put_into(
+            [results[index] for index in sampled]
+        )
 
-    def _add_logprobs(
-        self,
-        logits: Tensor,
-        tokens: Tensor,
-        chunks: Sequence[Chunk],
-        sampled: Sequence[int],
-        results: list[ChunkResult],
-    ) -> None:
-        wanted = [
-            (row, index, limit)
-            for row, index in enumerate(sampled)
-            if (limit := chunks[index].sequence.params.logprobs) is not None
-            and results[index].is_finite
-        ]
+    def _queue_choice(self, logits: Tensor, chunks: Sequence[Chunk]) -> QueuedChoice:
+        """Choose the next token of each chunk from its row of ``logits``; nobody waits for it."""
+        rows = [chunk.sequence.sampling_row() for chunk in chunks]
+        limits = [chunk.sequence.params.logprobs for chunk in chunks]
+        tokens = self._model.sample(logits, rows, self._num_tokens)
+        wanted = [row for row, limit in enumerate(limits) if limit is not None]
         if not wanted:
-            return
-        if len(wanted) < len(sampled):
-            picked = torch.tensor([row for row, _, _ in wanted], device=self._device)
-            logits, tokens = logits[picked], tokens[picked]
-        limits = [limit for _, _, limit in wanted]
-        for (_, index, _), logprob in zip(
-            wanted, self._logprobs(logits, tokens, limits), strict=True
-        ):
-            results[index].logprobs.append(logprob)
-            results[index].is_finite &= math.isfinite(logprob.logprob)
+            return QueuedChoice(tokens, limits)
+        chosen = tokens
+        if len(wanted) < len(limits):
+            picked = self._upload(np.array(wanted))
+            logits, chosen = logits[picked], tokens[picked]
+        most = max(limit for limit in limits if limit is not None)
+        return QueuedChoice(tokens, limits, self._model.logprobs(logits, chosen, most))
 
     def _logits_of(self, hidden: Tensor, rows: list[int]) -> Tensor:
         """fp32 [len(rows), V]: logits of some rows of hidden states."""
         if len(rows) < len(hidden):
             hidden = hidden[torch.tensor(rows, device=self._device)]
         return self._model.logits(hidden)
-
-    def _logprobs(self, logits: Tensor, tokens: Tensor, limits: list[int]) -> list[TokenLogprob]:
-        """One for each row, with the ``limits[row]`` best alternatives."""
-        found = self._model.logprobs(logits, tokens, max(limits))
-        columns = (
-            tokens.tolist(),
-            found.chosen.tolist(),
-            found.top_ids.tolist(),
-            found.top.tolist(),
-        )
-        return [
-            TokenLogprob(token, chosen, tuple(zip(ids[:limit], top[:limit], strict=True)))
-            for limit, token, chosen, ids, top in zip(limits, *columns, strict=True)
-        ]
 
     def _upload(self, array: np.ndarray) -> Tensor:
         host = torch.from_numpy(array)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
+from pythia_bento.executor.graphs import options
 from pythia_bento.executor.graphs.decode import CapturedDecode
-from pythia_bento.executor.graphs.prefill import CapturedPrefill
+from pythia_bento.executor.graphs.prefill import CapturedPrefill, Pass
 from pythia_bento.executor.graphs.scores import CapturedScores
 from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead
 from pythia_bento.executor.model_runner import ModelRunner
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class CudaModelRunner(ModelRunner):
-    """Decodes several steps a visit where every row is greedy or sampled by temperature alone."""
+    """Decodes several steps a visit, and passes with prompts by graphs where they fit."""
 
     lookahead = LOOKAHEAD
 
@@ -53,7 +54,7 @@ class CudaModelRunner(ModelRunner):
         if self.ahead.is_under_way(chunks):
             return self.ahead.decode(chunks)
         if all(_is_decode(chunk) for chunk in chunks):
-            if all(chunk.sequence.graphable for chunk in chunks):
+            if options.fit([chunk.sequence for chunk in chunks]):
                 return self.ahead.decode(chunks)
             return self._run_step(chunks)
         self.ahead.forget()
@@ -85,16 +86,30 @@ class CudaModelRunner(ModelRunner):
             scores.put_into(results, later=not sampled)
         if not sampled:  # nobody waits for a pass without tokens
             return list(results)
-        if scores or not all(chunks[index].sequence.graphable for index in sampled):
-            logits = done.logits if len(sampled) == len(chunks) else done.logits[sampled]
-            self._choose(logits, chunks, sampled, results)
+        if any(options.asked(chunks[index].sequence) for index in sampled):
+            self._choose_of_pass(done, chunks, sampled, results)
             return list(results)
         self.ahead.begin(chunks, done.tokens)
         tokens = done.wait()
         for index in sampled:
             results[index].token_ids.append(tokens[index])
-            results[index].is_finite = tokens[index] >= 0
+            results[index].is_finite &= tokens[index] >= 0
         return list(results)
+
+    def _choose_of_pass(
+        self,
+        done: Pass,
+        chunks: Sequence[Chunk],
+        sampled: Sequence[int],
+        results: list[ChunkResult],
+    ) -> None:
+        """Tokens by all options of their sequences, and the next steps behind them."""
+        are_all = len(sampled) == len(chunks)
+        logits = done.logits if are_all else done.logits[sampled]
+        choice = self._queue_choice(logits, [chunks[index] for index in sampled])
+        if are_all and options.fit([chunk.sequence for chunk in chunks]):
+            self.ahead.begin(chunks, choice.tokens)
+        choice.put_into([results[index] for index in sampled])
 
 
 def _share(

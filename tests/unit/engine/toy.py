@@ -80,7 +80,7 @@ class ToyModel:
         """Exact log-softmax."""
         values = logits.log_softmax(-1)
         top, ids = values.sort(dim=-1, descending=True, stable=True)
-        own = values.gather(1, chosen.long()[:, None])[:, 0]
+        own = values.gather(1, chosen.long().clamp(min=0)[:, None])[:, 0]
         ranks = (ids == chosen.long()[:, None]).int().argmax(1).int() + 1
         return Logprobs(own, ranks, ids[:, :num_top].int(), top[:, :num_top])
 

@@ -13,7 +13,7 @@ import torch
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
-from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead, StepsInFlight
+from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead, StepsInFlight, tokens_found
 from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.model.batch import ForwardBatch
 from tests.amounts import rest_long
@@ -48,7 +48,8 @@ class ToyDevice:
     def queue(self, rows, covered, steps):
         self.steps += steps
         tokens = [[self.step(row, *rows[row], i) for i in range(steps)] for row in range(len(rows))]
-        return StepsInFlight(rows, covered, steps, lambda: tokens, self.inputs)
+        results = list(map(tokens_found, tokens))
+        return StepsInFlight(rows, covered, steps, lambda: results, self.inputs)
 
     def step(self, row, sequence, start, ahead):
         runner, position, size = self.runner, start + ahead, self.runner.block_size
