@@ -31,7 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 SWEEP = [
     {"BLOCK": block, "WARPS": warps, "STAGES": stages}
-    for block, warps, stages in itertools.product((1024, 2048, 4096), (8, 16, 32), (1, 2, 3, 4))
+    for block, warps, stages in itertools.product((2048, 4096, 8192), (16, 32), (1, 2))
     if block >= 32 * warps
 ]
 

@@ -7,12 +7,15 @@ from typing import NamedTuple
 import torch
 import triton
 from torch import Tensor
+from torch.cuda import get_device_properties
 
 from pythia_bento.model.batch import RowOptions
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.gpu.triton import options as kernels
+from pythia_bento.model.kernels.gpu.triton import shared
 
-BLOCK, WARPS, STAGES = 2048, 16, 3  # of a row's logits at a time; measured
+BLOCK, WARPS, STAGES = 2048, 16, 1  # of a row's logits at a time; measured
+MOST_SPLITS = 32  # programs that share a row
 LIST = 512  # of its biases and of what it has seen
 
 
@@ -25,6 +28,7 @@ class Prepared(NamedTuple):
     last: Tensor  # int32 [R]
     best: Tensor  # fp32 [R]
     min_p: Tensor  # fp32 [R]
+    board: Tensor  # int64 [R, shared.BOARD]
 
 
 class OptionsLauncher:
@@ -32,6 +36,9 @@ class OptionsLauncher:
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self._vocab_size, self._device = config.vocab_size, device
+        # All programs must run at the same time; in Triton's interpreter one does.
+        is_cuda = device.type == "cuda"
+        self._processors = get_device_properties(device).multi_processor_count if is_cuda else 1
 
     def room(self, options: RowOptions) -> Prepared:
         """What ``prepare`` needs for as many rows."""
@@ -44,6 +51,7 @@ class OptionsLauncher:
             last=last,
             best=torch.zeros(rows, device=device),
             min_p=options.min_p,
+            board=torch.zeros(rows, shared.BOARD, dtype=torch.int64, device=device),
         )
 
     def prepare(
@@ -62,13 +70,17 @@ class OptionsLauncher:
         With ``inputs`` (int32 [R]), the tokens before the chosen ones, ``options.seen`` is by
         position and is kept here.
         """
-        kernels.prepare[(len(logits),)](
+        splits = min(MOST_SPLITS, max(1, self._processors // len(logits)))
+        span = BLOCK * triton.cdiv(self._vocab_size, splits * BLOCK)
+        splits = triton.cdiv(self._vocab_size, span)
+        kernels.prepare[(len(logits), splits)](
             logits_ptr=logits,
             z_ptr=prepared.z,
             status_ptr=prepared.status,
             floor_ptr=prepared.floor,
             last_ptr=prepared.last,
             best_ptr=prepared.best,
+            board_ptr=prepared.board,
             positions_ptr=positions,
             inputs_ptr=positions if inputs is None else inputs,
             temperature_ptr=temperatures,
@@ -85,8 +97,11 @@ class OptionsLauncher:
             num_seen_ptr=options.num_seen,
             num_ids=num_tokens,
             width=options.seen.shape[2],
+            splits=splits,
+            span=span,
             ROWS=len(options.active),
             BIASES=len(options.bias_ids),
+            BOARD=shared.BOARD,
             VOCAB=self._vocab_size,
             BLOCK=BLOCK,
             LIST=LIST,

@@ -63,7 +63,7 @@ class SamplingLauncher:
         rows, parts = len(logits), self._parts
         has_options = prepared is not None
         if prepared is None:  # none of it is read
-            prepared = Prepared(logits, tokens, tokens, tokens, temperatures, temperatures)
+            prepared = Prepared(logits, tokens, tokens, tokens, temperatures, temperatures, seeds)
         sampling.choose_partial[(rows, parts)](
             logits_ptr=logits,
             temperatures_ptr=temperatures,

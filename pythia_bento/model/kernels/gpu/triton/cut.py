@@ -1,12 +1,12 @@
 """Where a ranking ends: by how many candidates, or by how much weight.
 
 A value's *order* is an int32 that rises with it (``sampling.order_of``). Let S(v) be the number or
-the weight of the candidates whose order is above v. A candidate stays as long as what comes before
-it in the ranking is less than a limit, so the last order that stays is the smallest v with
-S(v) < limit. It is found by narrowing (low, high], where S(low) >= limit > S(high): each pass over
-the row takes three orders between them, and the least and the greatest order of a candidate there.
-First they divide the values' range evenly, which leaves few candidates after few passes; then the
-orders', so that it ends whatever the values are.
+the weight of the candidates above v. A candidate stays as long as what comes before it in the
+ranking is less than a limit, so the last value that stays is the smallest v with S(v) < limit. It
+is found by narrowing (low, high], where S(low) >= limit > S(high): each pass over the row takes
+three values between them, and the least and the greatest candidate there. First they divide the
+values' range evenly, which leaves few candidates after few passes; then the orders', so that it
+ends whatever the values are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from pythia_bento.model.kernels.gpu.triton.sampling import LOWEST, order_of, value_of
+from pythia_bento.model.kernels.gpu.triton.shared import agree
 
 _BY_VALUE = tl.constexpr(8)  # passes
 _FAR = tl.constexpr(28.0)  # below the best a weight is 0: exp(-28) < 2^-40
@@ -22,78 +23,128 @@ _FAR = tl.constexpr(28.0)  # below the best a weight is 0: exp(-28) < 2^-40
 
 @triton.jit
 def cut(
-    own,
+    own,  # fp32, a row's values; -inf is no candidate
+    board,
+    turn,  # of the programs that share the row
+    splits,
+    begin,  # ids of this program
+    end,
     best,
-    floor,
-    last,
     share,
     count,
-    num_ids,
     VOCAB: tl.constexpr,
     BLOCK: tl.constexpr,
     STAGES: tl.constexpr,
     BY_WEIGHT: tl.constexpr,
 ):
-    """(order, id) of the last candidate that stays, of those down to (``floor``, ``last``).
+    """Order and id of the last candidate that stays, and the next turn.
 
     The limit is ``count``, or ``share`` (fp64) of the candidates' weight.
     """
-    at = tl.arange(0, BLOCK)
     low = tl.full([], LOWEST, tl.int64)
     high = order_of(best).to(tl.int64)
     limit, above = count.to(tl.int64), tl.full([], 0, tl.int64)
-    turn = tl.full([], 0, tl.int32)
+    passes = tl.full([], 0, tl.int32)
     while high - low > 1:
-        t1, t2, t3 = _between(low, high, best, turn)
-        s0, s1 = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)
-        s2, s3 = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)
-        least = tl.full([BLOCK], 0x7FFFFFFF, tl.int32)
-        most = tl.full([BLOCK], LOWEST, tl.int32)
-        for start in tl.range(0, VOCAB, BLOCK, num_stages=STAGES):
-            ids = start + at
-            z = tl.load(own + ids, mask=ids < VOCAB, other=float("-inf"))
-            order = order_of(z)
-            stays = (ids < num_ids) & ((order > floor) | ((order == floor) & (ids <= last)))
-            weight = tl.where(stays, _weight(z, best, BY_WEIGHT), 0)
-            s0 += weight
-            s1 += tl.where(order > t1.to(tl.int32), weight, 0)
-            s2 += tl.where(order > t2.to(tl.int32), weight, 0)
-            s3 += tl.where(order > t3.to(tl.int32), weight, 0)
-            is_between = stays & (order > low.to(tl.int32)) & (order <= high.to(tl.int32))
-            least = tl.minimum(least, tl.where(is_between, order, 0x7FFFFFFF))
-            most = tl.maximum(most, tl.where(is_between, order, LOWEST))
+        t1, t2, t3 = _between(low, high, best, passes)
+        s0, s1, s2, s3, least, most = _sums(
+            own, begin, end, best, low, high, t1, t2, t3, BLOCK, STAGES, BY_WEIGHT
+        )
+        s0, s1, s2, s3, least, most = agree(board, turn, splits, s0, s1, s2, s3, least, most)
         if BY_WEIGHT:
-            limit = tl.ceil(share * tl.sum(s0, 0).to(tl.float64)).to(tl.int64)
-        low, high, above = _narrowed(low, high, above, limit, t1, tl.sum(s1, 0))
-        low, high, above = _narrowed(low, high, above, limit, t2, tl.sum(s2, 0))
-        low, high, above = _narrowed(low, high, above, limit, t3, tl.sum(s3, 0))
-        low = tl.maximum(low, tl.min(least, 0).to(tl.int64) - 1)
-        high = tl.minimum(high, tl.max(most, 0).to(tl.int64))
+            limit = tl.ceil(share * s0.to(tl.float64)).to(tl.int64)
+        low, high, above = _narrowed(low, high, above, limit, t1, s1)
+        low, high, above = _narrowed(low, high, above, limit, t2, s2)
+        low, high, above = _narrowed(low, high, above, limit, t3, s3)
+        low, high = tl.maximum(low, least - 1), tl.minimum(high, most)
+        passes += 1
         turn += 1
-    order = high.to(tl.int32)
-    each = tl.max(_weight(tl.zeros([BLOCK], tl.float32) + value_of(order), best, BY_WEIGHT), 0)
+    value = value_of(high.to(tl.int32))
+    each = tl.max(_weight(tl.zeros([BLOCK], tl.float32) + value, best, BY_WEIGHT).to(tl.int64), 0)
     wanted = tl.where(each > 0, (limit - above + each - 1) // tl.maximum(each, 1), VOCAB)
-    return order, _id_of(own, order, floor, last, wanted, num_ids, VOCAB, BLOCK, STAGES)
+    ties, zero = _ties(own, value, begin, end, BLOCK, STAGES), limit * 0
+    ties, _, _, _, _, _ = agree(board, turn, splits, ties, zero, zero, zero, zero, zero)
+    last = tl.full([], VOCAB, tl.int32)
+    if wanted < ties:
+        last = _id_of(own, value, wanted, VOCAB, BLOCK)
+    return high.to(tl.int32), last, turn + 1
+
+
+@triton.jit
+def drop(own, floor, last, begin, end, BLOCK: tl.constexpr, STAGES: tl.constexpr):
+    """What is behind the ``last`` id of value ``floor`` is no candidate any more."""
+    at = tl.arange(0, BLOCK)
+    for start in tl.range(begin, end, BLOCK, num_stages=STAGES):
+        ids = start + at
+        z = tl.load(own + ids, mask=ids < end, other=0.0)
+        is_out = (z < floor) | ((z == floor) & (ids > last))
+        tl.store(own + ids, tl.full([BLOCK], float("-inf"), tl.float32), mask=is_out & (ids < end))
+
+
+@triton.jit
+def _sums(
+    own,
+    begin,
+    end,
+    best,
+    low,
+    high,
+    t1,
+    t2,
+    t3,
+    BLOCK: tl.constexpr,
+    STAGES: tl.constexpr,
+    BY_WEIGHT: tl.constexpr,
+):
+    """S(-inf), S of three orders, and the orders of the least and the greatest in (low, high]."""
+    at = tl.arange(0, BLOCK)
+    v1, v2, v3 = value_of(t1.to(tl.int32)), value_of(t2.to(tl.int32)), value_of(t3.to(tl.int32))
+    bottom = tl.where(low == LOWEST, float("-inf"), value_of(low.to(tl.int32)))
+    top = value_of(high.to(tl.int32))
+    kind = tl.int64 if BY_WEIGHT else tl.int32
+    s0, s1 = tl.zeros([BLOCK], kind), tl.zeros([BLOCK], kind)
+    s2, s3 = tl.zeros([BLOCK], kind), tl.zeros([BLOCK], kind)
+    least = tl.full([BLOCK], float("inf"), tl.float32)
+    most = tl.full([BLOCK], float("-inf"), tl.float32)
+    for start in tl.range(begin, end, BLOCK, num_stages=STAGES):
+        ids = start + at
+        z = tl.load(own + ids, mask=ids < end, other=float("-inf"))
+        weight = _weight(z, best, BY_WEIGHT)
+        if BY_WEIGHT:
+            s0 += weight
+        s1 += tl.where(z > v1, weight, 0)
+        s2 += tl.where(z > v2, weight, 0)
+        s3 += tl.where(z > v3, weight, 0)
+        least = tl.minimum(least, tl.where(z > bottom, z, float("inf")))
+        most = tl.maximum(most, tl.where(z <= top, z, float("-inf")))
+    return (
+        tl.sum(s0, 0).to(tl.int64),
+        tl.sum(s1, 0).to(tl.int64),
+        tl.sum(s2, 0).to(tl.int64),
+        tl.sum(s3, 0).to(tl.int64),
+        order_of(tl.min(least, 0)).to(tl.int64),
+        order_of(tl.max(most, 0)).to(tl.int64),
+    )
 
 
 @triton.jit
 def _weight(z, best, BY_WEIGHT: tl.constexpr):
-    """int64, like ``z``: 1, or the weight of a value with 40 fractional bits."""
+    """Like ``z``: 1, or the weight of a value with 40 fractional bits."""
     if BY_WEIGHT:
         return (tl.exp(z - best) * 1099511627776.0).to(tl.int64)
     else:
-        return tl.full(z.shape, 1, tl.int64)
+        return tl.full(z.shape, 1, tl.int32)
 
 
 @triton.jit
-def _between(low, high, best, turn):
+def _between(low, high, best, passes):
     """Three rising orders from ``low`` to ``high``."""
-    by_order = (turn >= _BY_VALUE) | ((turn > 0) & (low == LOWEST))
+    by_order = passes >= _BY_VALUE
     bottom = tl.where(low == LOWEST, best - _FAR, value_of(low.to(tl.int32)))
     part = (value_of(high.to(tl.int32)) - bottom) * 0.25
-    v1 = tl.where(turn == 0, bottom, bottom + part)
-    v2 = tl.where(turn == 0, best - 12.0, bottom + 2 * part)
-    v3 = tl.where(turn == 0, best - 5.0, bottom + 3 * part)
+    v1 = tl.where(passes == 0, bottom, bottom + part)
+    v2 = tl.where(passes == 0, best - 12.0, bottom + 2 * part)
+    v3 = tl.where(passes == 0, best - 5.0, bottom + 3 * part)
     quarter = (high - low) // 4
     t1 = tl.where(by_order, low + quarter, order_of(v1).to(tl.int64))
     t2 = tl.where(by_order, low + 2 * quarter + (high - low) % 4 // 2, order_of(v2).to(tl.int64))
@@ -113,26 +164,27 @@ def _narrowed(low, high, above, limit, order, found):
 
 
 @triton.jit
-def _id_of(
-    own,
-    order,
-    floor,
-    last,
-    wanted,
-    num_ids,
-    VOCAB: tl.constexpr,
-    BLOCK: tl.constexpr,
-    STAGES: tl.constexpr,
-):
-    """Id of the candidate of one order that is the ``wanted``-th by rising id, or of the last."""
+def _ties(own, value, begin, end, BLOCK: tl.constexpr, STAGES: tl.constexpr):
+    """How many ids of one program have a value, int64."""
     at = tl.arange(0, BLOCK)
-    end = tl.where(order == floor, last, VOCAB)
+    found = tl.zeros([BLOCK], tl.int32)
+    for start in tl.range(begin, end, BLOCK, num_stages=STAGES):
+        ids = start + at
+        z = tl.load(own + ids, mask=ids < end, other=float("-inf"))
+        found += ((z == value) & (ids < end)).to(tl.int32)
+    return tl.sum(found, 0).to(tl.int64)
+
+
+@triton.jit
+def _id_of(own, value, wanted, VOCAB: tl.constexpr, BLOCK: tl.constexpr):
+    """The ``wanted``-th id, from 1 on, that has a value; what other programs wrote is read too."""
+    at = tl.arange(0, BLOCK)
     seen = tl.full([], 0, tl.int64)
     found = tl.full([], 0, tl.int32)
     for start in range(0, VOCAB, BLOCK):
         ids = start + at
-        z = tl.load(own + ids, mask=ids < VOCAB, other=float("-inf"))
-        is_tie = (order_of(z) == order) & (ids < num_ids) & (ids <= end)
+        z = tl.load(own + ids, mask=ids < VOCAB, other=0.0, cache_modifier=".cg")
+        is_tie = (z == value) & (ids < VOCAB)
         here = tl.sum(is_tie.to(tl.int32), 0)
         if (here > 0) & (seen < wanted):
             ranks = seen + tl.cumsum(is_tie.to(tl.int32), 0)

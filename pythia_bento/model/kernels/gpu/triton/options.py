@@ -1,9 +1,11 @@
-"""What the options of a row make of its logits, before a token is chosen: a kernel a row.
+"""What the options of a row make of its logits, before a token is chosen.
 
 ``prepare`` follows ``model/sampling.py`` up to the candidates. It writes what is left of the logits
 after bias, penalties and temperature, and where the ranking ends that top-k and top-p cut. Weights
 are summed as integers of 40 fractional bits and counts are integers, so no order of addition and no
 search can change a choice. min-p is a comparison and stays with ``sampling.choose_partial``.
+
+Several programs share a row where there are multiprocessors for all of them; see ``shared.py``.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pythia_bento.model.kernels.gpu.triton.cut import cut
-from pythia_bento.model.kernels.gpu.triton.sampling import LOWEST
+from pythia_bento.model.kernels.gpu.triton.cut import cut, drop
+from pythia_bento.model.kernels.gpu.triton.sampling import LOWEST, order_of, value_of
+from pythia_bento.model.kernels.gpu.triton.shared import agree, leave
 
 # How a row is to be chosen.
 PLAIN = tl.constexpr(0)  # from its logits
@@ -21,14 +24,15 @@ FAILED = tl.constexpr(2)  # a logit is not finite
 _MOST = tl.constexpr(3.4028234663852886e38)  # of fp32
 
 
-@triton.jit(do_not_specialize=["num_ids", "width"])
+@triton.jit(do_not_specialize=["num_ids", "width", "splits", "span"])
 def prepare(
     logits_ptr,  # fp32 [R, VOCAB]
-    z_ptr,  # fp32 [R, VOCAB], written where a row has options
+    z_ptr,  # fp32 [R, VOCAB], written where a row has options; -inf is no candidate
     status_ptr,  # int32 [R]
     floor_ptr,  # int32 [R], order of the lowest value that stays
     last_ptr,  # int32 [R], among values of that order the last id that stays
     best_ptr,  # fp32 [R], the largest value
+    board_ptr,  # int64 [R, BOARD], see ``shared.py``
     positions_ptr,  # int32 [R], of the token being chosen
     inputs_ptr,  # int32 [R], where INSERT the token before it
     temperature_ptr,  # fp32 [R], 0 is greedy
@@ -45,109 +49,145 @@ def prepare(
     num_seen_ptr,  # int32 [R], entries of ``seen`` where not INSERT
     num_ids,
     width,
+    splits,  # programs that share a row
+    span,  # ids of each
     ROWS: tl.constexpr,  # of the parts that have more than one row of rows
     BIASES: tl.constexpr,
+    BOARD: tl.constexpr,
     VOCAB: tl.constexpr,
     BLOCK: tl.constexpr,
     LIST: tl.constexpr,
     STAGES: tl.constexpr,
     INSERT: tl.constexpr,
 ):
-    """One row."""
-    row = tl.program_id(0)
+    """One program's ids of one row."""
+    row, part = tl.program_id(0), tl.program_id(1)
     if tl.load(active_ptr + row) == 0:
         tl.store(status_ptr + row, PLAIN)
         return
-    base, own = logits_ptr + row.to(tl.int64) * VOCAB, z_ptr + row.to(tl.int64) * VOCAB
-    at = tl.arange(0, BLOCK)
-    bad = tl.zeros([BLOCK], tl.int32)
-    for start in tl.range(0, VOCAB, BLOCK, num_stages=STAGES):
-        ids = start + at
-        z = tl.load(base + ids, mask=ids < VOCAB, other=0.0)
-        bad |= ((z != z) | (tl.abs(z) == float("inf"))).to(tl.int32)
-        tl.store(own + ids, z, mask=ids < VOCAB)
-    is_bad = tl.max(bad, 0) > 0
-    tl.debug_barrier()
-    position = tl.load(positions_ptr + row)
-    _bias(
-        own,
-        bias_start_ptr + row,
-        bias_id_ptr,
-        bias_ptr,
-        position < tl.load(early_ptr + row),
-        num_ids,
-        BIASES,
-        LIST,
-    )
-    prompt = tl.load(prompt_ptr + row)
-    if prompt >= 0:
-        tl.debug_barrier()
-        seen = seen_ptr + row.to(tl.int64) * width
-        length = position if INSERT else tl.load(num_seen_ptr + row)
-        _penalise(
-            own,
-            seen,
-            ROWS * width,
-            tl.load(inputs_ptr + row),
-            length,
-            prompt,
-            penalty_ptr + row,
-            num_ids,
-            ROWS,
-            LIST,
-            INSERT,
-        )
-    tl.debug_barrier()
+    begin = part * span
+    end = tl.minimum(begin + span, VOCAB)
+    logits, own = logits_ptr + row.to(tl.int64) * VOCAB, z_ptr + row.to(tl.int64) * VOCAB
+    board = board_ptr + row * BOARD
     temperature = tl.load(temperature_ptr + row)
-    best = _temper(own, temperature, num_ids, VOCAB, BLOCK, STAGES)
-    tl.debug_barrier()
+    prompt = tl.load(prompt_ptr + row)
+    first_bias, last_bias = tl.load(bias_start_ptr + row), tl.load(bias_start_ptr + row + 1)
+    source = logits
+    if (prompt >= 0) | (last_bias > first_bias):
+        _copy(logits, own, begin, end, BLOCK, STAGES)
+        tl.debug_barrier()
+        position = tl.load(positions_ptr + row)
+        values = bias_ptr + tl.where(position < tl.load(early_ptr + row), 0, BIASES)
+        _bias(own, bias_id_ptr, values, first_bias, last_bias, begin, end, LIST)
+        tl.debug_barrier()
+        if prompt >= 0:
+            seen = seen_ptr + row.to(tl.int64) * width
+            length = position if INSERT else tl.load(num_seen_ptr + row)
+            _penalise(
+                own,
+                seen,
+                ROWS * width,
+                tl.load(inputs_ptr + row),
+                length,
+                prompt,
+                penalty_ptr + row,
+                begin,
+                end,
+                ROWS,
+                LIST,
+                INSERT,
+            )
+            tl.debug_barrier()
+        source = own
+    best, bad = _temper(logits, source, own, temperature, begin, end, num_ids, VOCAB, BLOCK, STAGES)
+    zero = bad * 0
+    bad, _, _, _, _, order = agree(
+        board, 0, splits, bad, zero, zero, zero, zero, order_of(best).to(tl.int64)
+    )
+    best = value_of(order.to(tl.int32))
     floor, last = tl.full([], LOWEST, tl.int32), tl.full([], VOCAB, tl.int32)
+    turn = tl.full([], 1, tl.int32)
     if temperature > 0:
         top_k, top_p = tl.load(top_k_ptr + row), tl.load(top_p_ptr + row)
         if (top_k > 0) & (top_k < num_ids):
-            floor, last = cut(
-                own, best, floor, last, top_p, top_k, num_ids, VOCAB, BLOCK, STAGES, False
+            floor, last, turn = cut(
+                own,
+                board,
+                turn,
+                splits,
+                begin,
+                end,
+                best,
+                top_p,
+                top_k,
+                VOCAB,
+                BLOCK,
+                STAGES,
+                False,
             )
+            if top_p < 1:
+                drop(own, value_of(floor), last, begin, end, BLOCK, STAGES)
+                tl.debug_barrier()
         if top_p < 1:
-            floor, last = cut(
-                own, best, floor, last, top_p, top_k, num_ids, VOCAB, BLOCK, STAGES, True
+            floor, last, turn = cut(
+                own, board, turn, splits, begin, end, best, top_p, top_k, VOCAB, BLOCK, STAGES, 1
             )
-    tl.store(floor_ptr + row, floor)
-    tl.store(last_ptr + row, last)
-    tl.store(best_ptr + row, best)
-    tl.store(status_ptr + row, tl.where(is_bad, FAILED, PREPARED))
+    if part == 0:
+        tl.store(floor_ptr + row, floor)
+        tl.store(last_ptr + row, last)
+        tl.store(best_ptr + row, best)
+        tl.store(status_ptr + row, tl.where(bad > 0, FAILED, PREPARED))
+    leave(board, splits, BOARD)
+
+
+@triton.jit
+def _copy(source, own, begin, end, BLOCK: tl.constexpr, STAGES: tl.constexpr):
+    """A program's part of a row, to be changed."""
+    at = tl.arange(0, BLOCK)
+    for start in tl.range(begin, end, BLOCK, num_stages=STAGES):
+        ids = start + at
+        tl.store(own + ids, tl.load(source + ids, mask=ids < end), mask=ids < end)
 
 
 @triton.jit
 def _temper(
-    own, temperature, num_ids, VOCAB: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr
+    logits,
+    source,
+    own,
+    temperature,
+    begin,
+    end,
+    num_ids,
+    VOCAB: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
-    """Divide what is finite by the temperature, if any; returns the largest."""
+    """Divide by the temperature, if any; the largest, and whether a logit is not finite (int64)."""
     at = tl.arange(0, BLOCK)
     best = tl.full([BLOCK], float("-inf"), tl.float32)
+    bad = tl.zeros([BLOCK], tl.int32)
     divisor = tl.where(temperature > 0, temperature, 1.0)
-    for start in tl.range(0, VOCAB, BLOCK, num_stages=STAGES):
+    for start in tl.range(begin, end, BLOCK, num_stages=STAGES):
         ids = start + at
-        z = tl.load(own + ids, mask=ids < VOCAB, other=0.0)
+        raw = tl.load(logits + ids, mask=ids < end, other=0.0)
+        bad |= ((raw != raw) | (tl.abs(raw) == float("inf"))).to(tl.int32)
+        z = tl.load(source + ids, mask=ids < end, other=0.0)
         # A banned token stays behind all others without being an infinity.
         z = tl.minimum(tl.maximum(z, -_MOST), _MOST)
         z = tl.div_rn(z, tl.zeros([BLOCK], tl.float32) + divisor)
-        tl.store(own + ids, z, mask=ids < VOCAB)
-        best = tl.maximum(best, tl.where(ids < num_ids, z, float("-inf")))
-    return tl.max(best, 0)
+        z = tl.where(ids < num_ids, tl.maximum(z, -_MOST), float("-inf"))
+        tl.store(own + ids, z, mask=ids < end)
+        best = tl.maximum(best, tl.where(ids < end, z, float("-inf")))
+    return tl.max(best, 0), tl.max(bad, 0).to(tl.int64)
 
 
 @triton.jit
-def _bias(
-    own, starts_ptr, id_ptr, value_ptr, is_early, num_ids, BIASES: tl.constexpr, LIST: tl.constexpr
-):
-    """Add a row's biases."""
-    first, end = tl.load(starts_ptr), tl.load(starts_ptr + 1)
-    values = value_ptr + tl.where(is_early, 0, BIASES)
-    for start in range(first, end, LIST):
+def _bias(own, id_ptr, values, first, last, begin, end, LIST: tl.constexpr):
+    """Add a row's biases to the ids of one program."""
+    for start in range(first, last, LIST):
         at = start + tl.arange(0, LIST)
-        ids = tl.load(id_ptr + at, mask=at < end, other=0)
-        counts = (at < end) & (ids < num_ids)
+        ids = tl.load(id_ptr + at, mask=at < last, other=-1)
+        counts = (ids >= begin) & (ids < end)
         z = tl.load(own + ids, mask=counts) + tl.load(values + at, mask=counts)
         tl.store(own + ids, z, mask=counts)
 
@@ -161,7 +201,8 @@ def _penalise(
     length,
     prompt,
     penalty_ptr,
-    num_ids,
+    begin,
+    end,
     ROWS: tl.constexpr,
     LIST: tl.constexpr,
     INSERT: tl.constexpr,
@@ -171,7 +212,8 @@ def _penalise(
     With INSERT places are positions, ``token`` comes last and is put at its place. A count is how
     often a token was generated up to there; the place that follows is the next one of the same
     token, 0 where there is none. An entry holds until then, so what is written for one position is
-    the same however often its step is computed, and nothing has to be taken back.
+    the same however often its step is computed, and nothing has to be taken back. All programs of a
+    row write the same, and none reads what is written.
     """
     repetition = tl.load(penalty_ptr)
     frequency = tl.load(penalty_ptr + ROWS)
@@ -184,7 +226,7 @@ def _penalise(
         ids = tl.load(seen + at, mask=at < known, other=-1)
         counts = tl.load(seen + plane + at, mask=at < known, other=0)
         further = tl.load(seen + 2 * plane + at, mask=at < known, other=0)
-        holds = (ids >= 0) & (ids < num_ids) & ((further == 0) | (further >= length))
+        holds = (ids >= begin) & (ids < end) & ((further == 0) | (further >= length))
         if INSERT:
             is_same = (at < known) & (ids == token)
             before = tl.maximum(before, tl.max(tl.where(is_same, at, -1), 0))
@@ -195,7 +237,7 @@ def _penalise(
         tl.store(own + ids, z, mask=holds)
     if INSERT:
         count += (known >= prompt).to(tl.int32)
-        if token < num_ids:
+        if (token >= begin) & (token < end):
             z = tl.load(own + token)
             tl.store(own + token, _penalised(z, count, repetition, frequency, presence))
         tl.store(seen + known, token)
@@ -241,4 +283,5 @@ def recall(
     seen = seen_ptr + row.to(tl.int64) * width + at
     tl.store(seen, own, mask=at < length)
     tl.store(seen + ROWS * width, counts, mask=at < length)
-    tl.store(seen + 2 * ROWS * width, tl.where(further == 0x7FFFFFFF, 0, further), mask=at < length)
+    further = tl.where(further == 0x7FFFFFFF, 0, further)
+    tl.store(seen + 2 * ROWS * width, further, mask=at < length)
