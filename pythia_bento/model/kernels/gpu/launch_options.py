@@ -14,7 +14,7 @@ from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.gpu.triton import options as kernels
 from pythia_bento.model.kernels.gpu.triton import shared
 
-BLOCK, WARPS, STAGES = 2048, 16, 1  # of a row's logits at a time; measured
+BLOCK, WARPS, STAGES = 4096, 16, 1  # of a row's logits at a time; measured
 MOST_SPLITS = 32  # programs that share a row
 LIST = 512  # of its biases and of what it has seen
 

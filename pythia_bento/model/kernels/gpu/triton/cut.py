@@ -4,9 +4,9 @@ A value's *order* is an int32 that rises with it (``sampling.order_of``). Let S(
 the weight of the candidates above v. A candidate stays as long as what comes before it in the
 ranking is less than a limit, so the last value that stays is the smallest v with S(v) < limit. It
 is found by narrowing (low, high], where S(low) >= limit > S(high): each pass over the row takes
-three values between them, and the least and the greatest candidate there. First they divide the
-values' range evenly, which leaves few candidates after few passes; then the orders', so that it
-ends whatever the values are.
+three values between them, and the least and the greatest candidate there. First they lie about
+where a line from S(low) to S(high) meets the limit, which leaves few candidates after few passes;
+then they divide the orders evenly, so that it ends whatever the values are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import triton.language as tl
 from pythia_bento.model.kernels.gpu.triton.sampling import LOWEST, order_of, value_of
 from pythia_bento.model.kernels.gpu.triton.shared import agree
 
-_BY_VALUE = tl.constexpr(8)  # passes
+_BY_VALUE = tl.constexpr(10)  # passes
 _FAR = tl.constexpr(28.0)  # below the best a weight is 0: exp(-28) < 2^-40
 
 
@@ -44,18 +44,19 @@ def cut(
     low = tl.full([], LOWEST, tl.int64)
     high = order_of(best).to(tl.int64)
     limit, above = count.to(tl.int64), tl.full([], 0, tl.int64)
+    below = limit
     passes = tl.full([], 0, tl.int32)
     while high - low > 1:
-        t1, t2, t3 = _between(low, high, best, passes)
+        t1, t2, t3 = _between(low, high, below, above, limit, best, passes)
         s0, s1, s2, s3, least, most = _sums(
             own, begin, end, best, low, high, t1, t2, t3, BLOCK, STAGES, BY_WEIGHT
         )
         s0, s1, s2, s3, least, most = agree(board, turn, splits, s0, s1, s2, s3, least, most)
         if BY_WEIGHT:
             limit = tl.ceil(share * s0.to(tl.float64)).to(tl.int64)
-        low, high, above = _narrowed(low, high, above, limit, t1, s1)
-        low, high, above = _narrowed(low, high, above, limit, t2, s2)
-        low, high, above = _narrowed(low, high, above, limit, t3, s3)
+        low, high, below, above = _narrowed(low, high, below, above, limit, t1, s1)
+        low, high, below, above = _narrowed(low, high, below, above, limit, t2, s2)
+        low, high, below, above = _narrowed(low, high, below, above, limit, t3, s3)
         low, high = tl.maximum(low, least - 1), tl.minimum(high, most)
         passes += 1
         turn += 1
@@ -137,15 +138,16 @@ def _weight(z, best, BY_WEIGHT: tl.constexpr):
 
 
 @triton.jit
-def _between(low, high, best, passes):
-    """Three rising orders from ``low`` to ``high``."""
-    by_order = passes >= _BY_VALUE
-    bottom = tl.where(low == LOWEST, best - _FAR, value_of(low.to(tl.int32)))
-    part = (value_of(high.to(tl.int32)) - bottom) * 0.25
-    v1 = tl.where(passes == 0, bottom, bottom + part)
-    v2 = tl.where(passes == 0, best - 12.0, bottom + 2 * part)
-    v3 = tl.where(passes == 0, best - 5.0, bottom + 3 * part)
+def _between(low, high, below, above, limit, best, passes):
+    """Three rising orders from ``low`` to ``high``, where S is ``below`` and ``above``."""
+    bottom, top = value_of(low.to(tl.int32)), value_of(high.to(tl.int32))
+    part = (limit - above).to(tl.float32) / (below - above).to(tl.float32)
+    middle, reach = top + (bottom - top) * part, (top - bottom) * 0.125
+    v1 = tl.where(passes == 0, best - _FAR, middle - reach)
+    v2 = tl.where(passes == 0, best - 12.0, middle)
+    v3 = tl.where(passes == 0, best - 5.0, middle + reach)
     quarter = (high - low) // 4
+    by_order = passes >= _BY_VALUE
     t1 = tl.where(by_order, low + quarter, order_of(v1).to(tl.int64))
     t2 = tl.where(by_order, low + 2 * quarter + (high - low) % 4 // 2, order_of(v2).to(tl.int64))
     t3 = tl.where(by_order, high - quarter, order_of(v3).to(tl.int64))
@@ -155,12 +157,12 @@ def _between(low, high, best, passes):
 
 
 @triton.jit
-def _narrowed(low, high, above, limit, order, found):
-    """The bounds after S(order) was found; ``above`` is S(high)."""
+def _narrowed(low, high, below, above, limit, order, found):
+    """The bounds after S(order) was found; S is ``below`` and ``above`` at them."""
     is_lower = (found < limit) & (order < high)
     is_higher = (found >= limit) & (order > low)
-    above = tl.where(is_lower, found, above)
-    return tl.where(is_higher, order, low), tl.where(is_lower, order, high), above
+    below, above = tl.where(is_higher, found, below), tl.where(is_lower, found, above)
+    return tl.where(is_higher, order, low), tl.where(is_lower, order, high), below, above
 
 
 @triton.jit
