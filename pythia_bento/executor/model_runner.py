@@ -34,11 +34,11 @@ class ModelRunner:
         self._cache = model.kernels.allocate_cache(config.num_blocks)
         self._scores = PromptScores(model, self._upload)
 
-    def execute(self, chunks: Sequence[Chunk]) -> Results:
+    def execute(self, chunks: Sequence[Chunk], *, others_wait: bool = False) -> Results:
         """See ``Executor.execute``."""
         try:
             with torch.inference_mode():
-                return self._execute(chunks)
+                return self._execute(chunks, others_wait)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -46,7 +46,7 @@ class ModelRunner:
         # Only here are the failed step's tensors gone: the first error held them.
         raise MemoryError(failure)
 
-    def _execute(self, chunks: Sequence[Chunk]) -> Results:
+    def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         """One pass over all of them."""
         batch, starts = self.prepare(chunks)
         hidden = self._model.forward(batch, self._cache)
@@ -57,7 +57,12 @@ class ModelRunner:
             scores.put_into(results, later=not sampled)
         if sampled:
             logits = self._logits_of(hidden, [starts[index + 1] - 1 for index in sampled])
-            self._choose(logits, chunks, sampled, results)
+            choice = self._queue_choice(logits, [chunks[index] for index in sampled])
+            yielding = [results[index] for index in sampled]
+            if others_wait and choice.is_pending and not scores:
+                choice.put_later(yielding)
+            else:
+                choice.put_into(yielding)
         return list(results)
 
     def recover(self) -> None:
@@ -73,18 +78,6 @@ class ModelRunner:
         layout = lay_out(chunks, tables, self.block_size)
         batch = ForwardBatch(*map(self._upload, (*layout, tables)))
         return batch, layout.query_starts.tolist()
-
-    def _choose(
-        self,
-        logits: Tensor,
-        chunks: Sequence[Chunk],
-        sampled: Sequence[int],
-        results: list[ChunkResult],
-    ) -> None:
-        """The next token of the chunks at ``sampled``, each of which has a row of ``logits``."""
-        self._queue_choice(logits, [chunks[index] for index in sampled]).put_into(
-            [results[index] for index in sampled]
-        )
 
     def _queue_choice(self, logits: Tensor, chunks: Sequence[Chunk]) -> QueuedChoice:
         """Choose the next token of each chunk from its row of ``logits``; nobody waits for it."""

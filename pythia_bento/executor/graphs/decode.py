@@ -9,12 +9,12 @@ from functools import partial
 import torch
 
 from pythia_bento.engine.executor import ChunkResult
+from pythia_bento.executor.flights import Inputs, Row, StepsInFlight
 from pythia_bento.executor.graphs.buffers import capture
 from pythia_bento.executor.graphs.options import OptionBuffers, wanted
 from pythia_bento.executor.graphs.staging import Staging
 from pythia_bento.executor.graphs.step_readback import StepReadback
 from pythia_bento.executor.input_batch import write_tables
-from pythia_bento.executor.lookahead import Inputs, Row, StepsInFlight
 from pythia_bento.model.batch import MOST_TOP, DecodeRows
 from pythia_bento.model.kernels.base import Capturable, KVCache, PackedWeights
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from pythia_bento.engine.sequence import Sequence
+from pythia_bento.executor.flights import Row
 from pythia_bento.executor.graphs.staging import Staging
-from pythia_bento.executor.lookahead import Row
 from pythia_bento.model.batch import MOST_TOP, RowOptions
 from pythia_bento.model.kernels.base import Capturable
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from pythia_bento.engine.executor import ChunkResult
 from pythia_bento.engine.logprobs import TokenLogprob
+from pythia_bento.executor.flights import Row, tokens_found
 from pythia_bento.executor.graphs.buffers import TokenReadback
-from pythia_bento.executor.lookahead import Row, tokens_found
 from pythia_bento.model.batch import DecodeRows
 
 
