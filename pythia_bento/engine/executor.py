@@ -64,8 +64,8 @@ class ChunkResult:
     prompt_logprobs: PromptLogprobs | None = None
     is_finite: bool = True
     complete: Callable[[], None] | None = None
-    """Waits for the device, then fills in all above of the results that wait for it; None where that
-    is done. The engine calls it once it has handed over the next step.
+    """Waits for the device, then fills in all above of the results that wait for it; None where
+    that is done. The engine calls it once it has handed over the next step.
     """
 
 

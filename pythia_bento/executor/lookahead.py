@@ -60,10 +60,10 @@ class Lookahead:
     def decode(self, chunks: Seq[Chunk]) -> list[ChunkResult | None]:
         """Tokens of the steps under way, after the next ones were queued.
 
-        None for a chunk that is not among them: it is computed behind them, with the next steps of
-        the others where that can be, and comes again. Steps of a sequence that has ended meanwhile are forgotten: they
-        wrote past the end of what is known, into blocks that their next owner writes before it
-        reads them.
+        None for a chunk that is not among them: it is computed behind them, with the next step of
+        the others where that can be, and comes again. Steps of a sequence that has ended meanwhile
+        are forgotten: they wrote past the end of what is known, into blocks that their next owner
+        writes before it reads them.
         """
         flight = self._ahead if self.is_under_way(chunks) else None
         if flight is None:

@@ -230,7 +230,7 @@ def test_captured_steps_have_the_bits_of_eager_ones(
         sizes = EngineConfig(blocks, 16, 512)
         return Engine(make_executor(model, sizes, tokenizer.num_tokens), tokenizer)
 
-    asked = requests(120, blocks)
+    asked = requests(60, blocks)
     ahead = engine(blocks)
     answers = run(ahead, asked)
     ahead.check()
