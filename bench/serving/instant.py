@@ -92,7 +92,9 @@ class InstantExecutor:
     def execute(self, chunks: Seq[Chunk], *, others_wait: bool = False) -> Results:
         """Steps ahead of the host, behind decode steps and behind passes with prompts."""
         are_decodes = all(chunk.count == 1 and chunk.samples for chunk in chunks)
-        if are_decodes or self.ahead.is_under_way(chunks):
+        if (found := self.ahead.under_way(chunks)) is not None:
+            return found
+        if are_decodes:
             return self.ahead.decode(chunks)
         clock = self._clock
         until = clock.busy(sum(chunk.count for chunk in chunks) * PROMPT_TOKEN)

@@ -52,12 +52,25 @@ class Lookahead:
         self._pass_behind = pass_behind
         self._ahead: StepsInFlight | None = None
 
-    def is_under_way(self, chunks: Seq[Chunk]) -> bool:
-        """Whether the steps of some of the chunks are."""
-        flight = self._ahead
-        return flight is not None and any(row is not None for row in places_of(flight, chunks))
+    def under_way(self, chunks: Seq[Chunk]) -> list[ChunkResult | None] | None:
+        """``decode`` of chunks some of which are under way; else None."""
+        if (flight := self._ahead) is None:
+            return None
+        places = places_of(flight, chunks)
+        if all(place is None for place in places):
+            return None
+        return self._read(flight, places, chunks)
 
     def decode(self, chunks: Seq[Chunk]) -> list[ChunkResult | None]:
+        """Tokens of steps that begin now, where all are decode steps and none is under way."""
+        rows = [(chunk.sequence, chunk.start) for chunk in chunks]
+        limits = [min(limit) for limit in self._limits(rows, 0)]
+        flight = self.device.start(rows, max(1, _most(limits, MOST_STEPS)))
+        return self._read(flight, list(range(len(rows))), chunks)
+
+    def _read(
+        self, flight: StepsInFlight, places: list[int | None] | list[int], chunks: Seq[Chunk]
+    ) -> list[ChunkResult | None]:
         """Tokens of the steps under way, after the next ones were queued.
 
         None for a chunk that is not among them: it is computed behind them, with the next step of
@@ -65,12 +78,6 @@ class Lookahead:
         are forgotten: they wrote past the end of what is known, into blocks that their next owner
         writes before it reads them.
         """
-        flight = self._ahead if self.is_under_way(chunks) else None
-        if flight is None:
-            rows = [(chunk.sequence, chunk.start) for chunk in chunks]
-            limits = [min(limit) for limit in self._limits(rows, 0)]
-            flight = self.device.start(rows, max(1, _most(limits, MOST_STEPS)))
-        places = places_of(flight, chunks)
         self._ahead = self._behind(flight, places, chunks)
         found = flight.results()
         results = [None if place is None else found[place] for place in places]

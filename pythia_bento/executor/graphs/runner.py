@@ -54,8 +54,8 @@ class CudaModelRunner(ModelRunner):
 
     def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         """By graphs where they fit."""
-        if self.ahead.is_under_way(chunks):
-            return self.ahead.decode(chunks)
+        if (found := self.ahead.under_way(chunks)) is not None:
+            return found
         if all(_is_decode(chunk) for chunk in chunks):
             if options.fit([chunk.sequence for chunk in chunks]):
                 return self.ahead.decode(chunks)

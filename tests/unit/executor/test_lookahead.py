@@ -111,7 +111,9 @@ class ToyRunner(ModelRunner):
     def _execute(self, chunks, others_wait):
         are_plain = all(c.sequence.params.logprobs is None for c in chunks)
         are_decodes = are_plain and all(c.count == 1 and c.samples for c in chunks)
-        if are_decodes or self.ahead.is_under_way(chunks):
+        if (found := self.ahead.under_way(chunks)) is not None:
+            return found
+        if are_decodes:
             return self.ahead.decode(chunks)
         self.ahead.forget()
         results = super()._execute(chunks, others_wait)
