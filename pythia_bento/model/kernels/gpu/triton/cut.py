@@ -45,30 +45,32 @@ def cut(
     high = order_of(best).to(tl.int64)
     limit, above = count.to(tl.int64), tl.full([], 0, tl.int64)
     below = limit
-    passes = tl.full([], 0, tl.int32)
-    while high - low > 1:
+    passes, ties = tl.full([], 0, tl.int32), tl.full([], 0, tl.int64)
+    are_many = high > low
+    while are_many:
         t1, t2, t3 = _between(low, high, below, above, limit, best, passes)
-        s0, s1, s2, s3, least, most = _sums(
+        s0, s1, s2, s3, ties, least, most = _sums(
             own, begin, end, best, low, high, t1, t2, t3, BLOCK, STAGES, BY_WEIGHT
         )
-        s0, s1, s2, s3, least, most = agree(board, turn, splits, s0, s1, s2, s3, least, most)
+        s0, s1, s2, s3, ties, least, most = agree(
+            board, turn, splits, s0, s1, s2, s3, ties, least, most
+        )
         if BY_WEIGHT:
             limit = tl.ceil(share * s0.to(tl.float64)).to(tl.int64)
         low, high, below, above = _narrowed(low, high, below, above, limit, t1, s1)
         low, high, below, above = _narrowed(low, high, below, above, limit, t2, s2)
         low, high, below, above = _narrowed(low, high, below, above, limit, t3, s3)
         low, high = tl.maximum(low, least - 1), tl.minimum(high, most)
+        are_many = least != most  # else all candidates there have one value
         passes += 1
         turn += 1
     value = value_of(high.to(tl.int32))
     each = tl.max(_weight(tl.zeros([BLOCK], tl.float32) + value, best, BY_WEIGHT).to(tl.int64), 0)
     wanted = tl.where(each > 0, (limit - above + each - 1) // tl.maximum(each, 1), VOCAB)
-    ties, zero = _ties(own, value, begin, end, BLOCK, STAGES), limit * 0
-    ties, _, _, _, _, _ = agree(board, turn, splits, ties, zero, zero, zero, zero, zero)
     last = tl.full([], VOCAB, tl.int32)
     if wanted < ties:
         last = _id_of(own, value, wanted, VOCAB, BLOCK)
-    return high.to(tl.int32), last, turn + 1
+    return high.to(tl.int32), last, turn
 
 
 @triton.jit
@@ -97,7 +99,7 @@ def _sums(
     STAGES: tl.constexpr,
     BY_WEIGHT: tl.constexpr,
 ):
-    """S(-inf), S of three orders, and the orders of the least and the greatest in (low, high]."""
+    """S(-inf) and S of three orders; how many are in (low, high], the least and the greatest."""
     at = tl.arange(0, BLOCK)
     v1, v2, v3 = value_of(t1.to(tl.int32)), value_of(t2.to(tl.int32)), value_of(t3.to(tl.int32))
     bottom = tl.where(low == LOWEST, float("-inf"), value_of(low.to(tl.int32)))
@@ -107,9 +109,11 @@ def _sums(
     s2, s3 = tl.zeros([BLOCK], kind), tl.zeros([BLOCK], kind)
     least = tl.full([BLOCK], float("inf"), tl.float32)
     most = tl.full([BLOCK], float("-inf"), tl.float32)
+    inside = tl.zeros([BLOCK], tl.int32)
+    z = tl.load(own + begin + at, mask=begin + at < end, other=float("-inf"))
     for start in tl.range(begin, end, BLOCK, num_stages=STAGES):
-        ids = start + at
-        z = tl.load(own + ids, mask=ids < end, other=float("-inf"))
+        further = start + BLOCK + at  # what comes next is on its way meanwhile
+        following = tl.load(own + further, mask=further < end, other=float("-inf"))
         weight = _weight(z, best, BY_WEIGHT)
         if BY_WEIGHT:
             s0 += weight
@@ -118,11 +122,14 @@ def _sums(
         s3 += tl.where(z > v3, weight, 0)
         least = tl.minimum(least, tl.where(z > bottom, z, float("inf")))
         most = tl.maximum(most, tl.where(z <= top, z, float("-inf")))
+        inside += ((z > bottom) & (z <= top)).to(tl.int32)
+        z = following
     return (
         tl.sum(s0, 0).to(tl.int64),
         tl.sum(s1, 0).to(tl.int64),
         tl.sum(s2, 0).to(tl.int64),
         tl.sum(s3, 0).to(tl.int64),
+        tl.sum(inside, 0).to(tl.int64),
         order_of(tl.min(least, 0)).to(tl.int64),
         order_of(tl.max(most, 0)).to(tl.int64),
     )
@@ -163,18 +170,6 @@ def _narrowed(low, high, below, above, limit, order, found):
     is_higher = (found >= limit) & (order > low)
     below, above = tl.where(is_higher, found, below), tl.where(is_lower, found, above)
     return tl.where(is_higher, order, low), tl.where(is_lower, order, high), below, above
-
-
-@triton.jit
-def _ties(own, value, begin, end, BLOCK: tl.constexpr, STAGES: tl.constexpr):
-    """How many ids of one program have a value, int64."""
-    at = tl.arange(0, BLOCK)
-    found = tl.zeros([BLOCK], tl.int32)
-    for start in tl.range(begin, end, BLOCK, num_stages=STAGES):
-        ids = start + at
-        z = tl.load(own + ids, mask=ids < end, other=float("-inf"))
-        found += ((z == value) & (ids < end)).to(tl.int32)
-    return tl.sum(found, 0).to(tl.int64)
 
 
 @triton.jit

@@ -101,8 +101,8 @@ def prepare(
         source = own
     best, bad = _temper(logits, source, own, temperature, begin, end, num_ids, VOCAB, BLOCK, STAGES)
     zero = bad * 0
-    bad, _, _, _, _, order = agree(
-        board, 0, splits, bad, zero, zero, zero, zero, order_of(best).to(tl.int64)
+    bad, _, _, _, _, _, order = agree(
+        board, 0, splits, bad, zero, zero, zero, zero, zero, order_of(best).to(tl.int64)
     )
     best = value_of(order.to(tl.int32))
     floor, last = tl.full([], LOWEST, tl.int32), tl.full([], VOCAB, tl.int32)
@@ -137,7 +137,7 @@ def prepare(
         tl.store(last_ptr + row, last)
         tl.store(best_ptr + row, best)
         tl.store(status_ptr + row, tl.where(bad > 0, FAILED, PREPARED))
-    leave(board, splits, BOARD)
+    leave(board, splits)
 
 
 @triton.jit
