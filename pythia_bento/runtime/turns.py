@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from pythia_bento.engine.tokenizer import Tokenizer
@@ -93,6 +93,14 @@ def after_others(
 
 
 _pieces: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pieces] = WeakKeyDictionary()
+
+
+async def freed(values: list[Any]) -> None:
+    """Empty a list of what is held nowhere else; all at once would take as long as to make it."""
+    turns = Turns()
+    while values:
+        values.pop()
+        await turns.take()
 
 
 class Texts:

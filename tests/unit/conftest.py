@@ -8,6 +8,7 @@ from _bentoml_impl.server.mount import PassiveMount
 from starlette.applications import Starlette
 
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.access.body_room import BodyRoom
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.http import openai, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
@@ -61,4 +62,4 @@ def app_of(
     access = access or AccessControl(None)
     if runner is not None:
         access.check_room = runner.check_room
-    return AccessMiddleware(RequestMiddleware(whole, MAX_BODY, MAX_OPEN, 60), access)
+    return AccessMiddleware(RequestMiddleware(whole, MAX_BODY, BodyRoom(MAX_OPEN), 60), access)
