@@ -32,7 +32,7 @@ from pythia_bento.settings import Settings, SettingsError
 _LIBRARY = logging.getLogger("grpc._cython.cygrpc")
 # Messages on their way at a time: how much of each has come, grpc tells nobody. Honest clients send
 # theirs with the head of a call.
-MOST_ARRIVING = 64
+MOST_ARRIVING = 256
 MOST_WATCHING = 1024  # each costs some 10 KB
 # Calls that wait, over all connections, to be seen by the event loop. Beyond them grpc says
 # CANCELLED, of itself and to nobody else.
