@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,14 @@ def _recorded(model: ModelId) -> str | None:
     return text.strip() if model.at(text.strip()).is_commit else None
 
 
+def of_repository(model: ModelId) -> Iterator[StoredModel]:
+    """What the store has of a repository; what makes no sense is left out."""
+    for path in _pulled(model):
+        with suppress(CheckpointError):
+            if _is_of(model, found := _open(path)):
+                yield found
+
+
 def record_branch(model: ModelId, commit: str) -> None:
     """Remember what a branch was; a commit needs no record."""
     if not model.is_commit:
@@ -203,7 +213,8 @@ def pulling(model: ModelId, commit: str) -> FileLock:
     return FileLock(path)
 
 
-def _home() -> Path:
+def home() -> Path:
+    """The directory that BentoML keeps everything in, the store among it."""
     return Path(BentoMLContainer.bentoml_home.get())
 
 
@@ -226,7 +237,7 @@ def _tag(path: Path) -> str:
 
 
 def _own() -> Path:
-    return _home() / "pythia-bento"
+    return home() / "pythia-bento"
 
 
 def _ref(model: ModelId) -> Path:
@@ -249,7 +260,8 @@ def _open(path: Path) -> StoredModel:
 
 def _replace_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # Pulls side by side write the same name: some in this process, some in others.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     partial.write_text(text)
     partial.replace(path)
 
