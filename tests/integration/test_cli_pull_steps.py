@@ -54,7 +54,8 @@ def test_a_dry_run_says_what_it_would_take_and_takes_nothing(
     assert status == 1 and "pythia-14m@step2000: " in err
     assert not hub.requests("/resolve/") and len(store.stored_models()) == 1
     assert max(map(len, out.splitlines())) <= 80
-    rows = {line.split()[0]: line for line in out.splitlines() if line.startswith("step")}
+    lines = [line.strip() for line in out.splitlines()]
+    rows = {line.split()[0]: line for line in lines if line.startswith("step")}
     assert rows["step3000"].endswith("in the store")
     assert rows["step0"].endswith("weights of step3000") and "weights" not in rows["step1000"]
     assert "4 steps of pythia-14m, 2 sets of weights; to download " in out
