@@ -19,6 +19,7 @@ from pythia_bento.checkpoints.strict import MAX_JSON_BYTES, Open, check, parse_j
 from pythia_bento.errors import CheckpointError
 
 REQUIRED = ("config.json", "tokenizer.json")
+MAX_WEIGHT_FILES = 256  # of a revision; the suite has at most a handful
 OPTIONAL = ("generation_config.json", "special_tokens_map.json", "tokenizer_config.json")
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 SAFETENSORS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
@@ -59,7 +60,7 @@ class _Refs(Open):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All files of one revision, as the hub describes them."""
+    """The files of one revision that may be needed, or tell its weights, as the hub has them."""
 
     asked: ModelId
     commit: str
@@ -105,7 +106,20 @@ def listing(model: ModelId) -> Listing:
     info = check(_Info, raw, f"the hub's answer about {model}")
     if model.is_commit and info.sha != model.revision:
         raise CheckpointError(f"asked for {model}, the hub answers about the commit {info.sha}")
-    return Listing(model, info.sha, {sibling.rfilename: sibling for sibling in info.siblings})
+    files = {file.rfilename: file for file in info.siblings if _matters(file.rfilename)}
+    if (count := sum(map(_is_weights, files))) > MAX_WEIGHT_FILES:
+        raise CheckpointError(
+            f"{model} has {count} weight files on the hub; the limit is {MAX_WEIGHT_FILES}"
+        )
+    return Listing(model, info.sha, files)
+
+
+def _matters(name: str) -> bool:
+    return name in (*REQUIRED, *OPTIONAL, INDEX) or _is_weights(name)
+
+
+def _is_weights(name: str) -> bool:
+    return bool(SAFETENSORS.fullmatch(name) or _PICKLES.fullmatch(name))
 
 
 def _ask(model: ModelId, question: str) -> object:

@@ -67,8 +67,7 @@ class Plan:
     @property
     def kept(self) -> int:
         """Bytes in the store already, a file of several steps counted once."""
-        files = (path.stat() for step in self.steps for path in _files(step.stored))
-        return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())
+        return store.nbytes(step.stored for step in self.steps if step.stored)
 
     def shortage(self, jobs: int) -> str:
         """What does not fit on the disk, in one sentence; empty where all does, or who knows.
@@ -228,11 +227,6 @@ def _kept(model: ModelId, files: list[RemoteFile]) -> int:
     if model.name in MODELS:
         weights = min(weights, catalog.int8_bytes(catalog.config(model.name)))
     return weights + others
-
-
-def _files(found: StoredModel | None) -> list[Path]:
-    names = found.origin.files if found else {}
-    return [path for name in names if found and (path := found.path / name).is_file()]
 
 
 def _existing(path: Path) -> Path:

@@ -31,6 +31,7 @@ def steps_of(text: str, model: ModelId, there: Callable[[], Iterable[int]]) -> l
     if text in (ALL, LOG):
         own = MODELS[model.name].steps if model.name in MODELS else there()
         found = set(own) if text == ALL else set(own) & set(LOG_STEPS)
+        _require_few(len(found))
     else:
         found = _numbered(text)
         _require_known(found, model)
@@ -57,9 +58,13 @@ def _numbered(text: str) -> set[int]:
             f"numbers from 0 to {MAX_STEP}, not {shown(text)}",
             param="steps",
         )
+    _require_few(count)
+    return set(steps)
+
+
+def _require_few(count: int) -> None:
     if count > MAX_STEPS:
         raise InvalidRequest(f"steps names {count} steps; the limit is {MAX_STEPS}", param="steps")
-    return set(steps)
 
 
 def _require_known(steps: set[int], model: ModelId) -> None:

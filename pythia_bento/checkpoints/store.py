@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,12 +58,27 @@ class StoredModel:
     path: Path
     origin: Origin
 
+    @property
+    def sizes(self) -> dict[tuple[int, int], int]:
+        """Bytes of its files by (device, inode): models share files."""
+        paths = (self.path / name for name in self.origin.files)
+        stats = [path.stat() for path in paths if path.is_file()]
+        return {(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}
+
     def check(self) -> list[str]:
         """Hash every file: one line for each that is damaged, missing, or does not belong."""
         expected = self.origin.files
         present = {path.name for path in self.path.iterdir()} - {_YAML}
         lines = [f"{name} is not part of the model" for name in sorted(present - expected.keys())]
         return [f"{self.tag}: {line}" for line in [*check(self.path, expected), *lines]]
+
+
+def nbytes(models: Iterable[StoredModel]) -> int:
+    """Bytes of their files, each counted once however many share it."""
+    sizes: dict[tuple[int, int], int] = {}
+    for model in models:
+        sizes |= model.sizes
+    return sum(sizes.values())
 
 
 def find(model: ModelId, commit: str) -> StoredModel | None:

@@ -67,6 +67,24 @@ def test_a_dry_run_says_what_it_would_take_and_takes_nothing(
     assert late["commit"] == commits["step1000"] and not late["in_store"]
 
 
+def test_what_was_pulled_is_a_line_a_model(
+    cli: Cli, commits: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "0 in the store, 0.0 MB" in cli("list", "--pulled").out
+    cli("pull", NAME, "--steps", "0,1,1000")
+    cli("pull", NAME)
+    status, out, _ = cli("list", "--pulled")
+    [row] = [line.split() for line in out.splitlines() if line.strip().startswith(NAME)]
+    assert (status, row[:2], row[3:]) == (0, [NAME, "4"], ["step", "0,", "1,", "1000,", "main"])
+    assert max(map(len, out.splitlines())) <= 80
+    entries = json.loads(cli("list", "--pulled", "--json").out)
+    ids = [f"{NAME}@step0", f"{NAME}@step1", f"{NAME}@step1000", NAME]
+    assert [entry["model"] for entry in entries] == ids
+    assert entries[0]["commit"] == commits["step0"]
+    assert entries[0]["files"]["model.safetensors"] == entries[1]["files"]["model.safetensors"]
+
+
 def test_json_has_what_was_pulled_and_what_was_not(cli: Cli, commits: dict[str, str]) -> None:
     result = cli("pull", NAME, "--steps", "1,2", "--json")
     one, two = json.loads(result.out)

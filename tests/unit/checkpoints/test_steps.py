@@ -72,6 +72,11 @@ def test_too_many_are_counted_and_not_made(text: str) -> None:
         steps_of(text, OTHER, nobody_asks)
 
 
+def test_a_hub_with_very_many_branches_is_not_asked_for_each() -> None:
+    with pytest.raises(InvalidRequest, match="steps names 20000 steps; the limit is 2048"):
+        steps_of("all", OTHER, lambda: range(20_000))
+
+
 @pytest.mark.parametrize("text", ["5:1:1", "1:5:0"])
 def test_a_range_goes_forwards(text: str) -> None:
     with pytest.raises(InvalidRequest, match="FROM must be at most TO, and BY at least 1"):

@@ -64,3 +64,9 @@ def test_an_engines_cache_is_rooted_in_weights_and_arithmetic() -> None:
     )
     assert engine.root == roots[1]
     engine.close()
+
+
+def test_sequences_in_a_step_follow_the_device_and_the_tokens_in_a_step() -> None:
+    assert [Settings().batch_size(device) for device in ("cuda", "cpu", "auto")] == [256, 64, 64]
+    assert Settings(max_batch_size=7).batch_size("cuda") == 7
+    assert Settings(max_tokens_per_step=32).batch_size("cuda") == 32
