@@ -23,6 +23,7 @@ from pythia_bento.checkpoints.files import (
     differences,
     hash_files,
 )
+from pythia_bento.checkpoints.hub import SAFETENSORS
 from pythia_bento.checkpoints.lock import Lock, PinnedModel
 from pythia_bento.checkpoints.prepare import prepare, prepare_beside
 from pythia_bento.checkpoints.resolve import mismatches, revision_commit
@@ -122,12 +123,18 @@ class Pull:
         store.require_place(self.model, self.source.commit)
         snapshot = self.source.snapshot()
         twin = self.twins.of(snapshot)
-        if twin and (found := self._beside(snapshot, twin)):
+        if twin and self._may_have(twin) and (found := self._beside(snapshot, twin)):
             return found
         sources = self._fetch(snapshot, snapshot.files)
         with self.turns.quantising:
             quantization = prepare(self._sources, sources, self._prepared, self.on_progress)
             return self._insert(sources, quantization, _versions())
+
+    def _may_have(self, twin: StoredModel) -> bool:
+        """Whether the lock leaves it open what the weights become in 8 bits, or has these."""
+        pinned = self.pin.int8 if self.pin else {}
+        weights = {name: pinned[name] for name in pinned if SAFETENSORS.fullmatch(name)}
+        return not differences(weights, twin.origin.files)
 
     def _beside(self, snapshot: Snapshot, twin: StoredModel) -> StoredModel | None:
         """The model with the weights of ``twin``, of which all but these is downloaded."""

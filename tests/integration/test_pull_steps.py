@@ -5,20 +5,26 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pythia_bento.catalog import STEPS, parse
 from pythia_bento.checkpoints import plan as planning
+from pythia_bento.checkpoints import pull as pulling
 from pythia_bento.checkpoints import store
-from pythia_bento.checkpoints.files import sha256
+from pythia_bento.checkpoints.files import FileHash, sha256
 from pythia_bento.checkpoints.lock import Lock
 from pythia_bento.checkpoints.plan import make_plan
+from pythia_bento.checkpoints.prepare import prepare
 from pythia_bento.checkpoints.pull import pull
+from pythia_bento.checkpoints.pull_steps import pull_steps
 from pythia_bento.checkpoints.resolve import locate, make_pin, verify
 from pythia_bento.checkpoints.store import StoredModel
+from pythia_bento.errors import CheckpointError
 from tests.amounts import amounts
 from tests.hub import HubServer
 from tests.hub.child import Puller, all_steps
@@ -124,6 +130,47 @@ def test_damaged_weights_are_not_passed_on(hub: HubServer, steps: dict[str, str]
     assert verify(Lock(), ask_hub=False) == []
 
 
+def test_a_damaged_tokenizer_is_not_passed_on(steps: dict[str, str]) -> None:
+    path = pull(NAME.at("step0")).model.path / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:-1] + b" ")
+    other = pull(NAME.at("step2")).model
+    assert other.check() == [] and not (other.path / "tokenizer.json").samefile(path)
+
+
+def test_weights_that_the_lock_does_not_allow_are_made_anew(
+    hub: HubServer, steps: dict[str, str]
+) -> None:
+    model = NAME.at("step1")
+    pull(NAME.at("step0"))
+    pin = make_pin(model).model_copy(update={"int8": {WEIGHTS: FileHash(sha256="a" * 64)}})
+    with pytest.raises(CheckpointError, match=r"not what the lock pins: model\.safetensors"):
+        pull(model, Lock().pinning(model, pin))
+    assert len(hub.requests("/cdn/")) == 2  # and not the file that is there
+
+
+def test_one_downloads_while_another_is_quantised(
+    hub: HubServer, steps: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    originals = tmp_path / "hf" / "pythia-bento" / REPO.replace("/", "--")
+    counts, busy, enough = [], threading.Lock(), time.monotonic() + 60
+
+    def watched(*arguments: Any) -> str:
+        assert busy.acquire(blocking=False), "two were quantised at a time"
+        try:
+            while not counts and len(hub.requests("/cdn/")) < 2 and time.monotonic() < enough:
+                time.sleep(0.01)
+            assert counts or len(hub.requests("/cdn/")) >= 2, "the next waited for this one"
+            counts.append(len(list(originals.iterdir())))
+            return prepare(*arguments)
+        finally:
+            busy.release()
+
+    monkeypatch.setattr(pulling, "prepare", watched)
+    assert len(pulled(all_steps(NAME, STEP_LIST, jobs=1))) == 5
+    assert len(counts) == 4 and max(counts) <= 2
+    assert list(originals.iterdir()) == []
+
+
 def test_damage_to_a_shared_file_is_mended_for_all(steps: dict[str, str]) -> None:
     all_steps(NAME, "0,1")
     shared = stored(0).path / WEIGHTS
@@ -209,8 +256,6 @@ def test_bytes_of_a_plan_are_those_that_come(hub: HubServer, steps: dict[str, st
     small = plan.steps[1]
     assert small.twin == "step0" and small.size < plan.steps[0].size
     heard: list[tuple[int, int]] = []
-    from pythia_bento.checkpoints.pull_steps import pull_steps
-
     for _ in pull_steps(
         plan, Lock(), 3, lambda *state: None, lambda what, *state: heard.append(state)
     ):
