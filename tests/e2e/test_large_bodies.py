@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.e2e.serving import HTTP, Server, serve
+from tests.e2e.serving import HTTP, MAX_BODY, Server
 
-SIZE = 8 * 2**20 - 2**16
+SIZE = MAX_BODY - 2**16
 BODIES = {
     "lists": b'{"prompt": [' + b"[]," * (SIZE // 3) + b"[]]}",
     "lists in a list": b'{"prompt": [[' + b"[]," * (SIZE // 3) + b"[]]]}",
@@ -25,23 +23,16 @@ BODIES = {
 }
 
 
-@pytest.fixture(scope="module")
-def roomy(home: Path) -> Iterator[Server]:
-    """With the limits that a server has if nobody says otherwise."""
-    with serve(home) as server:
-        yield server
-
-
 @pytest.mark.parametrize("name", BODIES)
-def test_they_are_refused_in_pieces(roomy: Server, name: str) -> None:
+def test_they_are_refused_in_pieces(server: Server, name: str) -> None:
     for path in ("/v1/completions", "/generate", "/score", "/tokenize", "/detokenize"):
-        answer = HTTP.post(f"{roomy.url}{path}", content=BODIES[name], timeout=60)
+        answer = HTTP.post(f"{server.url}{path}", content=BODIES[name], timeout=60)
         assert answer.status_code == 400, answer.text
         assert len(answer.json()["error"]["message"]) < 300
 
 
-def test_good_ones_are_answered_in_pieces(roomy: Server) -> None:
-    with httpx.Client(base_url=roomy.url, timeout=300) as http:
+def test_good_ones_are_answered_in_pieces(server: Server) -> None:
+    with httpx.Client(base_url=server.url, timeout=300) as http:
         # Ten in all, which the engine computes once: the body and the answer are as large.
         prompts = [[5 + number % 10] * 400 for number in range(1000)]
         answer = http.post("/v1/completions", json={"prompt": prompts, "max_tokens": 1})
