@@ -15,19 +15,26 @@ import pytest
 
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
+from pythia_bento.server.access.keys import digest
 from tests import raw_http2
 from tests.e2e.faulty import until
-from tests.e2e.serving import Server, serve
+from tests.e2e.serving import HTTP, Server, serve
 
 ALICE, BOB = "alices-key-0123456789", "bobs-key-9876543210"
+CAROL, DAVE = "carols-key-0123456789", "daves-key-9876543210"
+A_MINUTE = 300  # requests of a key
 SMALL = {"prompt": "Once", "max_tokens": 3}
 GENERATE = "pythia.v1.Pythia/Generate"
 
 
 @pytest.fixture(scope="module")
 def keyed(home: Path) -> Iterator[Server]:
-    """Gives clients an hour, and has otherwise the settings that everybody has."""
-    with serve(home, api_keys=f"alice {ALICE}, bob {BOB}", client_timeout=3600) as server:
+    """Keys of a file beside one of the setting; an hour for clients; otherwise as for everybody."""
+    file = home / "keys"
+    carol = digest(CAROL).hex()
+    file.write_text(f"# by hash\ncarol sha256:{carol}\nbob {BOB}\ndave {DAVE} suspended\n")
+    settings = {"key_requests_per_minute": A_MINUTE, "client_timeout": 3600}
+    with serve(home, api_keys=f"alice {ALICE}", api_keys_file=file, **settings) as server:
         yield server
 
 
@@ -90,6 +97,18 @@ async def over_grpc(server: Server) -> None:
         item = pb.ScoreItem(prompt=pb.Prompt(text="Once upon"))
         answer = await stub.Score(pb.ScoreRequest(items=[item]), metadata=metadata)
         assert answer.results[0].score.num_tokens == 1
+
+
+def test_keys_of_a_file_have_a_rate_of_their_own(keyed: Server) -> None:
+    def asked_by(key: str) -> httpx.Response:
+        return HTTP.get(f"{keyed.url}/v1/models", headers={"Authorization": f"Bearer {key}"})
+
+    answers = [asked_by(CAROL) for _ in range(A_MINUTE + 50)]
+    assert {answer.status_code for answer in answers[:A_MINUTE]} == {200}
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.headers["retry-after"] == "1"  # they come back one by one
+    assert asked_by(BOB).status_code == 200
+    assert asked_by(DAVE).status_code == 403
 
 
 def test_sigterm_does_not_wait_for_messages_that_do_not_come(keyed: Server) -> None:
