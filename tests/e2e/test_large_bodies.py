@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -10,23 +11,24 @@ import pytest
 from tests.e2e.serving import HTTP, MAX_BODY, Server
 
 SIZE = MAX_BODY - 2**16
-BODIES = {
-    "lists": b'{"prompt": [' + b"[]," * (SIZE // 3) + b"[]]}",
-    "lists in a list": b'{"prompt": [[' + b"[]," * (SIZE // 3) + b"[]]]}",
-    "objects": b'{"items": [' + b"{}," * (SIZE // 3) + b"{}]}",
-    "numbers": b'{"prompt": [' + b"7," * (SIZE // 2) + b"7]}",
-    "fields": b"{" + b",".join(b'"%d":1' % number for number in range(SIZE // 11)) + b"}",
-    "escapes": b'{"prompt": "' + b"\\u00e9" * (SIZE // 6) + b'"}',
-    "text": json.dumps({"prompt": "a " * (SIZE // 2)}).encode(),
-    "model": json.dumps({"prompt": "a", "model": "a" * SIZE}).encode(),
-    "no end": b'{"prompt": "' + b"a" * SIZE,
+BODIES: dict[str, Callable[[], bytes]] = {
+    "lists": lambda: b'{"prompt": [' + b"[]," * (SIZE // 3) + b"[]]}",
+    "lists in a list": lambda: b'{"prompt": [[' + b"[]," * (SIZE // 3) + b"[]]]}",
+    "objects": lambda: b'{"items": [' + b"{}," * (SIZE // 3) + b"{}]}",
+    "numbers": lambda: b'{"prompt": [' + b"7," * (SIZE // 2) + b"7]}",
+    "fields": lambda: b"{" + b",".join(b'"%d":1' % number for number in range(SIZE // 11)) + b"}",
+    "escapes": lambda: b'{"prompt": "' + b"\\u00e9" * (SIZE // 6) + b'"}',
+    "text": lambda: json.dumps({"prompt": "a " * (SIZE // 2)}).encode(),
+    "model": lambda: json.dumps({"prompt": "a", "model": "a" * SIZE}).encode(),
+    "no end": lambda: b'{"prompt": "' + b"a" * SIZE,
 }
 
 
 @pytest.mark.parametrize("name", BODIES)
 def test_they_are_refused_in_pieces(server: Server, name: str) -> None:
+    body = BODIES[name]()
     for path in ("/v1/completions", "/generate", "/score", "/tokenize", "/detokenize"):
-        answer = HTTP.post(f"{server.url}{path}", content=BODIES[name], timeout=60)
+        answer = HTTP.post(f"{server.url}{path}", content=body, timeout=60)
         assert answer.status_code == 400, answer.text
         assert len(answer.json()["error"]["message"]) < 300
 
