@@ -32,7 +32,7 @@ INSTALL = $(PYTHON) tools/install.py
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 
-serve: $(SERVE)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other settings as in the README
+serve: $(SERVE)  ## the service on port 3000 (PORT=...); PYTHIA_MODEL and other settings as in docs/settings.md
 	exec $(BIN)/bentoml serve --port $(PORT)
 
 # Files are shared out between processes in the order of collection: those with servers come first.

@@ -11,20 +11,25 @@ import bentoml
 from pydantic import AfterValidator, PlainSerializer, StrictBool, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.generate import generate
 from pythia_bento.handlers.score import attributed, score, unattributed
 from pythia_bento.protocol.bodies import GenerateRequest, GenerateStreamRequest, ScoreItem
 from pythia_bento.runtime.preflight import check_loadable
+from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml import install, packaging, start_errors
 from pythia_bento.server.http import native, openai, pages, probes, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
+from pythia_bento.server.http.chat_template import ChatTemplate
+from pythia_bento.server.http.cors import cors
 from pythia_bento.server.http.errors import error_response
+from pythia_bento.server.http.packed import Packed
 from pythia_bento.server.worker import Worker
-from pythia_bento.settings import check_names, known, load_settings, wants_gpu
+from pythia_bento.settings import check_names, known, load_settings
 from pythia_bento.telemetry import logs
 from pythia_bento.telemetry.calls import current_call
 
@@ -63,6 +68,7 @@ arguments = vars(bentoml.use_arguments())
 with _refusing():
     settings = load_settings(known(arguments))
     access = AccessControl.from_settings(settings)
+    chat_template = ChatTemplate.from_settings(settings)
     pinned_model = packaging.pinned_model(settings)
     service_class = install.service_class(settings.log_format, _when_served)
 
@@ -81,7 +87,7 @@ def _passes(check: Callable[[], None]) -> bool:
     return True
 
 
-openai_app = openai.create_app()
+openai_app = openai.create_app(chat_template)
 tokenizer_app = tokenizer.create_app()
 native_app = native.create_app()
 probes_app = probes.create_app()
@@ -94,11 +100,12 @@ apps = (openai_app, tokenizer_app, native_app, probes_app, pages_app)
     service_class=service_class,
     workers=1,  # one device, one engine: it batches better than two workers share
     # The engine keeps the deadline and answers in OpenAI's shape; this is only the last resort.
-    traffic={"timeout": settings.request_timeout + 60},
+    traffic={"timeout": settings.request_timeout + 60, "concurrency": settings.max_batch_size},
     # A service that depends on this one would else close its connections every hundred calls, those
     # that are in use, too.
     runner_connection={"max_requests": 10**9, "max_age": 1e9},
-    resources={"gpu": 1} if wants_gpu(settings) else {},
+    # Said by the argument: the machine that builds a Bento need not be like the one that serves it.
+    resources={"gpu": 1} if settings.device == "cuda" else {},
     image=packaging.image(settings),
     envs=packaging.environment(settings),
 )
@@ -108,12 +115,20 @@ apps = (openai_app, tokenizer_app, native_app, probes_app, pages_app)
 @bentoml.asgi_app(probes_app, path="/")
 @bentoml.asgi_app(pages_app, path="/")  # before BentoML's own page at /
 class Pythia:
-    """Serves one Pythia checkpoint in 8 bits."""
+    """Serves one Pythia checkpoint in 8 bits: BentoML around a runner with adaptive batching."""
 
     model = pinned_model  # BentoML puts it into the Bento
 
     def __init__(self) -> None:
         self._worker = Worker(settings, access, apps)
+
+    @property
+    def runner(self) -> PythiaRunner:
+        """The model on its device. All that is asked, over HTTP and gRPC, is one batch.
+
+        It is formed anew at every step: adaptive batching without a window to wait for.
+        """
+        return self._worker.runner
 
     @bentoml.on_deployment
     @staticmethod
@@ -140,8 +155,8 @@ class Pythia:
         try:
             body = GenerateCall.model_construct(**fields)
             if body.stream:
-                return await native.stream(self._worker.runner, body)  # type: ignore[return-value]
-            return await generate(self._worker.runner, body)  # type: ignore[return-value]
+                return await native.stream(self.runner, body)  # type: ignore[return-value]
+            return await generate(self.runner, body)  # type: ignore[return-value]
         except PythiaError as error:
             if current_call() is None:  # nobody asks over HTTP, but this process
                 raise _exception(error) from None
@@ -152,18 +167,19 @@ class Pythia:
         """Continue a prompt: server-sent events, as ``/generate`` writes them with ``stream``."""
         body = GenerateStreamRequest.model_construct(**fields)
         try:
-            async for event in native.texts(self._worker.runner, body):
+            async for event in native.texts(self.runner, body):
                 yield event
         except PythiaError as error:
             raise _exception(error) from None
 
-    # BentoML's adaptive batching joins the items of concurrent requests. Its rule for shedding
-    # load guesses too high, so the limit is out of reach: the engine's queue decides.
+    # BentoML's own adaptive batching joins the items of concurrent calls before the runner does.
+    # Its rule for shedding load guesses too high, so the limit is out of reach: the engine's queue
+    # decides.
     @bentoml.api(batchable=True, max_batch_size=1024, max_latency_ms=10**9)
     async def score(self, items: list[Item]) -> list[dict[str, Any]]:
         """Log-probabilities of texts; an item that fails has ``error`` in its place."""
         try:
-            return await score(self._worker.runner, items)  # type: ignore[return-value]
+            return await score(self.runner, items)  # type: ignore[return-value]
         except PythiaError as error:
             raise _exception(error) from None
 
@@ -177,7 +193,9 @@ class Pythia:
         return text + self._worker.metrics()
 
 
-# Two of the layers that a request passes; `install` has the others, and their order.
+# Some of the layers that a request passes; `install` has the others, and their order.
+if settings.cors_origins:
+    Pythia.add_asgi_middleware(CORSMiddleware, **cors(settings))  # type: ignore[attr-defined]
 Pythia.add_asgi_middleware(AccessMiddleware, access=access)  # type: ignore[attr-defined]
 Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     RequestMiddleware,
@@ -185,3 +203,4 @@ Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     max_open_bytes=settings.max_open_bytes,
     client_timeout=settings.client_timeout,
 )
+Pythia.add_asgi_middleware(Packed)  # type: ignore[attr-defined]

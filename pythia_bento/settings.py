@@ -5,10 +5,11 @@ Arguments win over the environment. A built Bento has the arguments of ``bentoml
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pythia_bento.errors import PythiaError
@@ -87,8 +88,16 @@ class Settings(BaseSettings):
     key_concurrent_requests: int | None = Field(None, ge=1)
     """The same for requests open at a time."""
 
+    chat_template: str | None = None
+    """A file in Jinja that makes a prompt of messages; without it chat is refused."""
+
+    cors_origins: str = ""
+    """Origins whose pages may ask from a browser, separated by commas; ``*`` is all."""
+
     log_format: Literal["text", "json"] = "text"
     """``json`` is one object a line, for machines."""
+    metrics_prefix: str | None = Field(None, pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$", max_length=64)
+    """With ``vllm:`` the metrics page has what vLLM counts too a second time, by vLLM's names."""
 
     grpc_port: int = Field(3001, ge=0, le=65535)
     """0 is no gRPC."""
@@ -99,12 +108,28 @@ class Settings(BaseSettings):
     grpc_tls_client_ca: str | None = None
     """PEM file; clients must then show a certificate that one of these has signed."""
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_as_browsers_send_them(cls, value: str) -> str:
+        for origin in value.split(",") if value not in ("", "*") else ():
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/*]+", origin.strip()):
+                raise ValueError(
+                    "must be * or origins as https://example.org:8443, separated by commas"
+                )
+        return value
+
     @model_validator(mode="after")
     def _tls_is_complete(self) -> Settings:
         if (self.grpc_tls_cert is None) != (self.grpc_tls_key is None):
             raise ValueError("grpc_tls_cert and grpc_tls_key must be set together")
         if self.grpc_tls_client_ca is not None and self.grpc_tls_cert is None:
             raise ValueError("grpc_tls_client_ca needs grpc_tls_cert and grpc_tls_key")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_have_one_meaning(self) -> Settings:
+        if self.metrics_prefix is not None and self.metrics_prefix.startswith("pythia_"):
+            raise ValueError("metrics_prefix must not begin with pythia_, as the metrics do anyway")
         return self
 
     @model_validator(mode="after")
@@ -182,7 +207,7 @@ def _sentence(error: ValidationError) -> str:
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return _unknown(name)
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = re.sub("^(Input|String) should", "must", first["msg"].removeprefix("Value error, "))
     if not name:
         return message
     return f"setting {name} (PYTHIA_{name.upper()}) {message}, not {first['input']!r}"

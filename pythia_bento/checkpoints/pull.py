@@ -17,7 +17,6 @@ from pythia_bento.checkpoints.branches import same_weights
 from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.files import (
     Hashes,
-    RemoteFile,
     Snapshot,
     check,
     differences,
@@ -48,9 +47,15 @@ class Pulled:
     was_there: bool
 
 
-def pull(model: ModelId, lock: Lock | None = None, on_progress: Progress | None = None) -> Pulled:
+def pull(
+    model: ModelId,
+    lock: Lock | None = None,
+    on_progress: Progress | None = None,
+    on_bytes: Progress | None = None,
+) -> Pulled:
     """Bring ``model`` into the store; a model that ``lock`` pins comes at its pinned commit.
 
+    ``on_bytes`` is told of bytes that were downloaded, ``on_progress`` of all other work.
     Nothing happens if the store has it whole; a damaged copy is replaced. Raises ModelNotFound,
     and CheckpointError for all that goes wrong on the way: the store then has no such model, and
     what was downloaded is used by the next pull.
@@ -61,7 +66,7 @@ def pull(model: ModelId, lock: Lock | None = None, on_progress: Progress | None 
         found = _whole(model, commit)
         was_there = found is not None
         if found is None:
-            found = _pull(model, commit, pin, on_progress or (lambda what, done, total: None))
+            found = _pull(model, commit, pin, on_progress or _unheard, on_bytes or _unheard)
         if pin:
             _require(mismatches(pin, found), model)
         store.record_branch(model, commit)
@@ -84,13 +89,17 @@ def _whole(model: ModelId, commit: str) -> StoredModel | None:
 
 
 def _pull(
-    model: ModelId, commit: str, pin: PinnedModel | None, on_progress: Progress
+    model: ModelId,
+    commit: str,
+    pin: PinnedModel | None,
+    on_progress: Progress,
+    on_bytes: Progress,
 ) -> StoredModel:
     store.require_place(model, commit)
     snapshot = hub.resolve(model.at(commit))
     sources, prepared = downloads(model, commit), store.workspace(model, commit) / "int8"
     require_space(sources, sum(file.size for file in snapshot.files))
-    source_files = _fetch(snapshot, sources, on_progress)
+    source_files = _fetch(snapshot, sources, partial(on_bytes, f"downloading {model}"))
     if pin:
         _require(differences(pin.files, source_files), model)
     check_tokenizer(sources / "tokenizer.json", read_config(sources / "config.json"))
@@ -112,17 +121,22 @@ def _pull(
     return store.insert(model, origin, prepared, {**labels_of(model), "quantisation": "int8"})
 
 
-def _fetch(snapshot: Snapshot, directory: Path, on_progress: Progress) -> Hashes:
+def _fetch(snapshot: Snapshot, directory: Path, report: Callable[[int, int], None]) -> Hashes:
     directory.mkdir(parents=True, exist_ok=True)
-    hashes = {}
+    hashes, before, total = {}, 0, sum(file.size for file in snapshot.files)
     for file in snapshot.files:
-        report = partial(_report_kilobytes, on_progress, file)
-        hashes[file.name] = download.fetch(snapshot, file, directory, report)
+        hashes[file.name] = download.fetch(snapshot, file, directory, _after(before, total, report))
+        before += file.size
+        report(before, total)  # some are there already
     return hashes
 
 
-def _report_kilobytes(on_progress: Progress, file: RemoteFile, done: int) -> None:
-    on_progress(f"{file.name} (kB)", -(-done // 1000), -(-file.size // 1000))
+def _after(before: int, total: int, report: Callable[[int, int], None]) -> Callable[[int], None]:
+    return lambda done: report(before + done, total)
+
+
+def _unheard(what: str, done: int, total: int) -> None:
+    """Where nobody wants to know."""
 
 
 def _prepare(sources: Path, files: Hashes, target: Path, on_progress: Progress) -> str:

@@ -10,11 +10,14 @@ import click
 
 from pythia_bento.catalog import ModelId, parse
 from pythia_bento.checkpoints.config_file import read_config
-from pythia_bento.cli.common import json_option, print_json
+from pythia_bento.cli.common import json_option, model_names, print_json
 from pythia_bento.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from pythia_bento.checkpoints.branches import Branch
+
+WHOLE_WIDTH = 180  # columns in which hashes can be copied whole
+SHORT_HASH = 12  # digits of one where there is less room
 
 lock_option = click.option(
     "--lock",
@@ -27,9 +30,10 @@ lock_option = click.option(
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True)
+@click.argument("models", nargs=-1, required=True, shell_complete=model_names)
 @lock_option
-def pull(models: tuple[str, ...], lock_path: Path) -> None:
+@json_option
+def pull(models: tuple[str, ...], lock_path: Path, as_json: bool) -> None:
     """Bring MODELS into BentoML's store, verified and in 8 bits.
 
     A model that the lock pins comes at its pinned commit. What is in the store already stays.
@@ -38,54 +42,81 @@ def pull(models: tuple[str, ...], lock_path: Path) -> None:
     from pythia_bento.checkpoints.pull import pull as pull_model
     from pythia_bento.runtime.progress import ProgressBars
 
-    lock = Lock.read(lock_path)
-    for model in map(parse, models):
+    lock, asked, entries = Lock.read(lock_path), [parse(model) for model in models], []
+    for model in asked:
         with ProgressBars() as bars:
-            pulled = pull_model(model, lock, bars)
-        there = " was there already" if pulled.was_there else ""
-        click.echo(f"{pulled.model.tag}{there}")
-        _warn(model, pulled.model.origin.same_weights)
+            pulled = pull_model(model, lock, bars, bars.bytes)
+        tag, origin = str(pulled.model.tag), pulled.model.origin
+        entries.append(
+            {
+                "model": str(model),
+                "tag": tag,
+                "commit": origin.commit,
+                "was_there": pulled.was_there,
+                "same_weights": origin.same_weights,
+            }
+        )
+        if not as_json:
+            click.echo(f"{tag} was there already" if pulled.was_there else tag)
+            _warn(model, origin.same_weights)
+    if as_json:
+        print_json(entries)
 
 
-@click.command()
-@click.argument("models", nargs=-1)
+@click.command(short_help="Pin MODELS to what they are now.")
+@click.argument("models", nargs=-1, shell_complete=model_names)
 @lock_option
-def lock(models: tuple[str, ...], lock_path: Path) -> None:
+@json_option
+def lock(models: tuple[str, ...], lock_path: Path, as_json: bool) -> None:
     """Pin MODELS, by default all that are pinned already, to what they are now."""
     from pythia_bento.checkpoints.lock import Lock
     from pythia_bento.checkpoints.resolve import make_pin
 
-    pins = Lock.read(lock_path)
+    pins, entries = Lock.read(lock_path), []
     if not (models or pins.models):
         raise InvalidRequest(f"{lock_path} pins no model yet; name one")
     for model in map(parse, models or pins.models):
         pin, before = make_pin(model), pins.get(model)
         pins = pins.pinning(model, pin)
-        was = f", was {before.commit}" if before and before.commit != pin.commit else ""
-        click.echo(f"{model} is {pin.commit}{was}")
+        was = before.commit if before else None
+        entries.append({"model": str(model), "commit": pin.commit, "was": was})
+        if not as_json:
+            changed = f", was {was}" if was not in (None, pin.commit) else ""
+            click.echo(f"{model} is {pin.commit}{changed}")
     pins.write(lock_path)
+    if as_json:
+        print_json(entries)
 
 
-@click.command()
+@click.command(short_help="Compare lock, store and hub, to the byte.")
 @lock_option
 @click.option("--offline", is_flag=True, help="Do not ask the hub whether branches have moved.")
-def verify(lock_path: Path, offline: bool) -> None:
-    """Compare lock, store and hub, to the byte; exit status 1 if there is any difference."""
+@json_option
+def verify(lock_path: Path, offline: bool, as_json: bool) -> None:
+    """Compare lock, store and hub, to the byte; exit status 1 if there is any difference.
+
+    Where the lock pins nothing and the store is empty the exit status is 2.
+    """
     from huggingface_hub import constants
 
     from pythia_bento.checkpoints.lock import Lock
     from pythia_bento.checkpoints.resolve import verify as find_differences
+    from pythia_bento.checkpoints.store import stored_models
 
-    lines = find_differences(Lock.read(lock_path), not (offline or constants.is_offline_mode()))
-    for line in lines:
-        click.echo(line)
+    lock = Lock.read(lock_path)
+    lines = find_differences(lock, not (offline or constants.is_offline_mode()))
+    if not (lines or lock.models or any(True for _ in stored_models())):
+        raise InvalidRequest(f"nothing to verify: {lock_path} pins no model, and none was pulled")
+    if as_json:
+        print_json({"differences": lines})
+    else:
+        click.echo("\n".join(lines) or "no difference")
     if lines:
         raise click.exceptions.Exit(1)
-    click.echo("no difference")
 
 
-@click.command()
-@click.argument("model")
+@click.command(short_help="List the steps of MODEL, and which are the same.")
+@click.argument("model", shell_complete=model_names)
 @json_option
 def checkpoints(model: str, as_json: bool) -> None:
     """List the steps of MODEL on the hub, and which of them hold the same weights."""
@@ -100,7 +131,7 @@ def checkpoints(model: str, as_json: bool) -> None:
         _print_table(branches)
 
 
-@click.command()
+@click.command(short_help="Write a checkpoint in 8 bits.")
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 def quantize(source: Path, target: Path) -> None:
@@ -138,16 +169,20 @@ def _print_table(branches: list[Branch]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, WHOLE_WIDTH)
+    shown = None if console.width >= WHOLE_WIDTH else SHORT_HASH
     table = Table("branch", "commit", "weights (sha256)", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("same weights as")
     for branch in branches:
+        hashes = (branch.commit, branch.weight_hash or "none")
         remark = "; ".join(_remarks(branch))
-        table.add_row(branch.name, branch.commit, branch.weight_hash or "none", remark)
-    console = Console(highlight=False)
-    console.width = max(console.width, 180)  # hashes are to be copied whole
+        table.add_row(branch.name, *(text[:shown] for text in hashes), remark)
     console.print(table)
     flagged = sum(bool(branch.same_as or branch.shares_with) for branch in branches)
-    console.print(f"{len(branches)} branches, {flagged} flagged")
+    whole = f"; hashes are whole with --json, or {WHOLE_WIDTH} columns" if shown else ""
+    console.print(f"{len(branches)} branches, {flagged} flagged{whole}")
 
 
 def _remarks(branch: Branch) -> Iterator[str]:

@@ -7,7 +7,7 @@ import click
 from pythia_bento.cli.common import json_option, print_json
 
 
-@click.command()
+@click.command(short_help="Make a random API key, and its entry for servers.")
 @click.argument("name", required=False)
 @json_option
 def key(name: str | None, as_json: bool) -> None:

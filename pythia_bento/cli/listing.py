@@ -13,6 +13,9 @@ from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.cli.common import json_option, print_json
 from pythia_bento.model.config import ModelConfig
 
+WHOLE_WIDTH = 100  # columns in which all of the table has room
+SHAPE = ("layers", "hidden")
+
 
 @click.command("list")
 @json_option
@@ -55,14 +58,16 @@ def _print_table(models: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, WHOLE_WIDTH)
+    is_whole = console.width >= WHOLE_WIDTH  # names are to be copied whole: shapes give way
     table = Table("model", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("parameters", "8-bit MB", "layers", "hidden", "revisions"):
+    for column in ("parameters", "8-bit MB", *(SHAPE if is_whole else ()), "revisions"):
         table.add_column(column, justify="right")
     for model in models:
         if "-seed" not in model["name"]:
-            table.add_row(*_row(model))
-    console = Console(highlight=False)
-    console.width = max(console.width, 100)  # names are to be copied whole
+            table.add_row(*_row(model, is_whole))
     console.print(table)
     seeded = [size for size, row in catalog.SIZES.items() if row.seeds]
     console.print(
@@ -76,12 +81,12 @@ def _print_table(models: list[dict[str, Any]]) -> None:
     )
 
 
-def _row(model: dict[str, Any]) -> list[str]:
+def _row(model: dict[str, Any], is_whole: bool) -> list[str]:
+    shape = [str(model["num_layers"]), str(model["hidden_size"])] if is_whole else []
     return [
         model["name"],
         f"{model['parameters']:,}",
         f"{model['int8_bytes'] / 1e6:,.1f}",
-        str(model["num_layers"]),
-        str(model["hidden_size"]),
+        *shape,
         str(len(model["revisions"])),
     ]

@@ -8,21 +8,34 @@ from typing import Any
 
 import click
 
-from pythia_bento.cli.common import json_option, model_option, open_runner, print_json, read_text
+from pythia_bento.cli.colours import style_of
+from pythia_bento.cli.common import (
+    check_text,
+    json_option,
+    limits_of_any,
+    model_option,
+    open_runner,
+    print_json,
+    read_text,
+    settings_of,
+)
 from pythia_bento.errors import InvalidRequest, PythiaError
 
 
-@click.command()
+@click.command(short_help="How likely every token of TEXT is.")
 @click.argument("text")
 @model_option
 @json_option
 def score(text: str, model: str | None, as_json: bool) -> None:
     """Log-probability of every token of TEXT but the first; - reads it from standard input.
 
-    Logarithms are natural. Beside each token stands the one that was most likely there.
+    Logarithms are natural. Beside each token stands the one that was most likely there. In a
+    terminal colours say how likely a token was.
     """
     text = read_text(text, "text")
-    with open_runner(model) as runner:
+    settings = settings_of(model)
+    check_text(text, "text", limits_of_any(settings))
+    with open_runner(settings) as runner:
         from pythia_bento.handlers.score import score as as_response
 
         [response] = asyncio.run(as_response(runner, [{"prompt": text, "logprobs": 1}]))
@@ -55,7 +68,7 @@ def _print_table(result: dict[str, Any]) -> None:
     table.add_column("logprob", justify="right")
     for token in result["tokens"]:
         best = token["top"][0]
-        table.add_row(*_cells(token), *_cells(best))
+        table.add_row(*_cells(token, style_of(token["logprob"])), *_cells(best))
     console = Console(highlight=False)
     console.print(table)
     console.print(
@@ -64,7 +77,7 @@ def _print_table(result: dict[str, Any]) -> None:
     )
 
 
-def _cells(token: dict[str, Any]) -> tuple[Any, str]:
+def _cells(token: dict[str, Any], style: str = "") -> tuple[Any, Any]:
     from rich.text import Text
 
-    return Text(repr(token["text"])), f"{token['logprob']:.4f}"
+    return Text(repr(token["text"]), style), Text(f"{token['logprob']:.4f}", style)

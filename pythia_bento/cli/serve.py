@@ -7,11 +7,13 @@ import sys
 
 import click
 
+from pythia_bento.cli.common import model_names
+
 SERVICE = "pythia_bento.service:Pythia"
 
 
-@click.command()
-@click.argument("model", required=False)
+@click.command(short_help="Serve MODEL over HTTP and gRPC.")
+@click.argument("model", required=False, shell_complete=model_names)
 @click.option(
     "-p", "--port", type=click.IntRange(1, 65535), help="Of HTTP.  [default: BENTOML_PORT or 3000]"
 )

@@ -130,14 +130,7 @@ class CompletionRequest(Sampling):
     @model_validator(mode="before")
     @classmethod
     def _only_neutral(cls, data: Any) -> Any:
-        """Drop what changes nothing; raises InvalidRequest, which pydantic lets through."""
-        if not isinstance(data, Mapping):
-            return data
-        for field, neutral in NEUTRAL.items():
-            value = data.get(field)
-            if value is not None and not _is_same(value, neutral):
-                raise InvalidRequest(_unsupported(field, neutral), param=field)
-        return {field: value for field, value in data.items() if field not in NEUTRAL}
+        return without_neutral(data, NEUTRAL) if isinstance(data, Mapping) else data
 
     @field_validator("stream")
     @classmethod
@@ -160,6 +153,15 @@ class CompletionRequest(Sampling):
         wanted = (self.prompt_logprobs, self.logprobs if self.echo else None)
         counts = [count for count in wanted if count is not None]
         return replace(params, prompt_logprobs=max(counts)) if counts else params
+
+
+def without_neutral(data: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what changes nothing; raises InvalidRequest, which pydantic lets through."""
+    for field, neutral in known.items():
+        value = data.get(field)
+        if value is not None and not _is_same(value, neutral):
+            raise InvalidRequest(_unsupported(field, neutral), param=field)
+    return {field: value for field, value in data.items() if field not in known}
 
 
 def _is_same(value: Any, neutral: Any) -> bool:

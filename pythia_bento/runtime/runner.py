@@ -110,6 +110,8 @@ class PythiaRunner:
         """Raise ModelNotFound unless ``name`` is what is served, by any of its names."""
         names = (self.info.id, *self.info.aliases)
         if name is None or name in names:
+            if (call := current_call()) is not None:
+                call.asked_model = name
             return
         # Each is there with and without its owner: only those of the asker's form.
         alike = [known for known in names if ("/" in known) == ("/" in name)]
@@ -256,6 +258,8 @@ class PythiaRunner:
         longest = self.settings.request_timeout
         seconds = longest if timeout is None else max(min(timeout, longest), 0)
         stream = kind(requests, seconds, self._thread.abort)
+        if call is not None:
+            call.model = self.info.id
         caller = (call and call.caller) or next((r.caller for r in requests), None)
         deadline = time.monotonic() + seconds
         return stream, Intake(stream, call, self._account(caller, stream), deadline)

@@ -18,6 +18,7 @@ from prometheus_client.exposition import generate_latest
 from pythia_bento.engine.stats import BATCH_SIZES, EngineStats
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.metric_aliases import aliases
 from pythia_bento.telemetry.histogram import cumulative
 from pythia_bento.telemetry.request_timings import RequestWatch
 
@@ -57,10 +58,14 @@ class _Families:
         return self._families
 
 
-def engine_metrics(runner: PythiaRunner) -> str:
-    """One family for each of the engine's numbers, named ``pythia_...``."""
-    stats, watch = runner.stats(), runner.watch
-    return rendered([*_numbers(stats), *_requests(watch), _batch_size(stats), _model(runner.info)])
+def engine_metrics(runner: PythiaRunner, prefix: str | None = None) -> str:
+    """One family for each of the engine's numbers, named ``pythia_...``.
+
+    With a ``prefix`` those that vLLM has too are there a second time, under its names.
+    """
+    stats, watch, info = runner.stats(), runner.watch, runner.info
+    families = [*_numbers(stats), *_requests(watch), _batch_size(stats), _model(info)]
+    return rendered([*families, *aliases(families, prefix, info.id)] if prefix else families)
 
 
 def loop_metrics(pause: float, work: float) -> str:

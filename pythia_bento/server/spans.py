@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import Span, Tracer
 
+from pythia_bento.server.gen_ai import gen_ai
 from pythia_bento.telemetry.calls import CallContext
 from pythia_bento.telemetry.request_timings import RequestTimings
 
@@ -80,6 +81,7 @@ def trace_call(tracer: Tracer, call: CallContext) -> None:
         span.set_attribute("pythia.caller", call.caller)
     for name, value in call.log_fields().items():
         span.set_attribute(f"pythia.{name}", value)
+    span.set_attributes(gen_ai(call))
     now = time.monotonic()
     offset = time.time() - now
     for timings in call.requests[:MAX_TRACED]:

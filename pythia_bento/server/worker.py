@@ -105,7 +105,8 @@ class Worker:
     def metrics(self) -> str:
         """The engine's and gRPC's metrics in Prometheus' text format."""
         watch = self._loop_watch
-        own = engine_metrics(self.runner) + loop_metrics(watch.longest, watch.longest_work)
+        own = engine_metrics(self.runner, self._settings.metrics_prefix)
+        own += loop_metrics(watch.longest, watch.longest_work)
         return own + (self._grpc.metrics() if self._grpc else "")
 
     def _ports(self) -> set[int] | None:

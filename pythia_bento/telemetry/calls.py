@@ -26,6 +26,9 @@ class CallContext:
     began: float = field(default_factory=time.monotonic)
     caller: str | None = None  # name of the API key; callers take turns when the engine is full
     requests: list[RequestTimings] = field(default_factory=list)
+    model: str | None = None  # id of the one that the engine was asked for
+    asked_model: str | None = None  # the name by which the client asked for it
+    operation: str | None = None  # in OpenTelemetry's words, where the requests do not tell
 
     def log_fields(self) -> dict[str, Any]:
         """What the engine did for it; empty where it was not asked."""

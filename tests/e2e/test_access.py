@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import openai
 import pytest
 
 from tests.e2e.serving import HTTP, ROOT, Server
-from tests.fuzz.http import KEY
+from tests.fuzz.http import KEY, ORIGIN
 
 PROMPT = "Once upon a time"
 CALLS = {
@@ -33,6 +35,17 @@ def test_probes_and_pages_do_not(guarded: Server, path: str) -> None:
     assert HTTP.get(guarded.url + path).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/docs.json", "/static_content/swagger-ui-bundle.js"])
+def test_what_is_open_and_large_is_sent_packed(guarded: Server, path: str) -> None:
+    plain = HTTP.get(guarded.url + path, headers={"Accept-Encoding": "identity"})
+    packed = HTTP.get(guarded.url + path)
+    assert packed.content == plain.content and packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < len(plain.content) / 3
+    if tag := packed.headers.get("etag"):
+        again = HTTP.get(guarded.url + path, headers={"If-None-Match": tag})
+        assert (again.status_code, again.content) == (304, b"")
+
+
 @pytest.mark.parametrize("path", ["/v1/models", "/tokenizer_info", "/nowhere", "/static_content"])
 def test_the_rest_does(guarded: Server, path: str) -> None:
     assert HTTP.get(guarded.url + path).status_code == 401
@@ -47,6 +60,52 @@ def test_the_openai_client_brings_it(guarded: Server) -> None:
         pytest.raises(openai.AuthenticationError, match="not known"),
     ):
         client.models.list()
+
+
+@pytest.mark.parametrize("origin", [ORIGIN, "https://other.example", "null"])
+def test_pages_of_one_origin_may_ask(guarded: Server, origin: str) -> None:
+    url, is_known = f"{guarded.url}/v1/completions", origin == ORIGIN
+    asks = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
+    }
+    preflight = HTTP.options(url, headers=asks)  # which has no key
+    assert preflight.status_code == (200 if is_known else 400)
+    body = {"prompt": PROMPT, "max_tokens": 2}
+    for key, status in ((KEY, 200), ("wrong", 401)):
+        headers = {"Origin": origin, "Authorization": f"Bearer {key}"}
+        answer = HTTP.post(url, json=body, headers=headers)
+        assert answer.status_code == status
+        assert "X-Request-Id" in answer.headers["access-control-expose-headers"]
+        assert "access-control-allow-credentials" not in answer.headers
+        for each in (answer, preflight):
+            assert each.headers.get("access-control-allow-origin") == (origin if is_known else None)
+
+
+def test_pages_of_nobody_may_ask_by_default(server: Server) -> None:
+    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    preflight = HTTP.options(f"{server.url}/v1/completions", headers=headers)
+    answer = HTTP.post(f"{server.url}/v1/completions", json=CALLS["/v1/completions"])
+    assert (preflight.status_code, answer.status_code) == (405, 200)
+    for each in (preflight, answer):
+        assert not [name for name in each.headers if name.startswith("access-control")]
+
+
+def test_the_openai_client_chats_where_there_is_a_template(guarded: Server) -> None:
+    with openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=KEY) as client:
+        said = "What color is the banana?"
+        options: Any = {"model": "bundled", "max_tokens": 12, "temperature": 0}
+        answer = client.chat.completions.create(
+            messages=[{"role": "user", "content": said}], **options
+        )
+        prompt = f"User: {said}\nAssistant:"
+        same = client.completions.create(prompt=prompt, **options)
+        assert answer.choices[0].message.content == same.choices[0].text
+        assert answer.usage and same.usage
+        assert answer.usage.prompt_tokens == same.usage.prompt_tokens
+    refused = HTTP.post(f"{guarded.url}/v1/chat/completions", json={"messages": []})
+    assert refused.status_code == 401
 
 
 def test_a_key_alone_cannot_ask_for_too_much(guarded: Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,6 +69,25 @@ def test_a_prompt_is_continued_token_by_token(page: Browser, server: Server) -> 
     assert len(set(counts)) > 5 and counts == sorted(counts)
     assert page("#status").text.startswith(f"{len(tokens)} tokens in ")
     assert page.console() == []
+
+
+def test_a_seed_that_was_drawn_is_shown_and_repeats_the_text(page: Browser, server: Server) -> None:
+    fill(page, prompt=PROMPT, max_tokens=20, temperature=2)
+    texts = []
+    for _ in range(2):
+        generate(page)
+        texts.append(page.run("return document.getElementById('tokens').textContent"))
+        seed = re.search(r", seed (\d+)$", page("#status").text)
+        assert seed
+        expected = ask(
+            server, {"prompt": PROMPT, "max_tokens": 20, "temperature": 2, "seed": int(seed[1])}
+        )
+        assert texts[-1] == expected["text"]
+    assert texts[0] != texts[1]
+    fill(page, seed=seed[1])
+    generate(page)
+    assert page.run("return document.getElementById('tokens').textContent") == texts[1]
+    assert "seed" not in page("#status").text
 
 
 def test_a_token_tells_its_alternatives_to_the_pointer(page: Browser, server: Server) -> None:

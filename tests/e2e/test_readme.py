@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pythia_bento.settings import Settings
 from tests.e2e.serving import HTTP, ROOT, Server
 
 README = (ROOT / "README.md").read_text()
@@ -128,20 +127,6 @@ def test_make_targets_exist() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     targets = {line.split()[1] for line in listed.stdout.splitlines()}
     assert named <= targets
-
-
-def test_settings_table_is_complete_and_has_the_defaults() -> None:
-    rows = re.findall(r"^\| `PYTHIA_([A-Z_]+)` \| (?:`(.*?)`)? ?\|", README, re.M)
-    fields = Settings.model_fields
-    expected = {name: _as_written(field.default) for name, field in fields.items()}
-    assert {name.lower(): default for name, default in rows} == expected
-
-
-def _as_written(default: object) -> str:
-    """As the environment has it."""
-    if default is None:
-        return ""
-    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def test_endpoints_exist(server: Server) -> None:

@@ -9,6 +9,7 @@ elsewhere, and ``uv pip check`` compares all versions with what is asked for.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pythia_bento.model.kernels.cpu import build
-from tests.e2e.serving import ROOT, environment, serve
+from tests.e2e.serving import ROOT, Server, environment, serve
 
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "pythia_bento")
 MADE = shutil.ignore_patterns("__pycache__", "*.so")
@@ -72,25 +73,39 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def outside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Outside:
-    folder = tmp_path_factory.mktemp("outside")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
-    outside = Outside(folder / "venv" / "bin" / "python", folder)
-    site = outside.site()
-    for dependency in closure(wheel):
-        link(dependency, site)
-    if build.compiler() == build.ZIG:  # no dependency: most machines have a compiler
-        link(distribution("ziglang"), site)
-    for command in (("install", "--offline", "--no-deps", wheel), ("check",)):
-        outside.run(UV, "pip", *command, "--python", outside.python)
-    return outside
-
-
-def closure(wheel: Path) -> Iterator[Distribution]:
-    """The installed distributions that a wheel needs, however indirectly."""
     [metadata] = [
         path for path in zipfile.Path(wheel).iterdir() if path.name.endswith(".dist-info")
     ]
-    wanted = requirements(PathDistribution(metadata), set())
+    needed = requirements(PathDistribution(metadata), set())
+    outside = environment_of(wheel, needed, tmp_path_factory.mktemp("outside"))
+    if build.compiler() == build.ZIG:  # no dependency: most machines have a compiler
+        link(distribution("ziglang"), outside.site())
+    outside.run(UV, "pip", "check", "--python", outside.python)
+    return outside
+
+
+@pytest.fixture(scope="module")
+def client_alone(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Outside:
+    """What docs/grpc.md installs for those who only ask."""
+    [names] = re.findall(r"^pip install (?!-)(.*)$", (ROOT / "docs/grpc.md").read_text(), re.M)
+    needed = [Requirement(name) for name in names.split()]
+    return environment_of(wheel, needed, tmp_path_factory.mktemp("client"))
+
+
+def environment_of(wheel: Path, needed: list[Requirement], folder: Path) -> Outside:
+    """A new one with the wheel and what is needed."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    outside = Outside(folder / "venv" / "bin" / "python", folder)
+    for dependency in closure(needed):
+        link(dependency, outside.site())
+    install = ("install", "--offline", "--no-deps", wheel)
+    outside.run(UV, "pip", *install, "--python", outside.python)
+    return outside
+
+
+def closure(wanted: list[Requirement]) -> Iterator[Distribution]:
+    """The installed distributions that are needed, however indirectly."""
+    wanted = list(wanted)
     seen: dict[str, set[str]] = {}
     while wanted:
         requirement = wanted.pop()
@@ -154,6 +169,21 @@ def test_it_generates_and_compiles_its_kernels_at_first_use(outside: Outside) ->
     libraries = outside.site() / "pythia_bento" / "model" / "kernels" / "cpu" / "lib"
     [compiled] = libraries.iterdir()
     assert compiled.name == build.library(build.supported()[0]).name
+
+
+def test_the_client_needs_neither_torch_nor_bentoml(client_alone: Outside, server: Server) -> None:
+    code = f"""
+import importlib.util, sys
+from pythia_bento.client import Client
+for url in ("{server.url}", "grpc://127.0.0.1:{server.grpc_port}"):
+    with Client(url) as client:
+        print(client.generate("Once upon a time", max_tokens=22, temperature=0).text)
+known = ("torch", "bentoml", "pydantic", "tokenizers", "starlette")
+print([name for name in known if importlib.util.find_spec(name)])
+"""
+    *texts, known = client_alone.run(client_alone.python, "-c", code).splitlines()
+    assert len(texts) == 2 and all(text.startswith(TEXT) for text in texts)
+    assert known == "[]"
 
 
 def test_it_serves_from_another_directory(

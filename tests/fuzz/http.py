@@ -23,7 +23,12 @@ from tests.e2e.serving import Server, serve
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 KEY = new_key()
 # Small limits, so that no case is a long one, and one key, so that requests without it fail.
-SETTINGS = {"max_n": 3, "max_sequences": 16, "api_keys": f"fuzz {KEY}"}
+ORIGIN = "https://notes.example"  # whose pages may ask
+SETTINGS = {
+    **{"max_n": 3, "max_sequences": 16},
+    **{"chat_template": Path(__file__).with_name("chat.jinja")},
+    **{"api_keys": f"fuzz {KEY}", "cors_origins": ORIGIN},
+}
 
 
 class Result(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -120,6 +121,18 @@ def test_table_and_json(branches: None) -> None:
     assert "step143000" in table and "7 branches, 7 flagged" in table
     rows = json.loads(run("checkpoints", "pythia-14m", "--json"))
     assert [row["step"] for row in rows] == [143000, 0, 1, 2000, 3000, 4000, 143000]
+
+
+def test_the_table_fits_a_terminal(branches: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = json.loads(run("checkpoints", "pythia-14m", "--json"))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    for columns, digits in (("80", 12), ("200", 40)):
+        monkeypatch.setenv("COLUMNS", columns)
+        table = re.sub(r"\x1b\[[\d;]*m", "", run("checkpoints", "pythia-14m"))
+        assert max(map(len, table.splitlines())) <= int(columns)
+        assert all(row["commit"][:digits] in table for row in rows)
+        assert (rows[0]["commit"] in table) is (digits == 40)
+        assert ("hashes are whole with --json" in table) is (digits == 12)
 
 
 def test_a_pulled_branch_says_what_it_equals(branches: None, bento_home: Path) -> None:

@@ -78,12 +78,36 @@ def commit(hub: HubServer, bento_home: Path, sources: Path) -> str:
 def test_pull_lock_verify(cli: Cli, commit: str) -> None:
     status, out, err = cli("pull", MODEL)
     assert (status, out) == (0, f"pythia-14m-int8:{commit}\n")
-    assert "model.safetensors (kB)" in err and "quantising" in err
+    assert f"downloading {MODEL}" in err and "B/s" in err and "quantising" in err
     assert cli("pull", MODEL).out == f"pythia-14m-int8:{commit} was there already\n"
     assert cli("lock", MODEL).out == f"{MODEL} is {commit}\n"
     assert Lock.read().models[MODEL].int8["model.safetensors"].size
     assert cli("verify") == (0, "no difference\n", "")
     assert load_checkpoint(MODEL).commit == commit
+
+
+def test_json_of_what_changes_something(cli: Cli, commit: str) -> None:
+    def asked(*arguments: str) -> object:
+        result = cli(*arguments, "--json")
+        assert result.status == 0, result.err
+        return json.loads(result.out)
+
+    entry = {"model": MODEL, "tag": f"pythia-14m-int8:{commit}", "commit": commit}
+    for was_there in (False, True):
+        assert asked("pull", MODEL) == [entry | {"was_there": was_there, "same_weights": []}]
+    for was in (None, commit):
+        assert asked("lock", MODEL) == [{"model": MODEL, "commit": commit, "was": was}]
+    assert asked("verify") == {"differences": []}
+    path = load_checkpoint(MODEL).path / "config.json"
+    path.write_text("{}")
+    status, out, _ = cli("verify", "--offline", "--json")
+    [line] = json.loads(out)["differences"]
+    assert status == 1 and "config.json is 2 bytes long" in line
+
+
+def test_nothing_to_verify_is_no_success(cli: Cli, bento_home: Path) -> None:
+    line = "error: nothing to verify: pythia.lock pins no model, and none was pulled\n"
+    assert cli("verify", "--offline") == (2, "", line)
 
 
 def test_a_moved_branch(cli: Cli, commit: str, hub: HubServer, sources: Path) -> None:

@@ -177,11 +177,16 @@ def test_500_in_the_middle_is_resumed(hub: HubServer, commit: str) -> None:
 def test_progress_counts_on_after_a_cut(hub: HubServer, commit: str, sources: Path) -> None:
     hub.fail("/cdn/", cut_after=20_000)
     states: list[tuple[str, int, int]] = []
-    pull(MODEL, on_progress=lambda *state: states.append(state))
-    size = -(-(sources / "a" / WEIGHTS).stat().st_size // 1000)
-    downloaded = [state for state in states if state[0] == "model.safetensors (kB)"]
+    downloaded: list[tuple[str, int, int]] = []
+    found = pull(
+        MODEL,
+        on_progress=lambda *state: states.append(state),
+        on_bytes=lambda *state: downloaded.append(state),
+    )
+    size = sum(file.size for file in found.model.origin.source_files.values())
+    assert {state[0] for state in downloaded} == {f"downloading {MODEL}"}
     assert downloaded == sorted(downloaded)
-    assert downloaded[-1][1:] == (size, size)
+    assert downloaded[-1][1:] == (size, size) and size > (sources / "a" / WEIGHTS).stat().st_size
     assert states[-1] == ("quantising", 4, 4)
 
 

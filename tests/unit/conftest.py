@@ -12,6 +12,7 @@ from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.http import openai, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
+from pythia_bento.server.http.chat_template import ChatTemplate
 from tests.unit.runtime.toy_runner import toy_runner
 
 MAX_BODY = 100_000
@@ -49,8 +50,12 @@ def complete(client: httpx.AsyncClient) -> Callable:
     return post
 
 
-def app_of(runner: PythiaRunner | None, access: AccessControl | None = None) -> AccessMiddleware:
-    v1, root = openai.create_app(), tokenizer.create_app()
+def app_of(
+    runner: PythiaRunner | None,
+    access: AccessControl | None = None,
+    chat_template: ChatTemplate | None = None,
+) -> AccessMiddleware:
+    v1, root = openai.create_app(chat_template), tokenizer.create_app()
     v1.state.runner = root.state.runner = runner
     whole = Starlette(routes=[PassiveMount("/v1", v1), PassiveMount("/", root)])
     access = access or AccessControl(None)

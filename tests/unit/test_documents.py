@@ -8,11 +8,37 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 NAMED = re.compile(r"`((?:e2e|unit|integration|gpu)/[\w/]+(?:\.py)?)(?:::(\w+))?`")
 
 
 def named(page: str) -> list[tuple[str, str]]:
     return NAMED.findall((ROOT / "docs" / page).read_text())
+
+
+def test_the_index_has_a_line_for_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    listed = re.findall(r"^- \[([\w.]+)\]\(([\w.]+)\): \S.*\.$", index, re.MULTILINE)
+    assert all(shown == target for shown, target in listed)
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert sorted(name for name, _ in listed) == sorted(pages)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_to_pages_and_headings_that_are_there(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\((?!\w+:)([^)\s]+)\)", text):
+        name, _, heading = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), target
+        if heading:
+            assert heading in headings(path), target
+
+
+def headings(page: Path) -> set[str]:
+    """As GitHub names them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
 
 
 @pytest.mark.parametrize("page", ["security.md", "faults.md"])

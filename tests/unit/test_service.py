@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import bentoml
@@ -24,6 +28,28 @@ async def test_calls_without_a_model_raise_what_bentoml_knows(pythia: Any) -> No
         [event async for event in pythia.generate_stream(prompt="a")]
     with refused:
         await pythia.score(items=[{"prompt": "a"}])
+
+
+# In a process of its own, on a machine that seems to have a GPU.
+CONFIGURED = """
+import json, pynvml
+pynvml.nvmlInit, pynvml.nvmlDeviceGetCount = (lambda: None), (lambda: 1)
+from pythia_bento.service import Pythia
+print(json.dumps([Pythia.config["resources"], Pythia.config["traffic"]]))
+"""
+
+
+@pytest.mark.parametrize(("device", "resources"), [("auto", {}), ("cpu", {}), ("cuda", {"gpu": 1})])
+def test_what_a_bento_asks_for_is_said_by_its_settings(device: str, resources: Any) -> None:
+    settings = {"PYTHIA_DEVICE": device, "PYTHIA_MAX_BATCH_SIZE": "17"}
+    done = subprocess.run(
+        [sys.executable, "-c", CONFIGURED],
+        env=os.environ | settings | {"PYTHIA_REQUEST_TIMEOUT": "40"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [resources, {"timeout": 100.0, "concurrency": 17}]
 
 
 def test_clients_are_told_of_no_stream_that_they_cannot_read() -> None:

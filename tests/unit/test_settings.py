@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 import pytest
 
@@ -43,6 +43,12 @@ def test_environment_and_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"kv_cache_gb": -1}, ["PYTHIA_KV_CACHE_GB", "greater than 0"]),
         ({"stall_seconds": -1}, ["PYTHIA_STALL_SECONDS", "greater than or equal to 0"]),
         ({"stall_seconds": "inf"}, ["PYTHIA_STALL_SECONDS", "finite"]),
+        ({"cors_origins": "example.org"}, ["PYTHIA_CORS_ORIGINS", "https://example.org:8443"]),
+        ({"cors_origins": "https://a.org,*"}, ["PYTHIA_CORS_ORIGINS", "must be * or origins"]),
+        ({"cors_origins": "https://a.org/"}, ["PYTHIA_CORS_ORIGINS", "must be * or origins"]),
+        ({"metrics_prefix": "vl-lm"}, ["PYTHIA_METRICS_PREFIX", "must match", "'vl-lm'"]),
+        ({"metrics_prefix": "v" * 65}, ["PYTHIA_METRICS_PREFIX", "must have at most 64"]),
+        ({"metrics_prefix": "pythia_"}, ["metrics_prefix must not begin with pythia_"]),
         ({"modle": "bundled"}, ["modle is not a setting", "max_queue"]),
         ({"max_tokens_per_step": 8}, ["max_tokens_per_step (8)", "max_batch_size (64)"]),
     ],
@@ -89,8 +95,61 @@ def test_documents_name_settings_that_exist(document: Path) -> None:
     assert named - NAMES <= {"PYTHIA_TORCH"}  # the Makefile's
 
 
+def table(document: str) -> dict[str, list[str]]:
+    """Rows of the settings of a page: what stands behind the name."""
+    text = (ROOT / document).read_text()
+    rows = re.findall(r"^\| `PYTHIA_([A-Z_]+)` \|(.*)\|$", text, re.MULTILINE)
+    assert len({name for name, _ in rows}) == len(rows)
+    return {name.lower(): [cell.strip() for cell in row.split(" |")] for name, row in rows}
+
+
+def test_the_page_of_settings_has_all_with_defaults_and_ranges() -> None:
+    rows = table("docs/settings.md")
+    assert rows.keys() == Settings.model_fields.keys()
+    for name, (default, allowed, meaning) in rows.items():
+        assert (default, allowed) == (written_default(name), written_range(name)), name
+        assert meaning
+
+
+def test_the_readme_has_some_of_them() -> None:
+    rows = table("README.md")
+    assert len(rows) == 5
+    assert all(row[0] == written_default(name) for name, row in rows.items())
+
+
+def written_default(name: str) -> str:
+    """As the environment has it."""
+    default = Settings.model_fields[name].default
+    if default in (None, ""):
+        return ""
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def written_range(name: str) -> str:
+    """What the field's type and bounds say; nothing where a text may be anything."""
+    field = Settings.model_fields[name]
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(field.annotation))
+    if bool in get_args(field.annotation):
+        return "`true`, `false`"
+    bounds = {
+        bound: getattr(part, bound)
+        for part in field.metadata
+        for bound in ("ge", "gt", "le")
+        if hasattr(part, bound)
+    }
+    low = f"above {written(bounds['gt'])}" if "gt" in bounds else written(bounds.get("ge"))
+    high = f" to {written(bounds['le'])}" if "le" in bounds else ""
+    return low + (high or (" or more" if "ge" in bounds else ""))
+
+
+def written(bound: float | None) -> str:
+    if bound is None:
+        return ""
+    return {-(2**63): "-2^63", 2**64 - 1: "2^64 - 1"}.get(int(bound)) or f"{bound:g}"
+
+
 def test_operators_are_told_of_every_bound_in_time_and_of_the_queue() -> None:
-    """The README's table has all settings; tests/e2e/test_readme.py compares it."""
     guide = (ROOT / "docs/operations.md").read_text()
     rows = set(re.findall(r"^\| `(PYTHIA_\w+)` \|", guide, re.MULTILINE))
     times = {name for name in NAMES if re.search("TIMEOUT|SECONDS", name)}

@@ -14,11 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pythia_bento.server.bentoml.internals import CONTAINER, attribute, internal, replace
 from pythia_bento.server.openapi.operations import operation_of
 
-PYTHONS_OWN = (
-    prometheus_client.GC_COLLECTOR,
-    prometheus_client.PLATFORM_COLLECTOR,
-    prometheus_client.PROCESS_COLLECTOR,
-)
+# Of Python itself. What the process takes, ``process_...``, is kept.
+UNASKED = (prometheus_client.GC_COLLECTOR, prometheus_client.PLATFORM_COLLECTOR)
 OTHER = "other"  # the label of all paths that are not served
 
 
@@ -133,7 +130,7 @@ def keep_in_memory() -> None:
     container = internal(f"{CONTAINER}.metrics_client")
     replace("prometheus_client.values:ValueClass", internal("prometheus_client.values:MutexValue"))
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-    for collector in PYTHONS_OWN:  # which the files never had
+    for collector in UNASKED:
         with suppress(KeyError):
             prometheus_client.REGISTRY.unregister(collector)
     container.set(client(multiproc=False))

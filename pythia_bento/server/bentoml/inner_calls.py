@@ -100,8 +100,9 @@ class _Answer(HeldAnswer):
         kind = Headers(raw=start["headers"]).get("content-type", "")
         return start["status"] == 200 and kind.startswith("application/json")
 
-    def _changed(self, start: Message, body: bytes) -> tuple[str, bytes]:
-        return INNER_TYPE, pickle.dumps(_Parsed(body), protocol=5)
+    async def _changed(self, status: int, headers: MutableHeaders, body: bytes) -> bytes:
+        headers["content-type"] = INNER_TYPE
+        return pickle.dumps(_Parsed(body), protocol=5)
 
 
 class _Body:

@@ -9,21 +9,23 @@ From the socket inwards a request passes (in brackets whose place a layer of our
 5. ``access_log.AccessLog`` [AccessLogMiddleware], where the access log is enabled
 6. ``time_limit.TimeLimit`` [TimeoutMiddleware], and BentoML's MaxConcurrencyMiddleware where one is
    set
-7. ``http.access.AccessMiddleware``
-8. ``http.body.RequestMiddleware``
-9. BentoML's CORSMiddleware, where it is enabled
-10. ``inner_calls.InnerCalls``
-11. ``direct_routes.DirectRoutes``
-12. BentoML's ContextMiddleware and its router
+7. starlette's CORSMiddleware, where a setting names origins
+8. ``http.access.AccessMiddleware``
+9. ``http.body.RequestMiddleware``
+10. ``http.packed.Packed``
+11. BentoML's CORSMiddleware, where it is enabled
+12. ``inner_calls.InnerCalls``
+13. ``direct_routes.DirectRoutes``
+14. BentoML's ContextMiddleware and its router
 
-7 and 8 are added by BentoML's own ``add_asgi_middleware``, the others here, to the application of
+7 to 10 are added by BentoML's own ``add_asgi_middleware``, the others here, to the application of
 one service: importing it leaves other services of the process as they were. What cannot be bound to
 an application (1, metrics in memory, the sampler, the format of logs) is done when a process makes
 the application, and BentoML has a process for each service that it serves. In the process of the
 command, ``when_served`` does what belongs to commands about this service alone. Whoever calls
 ``to_asgi`` in a process of their own has these for all that it serves.
 
-Where an internal of BentoML is missing, 3, 11, metrics in memory and the sampler are BentoML's own,
+Where an internal of BentoML is missing, 3, 13, metrics in memory and the sampler are BentoML's own,
 slower ones, with a line of log. Without the others a limit, a log field or a bound on what
 strangers can make us keep would be gone: then the service does not start.
 """

@@ -47,9 +47,10 @@ class AccessMiddleware:
 
 
 def _is_preflight(scope: Scope) -> bool:
-    """Browsers ask so before they send a key; BentoML's setting ``http.cors`` says what they may.
+    """Browsers ask so before they send a key.
 
-    In BentoML's stack the layer that answers is inside of ours.
+    With ``PYTHIA_CORS_ORIGINS`` it is answered further outside; with BentoML's own setting
+    ``http.cors`` the layer that answers is inside of this one.
     """
     headers = Headers(scope=scope)
     return scope["method"] == "OPTIONS" and "access-control-request-method" in headers

@@ -29,8 +29,8 @@ class HeldAnswer(ABC):
         """Whether to hold the answer that begins so."""
 
     @abstractmethod
-    def _changed(self, start: Message, body: bytes) -> tuple[str, bytes]:
-        """Media type and body to send instead."""
+    async def _changed(self, status: int, headers: MutableHeaders, body: bytes) -> bytes:
+        """The body to send instead; changes ``headers`` to what fits it."""
 
     async def __call__(self, message: Message) -> None:
         """Take or pass on one message."""
@@ -45,9 +45,8 @@ class HeldAnswer(ABC):
                 await self._finish(self._start)
 
     async def _finish(self, start: Message) -> None:
-        kind, body = self._changed(start, bytes(self._body))
         headers = MutableHeaders(raw=list(start["headers"]))
-        headers["content-type"] = kind
+        body = await self._changed(start["status"], headers, bytes(self._body))
         headers["content-length"] = str(len(body))
         self.has_started = True
         await self._send({**start, "headers": headers.raw})
@@ -64,8 +63,9 @@ class ErrorShaper(HeldAnswer):
     def _holds(self, start: Message) -> bool:
         return bool(start["status"] >= 400)
 
-    def _changed(self, start: Message, body: bytes) -> tuple[str, bytes]:
-        return "application/json", json.dumps(self._shaped(start["status"], body)).encode()
+    async def _changed(self, status: int, headers: MutableHeaders, body: bytes) -> bytes:
+        headers["content-type"] = "application/json"
+        return json.dumps(self._shaped(status, body)).encode()
 
     def _shaped(self, status: int, body: bytes) -> Mapping[str, object]:
         try:

@@ -10,17 +10,18 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pythia_bento.errors import InvalidRequest
 from pythia_bento.handlers.info import limits
 from pythia_bento.runtime.runner import PythiaRunner, loaded
 from pythia_bento.server.http.app import make_app
+from pythia_bento.server.http.chat import chat
+from pythia_bento.server.http.chat_template import ChatTemplate
 from pythia_bento.server.http.completions import completions
 from pythia_bento.server.http.errors import OrjsonResponse
 
 
-def create_app() -> Starlette:
-    """To be mounted under ``/v1``; see ``make_app``."""
-    return make_app(
+def create_app(chat_template: ChatTemplate | None = None) -> Starlette:
+    """To be mounted under ``/v1``; see ``make_app``. Without a template chat is refused."""
+    app = make_app(
         [
             Route("/completions", completions, methods=["POST"]),
             Route("/chat/completions", chat, methods=["POST"]),
@@ -28,14 +29,8 @@ def create_app() -> Starlette:
             Route("/models/{id:path}", model, methods=["GET"]),
         ]
     )
-
-
-async def chat(request: HttpRequest) -> Response:
-    """POST ``/chat/completions``: refused, since Pythia has no chat template."""
-    raise InvalidRequest(
-        "Pythia models are not tuned for chat and have no chat template; send plain text as "
-        "`prompt` to /v1/completions"
-    )
+    app.state.chat_template = chat_template
+    return app
 
 
 async def models(request: HttpRequest) -> Response:

@@ -46,6 +46,11 @@ class Operation:
     """Whether the OpenAPI document has it: pages' parts are none of its readers' business."""
 
     @property
+    def is_static(self) -> bool:
+        """Whether the answer is the same for everybody for as long as the server runs."""
+        return self.tag == "Pages"
+
+    @property
     def is_template(self) -> bool:
         """Whether the path has a parameter."""
         return "{" in self.path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -67,6 +68,16 @@ def test_list_shows_every_model_but_the_seeds(cli: Cli) -> None:
     assert "1,011,781,632" in out
 
 
+def test_help_and_list_fit_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    helped, listed = (re.sub(r"\x1b\[[\d;]*m", "", cli(name).out) for name in ("--help", "list"))
+    for out in (helped, listed.partition("Training seeds")[0]):
+        assert max(map(len, out.splitlines())) <= 80
+    assert "..." not in helped.partition("Commands:")[2]
+    assert all(name in listed for name in catalog.MODELS if "-seed" not in name)
+
+
 def test_list_as_json_is_the_catalog_and_the_bundled_checkpoint(cli: Cli) -> None:
     first, *rest = cli.json("list")
     assert first["name"] == "bundled"
@@ -105,12 +116,77 @@ def test_generate_prints_the_text_that_json_has(cli: Cli) -> None:
 
 
 def test_generate_several_with_a_stop_string(cli: Cli) -> None:
-    result = cli("generate", PROMPT, "-n", "2", "--stop", ".", "--stop", "!")
+    result = cli("generate", PROMPT, "-n", "2", "--seed", "0", "--stop", ".", "--stop", "!")
     assert result.status == 0
     lines = result.out.splitlines()
     assert [line[:4] for line in lines] == ["[0] ", "[1] "]
     assert lines[0][4:] != lines[1][4:]
     assert not any(mark in result.out for mark in ".!")
+
+
+def test_a_seed_that_was_drawn_is_said_and_repeats(cli: Cli) -> None:
+    drawn = cli("generate", PROMPT, "--max-tokens", "20")
+    found = re.fullmatch(r"seed (\d+): with --seed \1 the same again", drawn.err.splitlines()[-1])
+    assert found
+    again = cli("generate", PROMPT, "--max-tokens", "20", "--seed", found[1])
+    assert again.out == drawn.out and "seed" not in again.err
+    assert "seed" not in cli("generate", PROMPT, "--max-tokens", "1", "--temperature", "0").err
+    several = cli("generate", PROMPT, "-n", "2", "--max-tokens", "8")
+    found = re.search(r"--seed (\d+) ", several.err)
+    assert found
+    options = ("-n", "2", "--max-tokens", "8", "--seed", found[1])
+    assert cli("generate", PROMPT, *options).out == several.out
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_colours_are_of_terminals(cli: Cli, monkeypatch: pytest.MonkeyPatch, no_color: str) -> None:
+    options = ("--max-tokens", "20", "--seed", "3", "--temperature", "2")
+    plain = [cli("generate", PROMPT, *options).out, cli("score", "Once upon a time there was").out]
+    assert not any("\x1b" in out for out in plain)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as if it were one
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    shown = [cli("generate", PROMPT, *options).out, cli("score", "Once upon a time there was").out]
+    assert [re.sub(r"\x1b\[[\d;]*m", "", out) for out in shown] == plain
+    for out in shown:
+        coloured = re.findall(r"\x1b\[(?:31|33|38;5;208)m", out)
+        assert bool(coloured) is not bool(no_color)
+
+
+def test_what_no_model_allows_is_refused_before_one_is_loaded(cli: Cli, tmp_path: Path) -> None:
+    nothing = ("-m", str(tmp_path))  # which cannot be loaded
+    for arguments, word in (
+        (("generate", PROMPT, "--top-p", "3"), "top_p"),
+        (("generate", PROMPT, "--max-tokens", "-1"), "max_tokens"),
+        (("generate", "", "--max-tokens", "1"), "prompt is empty"),
+        (("score", "\ud800"), "surrogate"),
+        (("score", ""), "text is empty"),
+    ):
+        status, out, err = cli(*arguments, *nothing)
+        assert (status, out) == (2, "") and word in err
+    assert "config.json" in cli("score", PROMPT, *nothing).err
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("sc", {"score"}),
+        ("score -m pythia-6.9b-d", {"pythia-6.9b-deduped"}),
+        ("serve bun", {"bundled"}),
+    ],
+)
+def test_shells_complete_commands_and_models(words: str, offered: set[str]) -> None:
+    environment = {"_PYTHIA_BENTO_COMPLETE": "bash_complete", "COMP_WORDS": f"pythia-bento {words}"}
+    environment["COMP_CWORD"] = str(len(words.split()))
+    done = subprocess.run(
+        [sys.executable, "-c", "from pythia_bento.cli import main; main()"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    found = {line.partition(",")[2] for line in done.stdout.splitlines()}
+    assert offered <= found and done.stderr == ""
+    assert all(name.startswith(words.split()[-1]) for name in found)
 
 
 def test_score_table_and_json_agree(cli: Cli) -> None:
@@ -142,7 +218,7 @@ def test_dash_reads_standard_input(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
 def test_model_comes_from_the_environment_and_the_option_wins(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ("generate", PROMPT, "--max-tokens", "1", "-m")
+    options = ("generate", PROMPT, "--max-tokens", "1", "--seed", "0", "-m")
     untrained = cli.json(*options, "bundled@step0")
     monkeypatch.setenv("PYTHIA_MODEL", "bundled@step0")
     assert cli.json(*options[:-1]) == untrained

@@ -17,6 +17,16 @@ def test_the_last_state_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "loading toy" in capsys.readouterr().err
 
 
+def test_bytes_have_a_unit_and_a_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBars() as bars:
+        bars.bytes("downloading toy", 1_500_000, 3_000_000)
+        bars.bytes("downloading toy", 3_000_000, 3_000_000)
+        bars("quantising", 4, 4)
+    downloading, quantising = capsys.readouterr().err.splitlines()[-2:]
+    assert "3.0/3.0 MB" in downloading and "B/s" in downloading
+    assert "4/4" in quantising and "B/s" not in quantising
+
+
 class Full(io.StringIO):
     """A file on a disk without room."""
 

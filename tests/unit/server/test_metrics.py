@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pythia_bento.errors import NonFiniteLogits
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.metric_aliases import NAMES
 from pythia_bento.server.metrics import engine_metrics, loop_metrics
 from tests.promtool import check_metrics
 from tests.unit.runtime.toy_runner import POISON, ask, settled, toy_runner
@@ -65,6 +67,35 @@ def test_share_of_the_cache() -> None:
 def test_prometheus_takes_the_page(runner: PythiaRunner) -> None:
     runner.complete_sync([ask()])
     check_metrics(engine_metrics(runner) + loop_metrics(0.5, 0.25))
+
+
+@pytest.mark.needs("promtool")
+def test_what_vllm_counts_too_has_its_names(runner: PythiaRunner) -> None:
+    runner.complete_sync([ask((1, 2, 3), n=2, max_tokens=4)])
+    settled(runner)
+    page = engine_metrics(runner, "vllm:")
+    served = {family.name: family for family in text_string_to_metric_families(page)}
+    theirs = {name.removeprefix("vllm:") for name in served if name.startswith("vllm:")}
+    assert theirs == {name for ours, older in NAMES.items() for name in (ours, *older)}
+    for ours, older in NAMES.items():
+        assert f"pythia_{ours}" in served, ours
+        for name in (ours, *older):
+            assert samples(served[f"vllm:{name}"]) == samples(served[f"pythia_{ours}"])
+    # Of the colon, which is vLLM's, Prometheus' linter thinks that it is for recording rules.
+    check_metrics(page.replace("vllm:", "vllm_"))
+
+
+def samples(family: Metric) -> set[tuple[str, tuple[tuple[str, str], ...], float]]:
+    """Those of an alias must have its two labels, which are left out; names without prefix."""
+    found = set()
+    for sample in family.samples:
+        labels = dict(sample.labels)
+        if family.name.startswith("vllm:"):
+            assert (labels.pop("model_name"), labels.pop("engine")) == ("toy@step3", "0")
+        name = sample.name.removeprefix(family.name)
+        found.add((name, tuple(sorted(labels.items())), sample.value))
+    assert found
+    return found
 
 
 @pytest.mark.needs("promtool")

@@ -41,7 +41,8 @@ async function run(event) {
   }
 }
 
-function receive({ choices, usage }, state) {
+function receive({ choices, usage, seed }, state) {
+  state.seed = seed;
   for (const choice of choices) {
     view.append(choice);
     state.tokens += choice.logprobs?.tokens.length ?? 0;
@@ -51,10 +52,12 @@ function receive({ choices, usage }, state) {
   say(`${state.tokens} tokens …`);
 }
 
-function summary({ tokens, reason, started }) {
+// A seed repeats the text: one that the server drew is to be seen.
+function summary({ tokens, reason, started, seed }) {
   const seconds = (performance.now() - started) / 1000;
   const ended = { stop: ", ended by itself or at the stop string", length: ", cut at max tokens" };
-  return `${tokens} tokens in ${seconds.toFixed(2)} s${ended[reason] ?? ""}`;
+  const drawn = field("seed").value === "" && Number.isInteger(seed) ? `, seed ${seed}` : "";
+  return `${tokens} tokens in ${seconds.toFixed(2)} s${ended[reason] ?? ""}${drawn}`;
 }
 
 function begin(promptLength) {

@@ -15,12 +15,16 @@ import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from pythia_bento.server.bentoml import install
 from pythia_bento.server.bentoml.internals import MissingInternal
 from pythia_bento.server.http import openai
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
+from pythia_bento.server.http.cors import cors
+from pythia_bento.server.http.packed import Packed
+from pythia_bento.settings import Settings
 from tests.unit.server.bentoml.test_http_metrics import Registered
 
 ROOT = Path(__file__).parents[4]
@@ -38,8 +42,10 @@ class Plain:
         return text
 
 
+Plain.add_asgi_middleware(CORSMiddleware, **cors(Settings(cors_origins="*")))
 Plain.add_asgi_middleware(AccessMiddleware, access=None)
 Plain.add_asgi_middleware(RequestMiddleware, max_body_bytes=1, max_open_bytes=1, client_timeout=1)
+Plain.add_asgi_middleware(Packed)
 
 
 @bentoml.service(name="quiet", metrics={"enabled": False}, logging={"access": {"enabled": False}})
@@ -73,7 +79,7 @@ def names(layers: list[Middleware]) -> list[str]:
 
 def documented() -> list[str]:
     """The layers of the module's docstring; the first is the protocol's, the last has no name."""
-    text = (install.__doc__ or "").partition("\n7 and 8")[0]
+    text = (install.__doc__ or "").partition("\n7 to 10")[0]
     lines = re.findall(r"^\d+\. (.*)$", text, re.MULTILINE)
     return [name for line in lines for name in re.findall(r"\w+(?=``)|\w+Middleware(?!\])", line)]
 
@@ -171,7 +177,7 @@ assert classes(Gateway) == theirs
 assert process() == before, "depending on the service changed the process"
 assert Pythia.import_string == "pythia_bento.service:Pythia"
 ours = classes(Pythia)
-assert sum(module.startswith("pythia_bento.") for module in ours) == 9, ours
+assert sum(module.startswith("pythia_bento.") for module in ours) == 10, ours
 assert all(now != then for now, then in zip(process(), before))
 assert classes(Other) == theirs, "another service of the process has our layers"
 """

@@ -130,6 +130,45 @@ async def test_what_the_engine_did_is_below_the_request(runner: PythiaRunner, st
     assert {span.name for span in phases} == documented("Span")
 
 
+async def test_a_call_is_described_in_opentelemetrys_words(runner: PythiaRunner) -> None:
+    traced = Traced(runner)
+    sampling = {"temperature": 0.5, "top_p": 0.75, "top_k": 3, "seed": 2**64 - 7}
+    await traced.post(prompt=["the end"] * 2, model="toy", n=2, max_tokens=4, **sampling)
+    attributes = dict(traced.spans()[-1].attributes or {})
+    found = {
+        name.removeprefix("gen_ai."): value
+        for name, value in attributes.items()
+        if name.startswith("gen_ai.")
+    }
+    assert found.keys() == {name.removeprefix("gen_ai.") for name in documented("Convention")}
+    assert found == {
+        "operation.name": "text_completion",
+        "provider.name": "pythia-bento",
+        "request.model": "toy",
+        "response.model": "toy@step3",
+        "response.finish_reasons": ("length",) * 4,
+        "usage.input_tokens": attributes["pythia.prompt_tokens"],
+        "usage.output_tokens": 16,
+        "request.temperature": 0.5,
+        "request.top_p": 0.75,
+        "request.top_k": 3,
+        "request.max_tokens": 4,
+        "request.frequency_penalty": 0,
+        "request.presence_penalty": 0,
+        "request.seed": -7,  # the same seed, in 64 bits with a sign
+    }
+
+
+async def test_a_score_generates_nothing(runner: PythiaRunner) -> None:
+    traced = Traced(runner)
+    await traced.post(prompt="the end", max_tokens=0, echo=True, logprobs=0)
+    attributes = traced.spans()[-1].attributes or {}
+    assert attributes["gen_ai.operation.name"] == "score"
+    assert attributes["gen_ai.request.model"] == attributes["gen_ai.response.model"] == "toy@step3"
+    assert attributes["gen_ai.usage.output_tokens"] == 0
+    assert not {"gen_ai.request.temperature", "gen_ai.request.seed"} & attributes.keys()
+
+
 @pytest.mark.parametrize("sampler", [Sampler, BentoMLSampler])
 async def test_a_call_that_is_not_sampled_has_no_spans(runner: PythiaRunner, sampler: Any) -> None:
     traced = Traced(runner, sampler=sampler(0.0))
@@ -237,4 +276,5 @@ async def test_a_refusal_is_a_call_too(runner: PythiaRunner, caplog: Any) -> Non
     assert call.attributes["pythia.request_id"] == response.headers["x-request-id"]
     [record] = caplog.records
     assert record.fields["request_id"] == response.headers["x-request-id"]
+    assert not [name for name in call.attributes if name.startswith("gen_ai.")]
     assert record.fields["status"] == 400 and "requests" not in record.fields

@@ -26,7 +26,7 @@ OPEN = (
     *("/livez", "/readyz", "/healthz", "/metrics", "/schema.json"),
     *("/health", "/ping", "/version", "/openapi.json", "/favicon.ico"),
 )
-GENERATING = {"/v1/completions", "/generate", "/generate_stream"}
+GENERATING = {"/v1/completions", "/v1/chat/completions", "/generate", "/generate_stream"}
 
 
 def http(runner: PythiaRunner, **limits: int) -> httpx.AsyncClient:
