@@ -6,7 +6,7 @@ import os
 
 import hypothesis
 
-pytest_plugins = ["tests.left_out", "pytester"]
+pytest_plugins = ["tests.left_out", "tests.sharing", "pytester"]
 
 # Before anything imports torch. Many small tests, and servers beside them, share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
