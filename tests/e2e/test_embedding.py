@@ -47,8 +47,8 @@ def test_there_are_three_ways() -> None:
 
 
 @pytest.mark.needs("curl")
-# What the longest one shows, test_depends.py does too.
-@pytest.mark.parametrize("name", rest_long(["remote", "perplexity"], ["gateway"]))
+# What the others show, test_depends.py does too.
+@pytest.mark.parametrize("name", rest_long(["perplexity"], ["gateway", "remote"]))
 def test_an_example_answers_what_stands_below_it(
     name: str, server: Server, home: Path, tmp_path: Path
 ) -> None:
