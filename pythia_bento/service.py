@@ -100,7 +100,10 @@ apps = (openai_app, tokenizer_app, native_app, probes_app, pages_app)
     service_class=service_class,
     workers=1,  # one device, one engine: it batches better than two workers share
     # The engine keeps the deadline and answers in OpenAI's shape; this is only the last resort.
-    traffic={"timeout": settings.request_timeout + 60, "concurrency": settings.max_batch_size},
+    traffic={
+        "timeout": settings.request_timeout + 60,
+        "concurrency": settings.batch_size(settings.device),
+    },
     # A service that depends on this one would else close its connections every hundred calls, those
     # that are in use, too.
     runner_connection={"max_requests": 10**9, "max_age": 1e9},

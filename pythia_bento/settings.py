@@ -21,6 +21,9 @@ class SettingsError(PythiaError):
     code = "invalid_setting"
 
 
+BATCH_SIZE = {"cuda": 256, "cpu": 64}  # where none is set
+
+
 class Settings(BaseSettings):
     """How to load and serve one checkpoint."""
 
@@ -34,8 +37,8 @@ class Settings(BaseSettings):
     """Kernels; ``auto`` takes the batch-invariant ones of the device, and no others for them."""
     matmul: Literal["w8a16", "llm-int8"] = "w8a16"
 
-    max_batch_size: int = Field(64, ge=1, le=1024)
-    """Sequences in a step."""
+    max_batch_size: int | None = Field(None, ge=1, le=1024)
+    """Sequences in a step. By default 256 on a GPU, or 64; never more than tokens in a step."""
     max_tokens_per_step: int | None = Field(None, ge=1)
     """Tokens in a step; longer prompts are computed in pieces. By default 2048 on a GPU, or 512."""
     kv_cache_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -108,6 +111,13 @@ class Settings(BaseSettings):
     grpc_tls_client_ca: str | None = None
     """PEM file; clients must then show a certificate that one of these has signed."""
 
+    def batch_size(self, device: str) -> int:
+        """Sequences in a step on a kind of device; on one that is not known yet, as on a CPU."""
+        if self.max_batch_size is not None:
+            return self.max_batch_size
+        usual = BATCH_SIZE.get(device, BATCH_SIZE["cpu"])
+        return min(usual, self.max_tokens_per_step or usual)
+
     @field_validator("cors_origins")
     @classmethod
     def _origins_are_as_browsers_send_them(cls, value: str) -> str:
@@ -144,7 +154,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _every_sequence_gets_a_token(self) -> Settings:
         most = self.max_tokens_per_step
-        if most is not None and most < self.max_batch_size:
+        if most is not None and self.max_batch_size is not None and most < self.max_batch_size:
             raise ValueError(
                 f"max_tokens_per_step ({most}) must be at least "
                 f"max_batch_size ({self.max_batch_size})"

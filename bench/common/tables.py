@@ -26,7 +26,12 @@ OURS = "pythia-bento w8a16"
 TARGETS = {1: 2000, 8: 12000, 32: 36000, 128: 64000, 256: 73000}  # decode tokens/s, pythia-1b
 
 # Modules that are not in bench/gpu, below bench.
-MODULES = {"serve": "serving.serve", "overhead": "serving.overhead", "workloads": "workloads"}
+MODULES = {
+    "serve": "serving.serve",
+    "overhead": "serving.overhead",
+    "workloads": "workloads",
+    "workloads-1b": "workloads",
+}
 
 Rows = list[dict[str, Any]]  # the results of a file, or of several
 
@@ -286,9 +291,10 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Rows], str], str]] = {
     "profile": (("profile",), profile, CAVEAT),
     "dependence": (("dependence",), dependence, CAVEAT),
     "scoring": (("workloads",), workload_tables.scoring, CAVEAT),
-    "mixed": (("workloads",), workload_tables.mixed, ABOVE),
-    "options": (("workloads",), workload_tables.options, ABOVE),
-    "long": (("workloads",), workload_tables.long, ABOVE),
+    "mixed": (("workloads-1b",), workload_tables.mixed, ABOVE),
+    "options": (("workloads-1b",), workload_tables.options, CAVEAT),
+    "option-kernels": (("options",), workload_tables.option_kernels, ABOVE),
+    "long": (("workloads-1b",), workload_tables.long, ABOVE),
 }
 """Names in the pages: files (``h200-<stem>.json``), what makes the table, what a caveat becomes."""
 

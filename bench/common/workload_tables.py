@@ -35,6 +35,12 @@ def options(results: Rows) -> str:
     return _cross(rows, lambda row: row["options"], _batch)
 
 
+def option_kernels(results: Rows) -> str:
+    """Microseconds of what options add to a step before a token is chosen."""
+    rows = [row for row in results if row["spread"] == 2.0]
+    return _cross(rows, lambda row: row["options"], _batch, "us")
+
+
 def long(results: Rows) -> str:
     """Prompts read, and tokens generated behind long contexts."""
     prompts = [row for row in results if row["workload"] == "prefill"]
@@ -61,15 +67,16 @@ def _batch(row: dict[str, Any]) -> str:
     return f"batch {row['batch']}"
 
 
-def _cross(rows: Rows, line: Name, column: Name) -> str:
-    """tokens/s by two names, each in the order in which it is first seen."""
-    found = {(line(row), column(row)): f"{row['tokens_per_s']:,.0f}" for row in rows}
+def _cross(rows: Rows, line: Name, column: Name, unit: str = "tokens/s") -> str:
+    """A figure by two names, each in the order in which it is first seen."""
+    field = unit.replace("/", "_per_")
+    found = {(line(row), column(row)): f"{row[field]:,.0f}" for row in rows}
     columns = list(dict.fromkeys(column(row) for row in rows))
     lines = [
         [name, *(found.get((name, other), "") for other in columns)]
         for name in dict.fromkeys(line(row) for row in rows)
     ]
-    return _markdown([["tokens/s", *columns], ["---"] * (1 + len(columns)), *lines])
+    return _markdown([[unit, *columns], ["---"] * (1 + len(columns)), *lines])
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -29,10 +29,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from bench.common.options import parser_of
 from bench.gpu import engines, harness
 from pythia_bento.engine.engine import Engine
-from pythia_bento.engine.executor import Executor
+from pythia_bento.engine.executor import ChunkResult, Executor
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.executor import make_executor
-from pythia_bento.executor.lookahead import Lookahead, StepsInFlight
+from pythia_bento.executor.flights import StepsInFlight
+from pythia_bento.executor.lookahead import Lookahead
 
 REPLAY, READ = "bench: replay", "bench: read tokens"
 WAITS = frozenset(
@@ -118,11 +119,11 @@ def _marked(call: Callable[..., StepsInFlight]) -> Callable[..., StepsInFlight]:
         finally:
             _forbid_waits(False)
 
-        def tokens() -> list[list[int]]:
+        def results() -> list[ChunkResult]:
             with record_function(READ):
-                return flight.tokens()
+                return flight.results()
 
-        return replace(flight, tokens=tokens)
+        return replace(flight, results=results)
 
     return marked
 

@@ -15,7 +15,9 @@ import torch
 from bench.common.random_model import RandomModel
 from bench.gpu.graphs import graph_us, layer_us
 from pythia_bento import catalog
-from pythia_bento.model.batch import DecodeRows
+from pythia_bento.executor.graphs.decode import RING
+from pythia_bento.executor.graphs.options import OptionBuffers
+from pythia_bento.model.batch import MOST_TOP, DecodeRows
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.gpu import packing, tiles
 from pythia_bento.model.kernels.gpu.kernels import TritonKernels
@@ -38,13 +40,18 @@ class Step:
         cache.keys.normal_()
         cache.values.normal_()
         table = torch.arange(batch * width, dtype=torch.int32, device=DEVICE)
+        asked = OptionBuffers(kernels, batch)
+        asked.clear()
         self.rows = DecodeRows(
             token_ids=torch.randint(0, 50000, (batch,), dtype=torch.int32, device=DEVICE),
             context_lens=torch.full((batch,), context, dtype=torch.int32, device=DEVICE),
             block_tables=table.view(batch, width),
             temperatures=torch.zeros(batch, device=DEVICE),
             seeds=torch.zeros(batch, dtype=torch.int64, device=DEVICE),
-            ring=torch.empty(batch, 64, dtype=torch.int32, device=DEVICE),
+            ring=torch.empty(batch, RING, dtype=torch.int32, device=DEVICE),
+            options=asked.options,
+            limits=asked.limits,
+            found=torch.empty(1 + 2 * MOST_TOP, batch, RING, dtype=torch.int32, device=DEVICE),
         )
         self.steps = kernels.decode_steps(model.weights, cache, self.rows, NUM_TOKENS)
         self.activations = self.steps.workspace.first(batch)

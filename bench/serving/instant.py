@@ -18,7 +18,8 @@ from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
 from pythia_bento.engine.logprobs import HEAD, PromptLogprobs, TokenLogprob
 from pythia_bento.engine.sequence import Sequence
-from pythia_bento.executor.lookahead import LOOKAHEAD, Inputs, Lookahead, Row, StepsInFlight
+from pythia_bento.executor.flights import Inputs, Row, StepsInFlight, tokens_found
+from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.runtime import loading, process
 from pythia_bento.runtime.model_info import ModelInfo, Progress
@@ -59,11 +60,13 @@ class Clock:
     def _queue(self, rows: list[Row], covered: list[int], steps: int) -> StepsInFlight:
         until = self.busy(steps * STEP)
 
-        def tokens() -> list[list[int]]:
+        def results() -> list[ChunkResult]:
             self.wait(until)
-            return [[self.token(s, start + i) for i in range(steps)] for s, start in rows]
+            return [
+                tokens_found([self.token(s, start + i) for i in range(steps)]) for s, start in rows
+            ]
 
-        return StepsInFlight(rows, covered, steps, tokens, None)
+        return StepsInFlight(rows, covered, steps, results, None)
 
 
 class InstantExecutor:
@@ -86,10 +89,12 @@ class InstantExecutor:
         self._clock = Clock(num_tokens, self.block_size)
         self.ahead = Lookahead(self._clock, self.block_size)
 
-    def execute(self, chunks: Seq[Chunk]) -> Results:
+    def execute(self, chunks: Seq[Chunk], *, others_wait: bool = False) -> Results:
         """Steps ahead of the host, behind decode steps and behind passes with prompts."""
         are_decodes = all(chunk.count == 1 and chunk.samples for chunk in chunks)
-        if are_decodes or self.ahead.is_under_way(chunks):
+        if (found := self.ahead.under_way(chunks)) is not None:
+            return found
+        if are_decodes:
             return self.ahead.decode(chunks)
         clock = self._clock
         until = clock.busy(sum(chunk.count for chunk in chunks) * PROMPT_TOKEN)

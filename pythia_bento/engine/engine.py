@@ -86,7 +86,8 @@ class Engine:
         if not chunks:
             return ended + self._complete()
         began = time.monotonic()
-        fitting, results = execute_what_fits(executor, chunks)
+        others_wait = len(self._scheduler.waiting) > 0
+        fitting, results = execute_what_fits(executor, chunks, others_wait=others_wait)
         ended += self._complete()  # of the step before, while this one is under way
         self._began = max(began, self._began)
         if not results:
@@ -172,10 +173,15 @@ class Engine:
             self._scheduler.advance(sequence, chunk.count)
             self._under_way.append((chunk, result))
             return None
+        return self._found(chunk, result, chunk.count + max(len(result.token_ids) - 1, 0))
+
+    def _found(self, chunk: Chunk, result: ChunkResult, computed: int) -> SequenceOutput | None:
+        """What is known of a chunk; ``computed`` of its tokens were not counted yet."""
+        sequence = chunk.sequence
         if not result.is_finite:
             return self._open.fail(sequence)
         text = self._accept(sequence, result) if result.token_ids else ""
-        self._scheduler.advance(sequence, chunk.count + max(len(result.token_ids) - 1, 0))
+        self._scheduler.advance(sequence, computed)
         return self._report(chunk, result, text)
 
     def _complete(self) -> list[SequenceOutput]:
@@ -189,9 +195,7 @@ class Engine:
         for chunk, result in under_way:
             if chunk.sequence.status == "finished":  # it was aborted
                 continue
-            if not result.is_finite:
-                outputs.append(self._open.fail(chunk.sequence))
-            elif output := self._report(chunk, result, ""):
+            if output := self._found(chunk, result, 0):
                 outputs.append(output)
         return outputs
 

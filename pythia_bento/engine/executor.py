@@ -64,8 +64,8 @@ class ChunkResult:
     prompt_logprobs: PromptLogprobs | None = None
     is_finite: bool = True
     complete: Callable[[], None] | None = None
-    """Waits for the device, then fills in the two above of all results of the step; None where that
-    is done. The engine calls it once it has handed over the next step. None where there are tokens.
+    """Waits for the device, then fills in all above of the results that wait for it; None where
+    that is done. The engine calls it once it has handed over the next step.
     """
 
 
@@ -84,8 +84,11 @@ class Executor(Protocol):
     vocab_size: int  # rows of the model's head; the tokenizer may have fewer tokens
     lookahead: int  # steps that ``execute`` may make where a sequence has blocks for them
 
-    def execute(self, chunks: Seq[Chunk]) -> Results:
+    def execute(self, chunks: Seq[Chunk], *, others_wait: bool = False) -> Results:
         """Compute the chunks; one result for each, None for those that are to come again.
+
+        Where ``others_wait`` to be admitted, results may be completed later: the next step is
+        handed over meanwhile.
 
         Raises MemoryError where the device has no memory for them. What it wrote to the cache by
         then are those values that the next attempt writes again.
@@ -97,7 +100,9 @@ class Executor(Protocol):
         ...
 
 
-def execute_what_fits(executor: Executor, chunks: Seq[Chunk]) -> tuple[Seq[Chunk], Results]:
+def execute_what_fits(
+    executor: Executor, chunks: Seq[Chunk], *, others_wait: bool = False
+) -> tuple[Seq[Chunk], Results]:
     """Compute ``chunks``, or those of the oldest sequences; no results when not even a token fits.
 
     A step that failed is safe to repeat: it wrote to the blocks of its own sequences what the
@@ -106,7 +111,7 @@ def execute_what_fits(executor: Executor, chunks: Seq[Chunk]) -> tuple[Seq[Chunk
     """
     while True:
         try:
-            return chunks, executor.execute(chunks)
+            return chunks, executor.execute(chunks, others_wait=others_wait)
         except MemoryError as error:
             failure = str(error)
         executor.recover()

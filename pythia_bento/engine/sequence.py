@@ -45,14 +45,15 @@ class Sequence:
         "_counts",
         "_detokenizer",
         "_early_bias",
-        "_graphable",
         "_names",
         "_stops",
         "arrived",
+        "biases",
         "block_size",
         "block_table",
         "blocks",
         "finish_reason",
+        "has_options",
         "index",
         "num_admissions",
         "num_cached_tokens",
@@ -114,19 +115,20 @@ class Sequence:
         banned = dict(params.logit_bias) | dict.fromkeys(self._stops, float("-inf"))
         self._early_bias = tuple(banned.items())
         is_filtered = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
-        is_changed = is_filtered or bool(params.logit_bias) or self._counts is not None
-        self._graphable = not is_changed and params.logprobs is None
+        self.biases = self._biases()
+        # Whether any of its tokens takes more than temperature and seed.
+        self.has_options = is_filtered or bool(self.biases) or params.has_penalties
+
+    def _biases(self) -> tuple[tuple[int, float, float], ...]:
+        """(token, addend before ``min_tokens``, addend from there on), each token once."""
+        late = dict(self._bias)
+        early = dict(self._early_bias) if self.params.min_tokens else late
+        return tuple((token, value, late.get(token, 0.0)) for token, value in early.items())
 
     @property
     def num_generated(self) -> int:
         """Known tokens after the prompt."""
         return self.num_tokens - self.num_prompt
-
-    @property
-    def graphable(self) -> bool:
-        """Whether temperature and seed are all that the next token, and any later one, takes."""
-        is_early = self.num_generated < self.params.min_tokens and bool(self._early_bias)
-        return self._graphable and not is_early
 
     @property
     def num_wanted(self) -> int:

@@ -28,6 +28,8 @@ class Limits:
     """The model's context: prompt and generated tokens."""
     cache_tokens: int
     """Tokens that the whole KV cache holds; the last generated token needs no place in it."""
+    max_batch_size: int = 64
+    """Sequences in a step: no limit of a request, but what others have to know of the engine."""
     max_prompt_tokens: int | None = None  # None: the context
     max_n: int = 128
     max_sequences: int = 4096

@@ -4,43 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from pythia_bento.engine.executor import Chunk, ChunkResult
-from pythia_bento.engine.sequence import Sequence
+from pythia_bento.executor.flights import (
+    Inputs,
+    PassInFlight,
+    Row,
+    StepsInFlight,
+    pass_in_flight,
+    places_of,
+)
 
 MOST_STEPS = 8  # of a visit to the device: what an arriving request may have to wait for, twice
 MOST_ROW_STEPS = 1024  # fewer steps where each takes long
 STEPS_AFTER_PASS = 4  # enough to hide the host's work on a pass with prompts
 LOOKAHEAD = 4 * MOST_STEPS  # tokens a sequence should have room for when its steps begin
-
-Row = tuple[Sequence, int]
-"""A sequence and the position of its next input."""
-
-
-class Inputs(NamedTuple):
-    """Where rows find their inputs on the device: some of the entries of ``tokens``."""
-
-    tokens: Any
-    entries: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class StepsInFlight:
-    """Steps under way.
-
-    ``covered`` are the positions that each row's block table on the device covers. Blocks that a
-    sequence was given later are not in it: a row that needs one has to be described again.
-    """
-
-    rows: list[Row]
-    covered: list[int]
-    steps: int
-    tokens: Callable[[], list[list[int]]]
-    """Wait for each row's tokens, one a step; -1 where a row failed."""
-    outputs: Any
-    """Each row's next input on the device, as ``Inputs`` takes it."""
 
 
 class Device(Protocol):
@@ -55,37 +34,54 @@ class Device(Protocol):
         ...
 
 
+PassBehind = Callable[[list[Chunk], Inputs], tuple[Callable[[], list[int]], Any] | None]
+"""Queues a pass over chunks, the first of which are single tokens with inputs on the device.
+
+It returns how to wait for a token a chunk, and where the device has them; None where it cannot.
+"""
+
+
 class Lookahead:
     """Reads the tokens of one flight while the next is under way."""
 
-    def __init__(self, device: Device, block_size: int) -> None:
+    def __init__(
+        self, device: Device, block_size: int, pass_behind: PassBehind | None = None
+    ) -> None:
         self.device = device
         self._block_size = block_size
+        self._pass_behind = pass_behind
         self._ahead: StepsInFlight | None = None
 
-    def is_under_way(self, chunks: Seq[Chunk]) -> bool:
-        """Whether the steps of some of the chunks are."""
-        flight = self._ahead
-        return flight is not None and any(row is not None for row in _places(flight, chunks))
+    def under_way(self, chunks: Seq[Chunk]) -> list[ChunkResult | None] | None:
+        """``decode`` of chunks some of which are under way; else None."""
+        if (flight := self._ahead) is None:
+            return None
+        places = places_of(flight, chunks)
+        if all(place is None for place in places):
+            return None
+        return self._read(flight, places, chunks)
 
     def decode(self, chunks: Seq[Chunk]) -> list[ChunkResult | None]:
+        """Tokens of steps that begin now, where all are decode steps and none is under way."""
+        rows = [(chunk.sequence, chunk.start) for chunk in chunks]
+        limits = [min(limit) for limit in self._limits(rows, 0)]
+        flight = self.device.start(rows, max(1, _most(limits, MOST_STEPS)))
+        return self._read(flight, list(range(len(rows))), chunks)
+
+    def _read(
+        self, flight: StepsInFlight, places: list[int | None] | list[int], chunks: Seq[Chunk]
+    ) -> list[ChunkResult | None]:
         """Tokens of the steps under way, after the next ones were queued.
 
-        None for a chunk that is not among them: it waits until they are done, for the device is
-        busy with them anyhow. Steps of a sequence that has ended meanwhile are forgotten: they
-        wrote past the end of what is known, into blocks that their next owner writes before it
-        reads them.
+        None for a chunk that is not among them: it is computed behind them, with the next step of
+        the others where that can be, and comes again. Steps of a sequence that has ended meanwhile
+        are forgotten: they wrote past the end of what is known, into blocks that their next owner
+        writes before it reads them.
         """
-        flight = self._ahead if self.is_under_way(chunks) else None
-        if flight is None:
-            rows = [(chunk.sequence, chunk.start) for chunk in chunks]
-            limits = [min(limit) for limit in self._limits(rows, 0)]
-            flight = self.device.start(rows, max(1, _most(limits, MOST_STEPS)))
-        places = _places(flight, chunks)
-        self._ahead = None if None in places else self._next(flight, places)
-        tokens = flight.tokens()
-        results = [None if place is None else _result(tokens[place]) for place in places]
-        if any(result and len(result.token_ids) < flight.steps for result in results):
+        self._ahead = self._behind(flight, places, chunks)
+        found = flight.results()
+        results = [None if place is None else found[place] for place in places]
+        if any(_failed(result, flight.steps) for result in results):
             self._ahead = None  # a failure after good tokens comes first in the next visit
         return results
 
@@ -104,9 +100,39 @@ class Lookahead:
         """Something else used the device's rows: what is under way must not be extended."""
         self._ahead = None
 
-    def _next(self, flight: StepsInFlight, places: list[int | None]) -> StepsInFlight | None:
+    def _behind(
+        self, flight: StepsInFlight, places: Seq[int | None], chunks: Seq[Chunk]
+    ) -> StepsInFlight | None:
+        """What comes next of the chunks in the flight, and those of the others."""
+        rows = [place for place in places if place is not None]
+        if len(rows) < len(places):
+            pairs = zip(chunks, places, strict=True)
+            return self._pass(flight, rows, [chunk for chunk, place in pairs if place is None])
+        if isinstance(flight, PassInFlight):
+            if not all(flight.yields):  # the next piece of a prompt comes with the next pass
+                return None
+            rows.sort(key=lambda row: flight.rows[row][0].order)
+            return self._follow(flight.rows, rows, 1, flight.outputs, STEPS_AFTER_PASS)
+        return self._next(flight, rows)
+
+    def _pass(
+        self, flight: StepsInFlight, rows: Seq[int], others: list[Chunk]
+    ) -> StepsInFlight | None:
+        """A pass over ``others`` and the next step of rows that go on."""
+        if self._pass_behind is None:
+            return None
+        limits = self._limits(flight.rows, flight.steps)
+        yields = flight.yields if isinstance(flight, PassInFlight) else None
+        going = [row for row in rows if min(limits[row]) > 0 and (not yields or yields[row])]
+        chunks = [
+            Chunk(flight.rows[row][0], flight.rows[row][1] + flight.steps, 1) for row in going
+        ]
+        chunks += others
+        queued = self._pass_behind(chunks, Inputs(flight.outputs, going))
+        return queued and pass_in_flight(chunks, len(going), *queued)
+
+    def _next(self, flight: StepsInFlight, rows: list[int]) -> StepsInFlight | None:
         """Further steps of those rows that want some."""
-        rows = [row for row in places if row is not None]
         if rows == list(range(len(flight.rows))):
             wanted = [limit for _, limit in self._limits(flight.rows, flight.steps)]
             limits = [
@@ -152,17 +178,8 @@ def _most(limits: Seq[int], most: int) -> int:
     return min(max(2, min(most, MOST_ROW_STEPS // len(limits))), *limits)
 
 
-def _places(flight: StepsInFlight, chunks: Seq[Chunk]) -> list[int | None]:
-    """The row of the flight that computes each chunk."""
-    at = {id(sequence): row for row, (sequence, _) in enumerate(flight.rows)}
-    places: list[int | None] = []
-    for chunk in chunks:
-        row = at.get(id(chunk.sequence))
-        is_same = row is not None and chunk.count == 1 and flight.rows[row][1] == chunk.start
-        places.append(row if is_same else None)
-    return places
-
-
-def _result(tokens: list[int]) -> ChunkResult:
-    finite = tokens[: tokens.index(-1)] if -1 in tokens else tokens
-    return ChunkResult(finite or tokens[:1], [], is_finite=bool(finite))
+def _failed(result: ChunkResult | None, steps: int) -> bool:
+    """Whether a row that was to have a token a step has fewer, or none that counts."""
+    if result is None:
+        return False
+    return not result.is_finite or 0 < len(result.token_ids) < steps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
-from pythia_bento.engine.logprobs import TokenLogprob
+from pythia_bento.executor.choice import QueuedChoice
 from pythia_bento.executor.input_batch import lay_out, write_tables
 from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.executor.prompt_scores import PromptScores
@@ -35,11 +34,11 @@ class ModelRunner:
         self._cache = model.kernels.allocate_cache(config.num_blocks)
         self._scores = PromptScores(model, self._upload)
 
-    def execute(self, chunks: Sequence[Chunk]) -> Results:
+    def execute(self, chunks: Sequence[Chunk], *, others_wait: bool = False) -> Results:
         """See ``Executor.execute``."""
         try:
             with torch.inference_mode():
-                return self._execute(chunks)
+                return self._execute(chunks, others_wait)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -47,7 +46,7 @@ class ModelRunner:
         # Only here are the failed step's tensors gone: the first error held them.
         raise MemoryError(failure)
 
-    def _execute(self, chunks: Sequence[Chunk]) -> Results:
+    def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         """One pass over all of them."""
         batch, starts = self.prepare(chunks)
         hidden = self._model.forward(batch, self._cache)
@@ -58,7 +57,12 @@ class ModelRunner:
             scores.put_into(results, later=not sampled)
         if sampled:
             logits = self._logits_of(hidden, [starts[index + 1] - 1 for index in sampled])
-            self._choose(logits, chunks, sampled, results)
+            choice = self._queue_choice(logits, [chunks[index] for index in sampled])
+            yielding = [results[index] for index in sampled]
+            if others_wait and choice.is_pending and not scores:
+                choice.put_later(yielding)
+            else:
+                choice.put_into(yielding)
         return list(results)
 
     def recover(self) -> None:
@@ -75,68 +79,26 @@ class ModelRunner:
         batch = ForwardBatch(*map(self._upload, (*layout, tables)))
         return batch, layout.query_starts.tolist()
 
-    def _choose(
-        self,
-        logits: Tensor,
-        chunks: Sequence[Chunk],
-        sampled: Sequence[int],
-        results: list[ChunkResult],
-    ) -> None:
-        """The next token of the chunks at ``sampled``, each of which has a row of ``logits``."""
-        if not sampled:
-            return
-        rows = [chunks[index].sequence.sampling_row() for index in sampled]
+    def _queue_choice(self, logits: Tensor, chunks: Sequence[Chunk]) -> QueuedChoice:
+        """Choose the next token of each chunk from its row of ``logits``; nobody waits for it."""
+        rows = [chunk.sequence.sampling_row() for chunk in chunks]
+        limits = [chunk.sequence.params.logprobs for chunk in chunks]
         tokens = self._model.sample(logits, rows, self._num_tokens)
-        for index, token in zip(sampled, tokens.tolist(), strict=True):
-            results[index].token_ids.append(token)
-            results[index].is_finite &= token >= 0
-        self._add_logprobs(logits, tokens, chunks, sampled, results)
-
-    def _add_logprobs(
-        self,
-        logits: Tensor,
-        tokens: Tensor,
-        chunks: Sequence[Chunk],
-        sampled: Sequence[int],
-        results: list[ChunkResult],
-    ) -> None:
-        wanted = [
-            (row, index, limit)
-            for row, index in enumerate(sampled)
-            if (limit := chunks[index].sequence.params.logprobs) is not None
-            and results[index].is_finite
-        ]
+        wanted = [row for row, limit in enumerate(limits) if limit is not None]
         if not wanted:
-            return
-        if len(wanted) < len(sampled):
-            picked = torch.tensor([row for row, _, _ in wanted], device=self._device)
-            logits, tokens = logits[picked], tokens[picked]
-        limits = [limit for _, _, limit in wanted]
-        for (_, index, _), logprob in zip(
-            wanted, self._logprobs(logits, tokens, limits), strict=True
-        ):
-            results[index].logprobs.append(logprob)
-            results[index].is_finite &= math.isfinite(logprob.logprob)
+            return QueuedChoice(tokens, limits)
+        chosen = tokens
+        if len(wanted) < len(limits):
+            picked = self._upload(np.array(wanted))
+            logits, chosen = logits[picked], tokens[picked]
+        most = max(limit for limit in limits if limit is not None)
+        return QueuedChoice(tokens, limits, self._model.logprobs(logits, chosen, most))
 
     def _logits_of(self, hidden: Tensor, rows: list[int]) -> Tensor:
         """fp32 [len(rows), V]: logits of some rows of hidden states."""
         if len(rows) < len(hidden):
             hidden = hidden[torch.tensor(rows, device=self._device)]
         return self._model.logits(hidden)
-
-    def _logprobs(self, logits: Tensor, tokens: Tensor, limits: list[int]) -> list[TokenLogprob]:
-        """One for each row, with the ``limits[row]`` best alternatives."""
-        found = self._model.logprobs(logits, tokens, max(limits))
-        columns = (
-            tokens.tolist(),
-            found.chosen.tolist(),
-            found.top_ids.tolist(),
-            found.top.tolist(),
-        )
-        return [
-            TokenLogprob(token, chosen, tuple(zip(ids[:limit], top[:limit], strict=True)))
-            for limit, token, chosen, ids, top in zip(limits, *columns, strict=True)
-        ]
 
     def _upload(self, array: np.ndarray) -> Tensor:
         host = torch.from_numpy(array)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pythia_bento.engine.executor import Chunk, ChunkResult
 from pythia_bento.engine.logprobs import HEAD, PromptLogprobs
+from pythia_bento.executor.download import Download
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import SCORED_ROWS
 
@@ -94,28 +95,22 @@ class QueuedScores:
 
     def __init__(self, spans: Sequence[Span], columns: Tensor) -> None:
         self._spans = spans
-        self._host, self._event = columns, None
-        if columns.is_cuda:
-            self._host = torch.empty(columns.shape, dtype=torch.int32, pin_memory=True)
-            self._host.copy_(columns, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
+        self._download = Download(columns)
 
     def put_into(self, results: Sequence[ChunkResult], *, later: bool) -> None:
         """Put each chunk's log-probabilities into its result: now, or when the engine asks.
 
         Where there is no device to wait for, now is never too early.
         """
-        if not later or self._event is None:
+        if not later or not self._download.is_pending:
             self._fill(results)
             return
         for span in self._spans:
             results[span.chunk].complete = partial(self._fill, results)
 
     def _fill(self, results: Sequence[ChunkResult]) -> None:
-        if self._event is not None:
-            self._event.synchronize()
-        found = PromptLogprobs(self._host.numpy())
+        [columns] = self._download.wait()
+        found = PromptLogprobs(columns)
         is_sound = np.isfinite(found.values)
         are_all = bool(is_sound.all())
         begin = 0

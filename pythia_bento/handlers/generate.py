@@ -10,6 +10,7 @@ from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.handlers.streamed import ShownOutput, ShownToken, shown_output, shown_prompt
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.turns import freed
 
 
 class _Generated(TypedDict):
@@ -38,7 +39,7 @@ async def generate(
     outputs = []
     for answer in chosen:
         outputs.append(await shown_output(runner.tokenizer, answer))
-        answer.logprobs = None  # freed one by one, which takes as long as to make them
+        await freed(answer.logprobs or [])
     response: Generated = {
         "model": runner.info.id,
         "fingerprint": runner.info.fingerprint,

@@ -18,7 +18,7 @@ def limits(runner: PythiaRunner) -> Limits:
         max_sequences=limits.max_sequences,
         max_logprobs=limits.max_logprobs,
         max_stop=limits.max_stop,
-        max_batch_size=settings.max_batch_size,
+        max_batch_size=limits.max_batch_size,
         max_queue=settings.max_queue,
         request_timeout=settings.request_timeout,
         max_body_bytes=settings.max_body_bytes,

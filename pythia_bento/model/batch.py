@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+MOST_TOP = 20  # alternatives of a token that a captured decode step can give
+
 
 @dataclass(frozen=True, slots=True)
 class ForwardBatch:
@@ -24,6 +26,28 @@ class ForwardBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class RowOptions:
+    """What R rows ask for besides temperature; ``model/sampling.py`` has the meaning.
+
+    Biases are a list of N entries in which rows have spans. A row's tokens that penalties look at
+    are entries of ``seen``: token, count, and what follows it, see ``triton/options.py``.
+    """
+
+    active: Tensor  # int32 [R], 0 for a row that asks for nothing: the rest is not read
+    top_k: Tensor  # int32 [R], 0 is off
+    top_p: Tensor  # fp64 [R], 1 is off
+    min_p: Tensor  # fp32 [R], 0 is off
+    bias_starts: Tensor  # int32 [R + 1]
+    bias_ids: Tensor  # int32 [N]
+    biases: Tensor  # fp32 [2, N]: before the row's ``early`` position, and from there on
+    early: Tensor  # int32 [R]
+    penalties: Tensor  # fp32 [3, R]: repetition, frequency, presence
+    prompt_lens: Tensor  # int32 [R], -1 where there are no penalties
+    seen: Tensor  # int32 [3, R, W]
+    num_seen: Tensor  # int32 [R], entries where the kernel does not keep ``seen`` itself
+
+
+@dataclass(frozen=True, slots=True)
 class DecodeRows:
     """R sequences that decode on a device, which moves them on by itself."""
 
@@ -33,6 +57,11 @@ class DecodeRows:
     temperatures: Tensor  # fp32 [R], 0 is greedy
     seeds: Tensor  # int64 [R]
     ring: Tensor  # int32 [R, a power of two]: the token of position p at p modulo its width
+    options: RowOptions  # ``seen`` is by position and kept by the steps
+    limits: Tensor  # int32 [R], alternatives of each token; -1: no log-probabilities
+    found: Tensor
+    """int32 [1 + 2 MOST_TOP, R, a power of two]: of the token of position p, at p modulo the width,
+    the bits of its log-probability, then id and bits of each alternative."""
 
 
 @dataclass(frozen=True, slots=True)

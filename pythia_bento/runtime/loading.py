@@ -76,7 +76,7 @@ def _build(
         torch.set_num_threads(1)
     config = EngineConfig(
         num_blocks=_num_blocks(settings, backend, checkpoint.config),
-        max_batch_size=settings.max_batch_size,
+        max_batch_size=settings.batch_size(backend.device.type),
         max_tokens_per_step=tokens_per_step(settings, backend.device.type),
     )
     preparing = partial(on_progress, f"preparing {checkpoint.model_id}")
@@ -85,6 +85,7 @@ def _build(
         num_tokens=tokenizer.num_tokens,
         max_positions=checkpoint.config.max_positions,
         cache_tokens=config.num_blocks * backend.block_size,
+        max_batch_size=config.max_batch_size,
     )
     return Engine(make(model, config, tokenizer.num_tokens, preparing), tokenizer, limits)
 
@@ -93,15 +94,22 @@ def tokens_per_step(settings: Settings, device: str) -> int:
     """The setting, or what suits the kind of device; every sequence gets a token at least."""
     if settings.max_tokens_per_step is not None:
         return settings.max_tokens_per_step
-    return max(TOKENS_PER_STEP[device], settings.max_batch_size)
+    return max(TOKENS_PER_STEP[device], settings.batch_size(device))
 
 
-def limits_of(settings: Settings, num_tokens: int, max_positions: int, cache_tokens: int) -> Limits:
+def limits_of(
+    settings: Settings,
+    num_tokens: int,
+    max_positions: int,
+    cache_tokens: int,
+    max_batch_size: int = 1,
+) -> Limits:
     """What a model and its memory can do, and what the settings allow."""
     return Limits(
         num_tokens=num_tokens,
         max_positions=max_positions,
         cache_tokens=cache_tokens,
+        max_batch_size=max_batch_size,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_n=settings.max_n,
         max_sequences=settings.max_sequences,
@@ -141,11 +149,12 @@ def _num_blocks(settings: Settings, backend: Kernels, config: ModelConfig) -> in
     block_bytes = backend.kv_bytes_per_block()
     if settings.kv_cache_gb is not None:
         return max(1, int(settings.kv_cache_gb * 10**9) // block_bytes)
-    full = settings.max_batch_size * -(-config.max_positions // backend.block_size)
+    sequences = settings.batch_size(backend.device.type)
+    full = sequences * -(-config.max_positions // backend.block_size)
     free = _free_bytes(backend.device)
     if backend.device.type == "cuda":
         tokens = tokens_per_step(settings, backend.device.type)
-        free -= pass_bytes(config, settings.max_batch_size, tokens)
+        free -= pass_bytes(config, sequences, tokens)
     spare = int(free * CACHE_SHARE[backend.device.type])
     return max(1, min(full, spare // block_bytes))
 

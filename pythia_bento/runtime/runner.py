@@ -37,7 +37,7 @@ class PythiaRunner:
         self.tokenizer = engine.tokenizer
         self.limits = engine.limits
         most = Demand(
-            settings.max_batch_size + settings.max_queue,
+            self.limits.max_batch_size + settings.max_queue,
             self.limits.cache_tokens + settings.max_queue_tokens,
         )
         self._has_keys = (settings.api_keys, settings.api_keys_file) != (None, None)

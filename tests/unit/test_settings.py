@@ -50,7 +50,10 @@ def test_environment_and_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"metrics_prefix": "v" * 65}, ["PYTHIA_METRICS_PREFIX", "must have at most 64"]),
         ({"metrics_prefix": "pythia_"}, ["metrics_prefix must not begin with pythia_"]),
         ({"modle": "bundled"}, ["modle is not a setting", "max_queue"]),
-        ({"max_tokens_per_step": 8}, ["max_tokens_per_step (8)", "max_batch_size (64)"]),
+        (
+            {"max_tokens_per_step": 8, "max_batch_size": 64},
+            ["max_tokens_per_step (8)", "max_batch_size (64)"],
+        ),
     ],
 )
 def test_one_sentence_names_the_setting(arguments: dict[str, object], words: list[str]) -> None:

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 
-from pythia_bento.executor.graphs.buffers import TokenReadback, capture
+from pythia_bento.engine.executor import ChunkResult
+from pythia_bento.executor.flights import Inputs, Row, StepsInFlight
+from pythia_bento.executor.graphs.buffers import capture
+from pythia_bento.executor.graphs.options import OptionBuffers, wanted
 from pythia_bento.executor.graphs.staging import Staging
+from pythia_bento.executor.graphs.step_readback import StepReadback
 from pythia_bento.executor.input_batch import write_tables
-from pythia_bento.executor.lookahead import Inputs, Row, StepsInFlight
-from pythia_bento.model.batch import DecodeRows
+from pythia_bento.model.batch import MOST_TOP, DecodeRows
 from pythia_bento.model.kernels.base import Capturable, KVCache, PackedWeights
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -45,14 +47,15 @@ class CapturedDecode:
         self.buffers = Buffers(kernels, buckets[-1])
         self.steps = kernels.decode_steps(weights, cache, self.buffers.rows, num_tokens)
         self.logits = self.steps.logits  # fp32 [rows, V] of the last step
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self._bursts: dict[int, torch.cuda.CUDAGraph] = {}  # the same of BURST steps
+        self._buckets = buckets
+        self._graphs: dict[tuple[int, int, bool], torch.cuda.CUDAGraph] = {}  # by rows, steps, kind
         pool = torch.cuda.graph_pool_handle()
         for done, bucket in enumerate(reversed(buckets), start=1):
-            step = partial(self.steps.step, bucket)
-            for graphs, times in ((self._graphs, 1), (self._bursts, BURST)):
-                self.buffers.clear()
-                graphs[bucket] = capture(step, pool, times)
+            for has_options in (True, False):
+                step = partial(self.steps.step, bucket, with_options=has_options)
+                for times in (1, BURST):
+                    self.buffers.clear()
+                    self._graphs[bucket, times, has_options] = capture(step, pool, times)
             if on_progress:
                 on_progress(done, len(buckets))
         self.capture_seconds = time.perf_counter() - started
@@ -70,32 +73,23 @@ class CapturedDecode:
 
     def _queue(self, rows: list[Row], covered: list[int], steps: int) -> StepsInFlight:
         assert 2 * steps <= RING
-        bucket = self._bucket(len(rows))
+        bucket, has_options = self._bucket(len(rows)), wanted(rows)
         for _ in range(steps // BURST):
-            self._bursts[bucket].replay()
+            self._graphs[bucket, BURST, has_options].replay()
         for _ in range(steps % BURST):
-            self._graphs[bucket].replay()
-        first = np.array([start + 1 for _, start in rows])
-        readback = self.buffers.download(len(rows))
-        wait = partial(_tokens, readback, first, steps)
-        return StepsInFlight(rows, covered, steps, wait, self.buffers.rows.token_ids)
+            self._graphs[bucket, 1, has_options].replay()
+        read = self.buffers.download(rows, steps)
+        return StepsInFlight(rows, covered, steps, read, self.buffers.rows.token_ids)
 
     def _bucket(self, rows: int) -> int:
-        return min(bucket for bucket in self._graphs if bucket >= rows)
-
-
-def _tokens(readback: TokenReadback, first: np.ndarray, steps: int) -> list[list[int]]:
-    """Wait; the tokens of ``steps`` positions from ``first`` on of each row."""
-    ring = readback.wait()
-    at = (first[:, None] + np.arange(steps)) % RING
-    tokens: list[list[int]] = np.take_along_axis(ring[: len(at)], at, 1).tolist()
-    return tokens
+        return min(bucket for bucket in self._buckets if bucket >= rows)
 
 
 class Buffers:
     """The rows on the device, and what the host says of every row when it describes them."""
 
     def __init__(self, kernels: Capturable, rows: int) -> None:
+        self._options = OptionBuffers(kernels, rows)
         device = kernels.device
         self._width = -(-kernels.config.max_positions // kernels.block_size)
         each = ("seeds", "inputs", "entries", "context_lens", "temperatures")
@@ -109,14 +103,18 @@ class Buffers:
             temperatures=staged["temperatures"],
             seeds=staged["seeds"],
             ring=torch.zeros(rows, RING, dtype=torch.int32, device=device),
+            options=self._options.options,
+            limits=self._options.limits,
+            found=torch.zeros(1 + 2 * MOST_TOP, rows, RING, dtype=torch.int32, device=device),
         )
         self._taken = torch.zeros(rows, dtype=torch.int32, device=device)
         # Tokens of some steps are read while others are under way.
-        self._readbacks = [TokenReadback(rows, RING), TokenReadback(rows, RING)]
+        self._readbacks = [StepReadback(self.rows), StepReadback(self.rows)]
 
     def clear(self) -> None:
         """No row in use."""
         self._staging.clear()
+        self._options.clear()
         self.rows.token_ids.zero_()
 
     def upload(self, rows: list[Row], bucket: int, inputs: Inputs | None = None) -> None:
@@ -133,6 +131,12 @@ class Buffers:
         else:
             host["inputs"][:count] = [sequence.token_ids[start] for sequence, start in rows]
         self._staging.send("tables", bucket * self._width)
+        if wanted(rows):
+            self._options.upload(rows, bucket)
+            if inputs and inputs.tokens is self.rows.token_ids:
+                self._options.keep(rows, self._staging.device["entries"][:count])
+            else:
+                self._options.recall(rows)
         self._take(inputs, count)
 
     def _take(self, inputs: Inputs | None, count: int) -> None:
@@ -146,9 +150,7 @@ class Buffers:
         # A row that failed has -1, which is no row of the embedding; the host ends it.
         torch.clamp(taken, min=0, out=token_ids)
 
-    def download(self, rows: int) -> TokenReadback:
-        """Queue the copy of the tokens to the host."""
+    def download(self, rows: list[Row], steps: int) -> Callable[[], list[ChunkResult]]:
+        """Queue the copy of what the last steps found to the host; how to wait for it."""
         self._readbacks.reverse()
-        readback = self._readbacks[0]
-        readback.copy(self.rows.ring, rows)
-        return readback
+        return self._readbacks[0].copy(rows, steps)

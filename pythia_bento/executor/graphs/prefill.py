@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.executor import Chunk
+from pythia_bento.executor.flights import Inputs
 from pythia_bento.executor.graphs.buffers import TokenReadback, capture
 from pythia_bento.executor.graphs.staging import Staging
 from pythia_bento.executor.input_batch import fill
@@ -53,7 +54,8 @@ class CapturedPrefill:
         most = self._sequences[-1], self._tokens[-1]
         self._buffers = Buffers(kernels, *most)
         self._passes = kernels.prompt_passes(weights, cache, *most, num_tokens)
-        self._readback = TokenReadback(self._sequences[-1])
+        # Tokens of one pass are read while the next is under way.
+        self._readbacks = [TokenReadback(self._sequences[-1]) for _ in range(2)]
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._choices: dict[int, torch.cuda.CUDAGraph] = {}
         pool = torch.cuda.graph_pool_handle()
@@ -73,14 +75,17 @@ class CapturedPrefill:
         count = sum(chunk.count for chunk in chunks)
         return len(chunks) <= self._sequences[-1] and count <= self._tokens[-1]
 
-    def run(self, chunks: Sequence[Chunk]) -> Pass:
-        """Queue a pass, and its tokens where it has any; its results stay until the next."""
+    def run(self, chunks: Sequence[Chunk], inputs: Inputs | None = None) -> Pass:
+        """Queue a pass, and its tokens where it has any; its results stay until the next.
+
+        With ``inputs`` the first chunks are single tokens, which the device has.
+        """
         count = sum(chunk.count for chunk in chunks)
         sequences = next(s for s in self._sequences if s >= len(chunks))
         tokens = next(t for t in self._tokens if t >= count)
-        self._buffers.upload(chunks, sequences, tokens)
+        self._buffers.upload(chunks, sequences, tokens, inputs)
         self._graphs[sequences, tokens].replay()
-        if any(chunk.samples for chunk in chunks):
+        if inputs or any(chunk.samples for chunk in chunks):
             self._choices[sequences].replay()
         return self._results(count, len(chunks))
 
@@ -93,7 +98,8 @@ class CapturedPrefill:
 
     def _results(self, tokens: int, sequences: int) -> Pass:
         """Of the pass that was queued last; its tokens are on their way to the host."""
-        passes, readback = self._passes, self._readback
+        self._readbacks.reverse()
+        passes, readback = self._passes, self._readbacks[0]
         readback.copy(passes.tokens, len(passes.tokens))
         return Pass(
             passes.hidden[:tokens],
@@ -119,6 +125,7 @@ class Buffers:
         sizes = {
             "seeds": sequences,
             "query_starts": sequences + 1,
+            "entries": sequences,
             "context_lens": sequences,
             "last_rows": sequences,
             "temperatures": sequences,
@@ -149,8 +156,17 @@ class Buffers:
         self._staging.clear()
         self._staging.device["slots"].fill_(-1)
 
-    def upload(self, chunks: Sequence[Chunk], sequences: int, tokens: int) -> None:
+    def upload(
+        self, chunks: Sequence[Chunk], sequences: int, tokens: int, inputs: Inputs | None
+    ) -> None:
         """Lay the chunks end to end; what is left over is padding that writes nothing."""
         host = self._staging.host()
         fill(host, chunks, self._block_size, sequences, tokens)
+        count = len(inputs.entries) if inputs else 0
+        if inputs:
+            host["entries"][:count] = inputs.entries
         self._staging.send("tables", sequences * self._width)
+        if inputs and count:
+            taken = torch.index_select(inputs.tokens, 0, self.part("entries", count))
+            # A row that failed has -1, which is no row of the embedding; the host ends it.
+            torch.clamp(taken, min=0, out=self.part("token_ids", count))

@@ -7,10 +7,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
+from pythia_bento.executor.choice import QueuedTokens
+from pythia_bento.executor.flights import Inputs
+from pythia_bento.executor.graphs import options
 from pythia_bento.executor.graphs.decode import CapturedDecode
-from pythia_bento.executor.graphs.prefill import CapturedPrefill
+from pythia_bento.executor.graphs.prefill import CapturedPrefill, Pass
 from pythia_bento.executor.graphs.scores import CapturedScores
 from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead
 from pythia_bento.executor.model_runner import ModelRunner
@@ -22,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class CudaModelRunner(ModelRunner):
-    """Decodes several steps a visit where every row is greedy or sampled by temperature alone."""
+    """Decodes several steps a visit, and passes with prompts by graphs where they fit."""
 
     lookahead = LOOKAHEAD
 
@@ -46,20 +50,20 @@ class CudaModelRunner(ModelRunner):
         self._scores = PromptScores(model, self._upload, scores)
         seconds = sum(part.capture_seconds for part in (self.decode, self.prefill, scores))
         logger.info("captured the graphs of decode steps, passes and scores in %.1f s", seconds)
-        self.ahead = Lookahead(self.decode, self.block_size)
+        self.ahead = Lookahead(self.decode, self.block_size, self._pass_behind)
 
-    def _execute(self, chunks: Sequence[Chunk]) -> Results:
+    def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         """By graphs where they fit."""
-        if self.ahead.is_under_way(chunks):
-            return self.ahead.decode(chunks)
+        if (found := self.ahead.under_way(chunks)) is not None:
+            return found
         if all(_is_decode(chunk) for chunk in chunks):
-            if all(chunk.sequence.graphable for chunk in chunks):
+            if options.fit([chunk.sequence for chunk in chunks]):
                 return self.ahead.decode(chunks)
             return self._run_step(chunks)
         self.ahead.forget()
         if not self.prefill.fits(chunks):
-            return super()._execute(chunks)
-        return self._run_pass(chunks)
+            return super()._execute(chunks, others_wait)
+        return self._run_pass(chunks, others_wait)
 
     def recover(self) -> None:
         """See ``Executor.recover``."""
@@ -71,10 +75,21 @@ class CudaModelRunner(ModelRunner):
         self.ahead.forget()
         self.decode.start([(chunk.sequence, chunk.start) for chunk in chunks], 1)
         results = [ChunkResult([], []) for _ in chunks]
-        self._choose(self.decode.logits[: len(chunks)], chunks, range(len(chunks)), results)
+        self._queue_choice(self.decode.logits[: len(chunks)], chunks).put_into(results)
         return list(results)
 
-    def _run_pass(self, chunks: Sequence[Chunk]) -> Results:
+    def _pass_behind(
+        self, chunks: list[Chunk], inputs: Inputs
+    ) -> tuple[Callable[[], list[int]], Tensor] | None:
+        """See ``lookahead.PassBehind``: of chunks whose tokens take temperature alone."""
+        if not self.prefill.fits(chunks):
+            return None
+        if any(options.asked(chunk.sequence) or _is_scored(chunk) for chunk in chunks):
+            return None
+        done = self.prefill.run(chunks, inputs)
+        return done.wait, done.tokens
+
+    def _run_pass(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         """A captured pass with prompts; where all is simple, the next steps are queued with it."""
         done = self.prefill.run(chunks)
         results = [ChunkResult([], []) for _ in chunks]
@@ -85,16 +100,32 @@ class CudaModelRunner(ModelRunner):
             scores.put_into(results, later=not sampled)
         if not sampled:  # nobody waits for a pass without tokens
             return list(results)
-        if scores or not all(chunks[index].sequence.graphable for index in sampled):
-            logits = done.logits if len(sampled) == len(chunks) else done.logits[sampled]
-            self._choose(logits, chunks, sampled, results)
+        if any(options.asked(chunks[index].sequence) for index in sampled):
+            self._choose_of_pass(done, chunks, sampled, results)
+            return list(results)
+        choice = QueuedTokens(done.wait, sampled)
+        yielding = [results[index] for index in sampled]
+        if others_wait and not scores and not any(map(_is_decode, chunks)):
+            choice.put_later(yielding)
             return list(results)
         self.ahead.begin(chunks, done.tokens)
-        tokens = done.wait()
-        for index in sampled:
-            results[index].token_ids.append(tokens[index])
-            results[index].is_finite = tokens[index] >= 0
+        choice.put_into(yielding)
         return list(results)
+
+    def _choose_of_pass(
+        self,
+        done: Pass,
+        chunks: Sequence[Chunk],
+        sampled: Sequence[int],
+        results: list[ChunkResult],
+    ) -> None:
+        """Tokens by all options of their sequences, and the next steps behind them."""
+        are_all = len(sampled) == len(chunks)
+        logits = done.logits if are_all else done.logits[sampled]
+        choice = self._queue_choice(logits, [chunks[index] for index in sampled])
+        if are_all and options.fit([chunk.sequence for chunk in chunks]):
+            self.ahead.begin(chunks, choice.tokens)
+        choice.put_into([results[index] for index in sampled])
 
 
 def _share(

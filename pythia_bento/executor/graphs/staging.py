@@ -8,7 +8,15 @@ import numpy as np
 import torch
 
 # Of the parts that are not int32, as the host and the device read them.
-TYPES = {"seeds": (np.uint64, torch.int64), "temperatures": (np.float32, torch.float32)}
+_FLOATS = (np.float32, torch.float32)
+TYPES: dict[str, tuple[type[np.generic], torch.dtype]] = {
+    "seeds": (np.uint64, torch.int64),
+    "temperatures": _FLOATS,
+    "top_p": (np.float64, torch.float64),
+    "min_p": _FLOATS,
+    "penalties": _FLOATS,
+    "biases": _FLOATS,
+}
 ALIGNED = 64  # integers: each part starts at a multiple, as the kernels' loads like it
 
 
@@ -16,7 +24,7 @@ class Staging:
     """Arrays in pinned memory and on the device; what a pass may not need comes last."""
 
     def __init__(self, sizes: Mapping[str, int], device: torch.device) -> None:
-        words = {n: size * (2 if n == "seeds" else 1) for n, size in sizes.items()}
+        words = {name: size * _words(name) for name, size in sizes.items()}
         starts = np.cumsum([0, *(-(-size // ALIGNED) * ALIGNED for size in words.values())])
         self._pinned = torch.zeros(int(starts[-1]), dtype=torch.int32, pin_memory=True)
         self._block = torch.zeros(int(starts[-1]), dtype=torch.int32, device=device)
@@ -25,7 +33,7 @@ class Staging:
         self._host, self.device = {}, {}
         for name, start in self._starts.items():
             span = slice(start, start + words[name])
-            on_host, on_device = TYPES.get(name, (np.int32, torch.int32))
+            on_host, on_device = _type(name)
             self._host[name] = self._pinned.numpy()[span].view(on_host)
             self.device[name] = self._block[span].view(on_device)
 
@@ -44,3 +52,12 @@ class Staging:
     def clear(self) -> None:
         """Zeros on the device."""
         self._block.zero_()
+
+
+def _type(name: str) -> tuple[type[np.generic], torch.dtype]:
+    return TYPES.get(name, (np.int32, torch.int32))
+
+
+def _words(name: str) -> int:
+    """Of 4 bytes, that a value takes."""
+    return np.dtype(_type(name)[0]).itemsize // 4

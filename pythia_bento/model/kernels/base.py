@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pythia_bento.model.batch import DecodeRows, ForwardBatch, Logprobs
+from pythia_bento.model.batch import DecodeRows, ForwardBatch, Logprobs, RowOptions
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import HeadWeights, LayerWeights
@@ -44,13 +44,13 @@ def pass_bytes(config: ModelConfig, sequences: int, tokens: int) -> int:
     """Device memory of the largest pass on a GPU, besides weights and cache.
 
     One layer's linears as fp16, the activations of ``tokens`` (residual stream and its copies fp32,
-    norms, qkv, up and attended fp16), three times the logits of ``sequences``, and those of the
-    rows that are scored at a time.
+    norms, qkv, up and attended fp16), four times the logits of ``sequences``, and those of the rows
+    that are scored at a time.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
     linears = 2 * hidden * (4 * hidden + 2 * inner)
     activations = tokens * (3 * 4 * hidden + 2 * (6 * hidden + inner))
-    return linears + activations + 4 * (3 * sequences + SCORED_ROWS) * config.vocab_size
+    return linears + activations + 4 * (4 * sequences + SCORED_ROWS) * config.vocab_size
 
 
 class Kernels(Protocol):
@@ -112,8 +112,12 @@ class DecodeSteps(Protocol):
 
     logits: Tensor  # fp32 [R, V], of the last step
 
-    def step(self, count: int) -> None:
-        """A token of each of the first ``count`` rows, which then move on by one."""
+    def step(self, count: int, *, with_options: bool = False) -> None:
+        """A token of each of the first ``count`` rows, which then move on by one.
+
+        Without ``with_options`` they are chosen by temperature alone, and no log-probabilities are
+        found.
+        """
         ...
 
 
@@ -167,6 +171,13 @@ class Capturable(Protocol):
         self, weights: PackedWeights, cache: Any, rows: DecodeRows, num_tokens: int
     ) -> DecodeSteps:
         """Steps of as many rows as ``rows`` has; ids below ``num_tokens`` may be chosen."""
+        ...
+
+    def recall(self, told: Tensor, rows: Tensor, lengths: Tensor, options: RowOptions) -> None:
+        """Set what ``rows`` (int32 [K]) have seen to ``told`` (int32 [K, L]), by position.
+
+        ``lengths`` (int32 [K]) are how many of the tokens count. ``options`` has all else already.
+        """
         ...
 
     def prompt_passes(

@@ -19,7 +19,7 @@ from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.runner import PythiaRunner, loaded
-from pythia_bento.runtime.turns import Turns
+from pythia_bento.runtime.turns import Turns, freed
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.choice import Choice, EchoedPrompt
 from pythia_bento.server.http.json_answer import PIECE_BYTES, Joiner, Pieces
@@ -102,8 +102,8 @@ class Completion:
                 delta = await self._choice(answer, place).delta(answer)
                 joiner.add(separator + orjson.dumps(delta))
                 separator = b","
-                # Freed one by one: all at once would take as long as to make them.
-                answer.logprobs = answer.prompt_logprobs = None
+                answer.prompt_logprobs = None
+                await freed(answer.logprobs or [])
                 await turns.take()
         joiner.add(b"]," + orjson.dumps({"usage": self._usage()})[1:])
         return Pieces(joiner.pieces())

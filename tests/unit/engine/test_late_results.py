@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -49,6 +50,46 @@ def test_late_scores_are_those_of_other_executors(budget: int, top: int) -> None
     assert isinstance(late[-1][0].error, NonFiniteLogits)
 
 
+def test_first_tokens_come_when_the_next_prompts_are_under_way() -> None:
+    handed_over: list[list[str]] = []
+
+    def note(chunks: list[Chunk]) -> None:
+        handed_over.append([chunk.sequence.request.request_id for chunk in chunks])
+
+    engine = toy_engine(before=note, kind=LateExecutor, max_batch_size=4, max_tokens_per_step=4)
+    engine.add_request(request("a", (5, 6, 7, 8), max_tokens=1))
+    engine.add_request(request("b", (9, 5, 6, 7), max_tokens=2, ignore_eos=True))
+    assert engine.step() == []
+    first, second = engine.step()  # nobody waits any more, so that "b" is told at once
+    assert handed_over == [["a"], ["b"]]
+    assert (first.request_id, first.finish_reason, len(first.token_ids)) == ("a", "length", 1)
+    assert (second.request_id, second.finish_reason, len(second.token_ids)) == ("b", None, 1)
+
+
+@pytest.mark.parametrize("num_blocks", [12, 64])
+def test_late_tokens_are_those_of_other_executors(num_blocks: int) -> None:
+    draw = random.Random(num_blocks)
+    asked = [
+        request(
+            str(i),
+            tuple(draw.randrange(1, 90) for _ in range(draw.randint(1, 20))),
+            max_tokens=draw.randint(1, 12),
+            temperature=draw.choice([0.0, 1.0]),
+            logprobs=draw.choice([None, 1]),
+            seed=i,
+        )
+        for i in range(30)
+    ]
+    asked.append(request("bad", (3, POISON, 4)))
+    late = toy_engine(num_blocks, kind=LateExecutor, max_batch_size=6, max_tokens_per_step=16)
+    plain = toy_engine(256, max_tokens_per_step=256).generate(asked)
+    for [found], [wanted] in zip(late.generate(asked), plain, strict=True):
+        assert (found.token_ids, found.logprobs) == (wanted.token_ids, wanted.logprobs)
+        assert (found.text, found.finish_reason) == (wanted.text, wanted.finish_reason)
+    late.check()
+    assert late.stats().blocks_used == 0
+
+
 def test_an_aborted_request_has_no_late_scores() -> None:
     engine = toy_engine(kind=LateExecutor)
     engine.add_request(scored("a", 5, 6, 7))
@@ -75,8 +116,8 @@ def test_the_pace_is_that_of_the_device_not_of_the_queue(monkeypatch: pytest.Mon
     class Device(LateExecutor):
         """Takes a second for each step, and none to hand one over."""
 
-        def _execute(self, chunks: list[Chunk]) -> list[ChunkResult | None]:
-            results = super()._execute(chunks)
+        def _execute(self, chunks: list[Chunk], others_wait: bool) -> list[ChunkResult | None]:
+            results = super()._execute(chunks, others_wait)
             for result in results:
                 assert result and result.complete
                 result.complete = self._slowly(result.complete)

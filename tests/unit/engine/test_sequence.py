@@ -196,17 +196,19 @@ FILTERS = {
     "repetition_penalty": st.sampled_from([1.0, 1.5]),
     "min_tokens": st.integers(0, 2),
     "ignore_eos": st.booleans(),
-    "logprobs": st.sampled_from([None, None, 0]),
 }
 
 
 @given(st.fixed_dictionaries(FILTERS))
-def test_plain_is_what_its_row_asks_nothing_special_for(params):
+def test_what_a_device_is_told_once_says_what_every_row_asks_for(params):
     s = sequence(max_tokens=4, **params)
+    early = s.num_prompt + s.params.min_tokens
     for _ in range(3):
         row = s.sampling_row()
         is_filtered = row.top_k > 0 or row.top_p < 1 or row.min_p > 0
-        is_special = is_filtered or row.bias or row.penalties or s.params.logprobs is not None
-        assert s.graphable is not bool(is_special)
+        assert s.has_options or not (is_filtered or row.bias or row.penalties)
+        is_early = row.position < early
+        told = {token: before if is_early else after for token, before, after in s.biases}
+        assert {token: value for token, value in told.items() if value} == dict(row.bias)
         assert s.num_wanted == 4 - s.num_generated
         s.accept(A)

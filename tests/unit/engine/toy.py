@@ -80,7 +80,7 @@ class ToyModel:
         """Exact log-softmax."""
         values = logits.log_softmax(-1)
         top, ids = values.sort(dim=-1, descending=True, stable=True)
-        own = values.gather(1, chosen.long()[:, None])[:, 0]
+        own = values.gather(1, chosen.long().clamp(min=0)[:, None])[:, 0]
         ranks = (ids == chosen.long()[:, None]).int().argmax(1).int() + 1
         return Logprobs(own, ranks, ids[:, :num_top].int(), top[:, :num_top])
 
@@ -101,30 +101,32 @@ class ToyExecutor(ModelRunner):
         super().__init__(model, config, TOKENIZER.num_tokens)  # type: ignore[arg-type]
         self._before = before
 
-    def _execute(self, chunks: Sequence[Chunk]) -> Results:
+    def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         if self._before:
             self._before(chunks)
-        return super()._execute(chunks)
+        return super()._execute(chunks, others_wait)
 
 
 class LateExecutor(ToyExecutor):
-    """Tells the scores of a pass without tokens when it is asked, as a GPU's executor does."""
+    """Tells what a pass over prompts has found when it is asked, as a GPU's executor does."""
 
-    def _execute(self, chunks: Sequence[Chunk]) -> Results:
-        results = super()._execute(chunks)
-        if not any(chunk.samples for chunk in chunks):
+    def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
+        results = super()._execute(chunks, others_wait)
+        are_prompts = all(chunk.count > 1 for chunk in chunks)
+        if not any(chunk.samples for chunk in chunks) or (others_wait and are_prompts):
             for result in results:
-                if result and result.prompt_logprobs:
+                if result and (result.prompt_logprobs or result.token_ids):
                     result.complete = _hidden(result)
         return results
 
 
 def _hidden(result: ChunkResult) -> Callable[[], None]:
-    known = result.prompt_logprobs, result.is_finite
-    result.prompt_logprobs, result.is_finite = None, True
+    known = result.prompt_logprobs, result.token_ids, result.logprobs, result.is_finite
+    result.prompt_logprobs, result.token_ids, result.logprobs = None, [], []
+    result.is_finite = True
 
     def complete() -> None:
-        result.prompt_logprobs, result.is_finite = known
+        result.prompt_logprobs, result.token_ids, result.logprobs, result.is_finite = known
         result.complete = None
 
     return complete

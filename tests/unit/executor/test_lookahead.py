@@ -13,7 +13,8 @@ import torch
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
-from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead, StepsInFlight
+from pythia_bento.executor.flights import StepsInFlight, tokens_found
+from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead
 from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.model.batch import ForwardBatch
 from tests.amounts import rest_long
@@ -25,7 +26,7 @@ class ToyDevice:
 
     def __init__(self, runner: ToyRunner) -> None:
         self.runner = runner
-        self.flights = self.following = self.extensions = self.steps = 0
+        self.flights = self.following = self.extensions = self.steps = self.passes = 0
 
     def start(self, rows, steps, inputs=None):
         self.flights += 1
@@ -48,30 +49,53 @@ class ToyDevice:
     def queue(self, rows, covered, steps):
         self.steps += steps
         tokens = [[self.step(row, *rows[row], i) for i in range(steps)] for row in range(len(rows))]
-        return StepsInFlight(rows, covered, steps, lambda: tokens, self.inputs)
+        results = list(map(tokens_found, tokens))
+        return StepsInFlight(rows, covered, steps, lambda: results, self.inputs)
 
     def step(self, row, sequence, start, ahead):
-        runner, position, size = self.runner, start + ahead, self.runner.block_size
-        table = self.tables[row]
-        block = table[position // size] if position // size < len(table) else 0
+        token = self.compute(sequence, self.tables[row], start + ahead, [self.inputs[row]])
+        self.inputs[row] = max(token, 0)
+        return token
+
+    def pass_behind(self, chunks, inputs):
+        """What ``CapturedPrefill`` does for a pass behind a flight."""
+        if any(chunk.sequence.params.logprobs is not None for chunk in chunks):
+            return None
+        self.passes += 1
+        tokens = []
+        for place, chunk in enumerate(chunks):
+            sequence, end = chunk.sequence, chunk.start + chunk.count
+            known = [int(token) for token in sequence.token_ids[chunk.start : end]]
+            if place < len(inputs.entries):
+                known = [max(inputs.tokens[inputs.entries[place]], 0)]
+            table = sequence.block_table[: len(sequence.blocks)].tolist()
+            tokens.append(self.compute(sequence, table, chunk.start, known))
+        return lambda: tokens, tokens
+
+    def compute(self, sequence, table, start, tokens):
+        """The token after ``tokens``, which begin at position ``start``."""
+        runner, size, end = self.runner, self.runner.block_size, start + len(tokens)
 
         def ints(values):
             return torch.tensor(values, dtype=torch.int32)
 
+        def slot(position):
+            block = table[position // size] if position // size < len(table) else 0
+            return block * size + position % size
+
         batch = ForwardBatch(
-            ints([self.inputs[row]]),
-            ints([position]),
-            ints([block * size + position % size]),
-            ints([0, 1]),
-            ints([position + 1]),
+            ints(tokens),
+            ints(range(start, end)),
+            ints([slot(position) for position in range(start, end)]),
+            ints([0, len(tokens)]),
+            ints([end]),
             ints([table + [0] * 16]),
         )
-        logits = runner._model.logits(runner._model.forward(batch, runner._cache))
+        hidden = runner._model.forward(batch, runner._cache)
+        logits = runner._model.logits(hidden[-1:])
         wanted = sequence.sampling_row()
-        wanted = type(wanted)(position + 1, wanted.temperature, seed=wanted.seed)
-        token = int(runner._model.sample(logits, [wanted], runner._num_tokens)[0])
-        self.inputs[row] = max(token, 0)
-        return token
+        wanted = type(wanted)(end, wanted.temperature, seed=wanted.seed)
+        return int(runner._model.sample(logits, [wanted], runner._num_tokens)[0])
 
 
 class ToyRunner(ModelRunner):
@@ -82,15 +106,17 @@ class ToyRunner(ModelRunner):
     def __init__(self, model, config):
         super().__init__(model, config, TOKENIZER.num_tokens)
         self.device = ToyDevice(self)
-        self.ahead = Lookahead(self.device, self.block_size)
+        self.ahead = Lookahead(self.device, self.block_size, self.device.pass_behind)
 
-    def _execute(self, chunks):
+    def _execute(self, chunks, others_wait):
         are_plain = all(c.sequence.params.logprobs is None for c in chunks)
         are_decodes = are_plain and all(c.count == 1 and c.samples for c in chunks)
-        if are_decodes or self.ahead.is_under_way(chunks):
+        if (found := self.ahead.under_way(chunks)) is not None:
+            return found
+        if are_decodes:
             return self.ahead.decode(chunks)
         self.ahead.forget()
-        results = super()._execute(chunks)
+        results = super()._execute(chunks, others_wait)
         if are_plain:
             self.ahead.begin(chunks, [token for r in results for token in r.token_ids or [0]])
         return results
@@ -153,6 +179,20 @@ def test_an_arrival_waits_for_the_steps_under_way_and_wastes_none():
     assert known + len(output.token_ids) == 1 + flown  # the prompt's token, and all steps so far
     assert device.steps == flown
     assert {output.request_id for output in engine.step()} == {"first", "second"}
+
+
+def test_a_pass_goes_behind_the_steps_under_way_and_takes_the_others_along():
+    engine, device = ahead(400, block_size=16, max_batch_size=8)
+    engine.add_request(request("first", max_tokens=48, temperature=0.0, ignore_eos=True))
+    for _ in range(3):
+        engine.step()
+    flights = device.flights
+    engine.add_request(request("second", (8, 9), max_tokens=4, temperature=0.0, ignore_eos=True))
+    [output] = engine.step()  # of the steps under way, while the pass is queued
+    assert (output.request_id, device.passes) == ("first", 1)
+    both = engine.step()
+    assert [(o.request_id, len(o.token_ids)) for o in both] == [("first", 1), ("second", 1)]
+    assert device.flights == device.following == flights + 1  # steps of both, behind the pass
 
 
 def test_steps_follow_a_prompt_and_the_end_of_a_neighbour():

@@ -73,7 +73,7 @@ def test_a_stream_that_is_left_ends_its_request(lm: Model) -> None:
 def test_text_becomes_ids_and_comes_back(lm: Model) -> None:
     assert lm.detokenize(lm.tokenize("the end")) == "the end"
     assert lm.info().model == "toy@step3"
-    assert lm.info().limits.max_batch_size == lm._runner.settings.max_batch_size
+    assert lm.info().limits.max_batch_size == lm._runner.settings.batch_size("cpu")
 
 
 def test_a_closed_model_says_so() -> None:

@@ -49,3 +49,9 @@ def test_tokens_in_a_step_suit_the_device_unless_somebody_says_otherwise() -> No
     assert found == [2048, 512]
     assert loading.tokens_per_step(Settings(max_batch_size=1000), "cpu") == 1000
     assert loading.tokens_per_step(Settings(max_tokens_per_step=256), "cuda") == 256
+
+
+def test_sequences_in_a_step_follow_the_device_and_the_tokens_in_a_step() -> None:
+    assert [Settings().batch_size(device) for device in ("cuda", "cpu", "auto")] == [256, 64, 64]
+    assert Settings(max_batch_size=7).batch_size("cuda") == 7
+    assert Settings(max_tokens_per_step=32).batch_size("cuda") == 32

@@ -37,7 +37,7 @@ def load_slow(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelI
 
 def load_stuck(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
     class Stuck(ToyExecutor):
-        def execute(self, chunks: Sequence[Chunk]) -> Results:
+        def execute(self, chunks: Sequence[Chunk], *, others_wait: bool = False) -> Results:
             time.sleep(0.01)
             return [None for _ in chunks]
 

@@ -39,9 +39,9 @@ def toy_runner(
 
 def toy_engine_of(settings: Settings, num_blocks: int = 64, before: Before | None = None) -> Engine:
     """With the limits that the settings allow, as ``load_engine`` makes engines."""
-    limits = limits_of(settings, TOKENIZER.num_tokens, MAX_POSITIONS, num_blocks * BLOCK_SIZE)
-    sizes = {"max_batch_size": settings.max_batch_size}
-    return toy_engine(num_blocks, before=before, limits=limits, **sizes)
+    batch, cache_tokens = settings.batch_size("cpu"), num_blocks * BLOCK_SIZE
+    limits = limits_of(settings, TOKENIZER.num_tokens, MAX_POSITIONS, cache_tokens, batch)
+    return toy_engine(num_blocks, before=before, limits=limits, max_batch_size=batch)
 
 
 def settled(runner: PythiaRunner, seconds: float = 10.0) -> None:

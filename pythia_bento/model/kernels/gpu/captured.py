@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pythia_bento.model.batch import DecodeRows, ForwardBatch
+from pythia_bento.model.batch import MOST_TOP, DecodeRows, ForwardBatch
 from pythia_bento.model.kernels.base import SCORED_ROWS, PackedWeights
 from pythia_bento.model.kernels.gpu.forward import DecodeAttention, Forward, PromptAttention
 from pythia_bento.model.kernels.gpu.launch import Launcher
+from pythia_bento.model.kernels.gpu.launch_options import Prepared
+from pythia_bento.model.kernels.gpu.launch_sampling import Scores
 from pythia_bento.model.kernels.gpu.tiles import splits
 from pythia_bento.model.kernels.gpu.workspace import AttentionScratch, TritonKVCache, Workspace
 
@@ -40,6 +42,8 @@ class TritonDecodeSteps:
         self.workspace.fill(0)
         self.logits = torch.zeros(count, config.vocab_size, device=device)
         self._keys = launch.sampling.keys(count)
+        self._prepared = launch.options.room(rows.options)
+        self._scores = launch.sampling.scores(count, MOST_TOP)._replace(keys=self._keys)
         # Most rows at which several programs share a context.
         shared = max(
             (b for b in range(1, count + 1) if splits(b * config.num_heads, 1 << 20) > 1), default=1
@@ -48,14 +52,19 @@ class TritonDecodeSteps:
         self.attend = DecodeAttention(launch, cache, rows, scratch)
         self.persistent = _persistent(launch, weights, cache, count)
 
-    def step(self, count: int) -> None:
+    def step(self, count: int, *, with_options: bool = False) -> None:
         """See ``DecodeSteps.step``."""
         if self.persistent and count in self.persistent.batches:
             self.launch_whole(self.persistent, count)
         else:
             self.launch_by_layer(count)
         self.launch_head(count)
-        self.launch_choice(count)
+        if not with_options:
+            self.launch_choice(count)
+            return
+        self.launch_options(count)
+        self.launch_choice(count, self._prepared)
+        self.launch_scores(count)
 
     def launch_whole(self, step: DecodeStep, count: int) -> None:
         """All layers in one kernel."""
@@ -71,7 +80,20 @@ class TritonDecodeSteps:
         h = self.workspace.first(count).h[:1]
         self._launch.head_product(self._weights.head, h, self.logits[:count])
 
-    def launch_choice(self, count: int) -> None:
+    def launch_options(self, count: int) -> None:
+        """What the rows' options leave of their logits."""
+        rows = self._rows
+        self._launch.options.prepare(
+            self.logits[:count],
+            rows.options,
+            self._prepared,
+            rows.context_lens,
+            rows.temperatures,
+            self._num_tokens,
+            inputs=rows.token_ids,
+        )
+
+    def launch_choice(self, count: int, prepared: Prepared | None = None) -> None:
         """Each row's next token, which becomes its next input."""
         rows = self._rows
         self._launch.sampling.choose(
@@ -82,8 +104,15 @@ class TritonDecodeSteps:
             self._keys,
             rows.token_ids,
             self._num_tokens,
+            prepared=prepared,
             ring=rows.ring,
         )
+
+    def launch_scores(self, count: int) -> None:
+        """The chosen tokens' log-probabilities, of rows that ask for them."""
+        rows, found, launch = self._rows, self._scores.first(count), self._launch.sampling
+        launch.score(self.logits[:count], rows.token_ids, found, limits=rows.limits)
+        launch.record(found, rows.limits, rows.context_lens[:count], rows.found)
 
 
 class TritonPromptPasses:
@@ -162,15 +191,10 @@ class TritonScoredRows:
         values, ranks, best_ids, best = self.found[:, rows]
         launch.norm(self._head.norms, hidden, h)
         launch.head_product(self._head, h, logits)
-        launch.sampling.score(
-            logits,
-            self.targets[rows],
-            values.view(torch.float32),
-            ranks,
-            self._norms[:count],
-            best_ids[:, None],
-            best.view(torch.float32)[:, None],
-        )
+        best = best.view(torch.float32)
+        norms = self._norms[:count]
+        found = Scores(values.view(torch.float32), ranks, norms, best_ids[:, None], best[:, None])
+        launch.sampling.score(logits, self.targets[rows], found)
 
 
 def _persistent(

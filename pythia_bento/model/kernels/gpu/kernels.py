@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pythia_bento.model.batch import DecodeRows, ForwardBatch, Logprobs
+from pythia_bento.model.batch import DecodeRows, ForwardBatch, Logprobs, RowOptions
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.base import Capturable, PackedWeights
-from pythia_bento.model.kernels.gpu import filters
 from pythia_bento.model.kernels.gpu.captured import (
     TritonDecodeSteps,
     TritonPromptPasses,
@@ -25,6 +24,7 @@ from pythia_bento.model.kernels.gpu.packing import (
     pack_head,
     pack_layer,
 )
+from pythia_bento.model.kernels.gpu.row_options import row_options
 from pythia_bento.model.kernels.gpu.tiles import kv_tile
 from pythia_bento.model.kernels.gpu.workspace import TritonKVCache, Workspace
 from pythia_bento.model.sampling_row import SamplingRow
@@ -92,6 +92,10 @@ class TritonKernels:
         """See ``Capturable.decode_steps``."""
         return TritonDecodeSteps(self.launch, self._forward, weights, cache, rows, num_tokens)
 
+    def recall(self, told: Tensor, rows: Tensor, lengths: Tensor, options: RowOptions) -> None:
+        """See ``Capturable.recall``."""
+        self.launch.options.recall(told, rows, lengths, options)
+
     def prompt_passes(
         self,
         weights: PackedWeights,
@@ -119,35 +123,33 @@ class TritonKernels:
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
         """See ``Kernels.sample``."""
-        device, count = self.device, len(rows)
+        device, count, launch = self.device, len(rows), self.launch
         tokens = torch.empty(count, dtype=torch.int32, device=device)
-        keys = self.launch.sampling.keys(count)
-        is_masked = filters.needed(rows)
-        source = filters.masked(logits, rows, num_tokens) if is_masked else logits
-        self.launch.sampling.choose(
-            source,
-            torch.tensor([row.temperature for row in rows], dtype=torch.float32, device=device),
-            torch.tensor([_signed(row.seed) for row in rows], dtype=torch.int64, device=device),
-            torch.tensor([row.position for row in rows], dtype=torch.int32, device=device),
-            keys,
+        seeds = [_signed(row.seed) for row in rows]
+        temperatures = torch.tensor([row.temperature for row in rows], device=device)
+        positions = torch.tensor([row.position for row in rows], dtype=torch.int32, device=device)
+        prepared = None
+        if (options := row_options(rows, device)) is not None:
+            prepared = launch.options.room(options)
+            launch.options.prepare(logits, options, prepared, positions, temperatures, num_tokens)
+        launch.sampling.choose(
+            logits,
+            temperatures,
+            torch.tensor(seeds, dtype=torch.int64, device=device),
+            positions,
+            launch.sampling.keys(count),
             tokens,
             num_tokens,
-            is_masked=is_masked,
+            prepared=prepared,
         )
-        if is_masked:
-            tokens = torch.where(logits.isfinite().all(1), tokens, -1)
         return tokens
 
     def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
         """See ``Kernels.logprobs``."""
-        count, device = len(logits), self.device
-        values, norms = torch.empty(count, device=device), torch.empty(count, device=device)
-        ranks = torch.empty(count, dtype=torch.int32, device=device)
-        top_ids = torch.empty(count, num_top, dtype=torch.int32, device=device)
-        top = torch.empty(count, num_top, device=device)
-        chosen = chosen.to(device, torch.int32).contiguous()
-        self.launch.sampling.score(logits, chosen, values, ranks, norms, top_ids, top)
-        return Logprobs(values, ranks, top_ids, top)
+        found = self.launch.sampling.scores(len(logits), num_top)
+        chosen = chosen.to(self.device, torch.int32).contiguous()
+        self.launch.sampling.score(logits, chosen, found)
+        return Logprobs(found.values, found.ranks, found.best_ids, found.best)
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(*shape, dtype=torch.float16, device=self.device)

@@ -11,6 +11,7 @@ from torch import Tensor
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.gpu import tiles
+from pythia_bento.model.kernels.gpu.launch_options import OptionsLauncher
 from pythia_bento.model.kernels.gpu.launch_prefill import WideLauncher
 from pythia_bento.model.kernels.gpu.launch_sampling import SamplingLauncher
 from pythia_bento.model.kernels.gpu.packing import CHUNKS, TritonHead, TritonLayer, depth_at_once
@@ -31,6 +32,7 @@ class Launcher(WideLauncher):
         self.fast = device.type == "cuda"  # else Triton's interpreter, which has no assembly
         self.block_size = tiles.kv_tile(config.head_dim)
         self.sampling = SamplingLauncher(config, device)
+        self.options = OptionsLauncher(config, device)
         self.cosine, self.sine = (table.to(device) for table in rotary_tables(config))
         depth = config.intermediate_size // CHUNKS
         self._out_depth = depth_at_once(config.hidden_size)

@@ -7,7 +7,8 @@ import pytest
 
 from bench.gpu import profile
 from bench.gpu.profile import READ, REPLAY, busy_share, check, summarise
-from pythia_bento.executor.lookahead import StepsInFlight
+from pythia_bento.engine.executor import ChunkResult
+from pythia_bento.executor.flights import StepsInFlight, tokens_found
 
 
 def event(name: str, start: float, end: float, cat: str = "cuda_runtime") -> dict[str, Any]:
@@ -80,12 +81,12 @@ def test_busy_share_counts_overlaps_once() -> None:
 
 
 def test_watched_calls_are_in_the_trace() -> None:
-    flight = StepsInFlight([], [], 1, lambda: [[7]], None)
+    flight = StepsInFlight([], [], 1, lambda: [tokens_found([7])], None)
     lookahead = SimpleNamespace(
         device=SimpleNamespace(start=lambda chunks, steps: flight, extend=lambda flight, n: flight)
     )
     profile.watch(lookahead)
-    read: list[list[list[int]]] = []
-    events = profile._record(lambda: read.append(lookahead.device.start([], 1).tokens()))
-    assert read == [[[7]]]
+    read: list[list[ChunkResult]] = []
+    events = profile._record(lambda: read.append(lookahead.device.start([], 1).results()))
+    assert read == [[tokens_found([7])]]
     assert [e["name"] for e in events if e["name"] in (REPLAY, READ)] == [REPLAY, READ]

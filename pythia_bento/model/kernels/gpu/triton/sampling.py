@@ -9,15 +9,26 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-NOT_FINITE = 0x7FFFFFFFFFFFFFFF  # above every key: the row must fail
+LOWEST = tl.constexpr(-0x80000000)  # below the order of every value
+
+
+@triton.jit
+def order_of(value):
+    """int32 that rises with an fp32 value."""
+    bits = (value + 0.0).to(tl.int32, bitcast=True)  # -0.0 becomes 0.0
+    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+
+
+@triton.jit
+def value_of(order):
+    """fp32 that has an order."""
+    return tl.where(order < 0, order ^ 0x7FFFFFFF, order).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def key_of(value, ids):
     """int64 keys of fp32 values."""
-    bits = (value + 0.0).to(tl.int32, bitcast=True)  # -0.0 becomes 0.0
-    ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
-    return (ordered << 32) | (0x7FFFFFFF - ids).to(tl.int64)
+    return (order_of(value).to(tl.int64) << 32) | (0x7FFFFFFF - ids).to(tl.int64)
 
 
 @triton.jit
@@ -38,30 +49,43 @@ def choose_partial(
     seeds_ptr,  # int64 [R]
     positions_ptr,  # int32 [R], of the token being chosen
     key_ptr,  # int64 [R, PARTS]
+    z_ptr,  # this and the following as ``options.prepare`` left them, read where OPTIONS
+    status_ptr,
+    floor_ptr,
+    last_ptr,
+    best_ptr,
+    min_p_ptr,  # fp32 [R], 0 is off
     num_ids,
     VOCAB: tl.constexpr,
     BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
-    MASKED: tl.constexpr,
+    OPTIONS: tl.constexpr,
 ):
-    """Best key among BLOCK ids of one row. ``MASKED``: -inf is a banned id, not a failure."""
+    """Best key among BLOCK ids of one row."""
     row = tl.program_id(0)
     part = tl.program_id(1)
     ids = part * BLOCK + tl.arange(0, BLOCK)
     exists = ids < VOCAB
-    z = tl.load(logits_ptr + row.to(tl.int64) * VOCAB + ids, mask=exists, other=0.0)
-    if MASKED:
-        is_bad = (z == float("inf")) | (z != z)
-    else:
-        is_bad = (tl.abs(z) == float("inf")) | (z != z)
-    any_bad = tl.max(is_bad.to(tl.int32), 0)
+    at = row.to(tl.int64) * VOCAB + ids
+    z = tl.load(logits_ptr + at, mask=exists, other=0.0)
+    is_bad = tl.max(((tl.abs(z) == float("inf")) | (z != z)).to(tl.int32), 0) > 0
     temperature = tl.load(temperatures_ptr + row)
     if temperature > 0:
-        seed = tl.load(seeds_ptr + row)
-        position = tl.load(positions_ptr + row)
-        z = z / temperature + gumbel(seed, position, ids)
-    key = tl.where(ids < num_ids, key_of(z, ids), -0x7FFFFFFFFFFFFFFF)
-    best = tl.where(any_bad > 0, 0x7FFFFFFFFFFFFFFF, tl.max(key, 0))
+        z = tl.div_rn(z, tl.zeros([BLOCK], tl.float32) + temperature)
+    stays = ids < num_ids
+    if OPTIONS:
+        if tl.load(status_ptr + row) != 0:
+            is_bad = tl.load(status_ptr + row) == 2
+            z = tl.load(z_ptr + at, mask=exists, other=0.0)
+            order, floor = order_of(z), tl.load(floor_ptr + row)
+            stays &= (order > floor) | ((order == floor) & (ids <= tl.load(last_ptr + row)))
+            min_p = tl.load(min_p_ptr + row)
+            if (min_p > 0) & (temperature > 0):
+                stays &= tl.exp(z - tl.load(best_ptr + row)) >= min_p
+    if temperature > 0:
+        z += gumbel(tl.load(seeds_ptr + row), tl.load(positions_ptr + row), ids)
+    key = tl.where(stays, key_of(z, ids), -0x7FFFFFFFFFFFFFFF)
+    best = tl.where(is_bad, 0x7FFFFFFFFFFFFFFF, tl.max(key, 0))
     tl.store(key_ptr + row * PARTS + part, best)
 
 

@@ -1,0 +1,98 @@
+"""Work on its way through a device that feeds tokens back to itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pythia_bento.engine.executor import Chunk, ChunkResult
+from pythia_bento.engine.sequence import Sequence
+
+Row = tuple[Sequence, int]
+"""A sequence and the position of its next input."""
+
+
+class Inputs(NamedTuple):
+    """Where rows find their inputs on the device: some of the entries of ``tokens``."""
+
+    tokens: Any
+    entries: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class StepsInFlight:
+    """Steps under way.
+
+    ``covered`` are the positions that each row's block table on the device covers. Blocks that a
+    sequence was given later are not in it: a row that needs one has to be described again.
+    """
+
+    rows: list[Row]
+    covered: list[int]
+    steps: int
+    results: Callable[[], list[ChunkResult]]
+    """Wait for each row's tokens, one a step, up to the step in which it failed."""
+    outputs: Any
+    """Each row's next input on the device, as ``Inputs`` takes it."""
+
+    def row_of(self, chunk: Chunk, row: int) -> bool:
+        """Whether ``row`` is of the chunk, whose sequence it has."""
+        return chunk.count == 1 and self.rows[row][1] == chunk.start
+
+
+@dataclass(frozen=True, slots=True)
+class PassInFlight(StepsInFlight):
+    """A pass with prompts under way: one step, whose rows have their last positions.
+
+    A sequence that was preempted and admitted again meanwhile has its tokens in other blocks.
+    """
+
+    chunks: list[Chunk]
+    admissions: list[int]
+    yields: list[bool]  # whether a row has a token: not where it is a piece of a prompt
+
+    def row_of(self, chunk: Chunk, row: int) -> bool:
+        """See ``StepsInFlight``."""
+        own = self.chunks[row]
+        is_same = (own.start, own.count) == (chunk.start, chunk.count)
+        return is_same and self.admissions[row] == chunk.sequence.num_admissions
+
+
+def pass_in_flight(
+    chunks: list[Chunk], followers: int, wait: Callable[[], list[int]], tokens: Any
+) -> PassInFlight:
+    """A pass over ``chunks``, of which the first ``followers`` go on with what is on the device."""
+    yields = [row < followers or chunk.samples for row, chunk in enumerate(chunks)]
+
+    def results() -> list[ChunkResult]:
+        found = zip(wait(), yields, strict=True)
+        return [tokens_found([token]) if has else ChunkResult([], []) for token, has in found]
+
+    return PassInFlight(
+        rows=[(chunk.sequence, chunk.start + chunk.count - 1) for chunk in chunks],
+        covered=[],
+        steps=1,
+        results=results,
+        outputs=tokens,
+        chunks=chunks,
+        admissions=[chunk.sequence.num_admissions for chunk in chunks],
+        yields=yields,
+    )
+
+
+def places_of(flight: StepsInFlight, chunks: Seq[Chunk]) -> list[int | None]:
+    """The row of the flight that computes each chunk."""
+    at = {id(sequence): row for row, (sequence, _) in enumerate(flight.rows)}
+    places: list[int | None] = []
+    for chunk in chunks:
+        row = at.get(id(chunk.sequence))
+        places.append(row if row is not None and flight.row_of(chunk, row) else None)
+    return places
+
+
+def tokens_found(tokens: list[int]) -> ChunkResult:
+    """A row's tokens up to the first step in which it failed, which has -1; a failure if none."""
+    finite = tokens[: tokens.index(-1)] if -1 in tokens else tokens
+    return ChunkResult(finite or tokens[:1], [], is_finite=bool(finite))
