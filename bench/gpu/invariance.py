@@ -24,20 +24,25 @@ POOL = 2112  # tokens: one sequence fits, and those that generate much preempt e
 
 
 def draw_requests(count: int, longest: int, seed: int = 7) -> list[Request]:
-    """Greedy, sampled, filtered, biased; with and without log-probabilities."""
+    """Greedy, sampled, filtered, biased, penalised; with and without log-probabilities."""
     draw = random.Random(seed)
     common = [draw.randrange(1, 50000) for _ in range(longest)]
     found = []
     for index in range(count):
         length = min(longest, int(2 ** draw.uniform(0, 10.9)))
+        new = min(draw.randint(1, 256), CONTEXT - length)
         params = SamplingParams(
-            max_tokens=min(draw.randint(1, 256), CONTEXT - length),
+            max_tokens=new,
+            min_tokens=draw.choice([0, 0, min(new, 20)]),
             temperature=draw.choice([0.0, 0.0, 0.7, 1.0, 1.3]),
             top_k=draw.choice([0, 0, 0, 1, 40]),
             top_p=draw.choice([1.0, 1.0, 0.9, 0.5]),
             min_p=draw.choice([0.0, 0.0, 0.05]),
+            repetition_penalty=draw.choice([1.0, 1.0, 1.2]),
+            frequency_penalty=draw.choice([0.0, 0.0, 0.5]),
+            presence_penalty=draw.choice([0.0, 0.0, -0.5]),
             seed=draw.getrandbits(63),
-            logprobs=draw.choice([None, 0, 5]),
+            logprobs=draw.choice([None, 0, 5, 20]),
             prompt_logprobs=draw.choice([None, None, None, 0]),
             ignore_eos=True,
             logit_bias=draw.choice([(), (), ((5, 3.0), (77, -100.0))]),
