@@ -15,6 +15,8 @@ K8S := .venv-k8s
 PORT ?= 3000
 WORKERS ?= 2
 export BENTOML_DO_NOT_TRACK := True
+# Some images set it; then each server and each command would compile all sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The interpreter for a new environment: python3.11 if there, else any of 3.10 to 3.13.
 FITS = import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Generator
 
 import hypothesis
+import pytest
 
-pytest_plugins = ["tests.left_out", "pytester"]
+pytest_plugins = ["tests.left_out", "tests.sharing", "pytester"]
 
 # Before anything imports torch. Many small tests, and servers beside them, share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,3 +19,14 @@ for name in [name for name in os.environ if name.startswith("PYTHIA_")]:
 
 hypothesis.settings.register_profile("pythia", deadline=None)
 hypothesis.settings.load_profile("pythia")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """A million objects of what is imported meanwhile all stay: there is no garbage to look for."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import quote
 
@@ -18,9 +19,10 @@ from pythia_bento.checkpoints.strict import MAX_JSON_BYTES, Open, check, parse_j
 from pythia_bento.errors import CheckpointError
 
 REQUIRED = ("config.json", "tokenizer.json")
+MAX_WEIGHT_FILES = 256  # of a revision; the suite has at most a handful
 OPTIONAL = ("generation_config.json", "special_tokens_map.json", "tokenizer_config.json")
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_SAFETENSORS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+SAFETENSORS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _PICKLES = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin")
 
 # Of files that are not needed a repository may have many, with any name.
@@ -56,25 +58,36 @@ class _Refs(Open):
     branches: Annotated[list[_Ref], Field(max_length=20_000)]
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files of one revision that may be needed, or tell its weights, as the hub has them."""
+
+    asked: ModelId
+    commit: str
+    files: dict[str, _Sibling]
+
+    def snapshot(self) -> Snapshot:
+        """The files that serving needs; raises NotServable, and CheckpointError for nonsense."""
+        needed = _needed(self.asked, set(self.files))
+        wanted = (_remote_file(self.asked, self.files[file]) for file in needed)
+        return Snapshot(self.asked.at(self.commit), tuple(wanted))
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """sha256 of each weight file: safetensors, else pickles."""
+        hashes = {file: facts.lfs.sha256 for file, facts in self.files.items() if facts.lfs}
+        for pattern in (SAFETENSORS, _PICKLES):
+            if weights := {file: hashes[file] for file in hashes if pattern.fullmatch(file)}:
+                return weights
+        return {}
+
+
 def resolve(model: ModelId) -> Snapshot:
     """Commit and needed files of a revision, from metadata alone.
 
-    Raises ModelNotFound for an unknown repository or revision, NotServable for one without
-    safetensors, and CheckpointError when the hub cannot be asked or answers nonsense.
+    Raises as ``listing`` and ``Listing.snapshot`` do.
     """
-    commit, files = _metadata(model)
-    wanted = (_remote_file(model, files[file]) for file in _needed(model, set(files)))
-    return Snapshot(model.at(commit), tuple(wanted))
-
-
-def weight_hashes(model: ModelId) -> tuple[str, dict[str, str]]:
-    """Commit of a revision, and sha256 of each weight file: safetensors, else pickles."""
-    commit, files = _metadata(model)
-    hashes = {file: facts.lfs.sha256 for file, facts in files.items() if facts.lfs}
-    for pattern in (_SAFETENSORS, _PICKLES):
-        if weights := {file: hashes[file] for file in hashes if pattern.fullmatch(file)}:
-            return commit, weights
-    return commit, {}
+    return listing(model).snapshot()
 
 
 def branches(model: ModelId) -> dict[str, str]:
@@ -83,13 +96,30 @@ def branches(model: ModelId) -> dict[str, str]:
     return {branch.name: branch.targetCommit for branch in refs.branches}
 
 
-def _metadata(model: ModelId) -> tuple[str, dict[str, _Sibling]]:
-    """Commit, and the hub's description of each file."""
+def listing(model: ModelId) -> Listing:
+    """Commit, and the hub's description of each file.
+
+    Raises ModelNotFound for an unknown repository or revision, and CheckpointError when the hub
+    cannot be asked or answers nonsense.
+    """
     raw = _ask(model, f"revision/{quote(model.revision, safe='')}?blobs=true")
     info = check(_Info, raw, f"the hub's answer about {model}")
     if model.is_commit and info.sha != model.revision:
         raise CheckpointError(f"asked for {model}, the hub answers about the commit {info.sha}")
-    return info.sha, {sibling.rfilename: sibling for sibling in info.siblings}
+    files = {file.rfilename: file for file in info.siblings if _matters(file.rfilename)}
+    if (count := sum(map(_is_weights, files))) > MAX_WEIGHT_FILES:
+        raise CheckpointError(
+            f"{model} has {count} weight files on the hub; the limit is {MAX_WEIGHT_FILES}"
+        )
+    return Listing(model, info.sha, files)
+
+
+def _matters(name: str) -> bool:
+    return name in (*REQUIRED, *OPTIONAL, INDEX) or _is_weights(name)
+
+
+def _is_weights(name: str) -> bool:
+    return bool(SAFETENSORS.fullmatch(name) or _PICKLES.fullmatch(name))
 
 
 def _ask(model: ModelId, question: str) -> object:

@@ -37,6 +37,10 @@ class NotServable(CheckpointError):
     """The repository lacks files that serving needs."""
 
 
+class DiskFull(CheckpointError):
+    """There is no room for what is to be written."""
+
+
 def retrying(call: Callable[[], _Result], sleep: Callable[[float], None] | None = None) -> _Result:
     """Call again after errors that pass, as late as the hub asks."""
     for attempt in range(_RETRIES):
@@ -95,5 +99,11 @@ def translated(model: ModelId, file: RemoteFile | None = None) -> Iterator[None]
             f"{constants.ENDPOINT} cannot be reached for {what} ({error}); pull again to resume"
         ) from None
     except OSError as error:
-        full = "the disk is full: " if error.errno in FULL else ""
-        raise CheckpointError(f"{full}{what} cannot be downloaded: {error}") from None
+        raise not_written(error.errno, f"{what} cannot be downloaded: {error}") from None
+
+
+def not_written(number: int | None, sentence: str) -> CheckpointError:
+    """What to raise where the system refused to write, by its number for the reason."""
+    if number in FULL:
+        return DiskFull(f"the disk is full: {sentence}")
+    return CheckpointError(sentence)

@@ -56,13 +56,18 @@ def save_int8(
     partial.mkdir(parents=True)
     try:
         _write_weights(source, partial, on_progress or (lambda done, total: None), shard_bytes)
-        _write_config(origin / "config.json", partial / "config.json")
-        for name in COPIED:
-            if (origin / name).is_file():
-                shutil.copyfile(origin / name, partial / name)
+        copy_beside(origin, partial)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def copy_beside(origin: Path, target: Path) -> None:
+    """All that lies beside the weights: the config of 8-bit ones, and the tokenizer's files."""
+    _write_config(origin / "config.json", target / "config.json")
+    for name in COPIED:
+        if (origin / name).is_file():
+            shutil.copyfile(origin / name, target / name)
 
 
 def _write_config(origin: Path, target: Path) -> None:

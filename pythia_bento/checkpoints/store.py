@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +58,27 @@ class StoredModel:
     path: Path
     origin: Origin
 
+    @property
+    def sizes(self) -> dict[tuple[int, int], int]:
+        """Bytes of its files by (device, inode): models share files."""
+        paths = (self.path / name for name in self.origin.files)
+        stats = [path.stat() for path in paths if path.is_file()]
+        return {(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}
+
     def check(self) -> list[str]:
         """Hash every file: one line for each that is damaged, missing, or does not belong."""
         expected = self.origin.files
         present = {path.name for path in self.path.iterdir()} - {_YAML}
         lines = [f"{name} is not part of the model" for name in sorted(present - expected.keys())]
         return [f"{self.tag}: {line}" for line in [*check(self.path, expected), *lines]]
+
+
+def nbytes(models: Iterable[StoredModel]) -> int:
+    """Bytes of their files, each counted once however many share it."""
+    sizes: dict[tuple[int, int], int] = {}
+    for model in models:
+        sizes |= model.sizes
+    return sum(sizes.values())
 
 
 def find(model: ModelId, commit: str) -> StoredModel | None:
@@ -130,6 +147,14 @@ def _recorded(model: ModelId) -> str | None:
     ref = _ref(model)
     text = strict.read_bytes(ref, limit=100).decode(errors="replace") if ref.is_file() else ""
     return text.strip() if model.at(text.strip()).is_commit else None
+
+
+def of_repository(model: ModelId) -> Iterator[StoredModel]:
+    """What the store has of a repository; what makes no sense is left out."""
+    for path in _pulled(model):
+        with suppress(CheckpointError):
+            if _is_of(model, found := _open(path)):
+                yield found
 
 
 def record_branch(model: ModelId, commit: str) -> None:
@@ -203,7 +228,8 @@ def pulling(model: ModelId, commit: str) -> FileLock:
     return FileLock(path)
 
 
-def _home() -> Path:
+def home() -> Path:
+    """The directory that BentoML keeps everything in, the store among it."""
     return Path(BentoMLContainer.bentoml_home.get())
 
 
@@ -226,7 +252,7 @@ def _tag(path: Path) -> str:
 
 
 def _own() -> Path:
-    return _home() / "pythia-bento"
+    return home() / "pythia-bento"
 
 
 def _ref(model: ModelId) -> Path:
@@ -249,7 +275,8 @@ def _open(path: Path) -> StoredModel:
 
 def _replace_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # Pulls side by side write the same name: some in this process, some in others.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     partial.write_text(text)
     partial.replace(path)
 

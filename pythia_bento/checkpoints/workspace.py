@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 
 from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints import hub_errors, store
-from pythia_bento.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def require_space(directory: Path, size: int) -> None:
     there = sum(path.stat().st_size for path in directory.iterdir())
     free = shutil.disk_usage(directory).free
     if size - there > free:
-        raise CheckpointError(
+        raise hub_errors.DiskFull(
             f"the disk is full: {directory} has room for {free / 1e6:,.1f} MB, and "
             f"{(size - there) / 1e6:,.1f} MB are to be downloaded"
         )
@@ -61,5 +60,4 @@ def disk_errors(what: str) -> Iterator[None]:
         # safetensors has the system's error only in its words.
         told = re.search(r"os error (\d+)", str(error))
         number = int(told[1]) if told else getattr(error, "errno", None)
-        full = "the disk is full: " if number in hub_errors.FULL else ""
-        raise CheckpointError(f"{full}{what} cannot be stored: {error}") from None
+        raise hub_errors.not_written(number, f"{what} cannot be stored: {error}") from None

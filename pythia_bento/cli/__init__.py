@@ -13,10 +13,11 @@ from typing import NoReturn
 import click
 
 from pythia_bento import __version__
-from pythia_bento.cli.checkpoints import checkpoints, lock, pull, quantize, verify
+from pythia_bento.cli.checkpoints import checkpoints, lock, quantize, verify
 from pythia_bento.cli.generate import generate
 from pythia_bento.cli.key import key
 from pythia_bento.cli.listing import list_models
+from pythia_bento.cli.pull import pull
 from pythia_bento.cli.score import score
 from pythia_bento.cli.serve import serve
 from pythia_bento.errors import PythiaError

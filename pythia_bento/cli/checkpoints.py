@@ -1,4 +1,4 @@
-"""``pythia-bento pull | lock | verify | checkpoints | quantize``."""
+"""``pythia-bento lock | verify | checkpoints | quantize``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pythia_bento.catalog import ModelId, parse
+from pythia_bento.catalog import parse
 from pythia_bento.checkpoints.config_file import read_config
-from pythia_bento.cli.common import json_option, model_names, print_json
+from pythia_bento.cli.common import json_option, lock_option, model_names, print_json, shortened
 from pythia_bento.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -18,49 +18,6 @@ if TYPE_CHECKING:
 
 WHOLE_WIDTH = 180  # columns in which hashes can be copied whole
 SHORT_HASH = 12  # digits of one where there is less room
-
-lock_option = click.option(
-    "--lock",
-    "lock_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("pythia.lock"),
-    show_default=True,
-    help="The lock file.",
-)
-
-
-@click.command()
-@click.argument("models", nargs=-1, required=True, shell_complete=model_names)
-@lock_option
-@json_option
-def pull(models: tuple[str, ...], lock_path: Path, as_json: bool) -> None:
-    """Bring MODELS into BentoML's store, verified and in 8 bits.
-
-    A model that the lock pins comes at its pinned commit. What is in the store already stays.
-    """
-    from pythia_bento.checkpoints.lock import Lock
-    from pythia_bento.checkpoints.pull import pull as pull_model
-    from pythia_bento.runtime.progress import ProgressBars
-
-    lock, asked, entries = Lock.read(lock_path), [parse(model) for model in models], []
-    for model in asked:
-        with ProgressBars() as bars:
-            pulled = pull_model(model, lock, bars, bars.bytes)
-        tag, origin = str(pulled.model.tag), pulled.model.origin
-        entries.append(
-            {
-                "model": str(model),
-                "tag": tag,
-                "commit": origin.commit,
-                "was_there": pulled.was_there,
-                "same_weights": origin.same_weights,
-            }
-        )
-        if not as_json:
-            click.echo(f"{tag} was there already" if pulled.was_there else tag)
-            _warn(model, origin.same_weights)
-    if as_json:
-        print_json(entries)
 
 
 @click.command(short_help="Pin MODELS to what they are now.")
@@ -146,12 +103,6 @@ def quantize(source: Path, target: Path) -> None:
         save_int8(weights, source, target, lambda done, total: bars("quantising", done, total))
 
 
-def _warn(model: ModelId, same_weights: list[str]) -> None:
-    if same_weights:
-        others = ", ".join(same_weights)
-        click.echo(f"warning: the weights of {model} are also those of {others}", err=True)
-
-
 def _entry(branch: Branch) -> dict[str, Any]:
     return {
         "branch": branch.name,
@@ -187,11 +138,6 @@ def _print_table(branches: list[Branch]) -> None:
 
 def _remarks(branch: Branch) -> Iterator[str]:
     if branch.same_as:
-        yield _shortened(branch.same_as)
+        yield shortened(branch.same_as)
     if branch.shares_with:
-        yield f"in part {_shortened(branch.shares_with)}"
-
-
-def _shortened(names: tuple[str, ...], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+        yield f"in part {shortened(branch.shares_with)}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,6 +34,14 @@ model_option = click.option(
     help="Model id, bundled, or ./directory.  [default: PYTHIA_MODEL, else bundled]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+lock_option = click.option(
+    "--lock",
+    "lock_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("pythia.lock"),
+    show_default=True,
+    help="The lock file.",
+)
 
 
 def settings_of(model: str | None) -> Settings:
@@ -79,6 +88,12 @@ def read_text(argument: str, name: str) -> str:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def shortened(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def print_json(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""``pythia-bento list``: the suite and the bundled checkpoint."""
+"""``pythia-bento list``: the suite and the bundled checkpoint, or what was pulled."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pythia_bento import catalog
 from pythia_bento.checkpoints import bundle
 from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.cli.common import json_option, print_json
+from pythia_bento.cli.pulled import list_pulled
 from pythia_bento.model.config import ModelConfig
 
 WHOLE_WIDTH = 100  # columns in which all of the table has room
@@ -18,9 +19,13 @@ SHAPE = ("layers", "hidden")
 
 
 @click.command("list")
+@click.option("--pulled", is_flag=True, help="List what is in the store instead.")
 @json_option
-def list_models(as_json: bool) -> None:
+def list_models(pulled: bool, as_json: bool) -> None:
     """List the models, their sizes, and what they take in 8 bits."""
+    if pulled:
+        list_pulled(as_json)
+        return
     models = [_bundled(), *_suite()]
     if as_json:
         print_json(models)

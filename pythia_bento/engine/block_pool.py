@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 ROOT_HASH = b""
+"""Parent of first blocks where one set of weights is all that ever computes the pool's blocks."""
 
 
 def hash_block(parent: bytes, token_ids: bytes) -> bytes:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
 
-from pythia_bento.engine.block_pool import BlockPool
+from pythia_bento.engine.block_pool import ROOT_HASH, BlockPool
 from pythia_bento.engine.executor import Chunk, ChunkResult, Executor, execute_what_fits
 from pythia_bento.engine.open_requests import OpenRequests
 from pythia_bento.engine.outputs import SequenceOutput, collect
@@ -23,11 +23,16 @@ class Engine:
     """Continuous batching over one model. For one thread; see ``PythiaRunner`` for more."""
 
     def __init__(
-        self, executor: Executor, tokenizer: Tokenizer, limits: Limits | None = None
+        self,
+        executor: Executor,
+        tokenizer: Tokenizer,
+        limits: Limits | None = None,
+        root: bytes = ROOT_HASH,
     ) -> None:
         """Raises CheckpointError when model and tokenizer do not match.
 
-        ``limits`` are what model and cache can do where nobody allows less.
+        ``limits`` are what model and cache can do where nobody allows less. ``root`` names what
+        computes keys and values: nothing cached under another is ever read.
         """
         if tokenizer.num_tokens > executor.vocab_size:
             raise CheckpointError(
@@ -37,6 +42,7 @@ class Engine:
         config = executor.config
         self.tokenizer = tokenizer
         self.block_size = executor.block_size
+        self.root = root
         self.limits = limits or Limits(
             num_tokens=tokenizer.num_tokens,
             max_positions=executor.max_positions,
@@ -69,7 +75,7 @@ class Engine:
         self._num_requests += 1
         self._prompt_tokens += len(request.prompt)
         sequences = [
-            Sequence(request, index, self._num_requests, self.tokenizer, self.block_size)
+            Sequence(request, index, self._num_requests, self.tokenizer, self.block_size, self.root)
             for index in range(request.n)
         ]
         self._open.add(request.request_id, sequences)

@@ -65,6 +65,7 @@ class Sequence:
         "order",
         "params",
         "request",
+        "root",
         "scores",
         "seed",
         "started",
@@ -74,10 +75,17 @@ class Sequence:
     )
 
     def __init__(
-        self, request: Request, index: int, order: int, tokenizer: Tokenizer, block_size: int
+        self,
+        request: Request,
+        index: int,
+        order: int,
+        tokenizer: Tokenizer,
+        block_size: int,
+        root: bytes = ROOT_HASH,
     ) -> None:
         params = request.params
         self.request = request
+        self.root = root  # names the weights that compute it, and so what its blocks hold
         self.params = params
         self.index = index
         self.order = (order, index)  # who came first
@@ -167,7 +175,7 @@ class Sequence:
     def block_names(self, count: int) -> list[bytes]:
         """Chained hashes of the first ``count`` blocks, all of them full."""
         for block in range(len(self._names), count):
-            parent = self._names[-1] if self._names else ROOT_HASH
+            parent = self._names[-1] if self._names else self.root
             tokens = self.token_ids[block * self.block_size : (block + 1) * self.block_size]
             self._names.append(hash_block(parent, tokens.tobytes()))
         return self._names[:count]

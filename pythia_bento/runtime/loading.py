@@ -87,7 +87,18 @@ def _build(
         cache_tokens=config.num_blocks * backend.block_size,
         max_batch_size=config.max_batch_size,
     )
-    return Engine(make(model, config, tokenizer.num_tokens, preparing), tokenizer, limits)
+    executor = make(model, config, tokenizer.num_tokens, preparing)
+    return Engine(executor, tokenizer, limits, root_of(checkpoint, backend.name, backend.matmul))
+
+
+def root_of(checkpoint: Checkpoint, backend: str, matmul: str) -> bytes:
+    """32 bytes for what decides keys and values: weights, kernels, arithmetic."""
+    return hashlib.sha256(f"{weights_sha256(checkpoint)} {backend} {matmul}".encode()).digest()
+
+
+def weights_sha256(checkpoint: Checkpoint) -> str:
+    """Over the names and hashes of its files; the id that was asked for has no part in it."""
+    return hashlib.sha256(json.dumps(sorted(checkpoint.files.items())).encode()).hexdigest()
 
 
 def tokens_per_step(settings: Settings, device: str) -> int:
@@ -167,8 +178,7 @@ def _free_bytes(device: torch.device) -> int:
 
 def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> ModelInfo:
     name, *aliases = checkpoint.names
-    files = json.dumps(sorted(checkpoint.files.items())).encode()
-    weights = hashlib.sha256(files).hexdigest()
+    weights = weights_sha256(checkpoint)
     commit = (checkpoint.commit or "local")[:12]
     provenance = Provenance(
         commit=checkpoint.commit,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.serving import LOGS, MAX_BODY, Server, long_work, serve
+from tests.e2e.serving import LOGS, Server, long_work, serve
 from tests.fuzz.http import SETTINGS
 
 
@@ -17,8 +17,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(home: Path) -> Iterator[Server]:
-    """The bundled checkpoint, served from the working tree. One for all tests."""
-    with serve(home, max_body_bytes=MAX_BODY) as server:
+    """The bundled checkpoint, served from the working tree as it is without settings."""
+    with serve(home) as server:
         yield server
 
 

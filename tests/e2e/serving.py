@@ -16,9 +16,11 @@ from pathlib import Path
 
 import httpx
 
+from pythia_bento.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 BENTOML = str(Path(sys.executable).parent / "bentoml")
-MAX_BODY = 200_000
+MAX_BODY: int = Settings.model_fields["max_body_bytes"].default
 START_SECONDS = 120
 MAX_WORK_MS = 250  # of an event loop, in one piece
 # For all plain questions: each new client would read the system's certificates, for 50 ms.

@@ -7,8 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from pythia_bento.server.access.keys import digest
-from tests.e2e.serving import HTTP, ROOT, Server, serve
+from tests.e2e.serving import HTTP, ROOT, Server
 from tests.fuzz.http import KEY, ORIGIN
 
 PROMPT = "Once upon a time"
@@ -115,18 +114,6 @@ def test_a_key_alone_cannot_ask_for_too_much(guarded: Server) -> None:
     response = HTTP.post(f"{guarded.url}/v1/completions", json=body, headers=headers)
     assert response.status_code == 400
     assert "24 sequences, but the limit is 16" in response.json()["error"]["message"]
-
-
-def test_keys_from_a_file_with_a_rate(home, tmp_path) -> None:
-    file = tmp_path / "keys"
-    file.write_text(f"# by hash\nalice sha256:{digest(KEY).hex()}\nbob {KEY[::-1]} suspended\n")
-    with serve(home, api_keys_file=file, key_requests_per_minute=2) as server:
-        headers = {"Authorization": f"Bearer {KEY}"}
-        answers = [HTTP.get(f"{server.url}/v1/models", headers=headers) for _ in range(3)]
-        assert [answer.status_code for answer in answers] == [200, 200, 429]
-        assert 1 <= int(answers[-1].headers["retry-after"]) <= 30
-        headers = {"Authorization": f"Bearer {KEY[::-1]}"}
-        assert HTTP.get(f"{server.url}/v1/models", headers=headers).status_code == 403
 
 
 def test_the_documentation_of_keys_is_what_the_command_prints() -> None:

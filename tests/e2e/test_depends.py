@@ -210,6 +210,7 @@ def test_a_public_port_reads_no_pickle(server: Server, tmp_path: Path, path: str
     assert not (tmp_path / "evil").exists()
 
 
+@pytest.mark.long
 def test_nor_does_the_port_of_a_dependency_that_is_served_alone(home: Path, tmp_path: Path) -> None:
     """As each service of a Bento has a machine of its own; BentoML itself would read it."""
     command = (sys.executable, "-m", "bentoml_cli._internal.start")

@@ -17,26 +17,6 @@ from tests.e2e.serving import HTTP, Server, serve
 ROOM = "24m"  # of a disk
 
 
-async def test_sigterm_under_load_finishes_what_is_open(home: Path, tmp_path: Path) -> None:
-    (tmp_path / "slow").write_text("0.03")
-    with faulty(home, tmp_path, drain_seconds=1) as server, probing(server, ENDS):
-        load = asyncio.create_task(all_of(server, 8, max_tokens=120))
-        await running(server, 8)
-        server.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(until, lambda: not is_up(server))
-        assert told(server, "readyz") == "the server is shutting down"
-        [still] = await all_of(server, 1, max_tokens=1)  # balancers have time to notice
-        assert still.status_code == 200
-        refused = still
-        while refused.status_code == 200:
-            [refused] = await all_of(server, 1, max_tokens=1)
-        assert failure(refused) == (503, "engine_unavailable")
-        assert "shutting down" in refused.json()["error"]["message"]
-        assert not load.done()
-        assert len(choices(await load)) == 8
-        assert await asyncio.to_thread(server.process.wait, 30) == 0
-
-
 @pytest.mark.long
 async def test_sigterm_spares_an_engine_in_a_process_of_its_own(home: Path) -> None:
     # Probes are asked every now and then: what they are to see must last.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ import pytest
 
 from pythia_bento.client import AsyncClient
 from pythia_bento.errors import EngineUnavailable, NonFiniteLogits
-from tests.e2e.faulty import BODY, all_of, choices, failure, faulty, running
-from tests.e2e.probing import DIES, probing, told
+from tests.e2e.faulty import BODY, all_of, choices, failure, faulty, is_up, running, until
+from tests.e2e.probing import DIES, ENDS, probing, told
 from tests.e2e.serving import HTTP, Server
 
 
@@ -33,22 +35,25 @@ async def called(server: Server, prompt: Any) -> Any:
         return await client.generate(prompt, max_tokens=40, ignore_eos=True)
 
 
-async def test_faults_that_are_survived_and_one_that_is_not(home: Path, tmp_path: Path) -> None:
-    with faulty(home, tmp_path, request_timeout=60, key_requests_per_minute=600) as server:
-        expected = choices(await all_of(server, 12))
-        with probing(server):
-            await _out_of_memory(server, tmp_path, expected)
-            await _not_a_number(server, tmp_path, expected)
-            await _wrong_clock(server, tmp_path, expected)
-            server.settled()
-        with probing(server, DIES):
-            (tmp_path / "die").touch()
-            died = await all_of(server, 3)
-            [after] = await all_of(server, 1)
-        assert {failure(r) for r in (*died, after)} == {(503, "engine_unavailable")}
-        assert "ZeroDivisionError" in after.json()["error"]["message"]
-        assert "ZeroDivisionError" in told(server, "livez")
-        assert "ZeroDivisionError" in told(server, "readyz")
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+def failing(home: Path, place: Path) -> Iterator[Server]:
+    settings = {"request_timeout": 60, "key_requests_per_minute": 600, "drain_seconds": 1}
+    with faulty(home, place, **settings) as server:
+        yield server
+
+
+async def test_faults_that_are_survived(failing: Server, place: Path) -> None:
+    expected = choices(await all_of(failing, 12))
+    with probing(failing):
+        await _out_of_memory(failing, place, expected)
+        await _not_a_number(failing, place, expected)
+        await _wrong_clock(failing, place, expected)
+        failing.settled()
 
 
 async def _out_of_memory(server: Server, place: Path, expected: list[Any]) -> None:
@@ -88,6 +93,40 @@ async def _wrong_clock(server: Server, place: Path, expected: list[Any]) -> None
         assert choices(await load) == expected
         [after] = await all_of(server, 1)
         assert abs(after.json()["created"] - time.time() - float(day)) < 3600
+
+
+async def test_sigterm_under_load_finishes_what_is_open(failing: Server, place: Path) -> None:
+    """The last one that asks this server."""
+    (place / "slow").write_text("0.03")
+    with probing(failing, ENDS):
+        load = asyncio.create_task(all_of(failing, 8, max_tokens=120))
+        await running(failing, 8)
+        failing.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(until, lambda: not is_up(failing))
+        assert told(failing, "readyz") == "the server is shutting down"
+        [still] = await all_of(failing, 1, max_tokens=1)  # balancers have time to notice
+        assert still.status_code == 200
+        refused = still
+        while refused.status_code == 200:
+            [refused] = await all_of(failing, 1, max_tokens=1)
+        assert failure(refused) == (503, "engine_unavailable")
+        assert "shutting down" in refused.json()["error"]["message"]
+        assert not load.done()
+        assert len(choices(await load)) == 8
+        assert await asyncio.to_thread(failing.process.wait, 30) == 0
+
+
+@pytest.mark.long
+async def test_an_error_that_no_engine_survives(home: Path, tmp_path: Path) -> None:
+    with faulty(home, tmp_path) as server:
+        with probing(server, DIES):
+            (tmp_path / "die").touch()
+            died = await all_of(server, 3)
+            [after] = await all_of(server, 1)
+        assert {failure(r) for r in (*died, after)} == {(503, "engine_unavailable")}
+        assert "ZeroDivisionError" in after.json()["error"]["message"]
+        assert "ZeroDivisionError" in told(server, "livez")
+        assert "ZeroDivisionError" in told(server, "readyz")
 
 
 async def test_overload_and_an_engine_that_hangs(home: Path, tmp_path: Path) -> None:

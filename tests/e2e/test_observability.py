@@ -269,7 +269,7 @@ async def test_scores_of_two_keys_take_turns(observed: Observed) -> None:
     async with httpx.AsyncClient(
         base_url=observed.server.url, timeout=300, limits=limits
     ) as client:
-        tasks = [asyncio.create_task(post(client, "before", 150))]
+        tasks = [asyncio.create_task(post(client, "before", 80))]
         while not await asyncio.to_thread(observed.server.metric, "num_requests_waiting"):
             await asyncio.sleep(0.01)
         tasks += [asyncio.create_task(post(client, f"alice-{i}", 1)) for i in range(20)]

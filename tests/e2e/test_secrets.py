@@ -8,6 +8,7 @@ import pytest
 
 from pythia_bento.client import Client
 from pythia_bento.errors import PythiaError
+from tests.amounts import rest_long
 from tests.e2e.serving import HTTP, Server, serve
 from tests.fuzz.http import KEY
 
@@ -50,7 +51,7 @@ def test_no_key_and_no_prompt_is_logged_or_answered(guarded: Server) -> None:
         assert "k9-prompt" not in text
 
 
-@pytest.mark.parametrize("entries", ["alice {} nonsense", "a b c {}", "sha256:{}"])
+@pytest.mark.parametrize("entries", rest_long(["alice {} nonsense"], ["a b c {}", "sha256:{}"]))
 def test_a_start_that_fails_by_its_keys_does_not_print_them(home: Path, entries: str) -> None:
     with pytest.raises(AssertionError) as failed, serve(home, api_keys=entries.format(KEY)):
         pass

@@ -22,7 +22,11 @@ NAME = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
     [
         (["--arg", "model=/nowhere/at/all"], "/nowhere/at/all"),
         (["--arg", "modle=bundled"], "modle is not a setting; known are model, "),
-        (["--arg", "max_batch_size=0"], "setting max_batch_size (PYTHIA_MAX_BATCH_SIZE) must be"),
+        pytest.param(
+            ["--arg", "max_batch_size=0"],
+            "setting max_batch_size (PYTHIA_MAX_BATCH_SIZE) must be",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_start_that_cannot_work_ends_at_once(
@@ -42,6 +46,7 @@ def test_a_port_that_is_taken_is_one_line(home: Path) -> None:
     assert run.stderr.splitlines()[-1].startswith("pythia-bento: the address to serve HTTP on is t")
 
 
+@pytest.mark.long  # as test_grpc.py has a start that ends so
 def test_damage_that_only_the_worker_finds(home: Path, tmp_path: Path) -> None:
     run = _serve_in_vain(home, model=_damaged(tmp_path))
     assert "Traceback" not in run.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,26 @@ import pytest
 
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
+from pythia_bento.server.access.keys import digest
 from tests import raw_http2
-from tests.e2e.serving import Server, serve
+from tests.e2e.faulty import until
+from tests.e2e.serving import HTTP, Server, serve
 
 ALICE, BOB = "alices-key-0123456789", "bobs-key-9876543210"
+CAROL, DAVE = "carols-key-0123456789", "daves-key-9876543210"
+A_MINUTE = 300  # requests of a key
 SMALL = {"prompt": "Once", "max_tokens": 3}
+GENERATE = "pythia.v1.Pythia/Generate"
 
 
 @pytest.fixture(scope="module")
 def keyed(home: Path) -> Iterator[Server]:
-    """Otherwise with the settings that everybody has."""
-    with serve(home, api_keys=f"alice {ALICE}, bob {BOB}") as server:
+    """Keys of a file beside one of the setting; an hour for clients; otherwise as for everybody."""
+    file = home / "keys"
+    carol = digest(CAROL).hex()
+    file.write_text(f"# by hash\ncarol sha256:{carol}\nbob {BOB}\ndave {DAVE} suspended\n")
+    settings = {"key_requests_per_minute": A_MINUTE, "client_timeout": 3600}
+    with serve(home, api_keys=f"alice {ALICE}", api_keys_file=file, **settings) as server:
         yield server
 
 
@@ -65,7 +74,7 @@ async def test_others_are_let_in_beside_a_key_that_holds_its_share(
         assert refused.status_code == 429, refused.text
         assert "PYTHIA_CALLER_SHARE" in refused.json()["error"]["message"]
         assert int(refused.headers["retry-after"]) >= 1
-        for _ in range(10):
+        for _ in range(5):
             answer = await bob.post("/v1/completions", json=SMALL)
             assert answer.status_code == 200, answer.text
             scored = await bob.post("/score", json={"items": [{"prompt": "Once upon"}]})
@@ -90,18 +99,34 @@ async def over_grpc(server: Server) -> None:
         assert answer.results[0].score.num_tokens == 1
 
 
-def test_sigterm_does_not_wait_for_messages_that_do_not_come(home: Path) -> None:
-    with (
-        serve(home, client_timeout=3600) as server,
-        contextlib.closing(raw_http2.Connection(server.grpc_port)) as connection,
-    ):
+def test_keys_of_a_file_have_a_rate_of_their_own(keyed: Server) -> None:
+    def asked_by(key: str) -> httpx.Response:
+        return HTTP.get(f"{keyed.url}/v1/models", headers={"Authorization": f"Bearer {key}"})
+
+    answers = [asked_by(CAROL) for _ in range(A_MINUTE + 50)]
+    assert {answer.status_code for answer in answers[:A_MINUTE]} == {200}
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.headers["retry-after"] == "1"  # they come back one by one
+    assert asked_by(BOB).status_code == 200
+    assert asked_by(DAVE).status_code == 403
+
+
+def test_sigterm_does_not_wait_for_messages_that_do_not_come(keyed: Server) -> None:
+    """The last one here: it ends the server."""
+    with contextlib.closing(raw_http2.Connection(keyed.grpc_port)) as connection:
         for number in range(200):
-            connection.send(raw_http2.call(2 * number + 1, "/pythia.v1.Pythia/Generate"))
-        while 'open_calls{method="/pythia.v1.Pythia/Generate"} 200' not in metrics(server):
-            time.sleep(0.05)
-        server.process.terminate()
-        server.process.wait(60)  # raises where it does not end
+            bearer = ("authorization", f"Bearer {ALICE}")
+            connection.send(raw_http2.call(2 * number + 1, f"/{GENERATE}", bearer))
+        until(lambda: keyed.metric(f'grpc_open_calls{{method="/{GENERATE}"}}') == 200)
+        thread = threading.Thread(target=answer_pings, args=[connection])
+        thread.start()
+        keyed.process.terminate()
+        keyed.process.wait(60)  # raises where it does not end
+        thread.join()
 
 
-def metrics(server: Server) -> str:
-    return httpx.get(f"{server.url}/metrics").text
+def answer_pings(connection: raw_http2.Connection) -> None:
+    """As all libraries do; gRPC's waits for 20 seconds where it ends and that is not done."""
+    for found in connection.frames():
+        if found.kind == raw_http2.PING and not found.flags & raw_http2.ACK:
+            connection.send(raw_http2.frame(raw_http2.PING, raw_http2.ACK, payload=found.payload))

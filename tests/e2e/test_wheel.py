@@ -199,6 +199,7 @@ def test_it_serves_from_another_directory(
         assert "-cpu-w8a16" in answer["system_fingerprint"]
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_is_one_line(outside: Outside, home: Path) -> None:
     variables = environment(home)
     variables.pop("PYTHONPATH", None)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import importlib
-import multiprocessing
 import os
 import random
 import resource
@@ -28,6 +27,8 @@ from multiprocessing.queues import SimpleQueue
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tests.forkserver import CONTEXT
 
 CASE_SECONDS = 20.0  # of a processor
 MEMORY = 3 << 30  # bytes of a process, with torch
@@ -43,7 +44,6 @@ KINDS = {
     "hubs": ("hub_stories", "story"),
     "computed": ("computed", "computed"),
 }
-CONTEXT = multiprocessing.get_context("spawn")
 
 
 class Result(NamedTuple):

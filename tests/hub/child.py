@@ -14,7 +14,9 @@ import bentoml.models  # noqa: F401 - BentoML would import it, slowly, in every 
 from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints import save, store  # noqa: F401 - a pull would import torch, slowly
 from pythia_bento.checkpoints.lock import Lock
+from pythia_bento.checkpoints.plan import make_plan
 from pythia_bento.checkpoints.pull import pull
+from pythia_bento.checkpoints.pull_steps import Outcome, pull_steps
 from pythia_bento.checkpoints.resolve import verify
 from pythia_bento.errors import CheckpointError
 from tests.forkserver import CONTEXT
@@ -35,6 +37,22 @@ class Puller:
         process = CONTEXT.Process(target=_pull, args=(*self.places, self.model))
         process.start()
         return process
+
+    def start_steps(self, steps: str) -> ForkServerProcess:
+        process = CONTEXT.Process(target=_pull_steps, args=(*self.places, self.model, steps))
+        process.start()
+        return process
+
+    def steps_on_full_disk(self, steps: str) -> list[list[str]]:
+        """What became of each step while files had a limit, and once they had none."""
+        answers: SimpleQueue[list[list[str]]] = CONTEXT.SimpleQueue()
+        process = CONTEXT.Process(
+            target=_pull_steps_twice, args=(*self.places, self.model, steps, answers)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        return answers.get()
 
     def on_full_disk(self, kind: str) -> list[str]:
         """What two pulls said: one on a small disk, one after it was made larger."""
@@ -58,6 +76,39 @@ def _settle(endpoint: str, home: Path, bento_home: Path) -> None:
 def _pull(endpoint: str, home: Path, bento_home: Path, model: ModelId) -> None:
     _settle(endpoint, home, bento_home)
     pull(model)
+
+
+def _pull_steps(endpoint: str, home: Path, bento_home: Path, model: ModelId, steps: str) -> None:
+    _settle(endpoint, home, bento_home)
+    all_steps(model, steps)
+
+
+def all_steps(model: ModelId, steps: str, jobs: int = 2) -> list[Outcome]:
+    """Pull steps of a model; what became of each, in the order in which they ended."""
+    plan = make_plan(model, steps, Lock())
+    return list(pull_steps(plan, Lock(), jobs, _unheard, _unheard))
+
+
+def _unheard(what: str, done: int, total: int) -> None:
+    """Nobody wants to know."""
+
+
+def _pull_steps_twice(
+    endpoint: str,
+    home: Path,
+    bento_home: Path,
+    model: ModelId,
+    steps: str,
+    answers: SimpleQueue[list[list[str]]],
+) -> None:
+    _settle(endpoint, home, bento_home)
+    found = []
+    for limit in (20_000, resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        outcomes = all_steps(model, steps, jobs=1)
+        found.append([each.error.message if each.error else "pulled" for each in outcomes])
+        assert verify(Lock(), ask_hub=False) == []
+    answers.put(found)
 
 
 def _pull_twice(

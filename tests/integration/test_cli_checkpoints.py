@@ -46,6 +46,29 @@ def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     return Cli(capsys)
 
 
+# Several commands in one process: it takes seconds to import what they need.
+_COMMANDS = """
+import json, sys
+from pythia_bento.cli import main
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        print(end.code, file=sys.stderr)
+"""
+
+
+def commands(*each: list[str], env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run commands one after another; standard error has the status of each at its end."""
+    return subprocess.run(
+        [sys.executable, "-c", _COMMANDS, json.dumps(each)],
+        env=env,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.fixture
 def commit(hub: HubServer, bento_home: Path, sources: Path) -> str:
     hub.folder.commit(REPO, "main", sources / "b")
@@ -155,18 +178,14 @@ def test_errors_are_one_line(cli: Cli, commit: str) -> None:
 def test_a_home_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     """Nothing can be made below a file, for root as well."""
     (tmp_path / "file").write_text("no directory")
-    environment = os.environ | {"BENTOML_HOME": str(tmp_path / "file" / "home")}
-    code = "from pythia_bento.cli import main; main()"
-    for command in (["verify", "--offline"], ["generate", "-m", MODEL, "hi"]):
-        run = subprocess.run(
-            [sys.executable, "-c", code, *command],
-            env=environment | {"HF_HUB_OFFLINE": "1"},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        place = tmp_path / "file" / "home"
-        assert (run.returncode, run.stderr) == (1, f"error: {place}: Not a directory\n")
+    place = tmp_path / "file" / "home"
+    run = commands(
+        ["verify", "--offline"],
+        ["generate", "-m", MODEL, "hi"],
+        cwd=tmp_path,
+        env=os.environ | {"BENTOML_HOME": str(place), "HF_HUB_OFFLINE": "1"},
+    )
+    assert run.stderr == f"error: {place}: Not a directory\n1\n" * 2
 
 
 def test_a_store_that_cannot_be_written_is_one_line(
@@ -236,16 +255,11 @@ def test_environment_of_the_hubs_client_is_honoured(
         "HF_TOKEN": "hf_secret",
         "BENTOML_HOME": str(home / "bentoml"),
     }
-    command = [sys.executable, "-c", "from pythia_bento.cli import main; main()", "pull", MODEL]
-
-    def run(**more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, env=environment | more, cwd=tmp_path, capture_output=True, text=True
-        )
-
-    assert "HF_HUB_OFFLINE" in run(HF_HUB_OFFLINE="1").stderr
-    first = run()
+    first = commands(["pull", MODEL], env=environment, cwd=tmp_path)
     assert first.stdout == f"pythia-14m-int8:{commit}\n", first.stderr
     assert (home / "bentoml" / "models" / "pythia-14m-int8" / commit / "model.yaml").is_file()
     assert (home / "hf").is_dir()
-    assert "was there already" in run(HF_HUB_OFFLINE="1").stdout
+    offline = environment | {"HF_HUB_OFFLINE": "1"}
+    then = commands(["pull", MODEL], ["pull", "pythia-14m"], env=offline, cwd=tmp_path)
+    assert then.stdout == f"pythia-14m-int8:{commit} was there already\n"
+    assert "HF_HUB_OFFLINE" in then.stderr

@@ -6,6 +6,6 @@ from tests.amounts import amounts
 from tests.fuzz.kinds import no_faults
 
 
-@amounts(150, 4000)
+@amounts(150, 2000)
 def test_tensor_files(amount: int) -> None:
     no_faults("tensors", amount)

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -61,9 +62,6 @@ def modules(distribution: str) -> Iterator[str]:
             yield ".".join(folders if stem == "__init__" else [*folders, stem])
 
 
-BRINGS = {module: name for name in REQUIRED | OPTIONAL for module in modules(name)}
-
-
 def imports() -> Iterator[tuple[Path, str]]:
     """Files and the full names they import, but for the standard library and ourselves."""
     for path in PACKAGE.rglob("*.py"):
@@ -78,26 +76,33 @@ def imports() -> Iterator[tuple[Path, str]]:
                     yield path, name
 
 
-def declared(name: str) -> str | None:
-    """Who brings ``name``, or the longest part of it that is a module."""
-    while name and name not in BRINGS:
-        name = name.rpartition(".")[0]
-    return BRINGS.get(name)
+Used = list[tuple[Path, str, str | None]]
 
 
-USED = [(path, name, declared(name)) for path, name in imports()]
+@pytest.fixture(scope="module")
+def used() -> Used:
+    """Files, what they import, and who brings it."""
+    brings = {module: name for name in REQUIRED | OPTIONAL for module in modules(name)}
+
+    def declared(name: str) -> str | None:
+        """Who brings ``name``, or the longest part of it that is a module."""
+        while name and name not in brings:
+            name = name.rpartition(".")[0]
+        return brings.get(name)
+
+    return [(path, name, declared(name)) for path, name in imports()]
 
 
-def test_what_is_imported_is_declared() -> None:
-    assert not {f"{path}: {name}" for path, name, origin in USED if origin is None}
+def test_what_is_imported_is_declared(used: Used) -> None:
+    assert not {f"{path}: {name}" for path, name, origin in used if origin is None}
 
 
-def test_what_is_declared_is_imported() -> None:
-    unused = (REQUIRED | OPTIONAL) - {origin for _, _, origin in USED}
+def test_what_is_declared_is_imported(used: Used) -> None:
+    unused = (REQUIRED | OPTIONAL) - {origin for _, _, origin in used}
     assert unused == BY_OTHERS.keys()
 
 
-def test_the_package_works_without_its_extras() -> None:
-    optional = {(path, origin) for path, _, origin in USED if origin in OPTIONAL - REQUIRED}
+def test_the_package_works_without_its_extras(used: Used) -> None:
+    optional = {(path, origin) for path, _, origin in used if origin in OPTIONAL - REQUIRED}
     assert {origin for _, origin in optional} == PLACES.keys()
     assert not {str(path) for path, origin in optional if PLACES[str(origin)] not in path.parents}

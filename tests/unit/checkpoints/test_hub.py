@@ -60,6 +60,12 @@ def test_a_commit_that_is_none_names_no_folder(
     assert refusal().startswith("the hub's answer about Someone/pythia@v1: sha ")
 
 
+def test_more_weight_files_than_any_model_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"model-{number:05}-of-00257.safetensors" for number in range(257)]
+    answer(monkeypatch, COMMIT, [*SMALL, *(sibling(name, "a" * 64) for name in names)])
+    assert refusal() == "Someone/pythia@v1 has 257 weight files on the hub; the limit is 256"
+
+
 @pytest.mark.parametrize("sha256", ["", "a" * 63, "A" * 64, "a" * 64 + "\n", 5])
 def test_a_sha256_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, sha256: object) -> None:
     answer(monkeypatch, COMMIT, [*SMALL, sibling("model.safetensors", sha256)])

@@ -3,10 +3,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_bento.client.events import EventReader
+from tests.amounts import amounts
 
 # No end of a line, whatever str.splitlines says, and characters of several bytes at any border.
 SHARP = "ab :\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\U0001f600"
@@ -32,15 +33,20 @@ def streams(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
     return "".join(line + draw(st.sampled_from(ends)) for line in lines).encode(), events
 
 
-@given(streams(), st.data())
-def test_events_in_whatever_pieces(stream: tuple[bytes, list[bytes]], data: st.DataObject) -> None:
-    answer, events = stream
-    cuts = data.draw(st.lists(st.integers(0, len(answer))))
-    borders = [0, *sorted(cuts), len(answer)]
-    reader, found = EventReader(), []
-    for start, end in pairwise(borders):
-        found += reader.read(answer[start:end])
-    assert found == events
+@amounts(25, 200)
+def test_events_in_whatever_pieces(amount: int) -> None:
+    @settings(max_examples=amount)
+    @given(streams(), st.data())
+    def check(stream: tuple[bytes, list[bytes]], data: st.DataObject) -> None:
+        answer, events = stream
+        cuts = data.draw(st.lists(st.integers(0, len(answer))))
+        borders = [0, *sorted(cuts), len(answer)]
+        reader, found = EventReader(), []
+        for start, end in pairwise(borders):
+            found += reader.read(answer[start:end])
+        assert found == events
+
+    check()
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])

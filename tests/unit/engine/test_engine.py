@@ -308,7 +308,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert self.engine.stats().blocks_used == 0
 
 
-@amounts(10, 100)
+@amounts(10, 40)
 def test_random_arrivals_and_cancellations(amount):
     walk = settings(deadline=None, max_examples=amount, stateful_step_count=20)
     run_state_machine_as_test(EngineMachine, settings=walk)

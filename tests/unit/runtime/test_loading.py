@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pythia_bento.catalog import SIZES
+from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.model.kernels.base import pass_bytes
 from pythia_bento.runtime import loading
 from pythia_bento.settings import Settings, SettingsError
@@ -49,6 +50,20 @@ def test_tokens_in_a_step_suit_the_device_unless_somebody_says_otherwise() -> No
     assert found == [2048, 512]
     assert loading.tokens_per_step(Settings(max_batch_size=1000), "cpu") == 1000
     assert loading.tokens_per_step(Settings(max_tokens_per_step=256), "cuda") == 256
+
+
+def test_an_engines_cache_is_rooted_in_weights_and_arithmetic() -> None:
+    """Whatever the id: main is one of the steps."""
+    main, step, other = (load_checkpoint(f"bundled@{at}") for at in ("main", "step3000", "step512"))
+    assert loading.root_of(main, "cpu", "w8a16") == loading.root_of(step, "cpu", "w8a16")
+    asked = [(step, "cpu", "w8a16"), (other, "cpu", "w8a16"), (step, "triton", "w8a16")]
+    roots = [loading.root_of(*of) for of in [*asked, (step, "cpu", "llm-int8")]]
+    assert len(set(roots)) == 4
+    engine, _ = loading.load_engine(
+        Settings(model="bundled@step512", device="cpu", kv_cache_gb=0.001), lambda *_: None
+    )
+    assert engine.root == roots[1]
+    engine.close()
 
 
 def test_sequences_in_a_step_follow_the_device_and_the_tokens_in_a_step() -> None:

@@ -54,7 +54,7 @@ def load_and_die(settings: Settings, on_progress: Progress) -> tuple[Engine, Mod
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Engine processes start at once; where starting and dying are shown they are spawned."""
+    """Engine processes start at once; where dying is shown they are spawned, as they are in use."""
     monkeypatch.setattr(process.multiprocessing, "get_context", lambda _: CONTEXT)
 
 
@@ -65,6 +65,7 @@ def runner_over(
     return PythiaRunner(process, process.info, Settings(**settings))
 
 
+@pytest.mark.usefixtures("forked")
 async def test_answers_are_those_of_an_engine_in_this_process() -> None:
     requests = [ask((i + 1, 2), n=2, max_tokens=5 + i, temperature=0.5, seed=i) for i in range(6)]
     expected = toy_engine(64).generate(requests)

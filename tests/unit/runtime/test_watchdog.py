@@ -17,6 +17,7 @@ from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.thread import EngineThread
 from pythia_bento.runtime.watchdog import LOOKS, Watchdog
 from pythia_bento.settings import Settings
+from tests.forkserver import CONTEXT
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import INFO, ask, settled, toy_runner
 
@@ -140,6 +141,7 @@ def load_hanging(settings: Settings, on_progress: Progress) -> tuple[Engine, Mod
 
 async def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(process.multiprocessing, "get_context", lambda _: CONTEXT)
     engine = EngineProcess(SOON, lambda *_: None, load_hanging)
     runner = PythiaRunner(engine, engine.info, SOON)
     runner.start_watchdog()

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.sharing import GROUPS, group
+
+ROOT = Path(__file__).parents[2]
+USE = {
+    "guarded": r"^(async )?def test_\w+\([^)]*\bguarded: ",
+    "forkserver": r"^from tests\.(forkserver|fuzz\.kinds|hub\.child) import",
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group_is_all_files_that_use_what_it_shares(name: str) -> None:
+    files = {
+        str(path.relative_to(ROOT))
+        for path in ROOT.glob("tests/*/**/test_*.py")
+        if re.search(USE[name], path.read_text(), re.MULTILINE)
+    }
+    assert files == GROUPS[name]
+
+
+def test_groups_stay_together_and_others_are_files() -> None:
+    asks = "tests/e2e/test_access.py::test_calls_need_the_key[/score]"
+    assert group(asks) == group("tests/e2e/test_secrets.py::test_no_key") == "guarded"
+    assert group("tests/unit/test_errors.py::test_leaf") == "tests/unit/test_errors.py"
+
+
+@pytest.mark.long
+def test_files_of_a_group_run_in_one_process(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # their imports take seconds
+    test = "import os\nfrom pathlib import Path\ndef test(): Path({!r}, str(os.getpid())).touch()\n"
+    for folder in ("tests/e2e", "seen"):
+        pytester.path.joinpath(folder).mkdir(parents=True)
+    for name in ("access", "fuzz", "playground", "secrets"):
+        file = pytester.path / f"tests/e2e/test_{name}.py"
+        file.write_text(test.format(str(pytester.path / "seen")))
+    plugins = ("-p", "xdist", "-p", "xdist.looponfail", "-p", "tests.sharing")
+    done = pytester.runpytest_subprocess(*plugins, "-n", "2", "--dist", "loadfile")
+    done.assert_outcomes(passed=4)
+    assert len([*pytester.path.joinpath("seen").iterdir()]) == 1
