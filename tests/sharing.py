@@ -23,6 +23,7 @@ GROUPS = {
         "tests/integration/test_fuzz_hubs.py",
         "tests/integration/test_fuzz_tensors.py",
         "tests/integration/test_pull_hard.py",
+        "tests/integration/test_pull_steps.py",
         "tests/unit/runtime/test_process.py",
         "tests/unit/runtime/test_watchdog.py",
     },

@@ -36,7 +36,7 @@ def tokens_that_fit(config: ModelConfig, kind: str, memory: float) -> int:
     share = CACHE_SHARE["cuda" if kind == "gpu" else "cpu"]
     left = memory - RESERVED[kind] - int8_bytes(config)
     if kind == "gpu":
-        left -= pass_bytes(config, DEFAULTS.max_batch_size, TOKENS_PER_STEP["cuda"])
+        left -= pass_bytes(config, DEFAULTS.batch_size("cuda"), TOKENS_PER_STEP["cuda"])
     # A GPU is asked what is free once the weights are there, a container what it may have in all.
     cache = int(left * share) if kind == "gpu" else int(memory * share)
     return 0 if cache > left else max(0, cache) // kv_bytes_per_token(config, kind)

@@ -11,9 +11,8 @@ import threading
 from collections.abc import Hashable, Iterable
 
 from pythia_bento.engine.outputs import Outputs
-from pythia_bento.runtime.round_robin import RoundRobin
 from pythia_bento.runtime.streams import AsyncStream
-from pythia_bento.runtime.turns import after_others
+from pythia_bento.runtime.turns import RoundRobin, after_others
 
 # Streams that have their outputs before others of the loop have their turns: each costs it some 0.2
 # milliseconds. Where all have much to do, there are fewer and larger parts of answers.

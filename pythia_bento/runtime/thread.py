@@ -26,8 +26,8 @@ from pythia_bento.runtime.admission import LEAST, NOTHING, AdmissionControl, Dem
 from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, Backend
 from pythia_bento.runtime.deliveries import Deliveries
 from pythia_bento.runtime.request_state import RequestState
-from pythia_bento.runtime.round_robin import RoundRobin
 from pythia_bento.runtime.streams import AsyncStream, Stream
+from pythia_bento.runtime.turns import RoundRobin
 from pythia_bento.runtime.watchdog import Pulse
 from pythia_bento.telemetry.calls import CallContext, asked_by
 from pythia_bento.telemetry.request_timings import RequestTimings, RequestWatch

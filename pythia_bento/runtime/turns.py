@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits, check_ids, check_text
-from pythia_bento.runtime.round_robin import RoundRobin
 from pythia_bento.telemetry.calls import current_call
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
+_Entry = TypeVar("_Entry")
 
 PIECE_SECONDS = 0.002
 # Of the event loop, between two pieces: a small request takes some to get on, and would have to
@@ -26,6 +27,34 @@ TURNS_BETWEEN = 4
 LONG_TEXT = 4096
 TEXT_THREADS = 2  # which bounds the memory of texts being tokenised: 350 bytes a character
 CALL_CHARS = 256  # what a text costs besides its characters, in characters
+
+
+class RoundRobin(Generic[_Entry]):
+    """A queue in which callers take turns and each one's entries keep their order.
+
+    Whoever brings thousands delays others by one. For one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._lines: OrderedDict[Hashable, deque[_Entry]] = OrderedDict()  # none is empty
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def add(self, caller: Hashable, entry: _Entry) -> None:
+        """One more of a caller's; its turn comes after one entry of each other caller."""
+        self._lines.setdefault(caller, deque()).append(entry)
+        self._length += 1
+
+    def take(self) -> _Entry:
+        """The next one; raises KeyError where there is none."""
+        caller, line = self._lines.popitem(last=False)
+        entry = line.popleft()
+        if line:
+            self._lines[caller] = line
+        self._length -= 1
+        return entry
 
 
 class Turns:

@@ -8,8 +8,7 @@ from _bentoml_impl.server.mount import PassiveMount
 from starlette.applications import Starlette
 
 from pythia_bento.runtime.runner import PythiaRunner
-from pythia_bento.server.access.body_room import BodyRoom
-from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.access.control import AccessControl, BodyRoom
 from pythia_bento.server.http import openai, tokenizer
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.runtime.turns import Turns
-from pythia_bento.server.access.body_room import BodyRoom, Grow
+from pythia_bento.server.access.control import BodyRoom, Grow
 from pythia_bento.server.grpc.call import Call
 from pythia_bento.server.grpc.held_calls import HeldCalls
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import PayloadTooLarge, PythiaError, RequestTimeout
 from pythia_bento.protocol.parsing import loads
-from pythia_bento.server.access.body_room import BodyRoom, Grow
+from pythia_bento.server.access.control import BodyRoom, Grow
 from pythia_bento.server.http.error_shape import ErrorShaper
 from pythia_bento.server.http.errors import error_response
 from pythia_bento.server.http.json_body import read_large

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from pythia_bento.runtime import turns
-from pythia_bento.runtime.turns import TURNS_BETWEEN, Turns
+from pythia_bento.runtime.turns import TURNS_BETWEEN, RoundRobin, Turns
 from pythia_bento.telemetry.calls import CallContext, working_for
 from tests.unit.turning import turning
 
@@ -74,3 +74,16 @@ def test_many_values_are_freed_while_the_loop_turns(monkeypatch: pytest.MonkeyPa
 
     asyncio.run(both())
     assert len(sizes) >= 50
+
+
+def test_callers_have_turns_and_their_entries_keep_their_order() -> None:
+    queue: RoundRobin[str] = RoundRobin()
+    for entry in ("a1", "a2", "a3", "b1", "c1", "b2"):
+        queue.add(entry[0], entry)
+    assert len(queue) == 6
+    assert [queue.take() for _ in range(4)] == ["a1", "b1", "c1", "a2"]
+    queue.add("c", "c2")
+    assert [queue.take() for _ in range(3)] == ["b2", "a3", "c2"]
+    assert not queue
+    with pytest.raises(KeyError):
+        queue.take()

@@ -13,7 +13,7 @@ import pytest
 
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.runtime.runner import PythiaRunner
-from pythia_bento.server.access.body_room import BodyRoom
+from pythia_bento.server.access.control import BodyRoom
 from pythia_bento.server.bentoml.inner_calls import InnerCalls, plain
 from pythia_bento.server.http import native
 from pythia_bento.server.http.body import INNER_TYPE, RequestMiddleware

@@ -17,7 +17,7 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from pythia_bento.server.access.body_room import BodyRoom
+from pythia_bento.server.access.control import BodyRoom
 from pythia_bento.server.bentoml import install
 from pythia_bento.server.bentoml.internals import MissingInternal
 from pythia_bento.server.http import openai

@@ -14,8 +14,7 @@ import pytest
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.runtime.runner import PythiaRunner
-from pythia_bento.server.access.body_room import FREE_BYTES, BodyRoom
-from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.access.control import FREE_BYTES, AccessControl, BodyRoom
 from pythia_bento.server.grpc.call import Call
 from pythia_bento.server.grpc.held_calls import HeldCalls
 from pythia_bento.server.grpc.intake import PIECE, Intake

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from pythia_bento.errors import Overloaded
-from pythia_bento.server.access.body_room import FREE_BYTES, BodyRoom
+from pythia_bento.server.access.control import FREE_BYTES, BodyRoom
 from pythia_bento.server.http.body import RequestMiddleware
 
 
