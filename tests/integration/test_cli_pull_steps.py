@@ -126,6 +126,7 @@ def test_what_makes_no_sense_is_one_line(
     assert sentence in err and not hub.seen
 
 
+@pytest.mark.long  # a kill is in the short run: test_killed_pulls_go_on
 def test_ctrl_c_ends_it_and_the_next_goes_on(
     hub: HubServer, commits: dict[str, str], tmp_path: Path
 ) -> None:

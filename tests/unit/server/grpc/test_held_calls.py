@@ -180,6 +180,7 @@ async def test_a_client_that_answers_no_ping_is_closed(runner: PythiaRunner) -> 
     assert frames[-1].kind == raw_http2.GOAWAY and b"ping_timeout" in frames[-1].payload
 
 
+@pytest.mark.long
 async def test_thousands_at_once_are_told_to_come_again() -> None:
     """None of them by the library, which says CANCELLED, of no use, and tells nobody."""
     sizes = {"max_batch_size": 1, "max_queue": 0}
