@@ -171,6 +171,7 @@ def test_dockerfile(which: str, request: pytest.FixtureRequest) -> None:
     assert "ENV UV_FIND_LINKS" not in bento.dockerfile  # a secret of the build
 
 
+@pytest.mark.long
 @pytest.mark.needs("namespaces")
 def test_same_bytes_as_the_source_tree_without_network(
     bento: Bento, server: Server, home: Path

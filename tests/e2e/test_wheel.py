@@ -162,6 +162,7 @@ def test_the_repository_and_its_tools_are_not_there(outside: Outside) -> None:
     assert Path(place).is_relative_to(outside.folder)
 
 
+@pytest.mark.long
 def test_it_generates_and_compiles_its_kernels_at_first_use(outside: Outside) -> None:
     command = outside.python.parent / "pythia-bento"
     options = ("--max-tokens", "22", "--temperature", "0")
@@ -186,6 +187,7 @@ print([name for name in known if importlib.util.find_spec(name)])
     assert known == "[]"
 
 
+@pytest.mark.long
 def test_it_serves_from_another_directory(
     outside: Outside, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import io
 import sys
 import threading
 from collections import Counter
+from itertools import count
 
 import pytest
 
@@ -136,17 +137,27 @@ def test_zero_is_never() -> None:
 
 
 def load_hanging(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
-    return toy_engine(64, before=Gate().hold_here), INFO
+    """One step, which shows that the process is there; then none."""
+    gate, steps = Gate(), count()
+
+    def hold(chunks: object) -> None:
+        if next(steps) > 0:
+            gate.hold_here(chunks)
+
+    return toy_engine(64, before=hold), INFO
 
 
 async def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "CLOSE_SECONDS", 0.2)
     monkeypatch.setattr(process.multiprocessing, "get_context", lambda _: CONTEXT)
-    engine = EngineProcess(SOON, lambda *_: None, load_hanging)
-    runner = PythiaRunner(engine, engine.info, SOON)
+    settings = Settings(stall_seconds=1.5)  # in which the process gets on, whatever else runs
+    engine = EngineProcess(settings, lambda *_: None, load_hanging)
+    runner = PythiaRunner(engine, engine.info, settings)
     runner.start_watchdog()
+    [[first]] = await runner.complete([ask(max_tokens=1)])
+    assert first.error is None
     [[answer]] = await runner.complete([ask()])
-    assert "no step in 0.2 seconds" in str(answer.error)
+    assert "no step in 1.5 seconds" in str(answer.error)
     runner.close()
     assert not runner.is_stuck
     assert engine._process.exitcode == -9
