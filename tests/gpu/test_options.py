@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench.gpu.invariance import facts, together
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
-from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.executor import make_executor
@@ -116,6 +116,27 @@ def test_candidates_are_those_of_the_definition(vocab: int, count: int) -> None:
         assert torch.equal(kept, stays), row
 
 
+def test_rows_without_a_finite_logit_fail_and_end() -> None:
+    """A search among them that found nothing would never end."""
+    from pythia_bento.model.kernels.gpu.launch_options import OptionsLauncher
+    from pythia_bento.model.kernels.gpu.row_options import row_options
+
+    vocab = 307
+    logits = torch.randn(6, vocab, generator=torch.Generator().manual_seed(1))
+    logits[0], logits[1], logits[2], logits[3, 7] = math.nan, math.inf, -math.inf, math.inf
+    logits[4] = 3e38  # finite, but not after the division
+    options = row_options([SamplingRow(0, 0.5, top_k=40, top_p=0.9)] * 6, DEVICE)
+    assert options is not None
+    launch = OptionsLauncher(ModelConfig(1, 128, 4, 512, vocab, 64, 8), DEVICE)
+    found = launch.room(options)
+    positions = torch.zeros(6, dtype=torch.int32, device=DEVICE)
+    launch.prepare(
+        logits.to(DEVICE), options, found, positions, torch.full((6,), 0.5, device=DEVICE), 300
+    )
+    assert found.status.tolist() == [2, 2, 2, 2, 1, 1]
+    assert found.last[4] == 35  # the first nine tenths of the first 40
+
+
 def _order(values: torch.Tensor) -> torch.Tensor:
     bits = (values + 0.0).view(torch.int32)
     return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
@@ -199,26 +220,6 @@ def requests(count: int, seed: int) -> list[Request]:
     return found
 
 
-def run(engine: Engine, asked: list[Request], seed: int = 1) -> dict[str, SequenceOutput]:
-    """With arrivals spread over the steps."""
-    draw, waiting = random.Random(seed), list(asked)
-    answers: dict[str, SequenceOutput] = {}
-    while waiting or engine.has_work:
-        for _ in range(min(len(waiting), draw.randint(0, 6))):
-            engine.add_request(waiting.pop(0))
-        for delta in engine.step():
-            if delta.request_id in answers:
-                answers[delta.request_id].extend(delta)
-            else:
-                answers[delta.request_id] = delta
-    return answers
-
-
-def facts(answer: SequenceOutput) -> Any:
-    """What must be equal."""
-    return answer.token_ids, answer.logprobs, answer.finish_reason
-
-
 @pytest.mark.parametrize("blocks", [600, 26])
 def test_captured_steps_have_the_bits_of_eager_ones(
     blocks: int, monkeypatch: pytest.MonkeyPatch
@@ -232,7 +233,7 @@ def test_captured_steps_have_the_bits_of_eager_ones(
 
     asked = requests(60, blocks)
     ahead = engine(blocks)
-    answers = run(ahead, asked)
+    answers = together(ahead, asked)
     ahead.check()
     single = engine(600)
     for request in asked:

@@ -172,13 +172,19 @@ def _temper(
         raw = tl.load(logits + ids, mask=ids < end, other=0.0)
         bad |= ((raw != raw) | (tl.abs(raw) == float("inf"))).to(tl.int32)
         z = tl.load(source + ids, mask=ids < end, other=0.0)
-        # A banned token stays behind all others without being an infinity.
-        z = tl.minimum(tl.maximum(z, -_MOST), _MOST)
-        z = tl.div_rn(z, tl.zeros([BLOCK], tl.float32) + divisor)
-        z = tl.where(ids < num_ids, tl.maximum(z, -_MOST), float("-inf"))
+        # A banned token stays behind all others, and a row that has failed ends like others, as
+        # no candidate is an infinity or NaN.
+        z = _finite(tl.div_rn(_finite(z), tl.zeros([BLOCK], tl.float32) + divisor))
+        z = tl.where(ids < num_ids, z, float("-inf"))
         tl.store(own + ids, z, mask=ids < end)
         best = tl.maximum(best, tl.where(ids < end, z, float("-inf")))
     return tl.max(best, 0), tl.max(bad, 0).to(tl.int64)
+
+
+@triton.jit
+def _finite(z):
+    """The nearest finite value; the least one for NaN."""
+    return tl.where(z == z, tl.minimum(tl.maximum(z, -_MOST), _MOST), -_MOST)
 
 
 @triton.jit
@@ -213,7 +219,7 @@ def _penalise(
     often a token was generated up to there; the place that follows is the next one of the same
     token, 0 where there is none. An entry holds until then, so what is written for one position is
     the same however often its step is computed, and nothing has to be taken back. All programs of a
-    row write the same, and none reads what is written.
+    row write the same, and only to entries of ``token``, which none of them takes from ``seen``.
     """
     repetition = tl.load(penalty_ptr)
     frequency = tl.load(penalty_ptr + ROWS)
