@@ -66,7 +66,7 @@ class Clock:
                 tokens_found([self.token(s, start + i) for i in range(steps)]) for s, start in rows
             ]
 
-        return StepsInFlight(rows, covered, steps, results, None)
+        return StepsInFlight(rows, steps, results, None, covered)
 
 
 class InstantExecutor:

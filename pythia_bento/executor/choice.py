@@ -3,51 +3,32 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 from torch import Tensor
 
 from pythia_bento.engine.executor import ChunkResult
 from pythia_bento.engine.logprobs import TokenLogprob
 from pythia_bento.executor.download import Download
+from pythia_bento.executor.queued_results import QueuedResults
 from pythia_bento.model.batch import Logprobs
 
 
-class Choice(ABC):
-    """One token for each of some results."""
-
-    @abstractmethod
-    def put_into(self, results: Sequence[ChunkResult]) -> None:
-        """Wait; put each row's token into its result."""
-
-    def put_later(self, results: Sequence[ChunkResult]) -> None:
-        """The same when the engine asks, which has handed over the next step by then."""
-        for result in results:
-            result.complete = partial(self._complete, results)
-
-    def _complete(self, results: Sequence[ChunkResult]) -> None:
-        for result in results:
-            result.complete = None
-        self.put_into(results)
-
-
-class QueuedTokens(Choice):
+class QueuedTokens(QueuedResults):
     """Tokens alone, of some rows of a pass."""
 
     def __init__(self, wait: Callable[[], list[int]], rows: Sequence[int]) -> None:
         self._wait, self._rows = wait, rows
 
     def put_into(self, results: Sequence[ChunkResult]) -> None:
-        """See ``Choice``."""
+        """See ``QueuedResults``."""
         tokens = self._wait()
         for row, result in zip(self._rows, results, strict=True):
             result.token_ids.append(tokens[row])
             result.is_finite &= tokens[row] >= 0
 
 
-class QueuedChoice(Choice):
+class QueuedChoice(QueuedResults):
     """One token a row, with log-probabilities of those rows that have a limit of alternatives."""
 
     def __init__(
@@ -61,11 +42,11 @@ class QueuedChoice(Choice):
 
     @property
     def is_pending(self) -> bool:
-        """Whether there is a device to wait for."""
+        """See ``QueuedResults``."""
         return self._download.is_pending
 
     def put_into(self, results: Sequence[ChunkResult]) -> None:
-        """See ``Choice``."""
+        """See ``QueuedResults``."""
         tokens, *columns = (part.tolist() for part in self._download.wait())
         found = zip(*columns, strict=True) if columns else iter(())
         for token, limit, result in zip(tokens, self._limits, results, strict=True):

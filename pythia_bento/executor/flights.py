@@ -22,28 +22,38 @@ class Inputs(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class StepsInFlight:
-    """Steps under way.
-
-    ``covered`` are the positions that each row's block table on the device covers. Blocks that a
-    sequence was given later are not in it: a row that needs one has to be described again.
-    """
+class Flight:
+    """Work under way, which moves each row on by as many positions as it has steps."""
 
     rows: list[Row]
-    covered: list[int]
     steps: int
     results: Callable[[], list[ChunkResult]]
     """Wait for each row's tokens, one a step, up to the step in which it failed."""
     outputs: Any
     """Each row's next input on the device, as ``Inputs`` takes it."""
 
-    def row_of(self, chunk: Chunk, row: int) -> bool:
-        """Whether ``row`` is of the chunk, whose sequence it has."""
+    def computes(self, chunk: Chunk, row: int) -> bool:
+        """Whether ``row``, which has the chunk's sequence, is that chunk."""
         return chunk.count == 1 and self.rows[row][1] == chunk.start
+
+    def yields_token(self, row: int) -> bool:
+        """Whether the row has a token to go on with."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
-class PassInFlight(StepsInFlight):
+class StepsInFlight(Flight):
+    """Decode steps under way.
+
+    ``covered`` are the positions that each row's block table on the device covers. Blocks that a
+    sequence was given later are not in it: a row that needs one has to be described again.
+    """
+
+    covered: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PassInFlight(Flight):
     """A pass with prompts under way: one step, whose rows have their last positions.
 
     A sequence that was preempted and admitted again meanwhile has its tokens in other blocks.
@@ -53,11 +63,15 @@ class PassInFlight(StepsInFlight):
     admissions: list[int]
     yields: list[bool]  # whether a row has a token: not where it is a piece of a prompt
 
-    def row_of(self, chunk: Chunk, row: int) -> bool:
-        """See ``StepsInFlight``."""
+    def computes(self, chunk: Chunk, row: int) -> bool:
+        """See ``Flight``."""
         own = self.chunks[row]
         is_same = (own.start, own.count) == (chunk.start, chunk.count)
         return is_same and self.admissions[row] == chunk.sequence.num_admissions
+
+    def yields_token(self, row: int) -> bool:
+        """See ``Flight``."""
+        return self.yields[row]
 
 
 def pass_in_flight(
@@ -72,7 +86,6 @@ def pass_in_flight(
 
     return PassInFlight(
         rows=[(chunk.sequence, chunk.start + chunk.count - 1) for chunk in chunks],
-        covered=[],
         steps=1,
         results=results,
         outputs=tokens,
@@ -82,13 +95,13 @@ def pass_in_flight(
     )
 
 
-def places_of(flight: StepsInFlight, chunks: Seq[Chunk]) -> list[int | None]:
+def places_of(flight: Flight, chunks: Seq[Chunk]) -> list[int | None]:
     """The row of the flight that computes each chunk."""
     at = {id(sequence): row for row, (sequence, _) in enumerate(flight.rows)}
     places: list[int | None] = []
     for chunk in chunks:
         row = at.get(id(chunk.sequence))
-        places.append(row if row is not None and flight.row_of(chunk, row) else None)
+        places.append(row if row is not None and flight.computes(chunk, row) else None)
     return places
 
 

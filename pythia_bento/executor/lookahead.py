@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
 from pythia_bento.engine.executor import Chunk, ChunkResult
 from pythia_bento.executor.flights import (
+    Flight,
     Inputs,
-    PassInFlight,
     Row,
     StepsInFlight,
     pass_in_flight,
@@ -50,7 +50,7 @@ class Lookahead:
         self.device = device
         self._block_size = block_size
         self._pass_behind = pass_behind
-        self._ahead: StepsInFlight | None = None
+        self._ahead: Flight | None = None
 
     def under_way(self, chunks: Seq[Chunk]) -> list[ChunkResult | None] | None:
         """``decode`` of chunks some of which are under way; else None."""
@@ -69,7 +69,7 @@ class Lookahead:
         return self._read(flight, list(range(len(rows))), chunks)
 
     def _read(
-        self, flight: StepsInFlight, places: list[int | None] | list[int], chunks: Seq[Chunk]
+        self, flight: Flight, places: Seq[int | None], chunks: Seq[Chunk]
     ) -> list[ChunkResult | None]:
         """Tokens of the steps under way, after the next ones were queued.
 
@@ -93,37 +93,35 @@ class Lookahead:
         self._ahead = None
         if all(chunk.samples for chunk in chunks):
             rows = [(chunk.sequence, chunk.start + chunk.count - 1) for chunk in chunks]
-            places = sorted(range(len(rows)), key=lambda row: rows[row][0].order)
-            self._ahead = self._follow(rows, places, 1, tokens, STEPS_AFTER_PASS)
+            self._ahead = self._after_pass(rows, range(len(rows)), tokens)
 
     def forget(self) -> None:
         """Something else used the device's rows: what is under way must not be extended."""
         self._ahead = None
 
-    def _behind(
-        self, flight: StepsInFlight, places: Seq[int | None], chunks: Seq[Chunk]
-    ) -> StepsInFlight | None:
+    def _behind(self, flight: Flight, places: Seq[int | None], chunks: Seq[Chunk]) -> Flight | None:
         """What comes next of the chunks in the flight, and those of the others."""
         rows = [place for place in places if place is not None]
         if len(rows) < len(places):
             pairs = zip(chunks, places, strict=True)
             return self._pass(flight, rows, [chunk for chunk, place in pairs if place is None])
-        if isinstance(flight, PassInFlight):
-            if not all(flight.yields):  # the next piece of a prompt comes with the next pass
-                return None
-            rows.sort(key=lambda row: flight.rows[row][0].order)
-            return self._follow(flight.rows, rows, 1, flight.outputs, STEPS_AFTER_PASS)
-        return self._next(flight, rows)
+        if isinstance(flight, StepsInFlight):
+            return self._next(flight, rows)
+        if all(map(flight.yields_token, rows)):  # else a prompt goes on with the next pass
+            return self._after_pass(flight.rows, rows, flight.outputs)
+        return None
 
-    def _pass(
-        self, flight: StepsInFlight, rows: Seq[int], others: list[Chunk]
-    ) -> StepsInFlight | None:
+    def _after_pass(self, rows: list[Row], places: Iterable[int], tokens: Any) -> Flight | None:
+        """Steps of the rows at ``places``, oldest first, as later steps have them."""
+        by_age = sorted(places, key=lambda place: rows[place][0].order)
+        return self._follow(rows, by_age, 1, tokens, STEPS_AFTER_PASS)
+
+    def _pass(self, flight: Flight, rows: Seq[int], others: list[Chunk]) -> Flight | None:
         """A pass over ``others`` and the next step of rows that go on."""
         if self._pass_behind is None:
             return None
         limits = self._limits(flight.rows, flight.steps)
-        yields = flight.yields if isinstance(flight, PassInFlight) else None
-        going = [row for row in rows if min(limits[row]) > 0 and (not yields or yields[row])]
+        going = [row for row in rows if min(limits[row]) > 0 and flight.yields_token(row)]
         chunks = [
             Chunk(flight.rows[row][0], flight.rows[row][1] + flight.steps, 1) for row in going
         ]

@@ -54,15 +54,12 @@ class ModelRunner:
         scores = self._scores.queue(chunks, starts, hidden)
         sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
         if scores:
-            scores.put_into(results, later=not sampled)
+            scores.deliver(scores.of(results), later=not sampled)
         if sampled:
             logits = self._logits_of(hidden, [starts[index + 1] - 1 for index in sampled])
             choice = self._queue_choice(logits, [chunks[index] for index in sampled])
             yielding = [results[index] for index in sampled]
-            if others_wait and choice.is_pending and not scores:
-                choice.put_later(yielding)
-            else:
-                choice.put_into(yielding)
+            choice.deliver(yielding, later=others_wait and not scores)
         return list(results)
 
     def recover(self) -> None:

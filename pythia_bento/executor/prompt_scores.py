@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from pythia_bento.engine.executor import Chunk, ChunkResult
 from pythia_bento.engine.logprobs import HEAD, PromptLogprobs
 from pythia_bento.executor.download import Download
+from pythia_bento.executor.queued_results import QueuedResults
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import SCORED_ROWS
 
@@ -90,37 +90,35 @@ class PromptScores:
         return columns
 
 
-class QueuedScores:
-    """Scores of a pass on their way to the host."""
+class QueuedScores(QueuedResults):
+    """Scores of a pass, for the chunks that have a span."""
 
     def __init__(self, spans: Sequence[Span], columns: Tensor) -> None:
         self._spans = spans
         self._download = Download(columns)
 
-    def put_into(self, results: Sequence[ChunkResult], *, later: bool) -> None:
-        """Put each chunk's log-probabilities into its result: now, or when the engine asks.
+    @property
+    def is_pending(self) -> bool:
+        """See ``QueuedResults``."""
+        return self._download.is_pending
 
-        Where there is no device to wait for, now is never too early.
-        """
-        if not later or not self._download.is_pending:
-            self._fill(results)
-            return
-        for span in self._spans:
-            results[span.chunk].complete = partial(self._fill, results)
+    def of(self, results: Sequence[ChunkResult]) -> list[ChunkResult]:
+        """Those, of all results of the pass, that get scores."""
+        return [results[span.chunk] for span in self._spans]
 
-    def _fill(self, results: Sequence[ChunkResult]) -> None:
+    def put_into(self, results: Sequence[ChunkResult]) -> None:
+        """See ``QueuedResults``: each chunk's log-probabilities."""
         [columns] = self._download.wait()
         found = PromptLogprobs(columns)
         is_sound = np.isfinite(found.values)
         are_all = bool(is_sound.all())
         begin = 0
-        for span in self._spans:
-            part, result = slice(begin, begin := begin + len(span.targets)), results[span.chunk]
+        for span, result in zip(self._spans, results, strict=True):
+            part = slice(begin, begin := begin + len(span.targets))
             # A copy: the columns of the whole pass would live as long as one of its prompts.
             own = found[part].limited(span.num_top)
             result.prompt_logprobs = PromptLogprobs(own.columns.copy())
             result.is_finite &= are_all or bool(is_sound[part].all())
-            result.complete = None
 
 
 class EagerSlices:

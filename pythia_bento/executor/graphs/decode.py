@@ -28,7 +28,7 @@ class CapturedDecode:
 
     All graphs share their buffers and one memory pool; the largest is captured first, so that the
     smaller ones fit into what it left. Nothing is allocated and the host is not asked for anything
-    between ``start`` and ``StepsInFlight.tokens``.
+    between ``start`` and ``StepsInFlight.results``.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class CapturedDecode:
         self.steps = kernels.decode_steps(weights, cache, self.buffers.rows, num_tokens)
         self.logits = self.steps.logits  # fp32 [rows, V] of the last step
         self._buckets = buckets
+        self._has_options = False  # of the rows as they were described last
         self._graphs: dict[tuple[int, int, bool], torch.cuda.CUDAGraph] = {}  # by rows, steps, kind
         pool = torch.cuda.graph_pool_handle()
         for done, bucket in enumerate(reversed(buckets), start=1):
@@ -62,7 +63,8 @@ class CapturedDecode:
 
     def start(self, rows: list[Row], steps: int, inputs: Inputs | None = None) -> StepsInFlight:
         """Queue ``steps`` decode steps of rows that are described anew."""
-        self.buffers.upload(rows, self._bucket(len(rows)), inputs)
+        self._has_options = wanted(rows)
+        self.buffers.upload(rows, self._bucket(len(rows)), inputs, has_options=self._has_options)
         covered = [len(sequence.blocks) * self._block_size for sequence, _ in rows]
         return self._queue(rows, covered, steps)
 
@@ -73,13 +75,13 @@ class CapturedDecode:
 
     def _queue(self, rows: list[Row], covered: list[int], steps: int) -> StepsInFlight:
         assert 2 * steps <= RING
-        bucket, has_options = self._bucket(len(rows)), wanted(rows)
+        bucket, has_options = self._bucket(len(rows)), self._has_options
         for _ in range(steps // BURST):
             self._graphs[bucket, BURST, has_options].replay()
         for _ in range(steps % BURST):
             self._graphs[bucket, 1, has_options].replay()
         read = self.buffers.download(rows, steps)
-        return StepsInFlight(rows, covered, steps, read, self.buffers.rows.token_ids)
+        return StepsInFlight(rows, steps, read, self.buffers.rows.token_ids, covered)
 
     def _bucket(self, rows: int) -> int:
         return min(bucket for bucket in self._buckets if bucket >= rows)
@@ -117,7 +119,9 @@ class Buffers:
         self._options.clear()
         self.rows.token_ids.zero_()
 
-    def upload(self, rows: list[Row], bucket: int, inputs: Inputs | None = None) -> None:
+    def upload(
+        self, rows: list[Row], bucket: int, inputs: Inputs | None, *, has_options: bool
+    ) -> None:
         """Describe the rows; those that are left over get an empty context."""
         count, host = len(rows), self._staging.host()
         tables = host["tables"].reshape(-1, self._width)
@@ -131,7 +135,7 @@ class Buffers:
         else:
             host["inputs"][:count] = [sequence.token_ids[start] for sequence, start in rows]
         self._staging.send("tables", bucket * self._width)
-        if wanted(rows):
+        if has_options:
             self._options.upload(rows, bucket)
             if inputs and inputs.tokens is self.rows.token_ids:
                 self._options.keep(rows, self._staging.device["entries"][:count])

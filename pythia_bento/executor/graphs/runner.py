@@ -97,7 +97,7 @@ class CudaModelRunner(ModelRunner):
         scores = self._scores.queue(chunks, starts, done.hidden)
         sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
         if scores:
-            scores.put_into(results, later=not sampled)
+            scores.deliver(scores.of(results), later=not sampled)
         if not sampled:  # nobody waits for a pass without tokens
             return list(results)
         if any(options.asked(chunks[index].sequence) for index in sampled):
@@ -105,11 +105,10 @@ class CudaModelRunner(ModelRunner):
             return list(results)
         choice = QueuedTokens(done.wait, sampled)
         yielding = [results[index] for index in sampled]
-        if others_wait and not scores and not any(map(_is_decode, chunks)):
-            choice.put_later(yielding)
-            return list(results)
-        self.ahead.begin(chunks, done.tokens)
-        choice.put_into(yielding)
+        is_late = others_wait and not scores and not any(map(_is_decode, chunks))
+        if not is_late:
+            self.ahead.begin(chunks, done.tokens)
+        choice.deliver(yielding, later=is_late)
         return list(results)
 
     def _choose_of_pass(

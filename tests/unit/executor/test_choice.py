@@ -52,7 +52,7 @@ def test_the_first_that_is_asked_completes_all() -> None:
         return [3, 4]
 
     found = results(2)
-    QueuedTokens(wait, [0, 1]).put_later(found)
+    QueuedTokens(wait, [0, 1]).deliver(found, later=True)
     assert asked == [] and all(r.complete is not None for r in found)
     assert found[1].complete is not None
     found[1].complete()

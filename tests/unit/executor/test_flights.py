@@ -19,7 +19,7 @@ def sequence(*prompt: int, max_tokens: int = 8) -> Sequence:
 
 def test_steps_are_of_the_chunk_that_begins_where_they_do() -> None:
     one, other = sequence(5, 6, 7), sequence(5, 6)
-    flight = StepsInFlight([(one, 2), (other, 1)], [], 4, list, None)
+    flight = StepsInFlight([(one, 2), (other, 1)], 4, list, None, [])
     chunks = [Chunk(other, 1, 1), Chunk(sequence(5, 6, 7), 2, 1), Chunk(one, 2, 1)]
     assert places_of(flight, chunks) == [1, None, 0]
     assert places_of(flight, [Chunk(one, 3, 1), Chunk(other, 0, 2)]) == [None, None]

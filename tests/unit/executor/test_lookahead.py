@@ -50,7 +50,7 @@ class ToyDevice:
         self.steps += steps
         tokens = [[self.step(row, *rows[row], i) for i in range(steps)] for row in range(len(rows))]
         results = list(map(tokens_found, tokens))
-        return StepsInFlight(rows, covered, steps, lambda: results, self.inputs)
+        return StepsInFlight(rows, steps, lambda: results, self.inputs, covered)
 
     def step(self, row, sequence, start, ahead):
         token = self.compute(sequence, self.tables[row], start + ahead, [self.inputs[row]])

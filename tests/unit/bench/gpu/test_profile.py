@@ -81,7 +81,7 @@ def test_busy_share_counts_overlaps_once() -> None:
 
 
 def test_watched_calls_are_in_the_trace() -> None:
-    flight = StepsInFlight([], [], 1, lambda: [tokens_found([7])], None)
+    flight = StepsInFlight([], 1, lambda: [tokens_found([7])], None, [])
     lookahead = SimpleNamespace(
         device=SimpleNamespace(start=lambda chunks, steps: flight, extend=lambda flight, n: flight)
     )
