@@ -29,6 +29,7 @@ class BlockPool:
         self._block_of: dict[bytes, int] = {}
         self._blank = list(range(num_blocks - 1, -1, -1))  # free, nothing to keep
         self._idle: OrderedDict[int, None] = OrderedDict()  # free, cached, oldest first
+        self._claims: dict[object, int] = {}  # who waits for how many free blocks, longest first
 
     @property
     def num_free(self) -> int:
@@ -73,6 +74,27 @@ class BlockPool:
             if self._refs[block] == 0:
                 del self._idle[block]
             self._refs[block] += 1
+
+    def claim(self, owner: object, count: int) -> bool:
+        """Whether ``count`` blocks are free for one of those who share the pool.
+
+        Where they are not, what becomes free is kept for it, behind those who were refused before,
+        until it calls ``unclaim``: who needs many would else wait for ever, as others take each
+        block at once.
+        """
+        free = self.num_free
+        for other, claimed in self._claims.items():
+            if other is owner:
+                break
+            free -= claimed
+        if count <= free:
+            return True
+        self._claims[owner] = count
+        return False
+
+    def unclaim(self, owner: object) -> None:
+        """It waits for no more blocks; harmless where it does not."""
+        self._claims.pop(owner, None)
 
     def num_idle(self, blocks: Iterable[int]) -> int:
         """How many of ``blocks`` nobody holds, so that sharing them uses up free blocks."""

@@ -8,15 +8,16 @@ from collections.abc import Sequence as Seq
 
 from pythia_bento.engine.block_pool import ROOT_HASH, BlockPool
 from pythia_bento.engine.executor import Chunk, ChunkResult, Executor, execute_what_fits
+from pythia_bento.engine.fair_queue import Books
 from pythia_bento.engine.open_requests import OpenRequests
-from pythia_bento.engine.outputs import SequenceOutput, collect
+from pythia_bento.engine.outputs import SequenceOutput, collect, failure
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.scheduler import Scheduler
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.engine.stats import EngineStats, StepSizes
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits, validate
-from pythia_bento.errors import CheckpointError, EngineUnavailable, InvalidRequest
+from pythia_bento.errors import CheckpointError, EngineUnavailable, InvalidRequest, PythiaError
 
 
 class Engine:
@@ -28,11 +29,14 @@ class Engine:
         tokenizer: Tokenizer,
         limits: Limits | None = None,
         root: bytes = ROOT_HASH,
+        pool: BlockPool | None = None,
+        books: Books | None = None,
     ) -> None:
         """Raises CheckpointError when model and tokenizer do not match.
 
         ``limits`` are what model and cache can do where nobody allows less. ``root`` names what
-        computes keys and values: nothing cached under another is ever read.
+        computes keys and values: nothing cached under another is ever read. Engines that take turns
+        with one executor share ``pool`` and ``books``.
         """
         if tokenizer.num_tokens > executor.vocab_size:
             raise CheckpointError(
@@ -49,13 +53,14 @@ class Engine:
             cache_tokens=config.num_blocks * self.block_size,
         )
         self._executor: Executor | None = executor
-        self._pool = BlockPool(config.num_blocks)
+        self._pool = pool or BlockPool(config.num_blocks)
         self._scheduler = Scheduler(
             self._pool,
             self.block_size,
             max_seqs=config.max_batch_size,
             max_tokens=config.max_tokens_per_step,
             lookahead=executor.lookahead,
+            books=books,
         )
         self._open = OpenRequests(self._scheduler)
         self._num_requests = 0
@@ -105,6 +110,24 @@ class Engine:
         outputs = map(self._apply, fitting, results)
         return ended + [output for output in outputs if output is not None]
 
+    def land(self) -> list[SequenceOutput]:
+        """What steps under way have found; to be called before others use the executor."""
+        return self._complete() if self._under_way else []
+
+    def end_late(self) -> list[SequenceOutput]:
+        """End what waited until its deadline; ``step`` does so for those whose turn it is."""
+        self._scheduler.end_late()
+        return self._open.end_late()
+
+    def fail_all(self, error: PythiaError) -> list[SequenceOutput]:
+        """End everything with an error."""
+        ended = self._open.abort_all()
+        return [failure(output.request_id, output.index, error) for output in ended]
+
+    def pause(self, *, is_paused: bool) -> None:
+        """Begin nothing more until told otherwise; what runs goes on."""
+        self._scheduler.pause(is_paused=is_paused)
+
     def interrupt(self) -> None:
         """Nothing to do: ``step`` waits for nothing but the device. In any thread."""
 
@@ -133,6 +156,22 @@ class Engine:
     def has_work(self) -> bool:
         """Whether ``step`` has something to do."""
         return len(self._open) > 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a sequence holds blocks, or is under way."""
+        return bool(self._scheduler.running or self._under_way)
+
+    @property
+    def callers(self) -> set[str]:
+        """Who has something to do."""
+        scheduler = self._scheduler
+        return scheduler.waiting.callers | {s.request.caller for s in scheduler.running}
+
+    @property
+    def running(self) -> Seq[Sequence]:
+        """Sequences that hold blocks."""
+        return self._scheduler.running
 
     def stats(self) -> EngineStats:
         """A snapshot, cheap enough for every scrape."""

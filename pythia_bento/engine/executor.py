@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.sequence import Sequence
@@ -92,6 +92,14 @@ class Executor(Protocol):
 
         Raises MemoryError where the device has no memory for them. What it wrote to the cache by
         then are those values that the next attempt writes again.
+        """
+        ...
+
+    def activate(self, weights: Any, *, is_last: bool) -> None:
+        """Compute with other weights of the same shape from now on.
+
+        ``is_last`` is whether others come after the next ``execute``: nothing is then to be queued
+        behind it. ``weights`` are of the kind that the executor's model was made of.
         """
         ...
 

@@ -29,6 +29,34 @@ LEAST_TOKENS = 16  # of prompts in a step, however slow the device is
 Rank = tuple[float, tuple[int, int]]  # no two sequences have the same
 
 
+class Books:
+    """What each caller has been served, by one queue or by several that share them."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, int] = {}  # tokens by caller; there are few callers
+        self._turns: dict[str, int] = {}  # number of each caller's last turn
+        self._level = 0  # what the last caller that had its turn had been served
+
+    def enter(self, caller: str) -> None:
+        """A caller has something to do again."""
+        self._served[caller] = max(self._served.get(caller, 0), self._level)
+
+    def charge(self, sequence: Sequence) -> None:
+        """Its caller takes a turn, and all tokens that it may ever take."""
+        caller = sequence.request.caller
+        self._level = max(self._level, self._served[caller])
+        self._served[caller] += len(sequence.token_ids)
+        self._turns[caller] = 1 + max(self._turns.values(), default=0)
+
+    def refund(self, sequence: Sequence) -> None:
+        """A sequence that was charged has ended: the tokens it did not take were not served."""
+        self._served[sequence.request.caller] -= len(sequence.token_ids) - sequence.num_tokens
+
+    def standing(self, caller: str) -> tuple[int, int]:
+        """The lowest of all callers is who comes next."""
+        return self._served.get(caller, 0), self._turns.get(caller, 0)
+
+
 class FairQueue:
     """Preempted sequences, oldest first, then those that have not begun.
 
@@ -36,12 +64,11 @@ class FairQueue:
     together cost a thousand times as much as one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, books: Books | None = None) -> None:
+        """``books`` may be shared with other queues of the same device."""
+        self.books = books or Books()
         self._preempted: dict[str, _Line] = {}  # by caller, none of them empty
         self._new: dict[str, _Line] = {}  # the same
-        self._served: dict[str, int] = {}  # tokens by caller; there are few callers
-        self._turns: dict[str, int] = {}  # number of each caller's last turn
-        self._level = 0  # what the last caller that had its turn had been served
 
     def __len__(self) -> int:
         return sum(map(len, (*self._preempted.values(), *self._new.values())))
@@ -63,7 +90,7 @@ class FairQueue:
         if caller not in lines:
             lines[caller] = _Line()
             if lines is self._new:
-                self._served[caller] = max(self._served.get(caller, 0), self._level)
+                self.books.enter(caller)
         lines[caller].add(_rank(sequence), sequence)
 
     def remove(self, sequence: Sequence) -> None:
@@ -79,7 +106,7 @@ class FairQueue:
         if begun := _without(self._preempted.keys(), passed):
             return min((self._preempted[caller].first() for caller in begun), key=_order)
         if callers := _without(self._new.keys(), passed):
-            return self._new[min(callers, key=self._standing)].first()
+            return self._new[min(callers, key=self.books.standing)].first()
         return None
 
     def admit(self, sequence: Sequence) -> None:
@@ -89,20 +116,10 @@ class FairQueue:
         """
         self.remove(sequence)
         if not sequence.num_admissions:
-            caller = sequence.request.caller
-            self._level = max(self._level, self._served[caller])
-            self._served[caller] += len(sequence.token_ids)
-            self._turns[caller] = 1 + max(self._turns.values(), default=0)
-
-    def refund(self, sequence: Sequence) -> None:
-        """An admitted sequence has ended: the tokens it did not take were not served."""
-        self._served[sequence.request.caller] -= len(sequence.token_ids) - sequence.num_tokens
+            self.books.charge(sequence)
 
     def _lines(self, sequence: Sequence) -> dict[str, _Line]:
         return self._preempted if sequence.num_admissions else self._new
-
-    def _standing(self, caller: str) -> tuple[int, int]:
-        return self._served[caller], self._turns.get(caller, 0)
 
 
 class _Line:

@@ -72,6 +72,7 @@ class Request:
     priority: int = 0  # lower goes first among the requests of one caller
     caller: str = "anyone"  # callers take turns
     deadline: float = math.inf  # of time.monotonic(): not begun any more from then on
+    weights: str = ""  # key of the checkpoint that is to answer; the only one where it is empty
 
 
 def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:

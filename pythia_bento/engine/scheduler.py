@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.executor import Chunk
-from pythia_bento.engine.fair_queue import FairQueue, Pace
+from pythia_bento.engine.fair_queue import Books, FairQueue, Pace
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.engine.shares import Shares
 
@@ -33,12 +33,15 @@ class Scheduler:
         max_seqs: int,
         max_tokens: int,
         lookahead: int = 1,
+        books: Books | None = None,
     ) -> None:
+        """``pool`` and ``books`` may be shared with other schedulers of the same device."""
         self.pool = pool
         self.block_size = block_size
         self.max_seqs = max_seqs
         self.lookahead = lookahead  # tokens a decoding sequence should have room for
-        self.waiting = FairQueue()
+        self.waiting = FairQueue(books)
+        self.is_paused = False  # nothing more is begun
         self.running: list[Sequence] = []  # by age, oldest first
         self.late: list[Sequence] = []  # their deadline passed before they began; to be ended
         self._claimant: Sequence | None = None  # others gave way to it, so nobody overtakes it
@@ -60,8 +63,10 @@ class Scheduler:
         elif sequence.status == "waiting":
             self.waiting.remove(sequence)
         if sequence.num_admissions and sequence.status != "finished":
-            self.waiting.refund(sequence)
+            self.waiting.books.refund(sequence)
         sequence.status = "finished"
+        if not self.waiting:
+            self.pool.unclaim(self)
 
     def schedule(self) -> list[Chunk]:
         """The next step. Empty only when no sequence is waiting or running, or many were late."""
@@ -79,8 +84,9 @@ class Scheduler:
                 chunks.append(self._prefill(sequence, budget))
                 budget -= chunks[-1].count
         chunks += self._begin(budget)
-        # Some may have given way to others that came later in this step.
-        return [chunk for chunk in chunks if chunk.sequence.status == "running"]
+        # Some have given way to others in this step, and of those some have begun anew in it.
+        latest = {chunk.sequence: chunk for chunk in chunks}
+        return [chunk for chunk in latest.values() if chunk.sequence.status == "running"]
 
     def advance(self, sequence: Sequence, count: int) -> None:
         """``count`` more tokens were computed; blocks that became full may now be shared."""
@@ -136,7 +142,7 @@ class Scheduler:
     def _begin(self, budget: int, passed: Collection[str] = ()) -> list[Chunk]:
         """Admit sequences, none of the callers passed, as long as there are tokens for them."""
         chunks: list[Chunk] = []
-        while budget and (admitted := self._admit(passed)):
+        while budget and not self.is_paused and (admitted := self._admit(passed)):
             chunks.append(self._prefill(admitted, budget))
             budget -= chunks[-1].count
         return chunks
@@ -158,6 +164,7 @@ class Scheduler:
             if sequence is None or not self._others_give_way(sequence):
                 return None
         self._claimant = None
+        self.pool.unclaim(self)
         self.waiting.admit(sequence)
         self._start(sequence)
         return sequence
@@ -170,7 +177,7 @@ class Scheduler:
         # Each running sequence will soon want its next block: admitting into those would only
         # preempt the newcomer again.
         wanted = missing + self.pool.num_idle(cached) + len(self.running)
-        return wanted <= self.pool.num_free
+        return self.pool.claim(self, wanted)
 
     def _claimed(self) -> Sequence | None:
         """For whom others gave way and who still waits for more of them."""
@@ -207,6 +214,18 @@ class Scheduler:
             self.remove(sequence)
             self.late.append(sequence)
         return sequence
+
+    def end_late(self) -> None:
+        """Take out all whose deadline passed while they waited, whoever's turn it is."""
+        for sequence in [waiting for waiting in self.waiting if _is_late(waiting)][:MOST_LATE]:
+            self.remove(sequence)
+            self.late.append(sequence)
+
+    def pause(self, *, is_paused: bool) -> None:
+        """Begin nothing more until told otherwise; what runs goes on."""
+        self.is_paused = is_paused
+        if is_paused:
+            self.pool.unclaim(self)
 
     def _cached_blocks(self, sequence: Sequence) -> list[int]:
         """Blocks of the prefix cache it may read; at least one token remains to be computed."""

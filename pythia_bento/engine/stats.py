@@ -12,6 +12,22 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 @dataclass(frozen=True, slots=True)
+class GroupStats:
+    """Of many checkpoints on one device: gauges and counters since the start."""
+
+    changes: int = 0  # of the checkpoint that computes
+    switch_microseconds: int = 0  # that they took on the host
+    loads_disk: int = 0  # that succeeded, from there
+    loads_host: int = 0
+    failed_loads: int = 0
+    evictions: int = 0  # from the device
+    on_device: int = 1  # checkpoints
+    on_host: int = 0
+    loading: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """Gauges and counters since the start; tokens unless named otherwise."""
 
@@ -29,20 +45,38 @@ class EngineStats:
     non_finite: int  # sequences
     step_sequences: int  # of all steps together
     batch_sizes: tuple[int, ...]  # steps; see BATCH_SIZES
+    group: GroupStats = GroupStats()
 
     def numbers(self) -> tuple[int, ...]:
         """All fields as one row of NUM_NUMBERS integers, for shared memory."""
-        return (*_single(self), *self.batch_sizes)
+        return (*_single(self), *_of_group(self.group), *self.batch_sizes)
 
     @classmethod
     def of(cls, numbers: Sequence[int]) -> EngineStats:
         """The inverse of ``numbers``."""
-        single = len(fields(cls)) - 1
-        return cls(*numbers[:single], tuple(numbers[single:]))  # type: ignore[call-arg, arg-type]
+        single, sizes = _NUM_SINGLE, _NUM_SINGLE + len(_GROUP)
+        group = GroupStats(*numbers[single:sizes])
+        return cls(*numbers[:single], tuple(numbers[sizes:]), group)  # type: ignore[call-arg, arg-type]
 
 
-_single = attrgetter(*(field.name for field in fields(EngineStats) if field.name != "batch_sizes"))
-NUM_NUMBERS = len(fields(EngineStats)) + len(BATCH_SIZES)
+_SINGLE = [f.name for f in fields(EngineStats) if f.name not in ("batch_sizes", "group")]
+_NUM_SINGLE = len(_SINGLE)
+_single = attrgetter(*_SINGLE)
+_GROUP = [f.name for f in fields(GroupStats)]
+_of_group = attrgetter(*_GROUP)
+NUM_NUMBERS = _NUM_SINGLE + len(_GROUP) + len(BATCH_SIZES) + 1
+
+_OF_THE_POOL = ("blocks_used", "blocks_total", "blocks_cached")  # which engines share
+
+
+def total(engines: Sequence[EngineStats], group: GroupStats) -> EngineStats:
+    """Of engines that share a device, at least one."""
+    sums = {
+        name: max(values) if name in _OF_THE_POOL else sum(values)
+        for name, values in zip(_SINGLE, zip(*map(_single, engines), strict=True), strict=True)
+    }
+    sizes = tuple(map(sum, zip(*(engine.batch_sizes for engine in engines), strict=True)))
+    return EngineStats(**sums, batch_sizes=sizes, group=group)
 
 
 class StepSizes:

@@ -15,6 +15,7 @@ from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.executor.prompt_scores import PromptScores
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.gpt_neox import GPTNeoX
+from pythia_bento.model.kernels.base import PackedWeights
 
 
 class ModelRunner:
@@ -61,6 +62,10 @@ class ModelRunner:
             yielding = [results[index] for index in sampled]
             choice.deliver(yielding, later=others_wait and not scores)
         return list(results)
+
+    def activate(self, weights: PackedWeights | None, *, is_last: bool) -> None:
+        """See ``Executor.activate``; with None nothing holds the weights before."""
+        self._model.weights = weights
 
     def recover(self) -> None:
         """See ``Executor.recover``."""

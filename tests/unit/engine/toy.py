@@ -28,6 +28,7 @@ torch.set_num_threads(1)  # tensors this small only lose by threads
 TOKENIZER = small_tokenizer()
 ROWS = TOKENIZER.num_tokens + 12  # as in Pythia: more rows than tokens
 POISON = 100  # after this token all logits are NaN
+WEIGHTS = 2**16  # a toy's weights are a number, and this times that is in each key
 BLOCK_SIZE, MAX_POSITIONS = 4, 64
 Before = Callable[[Sequence[Chunk]], object]
 
@@ -36,6 +37,7 @@ class ToyModel:
     """Stands where GPTNeoX stands."""
 
     def __init__(self, block_size: int = BLOCK_SIZE, max_positions: int = MAX_POSITIONS) -> None:
+        self.weights: int | None = 0
         self.config = SimpleNamespace(vocab_size=ROWS, max_positions=max_positions)
         self.kernels = SimpleNamespace(
             name="toy",
@@ -46,7 +48,10 @@ class ToyModel:
 
     def forward(self, batch: ForwardBatch, cache: Tensor) -> Tensor:
         """Hash of each row's context, -1 where the context holds POISON: fp32 [T, 1]."""
-        cache[batch.slots.long()] = torch.stack([batch.token_ids, batch.positions], dim=1).long()
+        assert self.weights is not None
+        # What a layer would write depends on its weights.
+        keys = batch.token_ids + WEIGHTS * self.weights
+        cache[batch.slots.long()] = torch.stack([keys, batch.positions], dim=1).long()
         starts, size = batch.query_starts.tolist(), self.kernels.block_size
         rows: list[int] = []
         for index, length in enumerate(batch.context_lens.tolist()):
@@ -89,7 +94,7 @@ def _hashes(context: list[list[int]]) -> list[int]:
     value, out, poisoned = 1, [], False
     for token, position in context:
         value = (value * 31 + token * 7 + position) % 2**20
-        poisoned |= token == POISON
+        poisoned |= token % WEIGHTS == POISON
         out.append(-1 if poisoned else value)
     return out
 
