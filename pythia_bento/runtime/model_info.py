@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from pythia_bento.checkpoints.shelf import ShelfEntry
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -33,3 +35,23 @@ class ModelInfo:
     fingerprint: str = ""  # names weights, code and arithmetic: equal ones give equal bits
     created: int = 0  # Unix time
     provenance: Provenance | None = None
+    checkpoint: ShelfEntry | None = None  # what was loaded
+
+    def of(self, entry: ShelfEntry) -> ModelInfo:
+        """Of another checkpoint under the same code and arithmetic."""
+        provenance = self.provenance and replace(
+            self.provenance,
+            commit=entry.commit,
+            files=entry.files,
+            weights_sha256=entry.weights,
+            quantization=entry.quantization,
+            same_weights=entry.same_weights,
+        )
+        return ModelInfo(
+            id=entry.name,
+            aliases=entry.names[1:],
+            fingerprint=fingerprint_of(provenance) if provenance else "",
+            created=entry.created,
+            provenance=provenance,
+            checkpoint=entry,
+        )

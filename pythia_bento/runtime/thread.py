@@ -14,16 +14,18 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import cast
 from weakref import WeakKeyDictionary
 
+from pythia_bento.checkpoints.shelf import ShelfEntry
 from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.admission import LEAST, NOTHING, AdmissionControl, Demand, share_of
-from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, Backend
+from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, Backend, ShelfBackend
 from pythia_bento.runtime.deliveries import Deliveries
 from pythia_bento.runtime.request_state import RequestState
 from pythia_bento.runtime.streams import AsyncStream, Stream
@@ -55,13 +57,16 @@ class Intake:
     """Whose share of the queue they take."""
     deadline: float
     """When they have to be done, of ``time.monotonic``."""
+    entry: ShelfEntry | None = None
+    """Who is to answer; None is the checkpoint that the engine has anyway."""
     demand: Demand = NOTHING
     states: dict[str, RequestState] = field(default_factory=dict)
     """By request id."""
 
     def add(self, request: Request) -> None:
         """One more, which ``engine.validate`` has passed."""
-        request = asked_by(self.call, request, self.deadline)
+        key = self.entry.weights if self.entry is not None else ""
+        request = replace(asked_by(self.call, request, self.deadline), weights=key)
         timings, share = RequestTimings(request), share_of(request)
         self.states[request.request_id] = RequestState(
             self.stream, timings, self.account, share, set(range(request.n))
@@ -130,8 +135,16 @@ class EngineThread:
             self._admission.enter(intake.demand, intake.account)
             intake.taken()
             self._states.update(intake.states)
+            if (entry := intake.entry) is not None:
+                self._orders.add(intake.account, partial(self._introduce, entry))
             for state in intake.states.values():
                 self._orders.add(intake.account, partial(self._add, state.timings.request))
+            self._notify()
+
+    def order(self, follow: Callable[[ShelfBackend], object]) -> None:
+        """Have something done with an engine of many checkpoints before the next steps."""
+        with self._wake:
+            self._orders.add(None, partial(follow, cast(ShelfBackend, self._engine)))
             self._notify()
 
     def check_room(self, account: Hashable) -> None:
@@ -219,6 +232,9 @@ class EngineThread:
             self._engine.add_request(request)
         except PythiaError as error:
             self._deliver([failure(request.request_id, i, error) for i in range(request.n)])
+
+    def _introduce(self, entry: ShelfEntry) -> None:
+        cast(ShelfBackend, self._engine).introduce(entry.weights, entry)
 
     def _remove(self, request_id: str) -> None:
         self._engine.abort(request_id)
