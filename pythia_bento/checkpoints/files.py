@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,10 +125,10 @@ def _digest(path: Path, algorithm: str, prefix: bytes = b"") -> str:
     return state.hexdigest()
 
 
-def stamp(path: Path) -> tuple[int, int, int]:
-    """Changes with a file or a directory; all 0 where there is none."""
+def stamp(path: str | Path) -> tuple[int, int, int]:
+    """Another one when a file or a directory was changed or replaced; all 0 where there is none."""
     try:
-        facts = path.stat()
+        facts = os.stat(path)
     except OSError:
         return (0, 0, 0)
     return (facts.st_mtime_ns, facts.st_size, facts.st_ino)

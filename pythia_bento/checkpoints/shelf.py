@@ -11,7 +11,8 @@ from pathlib import Path
 from pythia_bento import catalog
 from pythia_bento.catalog import BUNDLED, MAIN, MODELS, ModelId, nearest, nearest_steps, parse
 from pythia_bento.checkpoints.bundle import BUNDLED_ROOT
-from pythia_bento.checkpoints.lock import LockFile
+from pythia_bento.checkpoints.files import stamp
+from pythia_bento.checkpoints.lock import LOCK, LockFile
 from pythia_bento.checkpoints.patterns import Pattern, parse_patterns
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry, entry_of
 from pythia_bento.checkpoints.shelf_sources import BundledSteps, Found, PulledModels
@@ -22,6 +23,7 @@ __all__ = ["Shelf", "ShelfEntry", "entry_of"]
 
 SCAN_SECONDS = 1.0
 """The store is looked at again no sooner than this after it was."""
+_SETTLED_NS = 2 * 10**9  # a file changed later than this ago may change again within one tick
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +56,8 @@ class Shelf:
         self._lock = LockFile()
         self._mutex = threading.Lock()
         self._told: set[str] = set()
+        self._watched: list[str] = []
+        self._seen: list[tuple[int, int, int]] | None = None
         self._now = _Contents([default], dict.fromkeys(default.names, default))
         self.rescan()
 
@@ -92,19 +96,30 @@ class Shelf:
 
     def _scan(self) -> None:
         self._scanned = time.monotonic()
-        found = Found()
-        for name, patterns in self._patterns.items():
-            try:
-                if name == BUNDLED:
-                    self._bundled.find(patterns, found)
-                else:
-                    self._pulled.find(ModelId(name), patterns, self._lock.now(), found)
-            except OSError as error:
-                self._tell(f"{name} cannot be looked for: {error}")
-                return  # what was there a moment ago is the better answer
+        seen = list(map(stamp, self._watched))
+        if self._seen == seen and max(seen)[0] < time.time_ns() - _SETTLED_NS:
+            return
+        try:
+            found = self._look()
+        except OSError as error:  # what was there a moment ago is the better answer
+            self._tell(f"the store cannot be read: {error}")
+            return
+        if self._watched != found.watched:  # what they were before this look nobody knows
+            self._watched, seen = found.watched, []
+        self._seen = seen
         for message in sorted({error.message for error in found.faults.values()}):
             self._tell(message)
         self._now = self._merged(found)
+
+    def _look(self) -> Found:
+        found = Found()
+        found.watch(LOCK)
+        for name, patterns in self._patterns.items():
+            if name == BUNDLED:
+                self._bundled.find(patterns, found)
+            else:
+                self._pulled.find(ModelId(name), patterns, self._lock.now(), found)
+        return found
 
     def _merged(self, found: Found) -> _Contents:
         """One entry for equal weights, under all names, of which each means one."""
@@ -158,9 +173,11 @@ class Shelf:
         """What matches a pattern and is not in the store."""
         from pythia_bento.checkpoints.resolve import not_in_store
 
-        served = self._own.config
-        if asked.name in MODELS and _size(shape := catalog.config(asked.name)) != _size(served):
-            return InvalidRequest(_other_shape(str(asked), shape, served), param="model")
+        is_own = any(name.startswith(f"{asked.name}@") for name in self._own.names)
+        if asked.name in MODELS and not is_own:
+            shape, served = catalog.config(asked.name), self._own.config
+            if _size(shape) != _size(served):
+                return InvalidRequest(_other_shape(str(asked), shape, served), param="model")
         return ModelNotFound(not_in_store(asked, self._lock.now().get(asked)), param="model")
 
 

@@ -34,6 +34,11 @@ class Found:
 
     entries: list[ShelfEntry] = field(default_factory=list)
     faults: dict[str, PythiaError] = field(default_factory=dict)
+    watched: list[str] = field(default_factory=list)  # while these are the same, so is the rest
+
+    def watch(self, *paths: Path) -> None:
+        """Name files and directories that this was read from."""
+        self.watched += map(str, paths)
 
     def add(self, names: tuple[str, ...], make: Callable[[], ShelfEntry]) -> None:
         """Take an entry, or what is raised instead."""
@@ -55,6 +60,7 @@ class BundledSteps:
 
     def find(self, patterns: Iterable[Pattern], found: Found) -> None:
         """Add those that a pattern matches."""
+        found.watch(self._root / bundle.MANIFEST)
         try:
             steps = bundle.list_bundled(self._root)
         except CheckpointError as error:
@@ -64,12 +70,12 @@ class BundledSteps:
         for step in steps:
             revisions = [step.step, step.commit, *([MAIN] if step.is_main else [])]
             if _match(patterns, model, revisions):
+                found.watch(*_parts(step.directory))
                 names = ids_of(model, revisions, step.is_main)
                 found.add(names, partial(self._entry, step, names))
 
     def _entry(self, step: bundle.BundledStep, names: tuple[str, ...]) -> ShelfEntry:
-        read = partial(_config, step.directory, step.files)
-        config = self._configs.get(step.directory, (CONFIG,), read)
+        config = self._configs.get(step.directory, partial(_config, step.directory, step.files))
         return make_entry(
             names=names,
             step=step_of(ModelId(BUNDLED), [step.step]),
@@ -90,7 +96,10 @@ class PulledModels:
 
     def find(self, model: ModelId, patterns: Iterable[Pattern], lock: Lock, found: Found) -> None:
         """Add what the store has of a repository and a pattern matches; may raise OSError."""
-        known = self._known(model)
+        from pythia_bento.checkpoints import store
+
+        found.watch(*store.folders(model))
+        known = self._known(model, found)
         pins = [pin for pin in lock.models.values() if pin.repository == model.repository]
         meant = _branches(model, known, pins)
         for commit, (_, one) in known.items():
@@ -100,16 +109,19 @@ class PulledModels:
                 pin = next((pin for pin in pins if pin.commit == commit), None)
                 found.add(names, partial(_pulled_entry, model, one, branches, names, pin))
 
-    def _known(self, model: ModelId) -> dict[str, tuple[float, _Known | CheckpointError]]:
+    def _known(
+        self, model: ModelId, found: Found
+    ) -> dict[str, tuple[float, _Known | CheckpointError]]:
         """commit -> when it came, and what it is."""
         from pythia_bento.checkpoints import store
         from pythia_bento.checkpoints.store_names import store_name
 
         known: dict[str, tuple[float, _Known | CheckpointError]] = {}
         for path in store.places(model):
+            found.watch(*_parts(path))
             try:
                 came = path.stat().st_mtime
-                one = self._kept.get(path, ("model.yaml", CONFIG), partial(_read, path))
+                one = self._kept.get(path, partial(_read, path))
             except OSError:
                 continue  # it was there a moment ago
             except CheckpointError as error:
@@ -133,9 +145,9 @@ class _Kept:
     def __init__(self) -> None:
         self._kept: dict[Path, tuple[object, Any]] = {}
 
-    def get(self, directory: Path, names: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    def get(self, directory: Path, make: Callable[[], Any]) -> Any:
         """What ``make`` returned or raised when the files were as they are."""
-        now = tuple(stamp(path) for path in (directory, *(directory / name for name in names)))
+        now = tuple(map(stamp, _parts(directory)))
         if directory not in self._kept or self._kept[directory][0] != now:
             try:
                 self._kept[directory] = now, make()
@@ -145,6 +157,11 @@ class _Kept:
         if isinstance(result, CheckpointError):
             raise CheckpointError(result.message)
         return result
+
+
+def _parts(directory: Path) -> list[Path]:
+    """What is read of a model for the shelf."""
+    return [directory, directory / "model.yaml", directory / CONFIG, directory / TOKENIZER]
 
 
 def _read(path: Path) -> _Known:

@@ -102,6 +102,12 @@ def places(model: ModelId) -> Iterator[Path]:
         yield from (path for path in _directories(name) if (path / YAML).is_file())
 
 
+def folders(model: ModelId) -> list[Path]:
+    """What changes when models of a repository come and go, or their branches move."""
+    names = dict.fromkeys((store_name(model), old_name(model)))
+    return [*(_models() / name for name in names), _ref(model).parent]
+
+
 def branches(model: ModelId) -> dict[str, str]:
     """branch -> commit at the last pull, of all branches of a repository that were pulled."""
     found = {}
