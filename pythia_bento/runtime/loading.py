@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from functools import partial
 
@@ -12,6 +11,7 @@ import torch
 from pythia_bento import __version__
 from pythia_bento.catalog import int8_bytes
 from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from pythia_bento.checkpoints.files import weights_sha256
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.tokenizer import Tokenizer
@@ -92,13 +92,12 @@ def _build(
 
 
 def root_of(checkpoint: Checkpoint, backend: str, matmul: str) -> bytes:
-    """32 bytes for what decides keys and values: weights, kernels, arithmetic."""
-    return hashlib.sha256(f"{weights_sha256(checkpoint)} {backend} {matmul}".encode()).digest()
+    """32 bytes for what decides keys and values: weights, kernels, arithmetic.
 
-
-def weights_sha256(checkpoint: Checkpoint) -> str:
-    """Over the names and hashes of its files; the id that was asked for has no part in it."""
-    return hashlib.sha256(json.dumps(sorted(checkpoint.files.items())).encode()).hexdigest()
+    The id that was asked for has no part in it.
+    """
+    weights = weights_sha256(checkpoint.files)
+    return hashlib.sha256(f"{weights} {backend} {matmul}".encode()).digest()
 
 
 def tokens_per_step(settings: Settings, device: str) -> int:
@@ -178,7 +177,7 @@ def _free_bytes(device: torch.device) -> int:
 
 def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> ModelInfo:
     name, *aliases = checkpoint.names
-    weights = weights_sha256(checkpoint)
+    weights = weights_sha256(checkpoint.files)
     commit = (checkpoint.commit or "local")[:12]
     provenance = Provenance(
         commit=checkpoint.commit,
