@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pythia_bento.checkpoints.shelf import ShelfEntry
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
+from pythia_bento.runtime.sources import sources_hash
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -24,6 +26,14 @@ class Provenance:
     batch_invariant: bool
     version: str  # of this package
     same_weights: tuple[str, ...] = ()  # other branches that hold the same weights
+
+    @property
+    def fingerprint(self) -> str:
+        """Names weights, code and arithmetic: equal ones give equal bits."""
+        commit = (self.commit or "local")[:12]
+        sources = sources_hash(self.backend)
+        build = f"{self.version}-{commit}-{self.weights_sha256[:12]}-{sources}"
+        return f"pythia-bento-{build}-{self.backend}-{self.matmul}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +60,16 @@ class ModelInfo:
         return ModelInfo(
             id=entry.name,
             aliases=entry.names[1:],
-            fingerprint=fingerprint_of(provenance) if provenance else "",
+            fingerprint=provenance.fingerprint if provenance else "",
             created=entry.created,
             provenance=provenance,
             checkpoint=entry,
         )
+
+
+def root_of(info: ModelInfo) -> bytes:
+    """32 bytes for what decides keys and values: weights, kernels, arithmetic."""
+    known = info.provenance
+    assert known is not None  # as of all that was loaded
+    text = f"{known.weights_sha256} {known.backend} {known.matmul}"
+    return hashlib.sha256(text.encode()).digest()

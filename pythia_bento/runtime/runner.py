@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from pythia_bento.checkpoints.shelf import Shelf, shelf_of
+from pythia_bento.checkpoints.shelf import Shelf
 from pythia_bento.engine.outputs import raise_error
-from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime.admission import AdmissionControl, Demand
 from pythia_bento.runtime.backend import Backend
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.served import Desk, Served
-from pythia_bento.runtime.served_models import ServedModels
+from pythia_bento.runtime.served_models import ServedModels, shelf_of, warm_up
 from pythia_bento.runtime.thread import EngineThread
 from pythia_bento.runtime.turns import TextThreads
 from pythia_bento.runtime.watchdog import Watchdog
@@ -54,8 +53,7 @@ class PythiaRunner(Served):
         engine, info = _load(settings, on_progress or (lambda what, done, total: None))
         runner = cls(engine, info, settings, shelf_of(settings, info.checkpoint))
         try:
-            warm_up = Request(new_request_id(), (0,), SamplingParams(max_tokens=1))
-            for answer in runner.complete_sync([warm_up])[0]:
+            for answer in runner.complete_sync([warm_up()])[0]:
                 raise_error(answer)
         except BaseException:
             runner.close()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pythia_bento.checkpoints.shelf import ShelfEntry
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import SequenceOutput, collect, failure, raise_error
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer

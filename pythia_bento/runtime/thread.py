@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,9 +19,10 @@ from functools import partial
 from typing import cast
 from weakref import WeakKeyDictionary
 
-from pythia_bento.checkpoints.shelf import ShelfEntry
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
 from pythia_bento.engine.params import Request
+from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.admission import LEAST, NOTHING, AdmissionControl, Demand, share_of
@@ -141,11 +142,25 @@ class EngineThread:
                 self._orders.add(intake.account, partial(self._add, state.timings.request))
             self._notify()
 
-    def order(self, follow: Callable[[ShelfBackend], object]) -> None:
-        """Have something done with an engine of many checkpoints before the next steps."""
+    def order(self, follow: Callable[[ShelfBackend], object]) -> Future[None]:
+        """Have something done with an engine of many checkpoints; done when it is."""
+        done: Future[None] = Future()
+
+        def do() -> None:
+            follow(cast(ShelfBackend, self._engine))
+            done.set_result(None)
+
         with self._wake:
-            self._orders.add(None, partial(follow, cast(ShelfBackend, self._engine)))
+            if self._stop_reason is not None:
+                raise self._stop_reason
+            self._orders.add(None, do)
             self._notify()
+        return done
+
+    @property
+    def residencies(self) -> Mapping[str, Residency]:
+        """Where the weights of an engine's checkpoints are."""
+        return cast(ShelfBackend, self._engine).residencies
 
     def check_room(self, account: Hashable) -> None:
         """Raises Overloaded while ``submit`` would refuse whatever it is given."""
