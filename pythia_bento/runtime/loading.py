@@ -26,10 +26,11 @@ from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels
 from pythia_bento.runtime.loader import ThreadLoader
 from pythia_bento.runtime.memory_plan import free_bytes, plan
-from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance, root_of
+from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
 from pythia_bento.runtime.opener import Opener
 from pythia_bento.runtime.preflight import check_matmul, check_models, find_device, no_backend
 from pythia_bento.runtime.served_models import shelf_of
+from pythia_bento.runtime.sources import sources_hash
 from pythia_bento.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -95,10 +96,9 @@ def _build(
         cache_tokens=config.num_blocks * backend.block_size,
         max_batch_size=config.max_batch_size,
     )
-    root = root_of(info)
     if shelf is None:
         executor = make(model, config, tokenizer.num_tokens, preparing)
-        return Engine(executor, tokenizer, limits, root)
+        return Engine(executor, tokenizer, limits, info.root)
     weights = backend.contiguous(model.weights)
     executor = make(model, config, tokenizer.num_tokens, preparing)
     packer = kernels.create(
@@ -106,7 +106,7 @@ def _build(
     )
     group = EngineGroup(
         executor,
-        Loaded(weights, tokenizer, root),
+        Loaded(weights, tokenizer, info.root),
         limits,
         ThreadLoader(Opener(packer, info, tokenizer).load),
         default_key=shelf.default.weights,
@@ -181,6 +181,7 @@ def _kernels(settings: Settings, config: ModelConfig, device: torch.device) -> K
 
 
 def _info(entry: ShelfEntry, backend: Kernels) -> ModelInfo:
+    sources = sources_hash(backend.name)
     provenance = Provenance(
         commit=entry.commit,
         files=entry.files,
@@ -196,8 +197,9 @@ def _info(entry: ShelfEntry, backend: Kernels) -> ModelInfo:
     return ModelInfo(
         id=entry.name,
         aliases=entry.names[1:],
-        fingerprint=provenance.fingerprint,
+        fingerprint=provenance.fingerprint(sources),
         created=entry.created,
         provenance=provenance,
         checkpoint=entry,
+        sources=sources,
     )

@@ -9,7 +9,7 @@ from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels
-from pythia_bento.runtime.model_info import ModelInfo, root_of
+from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.tokenizers import Tokenizers
 
 
@@ -34,4 +34,4 @@ class Opener:
             )
         weights = GPTNeoX(opened, self._packer).weights
         kept = self._packer.contiguous(weights)
-        return Loaded(kept, tokenizer, root_of(self._info.of(entry)))
+        return Loaded(kept, tokenizer, self._info.of(entry).root)
