@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tokenizers
 from pydantic import Field, StringConstraints
 
-from pythia_bento.checkpoints.strict import No, Strict, Yes, check, read_bytes, read_json
+from pythia_bento.checkpoints.strict import No, Strict, Yes, check, parse_json, read_bytes
 from pythia_bento.errors import CheckpointError, printable, shown
 from pythia_bento.model.config import ModelConfig
 
@@ -77,7 +77,12 @@ class TokenizerFile(Strict):
 
 def check_tokenizer(path: Path, config: ModelConfig) -> None:
     """Raise CheckpointError unless the file is of this kind and fits a model of this shape."""
-    found = check(TokenizerFile, read_json(path), str(path))
+    check_tokenizer_bytes(read_bytes(path), path, config)
+
+
+def check_tokenizer_bytes(data: bytes, path: Path, config: ModelConfig) -> None:
+    """The same of what was read from ``path``."""
+    found = check(TokenizerFile, parse_json(data, str(path)), str(path))
     ids = dict(found.model.vocab)
     for token in found.added_tokens:
         # The library takes no notice of an id that is not the next one, or of the vocabulary.
