@@ -10,8 +10,8 @@ import torch
 from pythia_bento import __version__
 from pythia_bento.catalog import int8_bytes
 from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from pythia_bento.checkpoints.shelf import Shelf
-from pythia_bento.checkpoints.shelf_entry import ShelfEntry, entry_of
+from pythia_bento.checkpoints.shelf import Shelf, entry_of
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.group import EngineGroup
