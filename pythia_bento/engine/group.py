@@ -146,8 +146,11 @@ class EngineGroup:
 
     def stats(self) -> EngineStats:
         """All checkpoints' together."""
-        engines = [m.engine for m in tuple(self._members.values()) if m.engine is not None]
-        return total([engine.stats() for engine in engines], self._group_stats())
+        members = tuple(self._members.values())
+        engines = [member.engine.stats() for member in members if member.engine is not None]
+        found = total(engines, self._group_stats())
+        cold = sum(len(member.waiting) for member in members)
+        return replace(found, waiting=found.waiting + cold) if cold else found
 
     def check(self) -> None:
         """Raise RuntimeError when a block is lost or held twice; for tests and debugging."""
@@ -212,4 +215,5 @@ class EngineGroup:
             on_host=states.count("host"),
             loading=states.count("loading"),
             failed=states.count("failed"),
+            load_progress=self._loader.progress,
         )
