@@ -10,7 +10,7 @@ import torch
 
 from pythia_bento import __version__
 from pythia_bento.catalog import int8_bytes
-from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from pythia_bento.checkpoints.checkpoint import Checkpoint, find_checkpoint
 from pythia_bento.checkpoints.files import weights_sha256
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
@@ -46,11 +46,11 @@ def load_engine(
     """Raises CheckpointError, ModelNotFound or SettingsError."""
     check_matmul(settings)
     device = find_device(settings)
-    checkpoint = load_checkpoint(settings.model)
+    checkpoint = find_checkpoint(settings.model)
     if checkpoint.same_weights:
         others = ", ".join(checkpoint.same_weights)
         logger.warning("the weights of %s are also those of %s", settings.model, others)
-    tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
+    tokenizer = Tokenizer.from_bytes(checkpoint.tokenizer, checkpoint.tokenizer_path)
     backend = _kernels(settings, checkpoint.config, device)
     try:
         engine = _build(settings, checkpoint, backend, tokenizer, on_progress, make)
