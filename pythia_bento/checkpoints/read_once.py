@@ -21,6 +21,7 @@ from typing import Any
 
 from pythia_bento.catalog import parameters
 from pythia_bento.checkpoints.config_file import parse_config
+from pythia_bento.checkpoints.files import is_weights
 from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.reader import (
     INDEX,
@@ -61,7 +62,8 @@ class ReadOnce(CheckpointWeights):
     ) -> None:
         """Read ``files``, name -> sha256, of a directory; ``id`` is what errors call it.
 
-        Raises CheckpointError for what is missing, changed, or no Pythia of this shape.
+        Raises CheckpointError for what is missing, changed, or no Pythia of this shape, and
+        MemoryError.
         """
         with ExitStack() as undo:  # an error that is kept must not keep what was read
             folder = _Folder(id, directory, files)
@@ -75,7 +77,7 @@ class ReadOnce(CheckpointWeights):
     ) -> list[_HeldFile]:
         """Read all that was recorded; the small files are looked at first."""
         files, directory = folder.files, folder.path
-        beside = {name: folder.read(name) for name in files if not _is_weights(name)}
+        beside = {name: folder.read(name) for name in files if not is_weights(name)}
         if absent := [name for name in ("config.json", "tokenizer.json") if name not in beside]:
             raise folder.error(f"{absent[0]} was not recorded")
         self.tokenizer: bytes = beside["tokenizer.json"]
@@ -92,7 +94,8 @@ class ReadOnce(CheckpointWeights):
 def open_entry(entry: ShelfEntry, jobs: int = JOBS) -> ReadOnce:
     """The weights and the tokenizer of an entry, out of files that are those recorded.
 
-    ``jobs`` files are read at a time. Raises CheckpointError, which names the entry and the file.
+    ``jobs`` files are read at a time. Raises CheckpointError, which names the entry and the file,
+    and MemoryError.
     """
     return ReadOnce(entry.name, entry.path, entry.files, entry.config, jobs)
 
@@ -195,9 +198,12 @@ class _Memory:
         self.place = f"/proc/self/fd/{self._descriptor}"
 
     def write(self, data: memoryview) -> None:
-        """Add to its end."""
+        """Add to its end; raises MemoryError."""
         while data:
-            data = data[os.write(self._descriptor, data) :]
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except OSError as error:  # not to be taken for one of the file that is read
+                raise MemoryError(f"no room for weights: {error.strerror}") from None
 
     def seal(self) -> None:
         """Let nobody change it from now on, not even this process."""
@@ -214,10 +220,6 @@ def _weights(folder: _Folder, beside: Mapping[str, bytes]) -> list[str]:
     if unknown := [name for name in names if name not in folder.files]:
         raise folder.error(f"{unknown[0]}, which {INDEX} names, was not recorded")
     return names
-
-
-def _is_weights(name: str) -> bool:
-    return name.endswith(".safetensors")
 
 
 def _check_shape(folder: _Folder, data: bytes, config: ModelConfig) -> None:

@@ -6,6 +6,8 @@ spell one after another. Other kinds would load and give other ids or other text
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,10 +101,33 @@ def check_tokenizer_bytes(data: bytes, path: Path, config: ModelConfig) -> None:
         )
 
 
+def tokenizer_meaning(data: bytes, path: Path) -> str:
+    """A digest of what a file of this kind does: equal for files that encode and decode alike.
+
+    How it is written down has no part in it, nor what nobody uses: version, truncation, padding,
+    post-processor. Raises CheckpointError for another kind.
+    """
+    found = check(TokenizerFile, parse_json(data, str(path)), str(path))
+    added = sorted(found.added_tokens, key=lambda token: token.id)
+    parts = [
+        found.normalizer and found.normalizer.model_dump(),
+        found.pre_tokenizer.model_dump(),
+        found.decoder.model_dump(),
+        [token.model_dump() for token in added],
+        found.model.vocab,
+        [_pair(merge) for merge in found.model.merges],  # the earlier one goes first
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _pair(merge: str | list[str]) -> list[str]:
+    return merge.split(" ") if isinstance(merge, str) else merge
+
+
 def _check_merges(model: _Bpe, path: Path) -> None:
     """Two tokens merge into a third: for other merges the library has an error, or panics."""
     for merge in model.merges:
-        pair = merge.split(" ") if isinstance(merge, str) else merge
+        pair = _pair(merge)
         if len(pair) != 2 or not model.vocab.keys() >= {*pair, "".join(pair)}:
             raise CheckpointError(f"{path} merges {shown(merge)}, which is not two of its tokens")
 

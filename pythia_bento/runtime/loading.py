@@ -9,7 +9,7 @@ import torch
 
 from pythia_bento import __version__
 from pythia_bento.catalog import int8_bytes
-from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from pythia_bento.checkpoints.checkpoint import Checkpoint, find_checkpoint
 from pythia_bento.checkpoints.shelf import Shelf, entry_of
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.engine import Engine
@@ -52,7 +52,7 @@ def load_engine(
     check_matmul(settings)
     check_models(settings)
     device = find_device(settings)
-    checkpoint = load_checkpoint(settings.model)
+    checkpoint = find_checkpoint(settings.model)
     if checkpoint.same_weights:
         others = ", ".join(checkpoint.same_weights)
         logger.warning("the weights of %s are also those of %s", settings.model, others)
@@ -85,7 +85,7 @@ def _build(
     make: MakeExecutor,
 ) -> Engine | EngineGroup:
     """Everything that takes much memory."""
-    tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
+    tokenizer = Tokenizer.from_bytes(checkpoint.tokenizer, checkpoint.tokenizer_path)
     loading = partial(on_progress, f"loading {checkpoint.model_id}")
     model = GPTNeoX(checkpoint.source, backend, loading)
     if backend.has_own_threads:

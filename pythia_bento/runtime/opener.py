@@ -28,7 +28,7 @@ class Opener:
     def load(self, entry: ShelfEntry, on_progress: Callable[[int, int], None]) -> Loaded:
         """Read, compare with the recorded hashes, pack; raises CheckpointError."""
         opened = open_entry(entry)
-        tokenizer = self._tokenizers.of(entry)
+        tokenizer = self._tokenizers.of(entry, opened.tokenizer)
         if tokenizer.num_tokens != self._num_tokens:
             raise CheckpointError(
                 f"{entry.name} will not be served: its tokenizer has {tokenizer.num_tokens} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -265,3 +266,18 @@ def test_the_directory_that_was_opened_is_the_one_that_is_read(
     wanted = values(open_entry(single))
     monkeypatch.setattr(read_once, "_weights", replaced)
     assert equal(values(open_entry(single)), wanted)
+
+
+def test_no_memory_is_an_error_of_its_own(
+    single: ShelfEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can free some may try again, which a damaged file would not be helped by."""
+    before = open_files()
+
+    def full(descriptor: int, data: memoryview) -> int:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(read_once.os, "write", full)
+    with pytest.raises(MemoryError, match="no room for weights: Cannot allocate memory"):
+        open_entry(single)
+    assert open_files() == before
