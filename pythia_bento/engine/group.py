@@ -23,7 +23,6 @@ from pythia_bento.engine.outputs import Outputs
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.residents import Residency, Residents
 from pythia_bento.engine.stats import EngineStats, GroupStats, total
-from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
 from pythia_bento.engine.visits import Visits
 from pythia_bento.errors import EngineUnavailable, InvalidRequest, ModelNotFound

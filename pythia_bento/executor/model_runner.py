@@ -65,7 +65,7 @@ class ModelRunner:
 
     def activate(self, weights: PackedWeights | None, *, is_last: bool) -> None:
         """See ``Executor.activate``; with None nothing holds the weights before."""
-        self._model.weights = weights
+        self._model.weights = weights or PackedWeights(None, (), None)
 
     def recover(self) -> None:
         """See ``Executor.recover``."""

@@ -20,6 +20,10 @@ class LayerKernels(ABC):
         """See ``Kernels.capturable``."""
         return None
 
+    def contiguous(self, weights: PackedWeights, tag: bytes) -> PackedWeights:
+        """See ``Kernels.contiguous``."""
+        return weights
+
     def forward(self, weights: PackedWeights, batch: ForwardBatch, cache: Any) -> Tensor:
         """See ``Kernels.forward``."""
         x = self.embed(weights.table, batch.token_ids)
