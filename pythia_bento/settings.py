@@ -31,6 +31,23 @@ class Settings(BaseSettings):
 
     model: str = Field("bundled", min_length=1)
     """Model id ``<name>[@<revision>]``, ``bundled``, or a directory as a path, ``./name``."""
+    models: str = "bundled@*"
+    """Patterns of further ids of the same shape that may be asked for: ``pythia-1b@*,bundled@*``.
+    Nothing is downloaded for them: they are pulled before."""
+    pinned: str = ""
+    """Ids that are loaded at the start and never leave the device, beside ``model``."""
+    models_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Memory of the device for checkpoints in GB (10^9 bytes); by default what 8 GB of KV cache and
+    the largest pass leave on a GPU, and half of what is available on a CPU."""
+    host_models_gb: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Page-locked memory of the host for checkpoints that left a GPU; by default half of what is
+    available."""
+    turn_ms: float = Field(50.0, ge=0, le=60_000, allow_inf_nan=False)
+    """How long one checkpoint keeps the device while others wait for it."""
+    max_cold: int = Field(64, ge=1, le=4096)
+    """Checkpoints that may wait to be loaded; requests for more are refused with status 429."""
+    manage_models: bool = False
+    """Whether ``/v1/models/load`` and ``/v1/models/unload`` answer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` is cuda when torch finds a GPU."""
     backend: Literal["auto", "cpu", "triton", "reference"] = "auto"
@@ -129,6 +146,11 @@ class Settings(BaseSettings):
                     "must be * or origins as https://example.org:8443, separated by commas"
                 )
         return value
+
+    @property
+    def pinned_ids(self) -> list[str]:
+        """Those of ``pinned``."""
+        return [id for part in self.pinned.split(",") if (id := part.strip())]
 
     @model_validator(mode="after")
     def _tls_is_complete(self) -> Settings:

@@ -10,6 +10,7 @@ from pythia_bento.catalog import BUNDLED, ModelId
 from pythia_bento.checkpoints import bundle, files
 from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.locations import parse_location, path_hint
+from pythia_bento.checkpoints.patterns import ids_of
 from pythia_bento.checkpoints.reader import COPIED, INDEX, Reader
 from pythia_bento.checkpoints.tokenizer_file import check_tokenizer
 from pythia_bento.errors import CheckpointError, NotInStore
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
+AS_STORED = "int8 by row, as stored"
+AT_LOAD = "int8 by row, quantised at load as bitsandbytes does it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +43,11 @@ class Checkpoint:
     @property
     def names(self) -> list[str]:
         """All ids that mean this checkpoint, the canonical one first."""
-        name, asked = self.model_id, self.asked
+        asked = self.asked
         if asked is None:
-            return [name]
+            return [self.model_id]
         revisions = (self.revision, self.commit, asked.revision)
-        ids = [*(f"{name}@{revision}" for revision in revisions if revision), name]
-        if not asked.is_bundled:  # as the hub writes them, with the owner
-            ids += [id.replace(asked.name, asked.repository, 1) for id in ids]
-        return list(dict.fromkeys(ids))
+        return list(ids_of(asked, revisions, is_main=True))
 
     @property
     def source(self) -> WeightSource:
@@ -121,7 +121,7 @@ def _open(
         config=config,
         tokenizer_path=path / TOKENIZER,
         files=hashes if hashes is not None else _hash_all(path, reader),
-        quantization=_describe(reader),
+        quantization=AS_STORED if reader.quantized else AT_LOAD,
     )
 
 
@@ -131,9 +131,3 @@ def _hash_all(path: Path, reader: Reader) -> dict[str, str]:
     if len(reader.files) > 1:
         names.append(INDEX)
     return {name: files.sha256(path / name) for name in names if (path / name).is_file()}
-
-
-def _describe(reader: Reader) -> str:
-    if reader.quantized:
-        return "int8 by row, as stored"
-    return "int8 by row, quantised at load as bitsandbytes does it"

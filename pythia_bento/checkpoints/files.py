@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +76,11 @@ class Snapshot:
         return self.model.revision
 
 
+def weights_sha256(files: Mapping[str, str]) -> str:
+    """Over the names and hashes of a checkpoint's files: what answers, whatever it is called."""
+    return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
+
+
 def check(directory: Path, expected: Mapping[str, FileHash]) -> list[str]:
     """``differences`` to what lies in ``directory``, whose other files are not looked at."""
     return differences(expected, hash_files(directory, expected))
@@ -116,3 +123,12 @@ def _digest(path: Path, algorithm: str, prefix: bytes = b"") -> str:
         while count := file.readinto(buffer):
             state.update(buffer[:count])
     return state.hexdigest()
+
+
+def stamp(path: str | Path) -> tuple[int, int, int]:
+    """Another one when a file or a directory was changed or replaced; all 0 where there is none."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return (0, 0, 0)
+    return (facts.st_mtime_ns, facts.st_size, facts.st_ino)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,12 +11,13 @@ import yaml  # type: ignore[import-untyped]
 from pydantic import Field, ValidationError, field_validator
 
 from pythia_bento.catalog import ModelId, parse
-from pythia_bento.checkpoints.files import Commit, Hashes, Repository, Revision
+from pythia_bento.checkpoints.files import Commit, Hashes, Repository, Revision, stamp
 from pythia_bento.checkpoints.strict import Strict, first_fault
 from pythia_bento.checkpoints.yaml_file import read_yaml
 from pythia_bento.errors import CheckpointError, ModelNotFound
 
 LOCK = Path("pythia.lock")
+_log = logging.getLogger(__name__)
 _HEADER = """\
 # What each model id stands for, to the byte. Written by `pythia-bento lock`, compared by
 # `pythia-bento verify`, honoured by `pull` and when a model is served. `files` are as the hub
@@ -88,3 +90,22 @@ class Lock(Strict):
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         partial.write_text(_HEADER + text)
         partial.replace(path)
+
+
+class LockFile:
+    """``pythia.lock`` of the working directory, read again when it is another file."""
+
+    def __init__(self) -> None:
+        """Raises CheckpointError for one that makes no sense."""
+        self._stamp = stamp(LOCK)
+        self._lock = Lock.read()
+
+    def now(self) -> Lock:
+        """What it says; while it makes no sense, what it said before, and a line in the log."""
+        if (now := stamp(LOCK)) != self._stamp:
+            self._stamp = now
+            try:
+                self._lock = Lock.read()
+            except CheckpointError as error:
+                _log.warning("%s; what it said before holds", error.message)
+        return self._lock

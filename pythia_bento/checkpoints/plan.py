@@ -20,7 +20,7 @@ from pythia_bento.checkpoints.hub import Listing
 from pythia_bento.checkpoints.lock import Lock
 from pythia_bento.checkpoints.pull import Source
 from pythia_bento.checkpoints.steps import steps_of
-from pythia_bento.checkpoints.store import StoredModel
+from pythia_bento.checkpoints.stored_model import StoredModel
 from pythia_bento.checkpoints.twins import Twins, is_weights, weights_of
 from pythia_bento.checkpoints.workspace import downloads
 from pythia_bento.errors import ModelNotFound, PythiaError

@@ -10,7 +10,7 @@ from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.files import Hashes, check
 from pythia_bento.checkpoints.hub import SAFETENSORS
 from pythia_bento.checkpoints.reader import INDEX, Reader
-from pythia_bento.checkpoints.store import StoredModel
+from pythia_bento.checkpoints.stored_model import StoredModel
 from pythia_bento.checkpoints.twins import take_weights
 from pythia_bento.errors import CheckpointError
 

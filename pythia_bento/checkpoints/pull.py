@@ -27,8 +27,8 @@ from pythia_bento.checkpoints.hub import SAFETENSORS
 from pythia_bento.checkpoints.lock import Lock, PinnedModel
 from pythia_bento.checkpoints.prepare import prepare, prepare_beside
 from pythia_bento.checkpoints.resolve import mismatches, revision_commit
-from pythia_bento.checkpoints.store import Origin, StoredModel
 from pythia_bento.checkpoints.store_names import labels_of
+from pythia_bento.checkpoints.stored_model import Origin, StoredModel
 from pythia_bento.checkpoints.tokenizer_file import check_tokenizer, try_tokenizer
 from pythia_bento.checkpoints.twins import Twins, is_weights
 from pythia_bento.checkpoints.workspace import (

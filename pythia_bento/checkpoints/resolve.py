@@ -8,7 +8,7 @@ from pythia_bento.catalog import ModelId, parse
 from pythia_bento.checkpoints import download, hub, store
 from pythia_bento.checkpoints.files import Hashes, differences
 from pythia_bento.checkpoints.lock import Lock, PinnedModel
-from pythia_bento.checkpoints.store import StoredModel
+from pythia_bento.checkpoints.stored_model import StoredModel
 from pythia_bento.checkpoints.workspace import downloads, exclusive
 from pythia_bento.errors import CheckpointError, ModelNotFound, NotInStore
 
@@ -38,11 +38,14 @@ def find(model: ModelId, lock: Lock) -> StoredModel:
     pin = lock.get(model)
     found = _find(model, pin)
     if found is None:
-        at = f" at the commit {pin.commit}, which the lock pins," if pin else ""
-        raise NotInStore(
-            f"{model}{at} is not in the store; `pythia-bento pull {model}` brings it there"
-        )
+        raise NotInStore(not_in_store(model, pin))
     return found
+
+
+def not_in_store(model: ModelId, pin: PinnedModel | None) -> str:
+    """What is said of a model that can be pulled and was not."""
+    at = f" at the commit {pin.commit}, which the lock pins," if pin else ""
+    return f"{model}{at} is not in the store; `pythia-bento pull {model}` brings it there"
 
 
 def locate(model: ModelId, lock: Lock) -> StoredModel:

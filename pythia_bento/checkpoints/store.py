@@ -14,7 +14,6 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,55 +21,14 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 from filelock import FileLock
-from pydantic import Field
 
-from pythia_bento.catalog import ModelId
+from pythia_bento.catalog import ModelId, parse
 from pythia_bento.checkpoints import strict
-from pythia_bento.checkpoints.files import Commit, Hashes, Repository, Revision, check
 from pythia_bento.checkpoints.store_names import INT8, old_name, store_name
-from pythia_bento.checkpoints.yaml_file import read_yaml
-from pythia_bento.errors import CheckpointError
-
-_YAML = "model.yaml"  # BentoML's own file in a model
-
+from pythia_bento.checkpoints.stored_model import YAML, Origin, StoredModel, open_stored, tag_of
+from pythia_bento.errors import CheckpointError, ModelNotFound
 
 _log = logging.getLogger(__name__)
-
-
-class Origin(strict.Open):
-    """The metadata of a pulled model in ``model.yaml``."""
-
-    repository: Repository
-    revision: Revision  # what was asked for at the first pull
-    commit: Commit
-    quantization: str  # how the 8-bit files came about, in words
-    source_files: Hashes  # as the hub serves them
-    files: Hashes  # as they lie in the store
-    versions: dict[str, str]  # of the packages that made the files
-    same_weights: list[str] = Field(default_factory=list)  # other branches with some of the weights
-
-
-@dataclass(frozen=True, slots=True)
-class StoredModel:
-    """A pulled model; nothing is known about its files until ``check``."""
-
-    tag: str
-    path: Path
-    origin: Origin
-
-    @property
-    def sizes(self) -> dict[tuple[int, int], int]:
-        """Bytes of its files by (device, inode): models share files."""
-        paths = (self.path / name for name in self.origin.files)
-        stats = [path.stat() for path in paths if path.is_file()]
-        return {(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}
-
-    def check(self) -> list[str]:
-        """Hash every file: one line for each that is damaged, missing, or does not belong."""
-        expected = self.origin.files
-        present = {path.name for path in self.path.iterdir()} - {_YAML}
-        lines = [f"{name} is not part of the model" for name in sorted(present - expected.keys())]
-        return [f"{self.tag}: {line}" for line in [*check(self.path, expected), *lines]]
 
 
 def nbytes(models: Iterable[StoredModel]) -> int:
@@ -84,7 +42,7 @@ def nbytes(models: Iterable[StoredModel]) -> int:
 def find(model: ModelId, commit: str) -> StoredModel | None:
     """The model of a repository at a commit; CheckpointError if its metadata makes no sense."""
     path = _place(model, commit)
-    if (path / _YAML).is_file() and _is_of(model, found := _open(path)):
+    if (path / YAML).is_file() and is_of(model, found := open_stored(path)):
         return found
     return _find_old(model, commit)
 
@@ -93,20 +51,21 @@ def _find_old(model: ModelId, commit: str) -> StoredModel | None:
     """The same under its old name, where there may as well be what has nothing to do with it."""
     path = _models() / old_name(model) / commit
     try:
-        found = _open(path) if (path / _YAML).is_file() else None
+        found = open_stored(path) if (path / YAML).is_file() else None
     except CheckpointError:
         return None
-    return found if found and _is_of(model, found) else None
+    return found if found and is_of(model, found) else None
 
 
-def _is_of(model: ModelId, found: StoredModel) -> bool:
+def is_of(model: ModelId, found: StoredModel) -> bool:
+    """Whether a model is of a repository; under the old name there may be anyone's."""
     return found.origin.repository == model.repository
 
 
 def require_place(model: ModelId, commit: str) -> None:
     """Raise CheckpointError if another repository's model lies where this one would."""
     path = _place(model, commit)
-    if (path / _YAML).is_file() and not _is_of(model, found := _open(path)):
+    if (path / YAML).is_file() and not is_of(model, found := open_stored(path)):
         raise CheckpointError(
             f"{found.tag} in BentoML's store is {found.origin.repository}, put there by an earlier "
             f"version where {model.repository} belongs; `bentoml models delete {found.tag}` "
@@ -116,20 +75,20 @@ def require_place(model: ModelId, commit: str) -> None:
 
 def stored_models() -> list[StoredModel]:
     """Everything in the store that ``pull`` put there."""
-    return [_open(path) for path in _directories(f"*{INT8}") if (path / _YAML).is_file()]
+    return [open_stored(path) for path in _directories(f"*{INT8}") if (path / YAML).is_file()]
 
 
 def unfinished() -> list[str]:
     """Tags under which the store has less than a model: BentoML copies file by file."""
     paths = _directories(f"*{INT8}")
-    return [_tag(path) for path in paths if not (path / _YAML).is_file()]
+    return [tag_of(path) for path in paths if not (path / YAML).is_file()]
 
 
 def find_branch(model: ModelId) -> StoredModel | None:
     """What a branch was when it was pulled last; in a Bento, what was pulled for that branch."""
     if (commit := _recorded(model)) and (found := find(model, commit)):
         return found
-    commits = {path.name: path.stat().st_mtime for path in _pulled(model)}
+    commits = {path.name: path.stat().st_mtime for path in places(model)}
     for commit in sorted(commits, key=lambda commit: commits[commit], reverse=True):
         found = find(model, commit)
         if found and found.origin.revision == model.revision:
@@ -137,9 +96,26 @@ def find_branch(model: ModelId) -> StoredModel | None:
     return None
 
 
-def _pulled(model: ModelId) -> Iterator[Path]:
+def places(model: ModelId) -> Iterator[Path]:
+    """Where models lie that may be of a repository, by its name of today and by the old one."""
     for name in dict.fromkeys((store_name(model), old_name(model))):
-        yield from (path for path in _directories(name) if (path / _YAML).is_file())
+        yield from (path for path in _directories(name) if (path / YAML).is_file())
+
+
+def folders(model: ModelId) -> list[Path]:
+    """What changes when models of a repository come and go, or their branches move."""
+    names = dict.fromkeys((store_name(model), old_name(model)))
+    return [*(_models() / name for name in names), _ref(model).parent]
+
+
+def branches(model: ModelId) -> dict[str, str]:
+    """branch -> commit at the last pull, of all branches of a repository that were pulled."""
+    found = {}
+    for path in sorted(_ref(model).parent.glob("*")):
+        with suppress(ModelNotFound, CheckpointError):
+            if commit := _recorded(parse(f"{model.name}@{path.name}")):
+                found[path.name] = commit
+    return found
 
 
 def _recorded(model: ModelId) -> str | None:
@@ -151,9 +127,9 @@ def _recorded(model: ModelId) -> str | None:
 
 def of_repository(model: ModelId) -> Iterator[StoredModel]:
     """What the store has of a repository; what makes no sense is left out."""
-    for path in _pulled(model):
+    for path in places(model):
         with suppress(CheckpointError):
-            if _is_of(model, found := _open(path)):
+            if is_of(model, found := open_stored(path)):
                 yield found
 
 
@@ -194,7 +170,7 @@ def insert(model: ModelId, origin: Origin, files: Path, labels: dict[str, str]) 
 
 def discard(found: StoredModel) -> None:
     """Take a damaged model out of the store; what others put into it is kept beside the store."""
-    made = {*found.origin.files, _YAML}
+    made = {*found.origin.files, YAML}
     others = [path for path in found.path.iterdir() if path.name not in made or path.is_dir()]
     if found.path.is_symlink() or others:
         _set_aside(found.path)
@@ -213,7 +189,7 @@ def _set_aside(path: Path) -> None:
     places = (folder / f"{path.parent.name}-{path.name}-{number}" for number in range(10**6))
     place = next(place for place in places if not os.path.lexists(place))
     path.rename(place)
-    _log.warning("%s was no whole model; it is now %s", _tag(path), place)
+    _log.warning("%s was no whole model; it is now %s", tag_of(path), place)
 
 
 def workspace(model: ModelId, commit: str) -> Path:
@@ -247,30 +223,12 @@ def _directories(name: str) -> list[Path]:
     return sorted(_models().glob(f"{name}/{'[0-9a-f]' * 40}"))
 
 
-def _tag(path: Path) -> str:
-    return f"{path.parent.name}:{path.name}"
-
-
 def _own() -> Path:
     return home() / "pythia-bento"
 
 
 def _ref(model: ModelId) -> Path:
     return _own() / "refs" / model.repository.replace("/", "--") / model.revision
-
-
-def _open(path: Path) -> StoredModel:
-    tag = _tag(path)
-    try:
-        raw = read_yaml(path / _YAML)
-        metadata = raw.get("metadata") if isinstance(raw, dict) else None
-        origin = strict.check(Origin, metadata, "metadata")
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{tag} in BentoML's store was not put there by `pythia-bento pull`, or is damaged; "
-            f"`bentoml models delete {tag}` removes it ({error.message})"
-        ) from None
-    return StoredModel(tag, path, origin)
 
 
 def _replace_text(path: Path, text: str) -> None:

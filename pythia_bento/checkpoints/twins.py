@@ -16,7 +16,7 @@ from pythia_bento.catalog import ModelId
 from pythia_bento.checkpoints import store
 from pythia_bento.checkpoints.files import FileHash, Hashes, RemoteFile, Snapshot, check
 from pythia_bento.checkpoints.hub import SAFETENSORS
-from pythia_bento.checkpoints.store import StoredModel
+from pythia_bento.checkpoints.stored_model import StoredModel
 
 _Weights = tuple[tuple[str, str], ...]  # (name, sha256) of safetensors as the hub serves them
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pythia_bento.catalog import ORGANISATION, STEPS, ModelId
 from pythia_bento.cli.common import print_json
 
 if TYPE_CHECKING:
-    from pythia_bento.checkpoints.store import StoredModel
+    from pythia_bento.checkpoints.stored_model import StoredModel
 
 
 def list_pulled(as_json: bool) -> None:

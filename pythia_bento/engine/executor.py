@@ -99,7 +99,8 @@ class Executor(Protocol):
         """Compute with other weights of the same shape from now on.
 
         ``is_last`` is whether others come after the next ``execute``: nothing is then to be queued
-        behind it. ``weights`` are of the kind that the executor's model was made of.
+        behind it. ``weights`` are of the kind that the executor's model was made of; with None it
+        holds none, and ``execute`` is not called.
         """
         ...
 

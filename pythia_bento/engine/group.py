@@ -61,7 +61,9 @@ class EngineGroup:
         self._residents = Residents(capacity)
         self._members: dict[str, Member] = {}
         self._loader = loader
-        self._moves = Moves(self._members, self._residents, loader, self._engine_of, max_cold)
+        self._moves = Moves(
+            self._members, self._residents, loader, max_cold, self._engine_of, self._let_go
+        )
         self._default_key = default_key
         self._active = default.weights  # what the executor computes with
         self._is_last = False
@@ -185,8 +187,13 @@ class EngineGroup:
 
     def _engine_of(self, loaded: Loaded) -> Engine:
         limits = replace(self.limits, num_tokens=loaded.tokenizer.num_tokens)
-        parts = {"pool": self._pool, "books": self._books}
-        return Engine(self._alive(), loaded.tokenizer, limits, loaded.root, **parts)
+        tokenizer, root = loaded.tokenizer, loaded.root
+        return Engine(self._alive(), tokenizer, limits, root, pool=self._pool, books=self._books)
+
+    def _let_go(self, weights: Any) -> None:
+        """Nothing is to hold them any more: they leave the device."""
+        if weights is self._active:
+            self._activate(self._alive(), None, is_last=False)
 
     def _callers(self, key: str) -> set[str]:
         engine = self._members[key].engine

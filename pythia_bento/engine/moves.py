@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.members import Loaded, Loader, Member
@@ -27,12 +28,16 @@ class Moves:
         members: Mapping[str, Member],
         residents: Residents,
         loader: Loader,
-        make_engine: Callable[[Loaded], Engine],
         max_cold: int,
+        make_engine: Callable[[Loaded], Engine],
+        let_go: Callable[[Any], None],
     ) -> None:
-        """``max_cold`` are the checkpoints that requests may wait for."""
+        """``max_cold`` are the checkpoints that requests may wait for.
+
+        ``let_go`` is told what weights leave the device: whoever computes with them holds them.
+        """
         self._members, self._residents, self._loader = members, residents, loader
-        self._make_engine, self._max_cold = make_engine, max_cold
+        self._max_cold, self._make_engine, self._let_go = max_cold, make_engine, let_go
         self._cold: dict[str, None] = {}  # who has work and no weights, longest first
         self._loading: str | None = None
         self._unloading: set[str] = set()  # who is to go whether others wait or not
@@ -133,6 +138,7 @@ class Moves:
         member = self._members[key]
         weights, member.weights = member.weights, None
         self._unloading.discard(key)
+        self._let_go(weights)
         is_kept = self._loader.keep(key, weights)
         self._residents.evict(key, "host" if is_kept else "disk")
         if member.has_work:

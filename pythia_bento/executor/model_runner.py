@@ -64,8 +64,8 @@ class ModelRunner:
         return list(results)
 
     def activate(self, weights: PackedWeights | None, *, is_last: bool) -> None:
-        """See ``Executor.activate``; with None nothing holds the weights before."""
-        self._model.weights = weights or PackedWeights(None, (), None)
+        """See ``Executor.activate``."""
+        self._model.weights = PackedWeights(None, (), None) if weights is None else weights
 
     def recover(self) -> None:
         """See ``Executor.recover``."""

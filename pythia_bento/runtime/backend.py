@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from pythia_bento.engine.outputs import Outputs
 from pythia_bento.engine.params import Request
+from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
@@ -56,4 +58,25 @@ class Backend(Protocol):
 
     def close(self) -> object:
         """End everything and free the model."""
+        ...
+
+
+class ShelfBackend(Backend, Protocol):
+    """``EngineGroup``, or ``EngineProcess`` in its place: many checkpoints, by key."""
+
+    def introduce(self, key: str, entry: Any) -> None:
+        """A checkpoint that requests may name from now on; harmless when repeated."""
+        ...
+
+    def pin(self, key: str, *, is_pinned: bool) -> None:
+        """Keep a checkpoint on the device once it is there, or do not any more."""
+        ...
+
+    def unload(self, key: str) -> None:
+        """Evict a checkpoint as soon as none of its sequences runs."""
+        ...
+
+    @property
+    def residencies(self) -> Mapping[str, Residency]:
+        """Where each checkpoint's weights are; a snapshot. In any thread."""
         ...

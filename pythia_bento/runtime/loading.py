@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from functools import partial
 
@@ -12,19 +10,26 @@ import torch
 from pythia_bento import __version__
 from pythia_bento.catalog import int8_bytes
 from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from pythia_bento.checkpoints.shelf import Shelf
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry, entry_of
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
+from pythia_bento.engine.group import EngineGroup
+from pythia_bento.engine.members import Loaded
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
 from pythia_bento.executor import MakeExecutor, make_executor
 from pythia_bento.executor.out_of_memory import is_out_of_memory
-from pythia_bento.hardware import free_memory
 from pythia_bento.model import kernels
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
-from pythia_bento.model.kernels.base import Kernels, pass_bytes
+from pythia_bento.model.kernels.base import Kernels
+from pythia_bento.runtime.loader import ThreadLoader
+from pythia_bento.runtime.memory_plan import free_bytes, plan
 from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
-from pythia_bento.runtime.preflight import check_matmul, find_device, no_backend
+from pythia_bento.runtime.opener import Opener
+from pythia_bento.runtime.preflight import check_matmul, check_models, find_device, no_backend
+from pythia_bento.runtime.served_models import shelf_of
 from pythia_bento.runtime.sources import sources_hash
 from pythia_bento.settings import Settings, SettingsError
 
@@ -32,9 +37,6 @@ logger = logging.getLogger(__name__)
 # It warns on import of a package for 4-bit weights that is missing; nothing here uses those.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-# Share of the free memory that the KV cache takes when nobody says how much. On the CPU pages
-# are mapped as they are used, and others want memory too.
-CACHE_SHARE = {"cuda": 0.9, "cpu": 0.25}
 # Tokens in a step where nobody says how many: on a GPU larger passes cost less a token, see
 # docs/gpu.md; on a CPU they only keep others waiting.
 TOKENS_PER_STEP = {"cuda": 2048, "cpu": 512}
@@ -42,40 +44,47 @@ TOKENS_PER_STEP = {"cuda": 2048, "cpu": 512}
 
 def load_engine(
     settings: Settings, on_progress: Progress, make: MakeExecutor = make_executor
-) -> tuple[Engine, ModelInfo]:
-    """Raises CheckpointError, ModelNotFound or SettingsError."""
+) -> tuple[Engine | EngineGroup, ModelInfo]:
+    """A group where other checkpoints may be asked for, else an engine of the one.
+
+    Raises CheckpointError, ModelNotFound or SettingsError.
+    """
     check_matmul(settings)
+    check_models(settings)
     device = find_device(settings)
     checkpoint = load_checkpoint(settings.model)
     if checkpoint.same_weights:
         others = ", ".join(checkpoint.same_weights)
         logger.warning("the weights of %s are also those of %s", settings.model, others)
-    tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
     backend = _kernels(settings, checkpoint.config, device)
+    info = _info(entry_of(checkpoint), backend)
     try:
-        engine = _build(settings, checkpoint, backend, tokenizer, on_progress, make)
+        engine = _build(settings, checkpoint, info, backend, on_progress, make)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise SettingsError(_too_large(checkpoint, backend)) from None
-    return engine, _info(settings, checkpoint, backend)
+    return engine, info
 
 
 def _build(
     settings: Settings,
     checkpoint: Checkpoint,
+    info: ModelInfo,
     backend: Kernels,
-    tokenizer: Tokenizer,
     on_progress: Progress,
     make: MakeExecutor,
-) -> Engine:
+) -> Engine | EngineGroup:
     """Everything that takes much memory."""
+    tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
     loading = partial(on_progress, f"loading {checkpoint.model_id}")
     model = GPTNeoX(checkpoint.source, backend, loading)
     if backend.has_own_threads:
         torch.set_num_threads(1)
+    shelf = shelf_of(settings, info.checkpoint)
+    sizes = plan(settings, backend, tokens_per_step(settings, backend.device.type), shelf)
     config = EngineConfig(
-        num_blocks=_num_blocks(settings, backend, checkpoint.config),
+        num_blocks=sizes.num_blocks,
         max_batch_size=settings.batch_size(backend.device.type),
         max_tokens_per_step=tokens_per_step(settings, backend.device.type),
     )
@@ -87,18 +96,34 @@ def _build(
         cache_tokens=config.num_blocks * backend.block_size,
         max_batch_size=config.max_batch_size,
     )
+    if shelf is None:
+        executor = make(model, config, tokenizer.num_tokens, preparing)
+        return Engine(executor, tokenizer, limits, info.root)
+    model.weights = backend.contiguous(model.weights, bytes.fromhex(shelf.default.weights))
     executor = make(model, config, tokenizer.num_tokens, preparing)
-    return Engine(executor, tokenizer, limits, root_of(checkpoint, backend.name, backend.matmul))
+    packer = kernels.create(
+        backend.name, backend.config, backend.device, backend.matmul, is_for_packing=True
+    )
+    group = EngineGroup(
+        executor,
+        Loaded(model.weights, tokenizer, info.root),
+        limits,
+        ThreadLoader(Opener(packer, info, tokenizer).load),
+        default_key=shelf.default.weights,
+        default_entry=shelf.default,
+        capacity=sizes.capacity,
+        turn_seconds=settings.turn_ms / 1000,
+        max_cold=settings.max_cold,
+    )
+    _pin(group, shelf, settings)
+    return group
 
 
-def root_of(checkpoint: Checkpoint, backend: str, matmul: str) -> bytes:
-    """32 bytes for what decides keys and values: weights, kernels, arithmetic."""
-    return hashlib.sha256(f"{weights_sha256(checkpoint)} {backend} {matmul}".encode()).digest()
-
-
-def weights_sha256(checkpoint: Checkpoint) -> str:
-    """Over the names and hashes of its files; the id that was asked for has no part in it."""
-    return hashlib.sha256(json.dumps(sorted(checkpoint.files.items())).encode()).hexdigest()
+def _pin(group: EngineGroup, shelf: Shelf, settings: Settings) -> None:
+    """What the settings say is never to leave the device."""
+    for entry in [shelf.default, *map(shelf.find, settings.pinned_ids)]:
+        group.introduce(entry.weights, entry)
+        group.pin(entry.weights, is_pinned=True)
 
 
 def tokens_per_step(settings: Settings, device: str) -> int:
@@ -132,7 +157,7 @@ def limits_of(
 
 
 def _too_large(checkpoint: Checkpoint, backend: Kernels) -> str:
-    weights, free = int8_bytes(checkpoint.config) / 1e9, _free_bytes(backend.device) / 1e9
+    weights, free = int8_bytes(checkpoint.config) / 1e9, free_bytes(backend.device) / 1e9
     return (
         f"{checkpoint.model_id} does not fit on the device: its weights take {weights:.1f} GB, and "
         f"{free:.1f} GB are free after the attempt; a smaller model, or lower settings kv_cache_gb "
@@ -155,48 +180,26 @@ def _kernels(settings: Settings, config: ModelConfig, device: torch.device) -> K
         raise no_backend(settings, error) from None
 
 
-def _num_blocks(settings: Settings, backend: Kernels, config: ModelConfig) -> int:
-    """KV blocks: what was asked for, or a full batch of full contexts as far as memory allows."""
-    block_bytes = backend.kv_bytes_per_block()
-    if settings.kv_cache_gb is not None:
-        return max(1, int(settings.kv_cache_gb * 10**9) // block_bytes)
-    sequences = settings.batch_size(backend.device.type)
-    full = sequences * -(-config.max_positions // backend.block_size)
-    free = _free_bytes(backend.device)
-    if backend.device.type == "cuda":
-        tokens = tokens_per_step(settings, backend.device.type)
-        free -= pass_bytes(config, sequences, tokens)
-    spare = int(free * CACHE_SHARE[backend.device.type])
-    return max(1, min(full, spare // block_bytes))
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return free_memory()
-
-
-def _info(settings: Settings, checkpoint: Checkpoint, backend: Kernels) -> ModelInfo:
-    name, *aliases = checkpoint.names
-    weights = weights_sha256(checkpoint)
-    commit = (checkpoint.commit or "local")[:12]
+def _info(entry: ShelfEntry, backend: Kernels) -> ModelInfo:
+    sources = sources_hash(backend.name)
     provenance = Provenance(
-        commit=checkpoint.commit,
-        files=checkpoint.files,
-        weights_sha256=weights,
-        quantization=checkpoint.quantization,
+        commit=entry.commit,
+        files=entry.files,
+        weights_sha256=entry.weights,
+        quantization=entry.quantization,
         dtype="int8",
         matmul=backend.matmul,
         backend=backend.name,
         batch_invariant=backend.batch_invariant,
         version=__version__,
-        same_weights=checkpoint.same_weights,
+        same_weights=entry.same_weights,
     )
-    build = f"{__version__}-{commit}-{weights[:12]}-{sources_hash(backend.name)}"
     return ModelInfo(
-        id=name,
-        aliases=tuple(aliases),
-        fingerprint=f"pythia-bento-{build}-{backend.name}-{backend.matmul}",
-        created=int(checkpoint.tokenizer_path.stat().st_mtime),
+        id=entry.name,
+        aliases=entry.names[1:],
+        fingerprint=provenance.fingerprint(sources),
+        created=entry.created,
         provenance=provenance,
+        checkpoint=entry,
+        sources=sources,
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -23,6 +26,18 @@ class Provenance:
     version: str  # of this package
     same_weights: tuple[str, ...] = ()  # other branches that hold the same weights
 
+    @property
+    def root(self) -> bytes:
+        """32 bytes for what decides keys and values: weights, kernels, arithmetic."""
+        text = f"{self.weights_sha256} {self.backend} {self.matmul}"
+        return hashlib.sha256(text.encode()).digest()
+
+    def fingerprint(self, sources: str) -> str:
+        """Names weights, code and arithmetic: equal ones give equal bits; see ``sources_hash``."""
+        commit = (self.commit or "local")[:12]
+        build = f"{self.version}-{commit}-{self.weights_sha256[:12]}-{sources}"
+        return f"pythia-bento-{build}-{self.backend}-{self.matmul}"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -33,3 +48,31 @@ class ModelInfo:
     fingerprint: str = ""  # names weights, code and arithmetic: equal ones give equal bits
     created: int = 0  # Unix time
     provenance: Provenance | None = None
+    checkpoint: ShelfEntry | None = None  # what was loaded
+    sources: str = ""  # hash of the code that decides bits
+
+    @property
+    def root(self) -> bytes:
+        """Of keys and values; see ``Provenance``."""
+        assert self.provenance is not None  # as all that was loaded has one
+        return self.provenance.root
+
+    def of(self, entry: ShelfEntry) -> ModelInfo:
+        """Of another checkpoint under the same code and arithmetic."""
+        provenance = self.provenance and replace(
+            self.provenance,
+            commit=entry.commit,
+            files=entry.files,
+            weights_sha256=entry.weights,
+            quantization=entry.quantization,
+            same_weights=entry.same_weights,
+        )
+        return ModelInfo(
+            id=entry.name,
+            aliases=entry.names[1:],
+            fingerprint=provenance.fingerprint(self.sources) if provenance else "",
+            created=entry.created,
+            provenance=provenance,
+            checkpoint=entry,
+            sources=self.sources,
+        )

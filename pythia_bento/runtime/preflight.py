@@ -8,8 +8,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from pythia_bento.catalog import parse
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.patterns import parse_patterns
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.errors import ModelNotFound
 from pythia_bento.model.kernels.cpu import build
 from pythia_bento.settings import Settings, SettingsError, wants_gpu
 
@@ -25,11 +28,25 @@ def check_loadable(settings: Settings) -> None:
     Raises CheckpointError, ModelNotFound or SettingsError.
     """
     check_matmul(settings)
+    check_models(settings)
     if settings.device == "cuda":
         find_device(settings)
     check_kernels(settings)
     checkpoint = load_checkpoint(settings.model)
     Tokenizer.from_file(checkpoint.tokenizer_path)
+
+
+def check_models(settings: Settings) -> None:
+    """Raise SettingsError for what names no models."""
+    try:
+        parse_patterns(settings.models)
+    except ValueError as error:
+        raise SettingsError(f"setting models (PYTHIA_MODELS) {error}") from None
+    for id in settings.pinned_ids:
+        try:
+            parse(id)
+        except ModelNotFound as error:
+            raise SettingsError(f"setting pinned (PYTHIA_PINNED): {error.message}") from None
 
 
 def check_matmul(settings: Settings) -> None:

@@ -11,16 +11,18 @@ import multiprocessing
 import multiprocessing.util
 import pickle
 import select
+from collections.abc import Mapping
 from typing import Any
 
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
+from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import NUM_NUMBERS, EngineStats
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime.interrupts import Interrupts
 from pythia_bento.runtime.loading import load_engine
 from pythia_bento.runtime.model_info import Progress
-from pythia_bento.runtime.process_main import Load, Loaded, Numbers, main
+from pythia_bento.runtime.process_main import Load, Loaded, Numbers, Order, Told, main
 from pythia_bento.settings import Settings
 
 POLL_SECONDS = 1.0  # a step's outputs are waited for this long at a time, unless interrupted
@@ -54,6 +56,9 @@ class EngineProcess:
         for descriptor in (self._pipe.fileno(), self._interrupts.fileno()):
             self._poll.register(descriptor, select.POLLIN)
         loaded = self._await_loaded(on_progress)
+        self.residencies: Mapping[str, Residency] = loaded.residencies
+        """See ``ShelfBackend``, as of the last step."""
+        self._introduced: set[str] = set()
         self.info, self.limits = loaded.info, loaded.limits
         self.tokenizer = loaded.tokenizer
 
@@ -77,11 +82,29 @@ class EngineProcess:
             self._interrupts.clear()
         if self._pipe.fileno() not in ready:
             return []
-        return [SequenceOutput(*fields) for fields in self._receive()]
+        message = self._receive()
+        if isinstance(message, dict):
+            self.residencies = message
+            return []
+        return [SequenceOutput(*fields) for fields in message]
 
     def interrupt(self) -> None:
         """Let ``step`` return at once: something was ordered. In any thread."""
         self._interrupts.set()
+
+    def introduce(self, key: str, entry: Any) -> None:
+        """See ``ShelfBackend``."""
+        if key not in self._introduced:
+            self._introduced.add(key)
+            self._send(Told("introduce", {"key": key, "entry": entry}))
+
+    def pin(self, key: str, *, is_pinned: bool) -> None:
+        """See ``ShelfBackend``."""
+        self._send(Told("pin", {"key": key, "is_pinned": is_pinned}))
+
+    def unload(self, key: str) -> None:
+        """See ``ShelfBackend``."""
+        self._send(Told("unload", {"key": key}))
 
     def stats(self) -> EngineStats:
         """Counters as of the last step."""
@@ -106,7 +129,7 @@ class EngineProcess:
                 raise message
             on_progress(*message)
 
-    def _send(self, order: Request | str) -> None:
+    def _send(self, order: Order) -> None:
         try:
             self._pipe.send_bytes(pickle.dumps(order, pickle.HIGHEST_PROTOCOL))
         except OSError:

@@ -10,15 +10,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.group import EngineGroup
 from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
 from pythia_bento.engine.params import Request
+from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import PythiaError
@@ -30,8 +32,18 @@ from pythia_bento.telemetry import logs
 # How long the thread that reads orders waits for the interpreter. Python's default is 5 ms.
 SWITCH_SECONDS = 0.0005
 
-Load = Callable[[Settings, Progress], tuple[Engine, ModelInfo]]
-Orders = queue.SimpleQueue[Request | str | None]  # a new one, an id to abort, the end
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A method of ``ShelfBackend`` that is to be called."""
+
+    method: Literal["introduce", "pin", "unload"]
+    arguments: dict[str, Any]
+
+
+Load = Callable[[Settings, Progress], tuple[Engine | EngineGroup, ModelInfo]]
+Order = Request | str | Told  # an id is one to abort
+Orders = queue.SimpleQueue[Order | None]  # None is the end
 Numbers = Any  # multiprocessing's array of NUM_NUMBERS 64-bit integers
 
 
@@ -42,6 +54,7 @@ class Loaded:
     info: ModelInfo
     limits: Limits
     tokenizer: Tokenizer
+    residencies: Mapping[str, Residency]
 
 
 def main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> None:
@@ -54,7 +67,8 @@ def main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> 
     except PythiaError as error:
         _send(pipe, error)
         return
-    _send(pipe, Loaded(info, engine.limits, engine.tokenizer))
+    shown = _residencies(engine)
+    _send(pipe, Loaded(info, engine.limits, engine.tokenizer, shown))
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # what lives now lives on: later collections need not look at it
@@ -64,8 +78,17 @@ def main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> 
         while _follow(orders, engine, pipe):
             if outputs := engine.step():
                 _send_outputs(pipe, outputs)
+            if (now := _residencies(engine)) is not shown:
+                _send(pipe, shown := now)
             numbers[:] = engine.stats().numbers()
     engine.close()
+
+
+_NONE: Mapping[str, Residency] = {}
+
+
+def _residencies(engine: Engine | EngineGroup) -> Mapping[str, Residency]:
+    return engine.residencies if isinstance(engine, EngineGroup) else _NONE
 
 
 def _read(pipe: Connection, orders: Orders) -> None:
@@ -76,7 +99,7 @@ def _read(pipe: Connection, orders: Orders) -> None:
     orders.put(None)
 
 
-def _follow(orders: Orders, engine: Engine, pipe: Connection) -> bool:
+def _follow(orders: Orders, engine: Engine | EngineGroup, pipe: Connection) -> bool:
     """Wait for work and do some of what was ordered; false when it is time to end."""
     began = time.monotonic()
     for _ in range(MOST_ORDERS):
@@ -96,6 +119,10 @@ def _follow(orders: Orders, engine: Engine, pipe: Connection) -> bool:
             engine.abort(order)
             if not engine.has_work:
                 return True  # what was freed is to be seen
+        elif isinstance(order, Told):
+            getattr(engine, order.method)(**order.arguments)
+            if not engine.has_work:
+                return True  # so that it is seen
         else:
             try:
                 engine.add_request(order)

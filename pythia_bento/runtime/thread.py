@@ -11,25 +11,27 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 from weakref import WeakKeyDictionary
 
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
 from pythia_bento.engine.params import Request
+from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable, PythiaError
-from pythia_bento.runtime.admission import LEAST, NOTHING, AdmissionControl, Demand, share_of
-from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, Backend
+from pythia_bento.runtime.admission import LEAST, AdmissionControl
+from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, Backend, ShelfBackend
 from pythia_bento.runtime.deliveries import Deliveries
+from pythia_bento.runtime.intake import Intake
 from pythia_bento.runtime.request_state import RequestState
 from pythia_bento.runtime.streams import AsyncStream, Stream
 from pythia_bento.runtime.turns import RoundRobin
 from pythia_bento.runtime.watchdog import Pulse
-from pythia_bento.telemetry.calls import CallContext, asked_by
 from pythia_bento.telemetry.request_timings import RequestTimings, RequestWatch
 
 logger = logging.getLogger(__name__)
@@ -38,42 +40,6 @@ _Due = tuple[Hashable, AsyncStream, Outputs]
 
 # For a thread that was abandoned: one that can leave its engine does so at once.
 LEAVE_SECONDS = 1.0
-
-
-@dataclass
-class Intake:
-    """What the thread is to take, all or none, made ready one by one: thousands take long.
-
-    Nobody else knows of it before.
-    """
-
-    stream: Stream
-    """Reads what comes of all of them."""
-    call: CallContext | None
-    """In whose name they are made."""
-    account: Hashable
-    """Whose share of the queue they take."""
-    deadline: float
-    """When they have to be done, of ``time.monotonic``."""
-    demand: Demand = NOTHING
-    states: dict[str, RequestState] = field(default_factory=dict)
-    """By request id."""
-
-    def add(self, request: Request) -> None:
-        """One more, which ``engine.validate`` has passed."""
-        request = asked_by(self.call, request, self.deadline)
-        timings, share = RequestTimings(request), share_of(request)
-        self.states[request.request_id] = RequestState(
-            self.stream, timings, self.account, share, set(range(request.n))
-        )
-        self.demand += share * request.n
-
-    def taken(self) -> None:
-        """Tell whoever waits for them that the thread has them."""
-        timings = [state.timings for state in self.states.values()]
-        self.stream.timings += timings
-        if self.call is not None:
-            self.call.requests += timings
 
 
 class EngineThread:
@@ -130,9 +96,31 @@ class EngineThread:
             self._admission.enter(intake.demand, intake.account)
             intake.taken()
             self._states.update(intake.states)
+            if (entry := intake.entry) is not None:
+                self._orders.add(intake.account, partial(self._introduce, entry))
             for state in intake.states.values():
                 self._orders.add(intake.account, partial(self._add, state.timings.request))
             self._notify()
+
+    def order(self, follow: Callable[[ShelfBackend], object]) -> Future[None]:
+        """Have something done with an engine of many checkpoints; done when it is."""
+        done: Future[None] = Future()
+
+        def do() -> None:
+            follow(cast(ShelfBackend, self._engine))
+            done.set_result(None)
+
+        with self._wake:
+            if self._stop_reason is not None:
+                raise self._stop_reason
+            self._orders.add(None, do)
+            self._notify()
+        return done
+
+    @property
+    def residencies(self) -> Mapping[str, Residency]:
+        """Where the weights of an engine's checkpoints are."""
+        return cast(ShelfBackend, self._engine).residencies
 
     def check_room(self, account: Hashable) -> None:
         """Raises Overloaded while ``submit`` would refuse whatever it is given."""
@@ -219,6 +207,9 @@ class EngineThread:
             self._engine.add_request(request)
         except PythiaError as error:
             self._deliver([failure(request.request_id, i, error) for i in range(request.n)])
+
+    def _introduce(self, entry: ShelfEntry) -> None:
+        cast(ShelfBackend, self._engine).introduce(entry.weights, entry)
 
     def _remove(self, request_id: str) -> None:
         self._engine.abort(request_id)

@@ -132,11 +132,10 @@ async def freed(values: list[Any]) -> None:
         await turns.take()
 
 
-class Texts:
-    """Long texts are worked on in threads, a few at a time. Close it."""
+class TextThreads:
+    """For long texts, a few at a time; close it. Short ones take turns on the event loop."""
 
-    def __init__(self, tokenizer: Tokenizer, limits: Limits) -> None:
-        self._tokenizer, self._limits = tokenizer, limits
+    def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(TEXT_THREADS, "pythia-text")
         self._chars_in_turn = 0
 
@@ -144,19 +143,38 @@ class Texts:
         """Begin no more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def run(self, function: Callable[[_In], _Out], value: _In) -> _Out:
+        """``function(value)`` on one of them."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, value)
+
+    async def take_turn(self, chars: int) -> None:
+        """Let others run when enough was done on the event loop since somebody last did."""
+        self._chars_in_turn += CALL_CHARS + min(chars, LONG_TEXT)
+        if self._chars_in_turn > LONG_TEXT:
+            self._chars_in_turn = 0
+            await give_way()
+
+
+class Texts:
+    """What a tokenizer makes of texts."""
+
+    def __init__(self, tokenizer: Tokenizer, limits: Limits, threads: TextThreads) -> None:
+        self._tokenizer, self._limits, self._threads = tokenizer, limits, threads
+
     async def encode(self, prompt: str | Sequence[int], field: str = "prompt") -> tuple[int, ...]:
         """Token ids of a prompt, which is ``field`` of a request.
 
         Raises InvalidRequest on lone surrogates, and on texts that are too long to look at. The
         event loop turns at least once in LONG_TEXT characters, however many prompts there are.
         """
-        await self._take_turn(len(prompt) if isinstance(prompt, str) else 0)
+        await self._threads.take_turn(len(prompt) if isinstance(prompt, str) else 0)
         if not isinstance(prompt, str):
             return tuple(prompt)
         check_text(field, len(prompt), self._limits)
         if len(prompt) < LONG_TEXT:
             return tuple(self._tokenizer.encode(prompt))
-        return tuple(await self._on_text_thread(self._tokenizer.encode, prompt))
+        return tuple(await self._threads.run(self._tokenizer.encode, prompt))
 
     async def decode(self, ids: Sequence[int], field: str) -> str:
         """The text of token ids; raises InvalidRequest, naming ``field``, on ids without token."""
@@ -164,22 +182,11 @@ class Texts:
         if len(ids) < LONG_TEXT:
             check_ids(field, ids, self._limits)
             return self._tokenizer.decode(ids)
-        await self._on_text_thread(partial(check_ids, field, limits=self._limits), ids)
-        return await self._on_text_thread(self._tokenizer.decode, ids)
+        await self._threads.run(partial(check_ids, field, limits=self._limits), ids)
+        return await self._threads.run(self._tokenizer.decode, ids)
 
     async def starts(self, text: str) -> list[int]:
         """Where each token of a text that ``encode`` took begins, in characters of the text."""
         if len(text) < LONG_TEXT:
             return self._tokenizer.starts(text)
-        return await self._on_text_thread(self._tokenizer.starts, text)
-
-    async def _on_text_thread(self, function: Callable[[_In], _Out], value: _In) -> _Out:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, value)
-
-    async def _take_turn(self, chars: int) -> None:
-        """Let others run when enough was done since somebody last did."""
-        self._chars_in_turn += CALL_CHARS + min(chars, LONG_TEXT)
-        if self._chars_in_turn > LONG_TEXT:
-            self._chars_in_turn = 0
-            await give_way()
+        return await self._threads.run(self._tokenizer.starts, text)

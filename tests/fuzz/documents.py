@@ -17,7 +17,7 @@ import yaml
 from pythia_bento.catalog import SIZES, is_repository, parse
 from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.lock import Lock
-from pythia_bento.checkpoints.store import Origin
+from pythia_bento.checkpoints.stored_model import Origin
 from pythia_bento.checkpoints.strict import check
 from pythia_bento.checkpoints.tokenizer_file import check_tokenizer, try_tokenizer
 from pythia_bento.checkpoints.yaml_file import read_yaml

@@ -23,7 +23,7 @@ from pythia_bento.checkpoints.prepare import prepare
 from pythia_bento.checkpoints.pull import pull
 from pythia_bento.checkpoints.pull_steps import pull_steps
 from pythia_bento.checkpoints.resolve import locate, make_pin, verify
-from pythia_bento.checkpoints.store import StoredModel
+from pythia_bento.checkpoints.stored_model import StoredModel
 from pythia_bento.errors import CheckpointError
 from tests.amounts import amounts
 from tests.hub import HubServer

@@ -13,18 +13,26 @@ if TYPE_CHECKING:  # compiling kernels needs no torch, whose import takes second
 BACKENDS = ("cpu", "triton", "reference")
 
 
-def create(name: str, config: ModelConfig, device: torch.device, matmul: str = "w8a16") -> Kernels:
+def create(
+    name: str,
+    config: ModelConfig,
+    device: torch.device,
+    matmul: str = "w8a16",
+    *,
+    is_for_packing: bool = False,
+) -> Kernels:
     """Build a backend for one model on one device; imports only what that backend needs.
 
-    ``matmul`` is "w8a16" or, with the reference backend alone, "llm-int8". Raises ValueError for a
-    pair that does not exist.
+    ``matmul`` is "w8a16" or, with the reference backend alone, "llm-int8". One that is for packing
+    weights while another computes takes few of the machine's cores. Raises ValueError for a pair
+    that does not exist.
     """
     if matmul != "w8a16" and name != "reference":
         raise ValueError(f"the {name} backend computes w8a16, not {matmul}")
     if name == "cpu":
         from pythia_bento.model.kernels.cpu.kernels import CpuKernels
 
-        return CpuKernels(config, device)
+        return CpuKernels(config, device, threads=1 if is_for_packing else None)
     if name == "triton":
         from pythia_bento.model.kernels.gpu.kernels import TritonKernels
 

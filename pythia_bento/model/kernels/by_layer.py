@@ -21,7 +21,7 @@ class LayerKernels(ABC):
         return None
 
     def contiguous(self, weights: PackedWeights, tag: bytes) -> PackedWeights:
-        """See ``Kernels.contiguous``."""
+        """See ``Kernels.contiguous``: nothing is bound to where they are."""
         return weights
 
     def forward(self, weights: PackedWeights, batch: ForwardBatch, cache: Any) -> Tensor:

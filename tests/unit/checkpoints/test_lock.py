@@ -92,6 +92,7 @@ def test_other_files_are_no_locks(tmp_path: Path, text: str) -> None:
     ("text", "words"),
     [
         ("[" * 5000, "cannot be read as YAML"),
+        ("[" * 101 + "]" * 101, "more than 100 levels deep"),
         ("a: &x [1]\nb: *x", "alias"),
         ("!!python/object/apply:os.system [id]", "cannot be read as YAML"),
         ("version: !!bool x", "cannot be read as YAML"),

@@ -1,0 +1,136 @@
+"""All checkpoints that a runner serves, by their names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pythia_bento.catalog import BUNDLED, nearest
+from pythia_bento.checkpoints.patterns import parse_patterns
+from pythia_bento.checkpoints.shelf import Shelf
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
+from pythia_bento.engine.outputs import raise_error
+from pythia_bento.engine.params import Request, SamplingParams, new_request_id
+from pythia_bento.engine.residents import Residency
+from pythia_bento.errors import ModelNotFound
+from pythia_bento.runtime.backend import ShelfBackend
+from pythia_bento.runtime.model_info import ModelInfo
+from pythia_bento.runtime.served import Desk, Served
+from pythia_bento.runtime.tokenizers import Tokenizers
+from pythia_bento.settings import Settings
+
+_ALONE = Residency("device", is_pinned=True)
+
+
+def shelf_of(settings: Settings, entry: ShelfEntry | None) -> Shelf | None:
+    """What a server of this checkpoint may be asked for besides; None where nothing can be.
+
+    Raises SettingsError. The bundled checkpoint's shape is no other model's, so its steps are on
+    the shelf of that one alone.
+    """
+    if entry is None:
+        return None
+    names = {pattern.name for pattern in parse_patterns(settings.models)}
+    if entry.name.partition("@")[0] != BUNDLED:
+        names.discard(BUNDLED)
+    return Shelf(entry, settings.models) if names else None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """A checkpoint that may be asked for, and where its weights are."""
+
+    info: ModelInfo
+    entry: ShelfEntry | None  # None of one whose origin is not known
+    residency: Residency
+
+
+class ServedModels:
+    """Whoever asks by name gets a ``Served``, made once for each set of weights."""
+
+    def __init__(self, default: Served, desk: Desk, shelf: Shelf | None) -> None:
+        """Without a ``shelf`` there is ``default`` alone."""
+        self._default, self._desk, self._shelf = default, desk, shelf
+        self._made: dict[str, Served] = {}  # by weights
+        self._tokenizers = Tokenizers()
+        self._tokenizers.know(default.info.checkpoint, default.tokenizer)
+        if default.info.checkpoint is not None:
+            self._made[default.info.checkpoint.weights] = default
+
+    @property
+    def are_many(self) -> bool:
+        """Whether others than the default may be asked for."""
+        return self._shelf is not None
+
+    async def find(self, name: str) -> Served:
+        """The checkpoint of a name; raises ModelNotFound, InvalidRequest or CheckpointError."""
+        info = self._default.info
+        if name in (info.id, *info.aliases):
+            return self._default
+        if self._shelf is None:
+            raise _not_served(name, info)
+        entry = await asyncio.to_thread(self._shelf.find, name)
+        if (made := self._made.get(entry.weights)) is not None:
+            return made
+        return await asyncio.to_thread(self._make, entry)
+
+    async def states(self) -> list[ModelState]:
+        """All that may be asked for: the default, then the others by step."""
+        default = self._default.info
+        if self._shelf is None:
+            return [ModelState(default, default.checkpoint, _ALONE)]
+        entries = await asyncio.to_thread(self._shelf.entries)
+        return [self._state(entry) for entry in entries]
+
+    async def state(self, name: str) -> ModelState:
+        """Of one; raises what ``find`` raises."""
+        found = await self.find(name)
+        entry = found.info.checkpoint
+        return ModelState(found.info, entry, _ALONE) if entry is None else self._state(entry)
+
+    async def load(self, name: str, *, is_pinned: bool) -> ModelState:
+        """Bring a checkpoint to the device; raises what keeps it from there."""
+        found = await self.find(name)
+        if (entry := found.info.checkpoint) is not None and self.are_many:
+            await self._order(lambda engine: engine.pin(entry.weights, is_pinned=is_pinned))
+        for answer in (await found.complete([warm_up()]))[0]:
+            raise_error(answer)
+        return await self.state(name)
+
+    async def unload(self, name: str) -> ModelState:
+        """Evict a checkpoint as soon as nothing of it runs; its next request loads it again."""
+        found = await self.find(name)
+        if (entry := found.info.checkpoint) is not None and self.are_many:
+            await self._order(lambda engine: engine.unload(entry.weights))
+        return await self.state(name)
+
+    async def _order(self, follow: Callable[[ShelfBackend], object]) -> None:
+        await asyncio.wrap_future(self._desk.thread.order(follow))
+
+    def _state(self, entry: ShelfEntry) -> ModelState:
+        default = self._default.info
+        is_default = default.checkpoint and default.checkpoint.weights == entry.weights
+        residencies = self._desk.thread.residencies
+        residency = residencies.get(entry.weights, Residency())
+        return ModelState(default if is_default else default.of(entry), entry, residency)
+
+    def _make(self, entry: ShelfEntry) -> Served:
+        default = self._default
+        tokenizer = self._tokenizers.of(entry)
+        limits = replace(default.limits, num_tokens=tokenizer.num_tokens)
+        made = Served(self._desk, default.info.of(entry), tokenizer, limits, entry)
+        return self._made.setdefault(entry.weights, made)
+
+
+def warm_up() -> Request:
+    """The least that brings a checkpoint to the device and shows that it computes."""
+    return Request(new_request_id(), (0,), SamplingParams(max_tokens=1))
+
+
+def _not_served(name: str, info: ModelInfo) -> ModelNotFound:
+    names = (info.id, *info.aliases)
+    # Each is there with and without its owner: only those of the asker's form.
+    alike = [known for known in names if ("/" in known) == ("/" in name)]
+    hint = f"the nearest names are {', '.join(nearest(name, alike or names))}"
+    return ModelNotFound(f"model {name[:100]!r} is not served here; {hint}", param="model")
