@@ -108,14 +108,14 @@ def _build(
     if shelf is None:
         executor = make(model, config, tokenizer.num_tokens, preparing)
         return Engine(executor, tokenizer, limits, info.root)
-    weights = backend.contiguous(model.weights)
+    model.weights = backend.contiguous(model.weights, bytes.fromhex(shelf.default.weights))
     executor = make(model, config, tokenizer.num_tokens, preparing)
     packer = kernels.create(
         backend.name, backend.config, backend.device, backend.matmul, is_for_packing=True
     )
     group = EngineGroup(
         executor,
-        Loaded(weights, tokenizer, info.root),
+        Loaded(model.weights, tokenizer, info.root),
         limits,
         ThreadLoader(Opener(packer, info, tokenizer).load),
         default_key=shelf.default.weights,

@@ -35,5 +35,5 @@ class Opener:
                 f"tokens, but that of this server has {self._num_tokens}"
             )
         weights = GPTNeoX(opened, self._packer, on_progress).weights
-        kept = self._packer.contiguous(weights)
+        kept = self._packer.contiguous(weights, bytes.fromhex(entry.weights))
         return Loaded(kept, tokenizer, self._info.of(entry).root)
