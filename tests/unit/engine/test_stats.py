@@ -2,7 +2,14 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from pythia_bento.engine.stats import BATCH_SIZES, NUM_NUMBERS, EngineStats, GroupStats, StepSizes, total
+from pythia_bento.engine.stats import (
+    BATCH_SIZES,
+    NUM_NUMBERS,
+    EngineStats,
+    GroupStats,
+    StepSizes,
+    total,
+)
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import ask
 
