@@ -78,6 +78,8 @@ class EngineGroup:
     def pin(self, key: str, *, is_pinned: bool) -> None:
         """Keep a checkpoint on the device once it is there, or do not any more."""
         self._residents.pin(key, is_pinned=is_pinned)
+        if is_pinned:
+            self._moves.stay(key)
 
     def unload(self, key: str) -> None:
         """Evict a checkpoint as soon as none of its sequences runs; no pin keeps it."""
