@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import tokenizers
 
 from pythia_bento.catalog import SIZES
+from pythia_bento.checkpoints import tokenizer_file
 from pythia_bento.checkpoints.bundle import list_bundled
 from pythia_bento.checkpoints.tokenizer_file import (
     check_tokenizer,
@@ -29,6 +31,7 @@ REAL = sorted((Path(__file__).parents[4] / "shared" / "data").glob("*tokenizer.j
 
 def write(tmp_path: Path, raw: object) -> Path:
     path = tmp_path / "tokenizer.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(raw if isinstance(raw, str) else json.dumps(raw))
     return path
 
@@ -189,3 +192,26 @@ def test_what_may_encode_otherwise_means_something_else(change: Callable[[Raw], 
 def test_another_kind_has_no_meaning() -> None:
     with pytest.raises(CheckpointError, match="decoder"):
         meaning({**plain(), "decoder": None})
+
+
+def test_equal_bytes_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[bytes] = []
+    inner = tokenizer_file.parse_json
+
+    def noted(data: bytes, what: str) -> Any:
+        looked.append(data)
+        return inner(data, what)
+
+    monkeypatch.setattr(tokenizer_file, "parse_json", noted)
+    monkeypatch.setattr(tokenizer_file, "_passed", set())
+    monkeypatch.setattr(tokenizer_file, "_MAX_PASSED", 2)
+    paths = [
+        write(tmp_path / str(number), {**plain(), "padding": {"n": number}}) for number in range(3)
+    ]
+    for path in (paths[0], paths[0], paths[1], paths[0], paths[2], paths[0]):
+        check_tokenizer(path, CONFIG)
+    assert len(looked) == 4  # of the third the first two are forgotten
+    small = replace(CONFIG, vocab_size=10)
+    for _ in range(2):  # what does not fit is never remembered
+        with pytest.raises(CheckpointError, match="has rows for 10"):
+            check_tokenizer(paths[0], small)
