@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -151,11 +152,11 @@ def test_serving_such_a_branch_warns(
         ids = ["pythia-14m@step1", f"pythia-14m@{commit}", "pythia-14m"]
         assert names == [*ids, *(f"EleutherAI/{id}" for id in ids)]
         for name in names:
-            runner.check_model(name)
+            assert asyncio.run(runner.served(name)) is runner
         for owner in ("", "EleutherAI/"):
             nearest = f"{owner}pythia-14m@step1, {owner}pythia-14m"
             with pytest.raises(ModelNotFound, match=f"the nearest names are {nearest}$"):
-                runner.check_model(f"{owner}pythia-14m@step2")
+                asyncio.run(runner.served(f"{owner}pythia-14m@step2"))
         provenance = runner.info.provenance
         assert provenance is not None
         assert (provenance.commit, provenance.same_weights) == (commit, ("step0",))

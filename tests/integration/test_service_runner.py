@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import torch
 
@@ -41,9 +43,9 @@ def test_load_answers_and_closes() -> None:
 def test_names_of_main() -> None:
     with PythiaRunner.load(Settings(device="cpu", max_batch_size=2)) as runner:
         for name in ("bundled", "bundled@main", runner.info.id, runner.info.aliases[0]):
-            runner.check_model(name)
+            assert asyncio.run(runner.served(name)) is runner
         with pytest.raises(ModelNotFound):
-            runner.check_model("bundled@step64")
+            asyncio.run(runner.served("bundled@step65"))
 
 
 @pytest.mark.parametrize("matmul", ["w8a16", "llm-int8"])
