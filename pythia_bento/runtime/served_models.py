@@ -95,7 +95,9 @@ class ServedModels:
         """Of one; raises what ``find`` raises."""
         found = await self.find(name)
         entry = found.info.checkpoint
-        return ModelState(found.info, entry, _ALONE) if entry is None else self._state(entry)
+        if entry is None or self._shelf is None:
+            return ModelState(found.info, entry, _ALONE)
+        return self._state(entry)
 
     async def load(self, name: str, *, is_pinned: bool) -> ModelState:
         """Bring a checkpoint to the device; raises what keeps it from there."""

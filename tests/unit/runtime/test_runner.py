@@ -187,7 +187,7 @@ async def test_scores_that_are_refused_as_a_whole_say_so_each() -> None:
 async def test_model_names() -> None:
     with toy_runner() as runner:
         for name in (None, "toy", "toy@main", "toy@step3"):
-            await runner.served(name)
+            assert await runner.served(name) is runner
         with pytest.raises(ModelNotFound, match=r"'tooy'.*nearest names are toy"):
             await runner.served("tooy")
 
