@@ -6,17 +6,17 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from bench.gpu.invariance import facts, together
+from bench.gpu.residents import HostLoader, OneStep, group_of, tag
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
-from pythia_bento.engine.group import EngineGroup
-from pythia_bento.engine.members import Loaded, LoadEnd
 from pythia_bento.engine.params import Request, score_request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.executor import make_executor
@@ -47,10 +47,6 @@ class Seeded(RandomWeights):
         return replace(linear, weight=linear.weight.roll(self.seed, 0))
 
 
-def tag(key: str) -> bytes:
-    return key.encode() * 32
-
-
 def model(seed: int, loud: float = 1.0) -> GPTNeoX:
     with torch.inference_mode():
         return on_gpu(Seeded(seed, loud))
@@ -63,39 +59,8 @@ def resident(key: str, loud: float = 1.0) -> GPTNeoX:
     return found
 
 
-class SlabLoader:
-    """Evicted weights go to the host and come back from there."""
-
-    def __init__(self, host: HostSlabs, tokenizer: Tokenizer) -> None:
-        self._host, self._tokenizer = host, tokenizer
-        self._end: LoadEnd | None = None
-        self.returns = 0
-
-    def begin(self, key: str, entry: PackedWeights | None) -> None:
-        weights = self._host.get(key)
-        self.returns += weights is not None
-        self._host.prepare()
-        loaded = Loaded(weights or resident(key).weights, self._tokenizer, tag(key))
-        self._end = LoadEnd(key, loaded)
-
-    def take(self) -> LoadEnd | None:
-        end, self._end = self._end, None
-        return end
-
-    def keep(self, key: str, weights: PackedWeights) -> bool:
-        return self._host.put(key, weights)
-
-    def has_changed(self, entry: object) -> bool:
-        return False
-
-    def wait(self, seconds: float) -> None:
-        pass
-
-    def wake(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self._host.close()
+def _weights(key: str) -> PackedWeights:
+    return resident(key).weights
 
 
 @pytest.fixture
@@ -135,53 +100,21 @@ def test_answers_are_those_of_each_alone(
     first = resident("a")
     assert first.weights.slab is not None
     size = len(first.weights.slab.memory)
-    loader = SlabLoader(HostSlabs(DEVICE, size, 3 * size), tokenizer)
+    loader = HostLoader(tokenizer, HostSlabs(DEVICE, size, 3 * size))
     executor = make_executor(first, replace(SIZES, num_blocks=blocks), tokenizer.num_tokens)
-    group = EngineGroup(
-        executor,
-        Loaded(first.weights, tokenizer, tag("a")),
-        Engine(executor, tokenizer).limits,
-        loader,
-        default_key="a",
-        default_entry=None,
-        capacity=capacity,
-        turn_seconds=turn,
-        max_cold=64,
-    )
-    for key in KEYS[1:]:
-        group.introduce(key, None)
+    entries = {key: partial(_weights, key) for key in KEYS}
+    places = {"capacity": capacity, "turn_seconds": turn}
+    group = group_of(executor, first.weights, entries, loader, tokenizer, **places)
     answers = together(group, asked)  # type: ignore[arg-type]
     group.check()
     if capacity < len(KEYS):
-        assert loader.returns > 0
+        assert loader.returned > 0
     group.close()
     for key in KEYS:
         own = [one for one in asked if one.weights == key]
         assert own
         for one, wanted in zip(own, alone(ord(key), own), strict=True):
             assert facts(answers[one.request_id]) == wanted
-
-
-class OneStep:
-    """A look-ahead that never looks ahead, so that others' weights come before every step."""
-
-    is_last = False
-
-    def __init__(self, runner: Any) -> None:
-        self._runner = runner
-
-    def under_way(self, chunks: Any) -> None:
-        return None
-
-    def decode(self, chunks: Any) -> Any:
-        rows = [(chunk.sequence, chunk.start) for chunk in chunks]
-        return self._runner.decode.start(rows, 1).results()
-
-    def begin(self, chunks: Any, tokens: Any) -> None:
-        pass
-
-    def forget(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("batch", [1, 12])  # the persistent kernel, and four kernels a layer
@@ -207,14 +140,15 @@ def test_weights_that_change_before_every_step_leave_no_trace(
                 found[place][delta.request_id].extend(delta)
             else:
                 found[place][delta.request_id] = delta
-    for key, own in zip(KEYS, found, strict=True):
-        assert [facts(own[one.request_id]) for one in asked] == alone(ord(key), asked)
+    said = [[facts(own[one.request_id]) for one in asked] for own in found]
+    assert said == [alone(ord(key), asked) for key in KEYS]
+    assert all(one != other for one, other in itertools.combinations(said, 2))
 
 
 def test_other_scales_are_computed_without_graphs_and_have_the_same_bits(
     tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first, loud = resident("a"), resident("b", 3e4)
+    first, loud = resident("a"), resident("b", 1e6)
     assert first.weights.slab is not None and loud.weights.slab is not None
     assert first.weights.slab.scalars != loud.weights.slab.scalars
     runner: Any = make_executor(first, SIZES, tokenizer.num_tokens)
@@ -223,7 +157,7 @@ def test_other_scales_are_computed_without_graphs_and_have_the_same_bits(
     runner.activate(loud.weights, is_last=False)
     found = [facts(engine.generate([one])[0][0]) for one in asked]
     engine.close()
-    assert found == alone(ord("b"), asked, 3e4)
+    assert found == alone(ord("b"), asked, 1e6)
     assert sum("without graphs" in record.message for record in caplog.records) == 1
 
 
@@ -242,7 +176,7 @@ def test_weights_that_are_not_those_asked_for_end_the_engine(
         runner.ahead.forget()
     with torch.inference_mode():  # behind the runner's back
         runner._active.weights.slab.memory.copy_(resident("c").weights.slab.memory)
-    with pytest.raises(RuntimeError, match="weights 636363636363 have computed"):
+    with pytest.raises(RuntimeError, match=f"weights {tag('c').hex()[:12]} have computed"):
         while engine.has_work:
             engine.step()
 
