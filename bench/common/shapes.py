@@ -89,11 +89,11 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> to
     return values.half()
 
 
-def tokenizer() -> Tokenizer:
+def tokenizer(num_tokens: int = NUM_TOKENS) -> Tokenizer:
     """A byte-level BPE that knows single bytes, and fills its vocabulary with unused triples."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     triples = ("".join(letters) for letters in itertools.product(alphabet, repeat=3))
-    fill = itertools.islice(triples, NUM_TOKENS - 1 - len(alphabet))
+    fill = itertools.islice(triples, num_tokens - 1 - len(alphabet))
     vocab = {token: id for id, token in enumerate([END_OF_TEXT, *alphabet, *fill])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -33,7 +33,8 @@ class Visits:
         self._current: str | None = None
         self._is_over = False
         self._began = 0.0
-        self._last: dict[str, int] = {}  # number of each one's last time on the device
+        # Since what number of changes each one waits; of those with work alone.
+        self._since: dict[str, int] = {}
         self.changes = 0
 
     def next(self, ready: Sequence[str], callers: Callable[[str], Collection[str]]) -> Visit:
@@ -46,22 +47,14 @@ class Visits:
         return Visit(self._current, self._is_over)
 
     def _change(self, ready: Sequence[str], callers: Callable[[str], Collection[str]]) -> None:
+        since = self._since = {key: self._since.get(key, self.changes) for key in ready}
         others = [key for key in ready if key != self._current] or ready
-        oldest = min(others, key=self._last_of)
-        if self.changes - self._last_of(oldest) < 2 * len(ready):
-            oldest = min(others, key=lambda key: (self._standing(callers(key)), self._last_of(key)))
+        chosen = min(others, key=since.__getitem__)
+        if self.changes - since[chosen] < 2 * len(ready) - 1:
+            chosen = min(others, key=lambda key: (self._standing(callers(key)), since[key]))
         self.changes += 1
-        self._last[oldest] = self.changes
-        self._current, self._began = oldest, self._clock()
-
-    def _last_of(self, key: str) -> int:
-        return self._last.get(key, self.changes)
+        since[chosen] = self.changes
+        self._current, self._began = chosen, self._clock()
 
     def _standing(self, callers: Collection[str]) -> tuple[int, int]:
         return min(map(self._books.standing, callers), default=(0, 0))
-
-    def forget(self, key: str) -> None:
-        """It left the device."""
-        self._last.pop(key, None)
-        if self._current == key:
-            self._current = None

@@ -51,6 +51,8 @@ class Lookahead:
         self._block_size = block_size
         self._pass_behind = pass_behind
         self._ahead: Flight | None = None
+        self.is_last = False
+        """Whether others use the device after the next call: nothing is queued behind it then."""
 
     def under_way(self, chunks: Seq[Chunk]) -> list[ChunkResult | None] | None:
         """``decode`` of chunks some of which are under way; else None."""
@@ -78,7 +80,7 @@ class Lookahead:
         are forgotten: they wrote past the end of what is known, into blocks that their next owner
         writes before it reads them.
         """
-        self._ahead = self._behind(flight, places, chunks)
+        self._ahead = None if self.is_last else self._behind(flight, places, chunks)
         found = flight.results()
         results = [None if place is None else found[place] for place in places]
         if any(_failed(result, flight.steps) for result in results):
@@ -91,7 +93,7 @@ class Lookahead:
         Not where a chunk is a piece of a prompt, whose next piece comes with the next pass.
         """
         self._ahead = None
-        if all(chunk.samples for chunk in chunks):
+        if not self.is_last and all(chunk.samples for chunk in chunks):
             rows = [(chunk.sequence, chunk.start + chunk.count - 1) for chunk in chunks]
             self._ahead = self._after_pass(rows, range(len(rows)), tokens)
 

@@ -61,18 +61,23 @@ class PromptScores:
         self._slow: Slices = EagerSlices(model, SCORED_ROWS if is_cuda else FEW_ROWS)
 
     def queue(
-        self, chunks: Sequence[Chunk], starts: Sequence[int], hidden: Tensor
+        self,
+        chunks: Sequence[Chunk],
+        starts: Sequence[int],
+        hidden: Tensor,
+        prove: Callable[[], object] | None = None,
     ) -> QueuedScores | None:
         """Queue the work for all prompt tokens that are to be scored; None where none are.
 
-        ``starts`` are the chunks' first rows of ``hidden``.
+        ``starts`` are the chunks' first rows of ``hidden``. ``prove`` is called once the pass is
+        done, and raises where others' weights have computed it.
         """
         spans = [
             span
             for index, chunk in enumerate(chunks)
             if (span := _span(index, chunk, starts[index])) is not None
         ]
-        return QueuedScores(spans, self._columns(spans, hidden)) if spans else None
+        return QueuedScores(spans, self._columns(spans, hidden), prove) if spans else None
 
     def _columns(self, spans: Sequence[Span], hidden: Tensor) -> Tensor:
         """All rows of all spans, a slice after the other without a wait between them."""
@@ -93,8 +98,10 @@ class PromptScores:
 class QueuedScores(QueuedResults):
     """Scores of a pass, for the chunks that have a span."""
 
-    def __init__(self, spans: Sequence[Span], columns: Tensor) -> None:
-        self._spans = spans
+    def __init__(
+        self, spans: Sequence[Span], columns: Tensor, prove: Callable[[], object] | None
+    ) -> None:
+        self._spans, self._prove = spans, prove
         self._download = Download(columns)
 
     @property
@@ -109,6 +116,8 @@ class QueuedScores(QueuedResults):
     def put_into(self, results: Sequence[ChunkResult]) -> None:
         """See ``QueuedResults``: each chunk's log-probabilities."""
         [columns] = self._download.wait()
+        if self._prove:
+            self._prove()
         found = PromptLogprobs(columns)
         is_sound = np.isfinite(found.values)
         are_all = bool(is_sound.all())

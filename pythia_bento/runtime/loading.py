@@ -9,9 +9,9 @@ import torch
 
 from pythia_bento import __version__
 from pythia_bento.catalog import int8_bytes
-from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from pythia_bento.checkpoints.shelf import Shelf
-from pythia_bento.checkpoints.shelf_entry import ShelfEntry, entry_of
+from pythia_bento.checkpoints.checkpoint import Checkpoint, find_checkpoint
+from pythia_bento.checkpoints.shelf import Shelf, entry_of
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.group import EngineGroup
@@ -26,10 +26,11 @@ from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels
 from pythia_bento.runtime.loader import ThreadLoader
 from pythia_bento.runtime.memory_plan import free_bytes, plan
-from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance, root_of
+from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
 from pythia_bento.runtime.opener import Opener
 from pythia_bento.runtime.preflight import check_matmul, check_models, find_device, no_backend
-from pythia_bento.runtime.served_models import shelf_of
+from pythia_bento.runtime.served_models import pinned, shelf_of
+from pythia_bento.runtime.sources import sources_hash
 from pythia_bento.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def load_engine(
     check_matmul(settings)
     check_models(settings)
     device = find_device(settings)
-    checkpoint = load_checkpoint(settings.model)
+    checkpoint = find_checkpoint(settings.model)
     if checkpoint.same_weights:
         others = ", ".join(checkpoint.same_weights)
         logger.warning("the weights of %s are also those of %s", settings.model, others)
@@ -66,6 +67,15 @@ def load_engine(
     return engine, info
 
 
+def load_alone(
+    settings: Settings, on_progress: Progress, make: MakeExecutor = make_executor
+) -> tuple[Engine, ModelInfo]:
+    """``load_engine`` of one checkpoint, whatever the settings say of others."""
+    engine, info = load_engine(settings.model_copy(update={"models": ""}), on_progress, make)
+    assert isinstance(engine, Engine)
+    return engine, info
+
+
 def _build(
     settings: Settings,
     checkpoint: Checkpoint,
@@ -75,7 +85,7 @@ def _build(
     make: MakeExecutor,
 ) -> Engine | EngineGroup:
     """Everything that takes much memory."""
-    tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
+    tokenizer = Tokenizer.from_bytes(checkpoint.tokenizer, checkpoint.tokenizer_path)
     loading = partial(on_progress, f"loading {checkpoint.model_id}")
     model = GPTNeoX(checkpoint.source, backend, loading)
     if backend.has_own_threads:
@@ -95,18 +105,17 @@ def _build(
         cache_tokens=config.num_blocks * backend.block_size,
         max_batch_size=config.max_batch_size,
     )
-    root = root_of(info)
     if shelf is None:
         executor = make(model, config, tokenizer.num_tokens, preparing)
-        return Engine(executor, tokenizer, limits, root)
-    weights = backend.contiguous(model.weights)
+        return Engine(executor, tokenizer, limits, info.root)
+    model.weights = backend.contiguous(model.weights, bytes.fromhex(shelf.default.weights))
     executor = make(model, config, tokenizer.num_tokens, preparing)
     packer = kernels.create(
         backend.name, backend.config, backend.device, backend.matmul, is_for_packing=True
     )
     group = EngineGroup(
         executor,
-        Loaded(weights, tokenizer, root),
+        Loaded(model.weights, tokenizer, info.root),
         limits,
         ThreadLoader(Opener(packer, info, tokenizer).load),
         default_key=shelf.default.weights,
@@ -115,15 +124,21 @@ def _build(
         turn_seconds=settings.turn_ms / 1000,
         max_cold=settings.max_cold,
     )
-    _pin(group, shelf, settings)
+    _pin(group, shelf, settings, sizes.capacity)
     return group
 
 
-def _pin(group: EngineGroup, shelf: Shelf, settings: Settings) -> None:
-    """What the settings say is never to leave the device."""
-    for entry in [shelf.default, *map(shelf.find, settings.pinned_ids)]:
-        group.introduce(entry.weights, entry)
-        group.pin(entry.weights, is_pinned=True)
+def _pin(group: EngineGroup, shelf: Shelf, settings: Settings, capacity: int) -> None:
+    """What the settings say is never to leave the device; raises SettingsError."""
+    entries = {entry.weights: entry for entry in (shelf.default, *pinned(settings, shelf))}
+    if len(entries) >= capacity:
+        raise SettingsError(
+            f"setting pinned (PYTHIA_PINNED) keeps {len(entries)} checkpoints on the device, which "
+            f"holds {capacity}: there is no place for others that PYTHIA_MODELS asks for"
+        )
+    for key, entry in entries.items():
+        group.introduce(key, entry)
+        group.pin(key, is_pinned=True)
 
 
 def tokens_per_step(settings: Settings, device: str) -> int:
@@ -181,6 +196,7 @@ def _kernels(settings: Settings, config: ModelConfig, device: torch.device) -> K
 
 
 def _info(entry: ShelfEntry, backend: Kernels) -> ModelInfo:
+    sources = sources_hash(backend.name)
     provenance = Provenance(
         commit=entry.commit,
         files=entry.files,
@@ -196,8 +212,9 @@ def _info(entry: ShelfEntry, backend: Kernels) -> ModelInfo:
     return ModelInfo(
         id=entry.name,
         aliases=entry.names[1:],
-        fingerprint=provenance.fingerprint,
+        fingerprint=provenance.fingerprint(sources),
         created=entry.created,
         provenance=provenance,
         checkpoint=entry,
+        sources=sources,
     )

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
-from pythia_bento.runtime.sources import sources_hash
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -28,10 +27,14 @@ class Provenance:
     same_weights: tuple[str, ...] = ()  # other branches that hold the same weights
 
     @property
-    def fingerprint(self) -> str:
-        """Names weights, code and arithmetic: equal ones give equal bits."""
+    def root(self) -> bytes:
+        """32 bytes for what decides keys and values: weights, kernels, arithmetic."""
+        text = f"{self.weights_sha256} {self.backend} {self.matmul}"
+        return hashlib.sha256(text.encode()).digest()
+
+    def fingerprint(self, sources: str) -> str:
+        """Names weights, code and arithmetic: equal ones give equal bits; see ``sources_hash``."""
         commit = (self.commit or "local")[:12]
-        sources = sources_hash(self.backend)
         build = f"{self.version}-{commit}-{self.weights_sha256[:12]}-{sources}"
         return f"pythia-bento-{build}-{self.backend}-{self.matmul}"
 
@@ -46,6 +49,13 @@ class ModelInfo:
     created: int = 0  # Unix time
     provenance: Provenance | None = None
     checkpoint: ShelfEntry | None = None  # what was loaded
+    sources: str = ""  # hash of the code that decides bits
+
+    @property
+    def root(self) -> bytes:
+        """Of keys and values; see ``Provenance``."""
+        assert self.provenance is not None  # as all that was loaded has one
+        return self.provenance.root
 
     def of(self, entry: ShelfEntry) -> ModelInfo:
         """Of another checkpoint under the same code and arithmetic."""
@@ -60,16 +70,9 @@ class ModelInfo:
         return ModelInfo(
             id=entry.name,
             aliases=entry.names[1:],
-            fingerprint=provenance.fingerprint if provenance else "",
+            fingerprint=provenance.fingerprint(self.sources) if provenance else "",
             created=entry.created,
             provenance=provenance,
             checkpoint=entry,
+            sources=self.sources,
         )
-
-
-def root_of(info: ModelInfo) -> bytes:
-    """32 bytes for what decides keys and values: weights, kernels, arithmetic."""
-    known = info.provenance
-    assert known is not None  # as of all that was loaded
-    text = f"{known.weights_sha256} {known.backend} {known.matmul}"
-    return hashlib.sha256(text.encode()).digest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pythia_bento.checkpoints.read_once import open_entry
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.members import Loaded
@@ -9,7 +11,7 @@ from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels
-from pythia_bento.runtime.model_info import ModelInfo, root_of
+from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.tokenizers import Tokenizers
 
 
@@ -23,15 +25,15 @@ class Opener:
         self._tokenizers = Tokenizers()
         self._tokenizers.know(info.checkpoint, tokenizer)
 
-    def load(self, entry: ShelfEntry) -> Loaded:
+    def load(self, entry: ShelfEntry, on_progress: Callable[[int, int], None]) -> Loaded:
         """Read, compare with the recorded hashes, pack; raises CheckpointError."""
         opened = open_entry(entry)
-        tokenizer = self._tokenizers.of(entry)
+        tokenizer = self._tokenizers.of(entry, opened.tokenizer)
         if tokenizer.num_tokens != self._num_tokens:
             raise CheckpointError(
                 f"{entry.name} will not be served: its tokenizer has {tokenizer.num_tokens} "
                 f"tokens, but that of this server has {self._num_tokens}"
             )
-        weights = GPTNeoX(opened, self._packer).weights
-        kept = self._packer.contiguous(weights)
-        return Loaded(kept, tokenizer, root_of(self._info.of(entry)))
+        weights = GPTNeoX(opened, self._packer, on_progress).weights
+        kept = self._packer.contiguous(weights, bytes.fromhex(entry.weights))
+        return Loaded(kept, tokenizer, self._info.of(entry).root)

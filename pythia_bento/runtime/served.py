@@ -13,9 +13,10 @@ from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits, validate
 from pythia_bento.errors import PythiaError
+from pythia_bento.runtime.intake import Intake
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
-from pythia_bento.runtime.thread import EngineThread, Intake
+from pythia_bento.runtime.thread import EngineThread
 from pythia_bento.runtime.turns import Texts, TextThreads, Turns
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry.calls import CallContext, Calls, by_call, current_call

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
@@ -22,7 +21,6 @@ KERNELS = Path("model/kernels")
 FOLDERS = {"cpu": "cpu", "triton": "gpu", "reference": "reference"}
 
 
-@lru_cache
 def sources_hash(backend: str, package: Path = PACKAGE) -> str:
     """12 hex digits over all that decides what ``backend`` computes; other backends have no part.
 

@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -25,14 +24,14 @@ from pythia_bento.engine.params import Request
 from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable, PythiaError
-from pythia_bento.runtime.admission import LEAST, NOTHING, AdmissionControl, Demand, share_of
+from pythia_bento.runtime.admission import LEAST, AdmissionControl
 from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, Backend, ShelfBackend
 from pythia_bento.runtime.deliveries import Deliveries
+from pythia_bento.runtime.intake import Intake
 from pythia_bento.runtime.request_state import RequestState
 from pythia_bento.runtime.streams import AsyncStream, Stream
 from pythia_bento.runtime.turns import RoundRobin
 from pythia_bento.runtime.watchdog import Pulse
-from pythia_bento.telemetry.calls import CallContext, asked_by
 from pythia_bento.telemetry.request_timings import RequestTimings, RequestWatch
 
 logger = logging.getLogger(__name__)
@@ -41,45 +40,6 @@ _Due = tuple[Hashable, AsyncStream, Outputs]
 
 # For a thread that was abandoned: one that can leave its engine does so at once.
 LEAVE_SECONDS = 1.0
-
-
-@dataclass
-class Intake:
-    """What the thread is to take, all or none, made ready one by one: thousands take long.
-
-    Nobody else knows of it before.
-    """
-
-    stream: Stream
-    """Reads what comes of all of them."""
-    call: CallContext | None
-    """In whose name they are made."""
-    account: Hashable
-    """Whose share of the queue they take."""
-    deadline: float
-    """When they have to be done, of ``time.monotonic``."""
-    entry: ShelfEntry | None = None
-    """Who is to answer; None is the checkpoint that the engine has anyway."""
-    demand: Demand = NOTHING
-    states: dict[str, RequestState] = field(default_factory=dict)
-    """By request id."""
-
-    def add(self, request: Request) -> None:
-        """One more, which ``engine.validate`` has passed."""
-        key = self.entry.weights if self.entry is not None else ""
-        request = replace(asked_by(self.call, request, self.deadline), weights=key)
-        timings, share = RequestTimings(request), share_of(request)
-        self.states[request.request_id] = RequestState(
-            self.stream, timings, self.account, share, set(range(request.n))
-        )
-        self.demand += share * request.n
-
-    def taken(self) -> None:
-        """Tell whoever waits for them that the thread has them."""
-        timings = [state.timings for state in self.states.values()]
-        self.stream.timings += timings
-        if self.call is not None:
-            self.call.requests += timings
 
 
 class EngineThread:
@@ -185,7 +145,9 @@ class EngineThread:
         """Changes whenever the engine gets on; None while it has nothing to do."""
         if self._stop_reason is not None or not (self._states or self._orders):
             return None
-        return self._engine.stats().steps, self._num_outputs + self._num_orders
+        stats = self._engine.stats()
+        steps = stats.steps + stats.group.load_progress
+        return steps, self._num_outputs + self._num_orders
 
     def abandon(self, error: EngineUnavailable) -> None:
         """End everything without the thread, which does not come back; ``error`` says why."""

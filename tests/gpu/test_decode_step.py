@@ -28,13 +28,14 @@ def prepare(decode: Any, batch: int, contexts: list[int]) -> None:
 @pytest.mark.parametrize("contexts", CONTEXTS)
 @pytest.mark.parametrize("head_dim, heads", [(32, 4), (64, 12), (80, 32), (128, 16), (256, 8)])
 def test_one_kernel_has_the_bits_of_many(head_dim: int, heads: int, contexts: list[int]) -> None:
+    from pythia_bento.executor.graphs.active import ActiveWeights
     from pythia_bento.executor.graphs.decode import CapturedDecode
 
     model = on_gpu(RandomWeights(head_dim, heads=heads))
     width = -(-model.config.max_positions // model.kernels.block_size)
     cache = model.kernels.allocate_cache(8 * width)
     with torch.inference_mode():
-        decode = CapturedDecode(model.kernels, model.weights, cache, VOCAB, 8)
+        decode = CapturedDecode(model.kernels, ActiveWeights(model), cache, VOCAB, 8)
         steps = decode.steps
         assert steps.persistent is not None
         assert steps.persistent.batches

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pythia_bento.executor.graphs.active import ActiveWeights
+
 
 def capture(launches: Callable[[], None], pool: Any, times: int = 1) -> torch.cuda.CUDAGraph:
     """A graph of ``launches``, so many times; they are made once before, which compiles them."""
@@ -22,18 +24,26 @@ def capture(launches: Callable[[], None], pool: Any, times: int = 1) -> torch.cu
 
 
 class TokenReadback:
-    """Pinned memory that tokens are copied to, and the event that says they are there."""
+    """Pinned memory that tokens are copied to, and the event that says they are there.
 
-    def __init__(self, *shape: int) -> None:
+    With ``active`` the tag of the weights that found them comes along.
+    """
+
+    def __init__(self, *shape: int, active: ActiveWeights | None = None) -> None:
         self._host = torch.zeros(shape, dtype=torch.int32, pin_memory=True)
         self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._proof = active.proof() if active else None
 
     def copy(self, tokens: Tensor, rows: int) -> None:
         """Queue the copy of the first ``rows`` of ``tokens``."""
         self._host[:rows].copy_(tokens[:rows], non_blocking=True)
+        if self._proof:
+            self._proof.copy()
         self._event.record()
 
     def wait(self) -> np.ndarray:
-        """All of the memory, once the last copy is done."""
+        """All of the memory, once the last copy is done; raises RuntimeError as ``Proof`` does."""
         self._event.synchronize()
+        if self._proof:
+            self._proof.check()
         return self._host.numpy()

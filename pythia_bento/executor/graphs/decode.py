@@ -10,13 +10,14 @@ import torch
 
 from pythia_bento.engine.executor import ChunkResult
 from pythia_bento.executor.flights import Inputs, Row, StepsInFlight
+from pythia_bento.executor.graphs.active import ActiveWeights
 from pythia_bento.executor.graphs.buffers import capture
 from pythia_bento.executor.graphs.options import OptionBuffers, wanted
 from pythia_bento.executor.graphs.staging import Staging
 from pythia_bento.executor.graphs.step_readback import StepReadback
 from pythia_bento.executor.input_batch import write_tables
 from pythia_bento.model.batch import MOST_TOP, DecodeRows
-from pythia_bento.model.kernels.base import Capturable, KVCache, PackedWeights
+from pythia_bento.model.kernels.base import Capturable, KVCache
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 BURST = 4  # steps of a replay, where so many are wanted
@@ -34,7 +35,7 @@ class CapturedDecode:
     def __init__(
         self,
         kernels: Capturable,
-        weights: PackedWeights,
+        active: ActiveWeights,
         cache: KVCache,
         num_tokens: int,
         max_batch: int,
@@ -44,8 +45,8 @@ class CapturedDecode:
         self._block_size = kernels.block_size
         buckets = [b for b in BUCKETS if b < max_batch]
         buckets.append(next((b for b in BUCKETS if b >= max_batch), max_batch))
-        self.buffers = Buffers(kernels, buckets[-1])
-        self.steps = kernels.decode_steps(weights, cache, self.buffers.rows, num_tokens)
+        self.buffers = Buffers(kernels, active, buckets[-1])
+        self.steps = kernels.decode_steps(active.weights, cache, self.buffers.rows, num_tokens)
         self.logits = self.steps.logits  # fp32 [rows, V] of the last step
         self._buckets = buckets
         self._has_options = False  # of the rows as they were described last
@@ -91,7 +92,7 @@ class CapturedDecode:
 class Buffers:
     """The rows on the device, and what the host says of every row when it describes them."""
 
-    def __init__(self, kernels: Capturable, rows: int) -> None:
+    def __init__(self, kernels: Capturable, active: ActiveWeights, rows: int) -> None:
         self._options = OptionBuffers(kernels, rows)
         device = kernels.device
         self._width = -(-kernels.config.max_positions // kernels.block_size)
@@ -112,7 +113,7 @@ class Buffers:
         )
         self._taken = torch.zeros(rows, dtype=torch.int32, device=device)
         # Tokens of some steps are read while others are under way.
-        self._readbacks = [StepReadback(self.rows), StepReadback(self.rows)]
+        self._readbacks = [StepReadback(self.rows, active) for _ in range(2)]
 
     def compile(self) -> None:
         """See ``OptionBuffers``."""

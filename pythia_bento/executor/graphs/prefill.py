@@ -12,11 +12,12 @@ from torch import Tensor
 
 from pythia_bento.engine.executor import Chunk
 from pythia_bento.executor.flights import Inputs
+from pythia_bento.executor.graphs.active import ActiveWeights
 from pythia_bento.executor.graphs.buffers import TokenReadback, capture
 from pythia_bento.executor.graphs.staging import Staging
 from pythia_bento.executor.input_batch import fill
 from pythia_bento.model.batch import ForwardBatch
-from pythia_bento.model.kernels.base import Capturable, KVCache, PackedWeights
+from pythia_bento.model.kernels.base import Capturable, KVCache
 
 # Buckets of tokens; longer passes keep the device busy without a graph.
 TOKENS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -42,7 +43,7 @@ class CapturedPrefill:
     def __init__(
         self,
         kernels: Capturable,
-        weights: PackedWeights,
+        active: ActiveWeights,
         cache: KVCache,
         num_tokens: int,
         max_batch: int,
@@ -53,9 +54,9 @@ class CapturedPrefill:
         self._tokens, self._sequences = buckets(max_batch, max_tokens)
         most = self._sequences[-1], self._tokens[-1]
         self._buffers = Buffers(kernels, *most)
-        self._passes = kernels.prompt_passes(weights, cache, *most, num_tokens)
+        self._passes = kernels.prompt_passes(active.weights, cache, *most, num_tokens)
         # Tokens of one pass are read while the next is under way.
-        self._readbacks = [TokenReadback(self._sequences[-1]) for _ in range(2)]
+        self._readbacks = [TokenReadback(self._sequences[-1], active=active) for _ in range(2)]
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._choices: dict[int, torch.cuda.CUDAGraph] = {}
         pool = torch.cuda.graph_pool_handle()

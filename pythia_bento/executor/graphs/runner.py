@@ -13,6 +13,7 @@ from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Resul
 from pythia_bento.executor.choice import QueuedTokens
 from pythia_bento.executor.flights import Inputs
 from pythia_bento.executor.graphs import options
+from pythia_bento.executor.graphs.active import ActiveWeights
 from pythia_bento.executor.graphs.decode import CapturedDecode
 from pythia_bento.executor.graphs.prefill import CapturedPrefill, Pass
 from pythia_bento.executor.graphs.scores import CapturedScores
@@ -20,7 +21,7 @@ from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead
 from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.executor.prompt_scores import PromptScores
 from pythia_bento.model.gpt_neox import GPTNeoX
-from pythia_bento.model.kernels.base import Capturable
+from pythia_bento.model.kernels.base import Capturable, PackedWeights
 from pythia_bento.model.sampling_row import SamplingRow
 
 logger = logging.getLogger(__name__)
@@ -41,18 +42,35 @@ class CudaModelRunner(ModelRunner):
     ) -> None:
         """Capture all graphs; ``on_progress(done, total)`` reports hundredths."""
         super().__init__(model, config, num_tokens)
-        parts = (kernels, model.weights, self._cache, num_tokens)
+        self._active = ActiveWeights(model)
+        parts = (kernels, self._active, self._cache, num_tokens)
         max_batch, max_tokens = config.max_batch_size, config.max_tokens_per_step
         with torch.inference_mode():
             self.decode = CapturedDecode(*parts, max_batch, _share(on_progress, 0, 65))
             progress = _share(on_progress, 65, 95)
             self.prefill = CapturedPrefill(*parts, max_batch, max_tokens, progress)
-            scores = CapturedScores(kernels, model.weights, _share(on_progress, 95, 100))
+            scores = CapturedScores(kernels, self._active.weights, _share(on_progress, 95, 100))
             self._compile_choice()
-        self._scores = PromptScores(model, self._upload, scores)
+        self._eager_scores = self._scores
+        self._captured_scores = PromptScores(model, self._upload, scores)
+        self._choose_way()
         seconds = sum(part.capture_seconds for part in (self.decode, self.prefill, scores))
         logger.info("captured the graphs of decode steps, passes and scores in %.1f s", seconds)
         self.ahead = Lookahead(self.decode, self.block_size, self._pass_behind)
+
+    def activate(self, weights: PackedWeights | None, *, is_last: bool) -> None:
+        """See ``Executor.activate``: the copy is queued, and nobody waits for it."""
+        self.ahead.is_last = is_last
+        if weights is not self._model.weights:
+            self.ahead.forget()
+            super().activate(weights, is_last=is_last)
+            if weights is not None:
+                self._choose_way()
+
+    def _choose_way(self) -> None:
+        """Bring the model's weights to the graphs, or do without where that is impossible."""
+        self._has_graphs = self._active.bring(self._model.weights)
+        self._scores = self._captured_scores if self._has_graphs else self._eager_scores
 
     def _compile_choice(self) -> None:
         """Choose from zeros what no graph chooses: requests do not wait for compilers."""
@@ -63,6 +81,8 @@ class CudaModelRunner(ModelRunner):
 
     def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         """By graphs where they fit."""
+        if not self._has_graphs:
+            return super()._execute(chunks, others_wait)
         if (found := self.ahead.under_way(chunks)) is not None:
             return found
         if all(_is_decode(chunk) for chunk in chunks):
@@ -82,9 +102,10 @@ class CudaModelRunner(ModelRunner):
     def _run_step(self, chunks: Sequence[Chunk]) -> Results:
         """A captured decode step, from whose logits tokens are chosen eagerly."""
         self.ahead.forget()
-        self.decode.start([(chunk.sequence, chunk.start) for chunk in chunks], 1)
+        flight = self.decode.start([(chunk.sequence, chunk.start) for chunk in chunks], 1)
         results = [ChunkResult([], []) for _ in chunks]
         self._queue_choice(self.decode.logits[: len(chunks)], chunks).put_into(results)
+        flight.results()  # by temperature alone; they prove whose weights these were
         return list(results)
 
     def _pass_behind(
@@ -103,7 +124,7 @@ class CudaModelRunner(ModelRunner):
         done = self.prefill.run(chunks)
         results = [ChunkResult([], []) for _ in chunks]
         starts = np.cumsum([0, *(chunk.count for chunk in chunks)]).tolist()
-        scores = self._scores.queue(chunks, starts, done.hidden)
+        scores = self._scores.queue(chunks, starts, done.hidden, done.wait)
         sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
         if scores:
             scores.deliver(scores.of(results), later=not sampled)
@@ -134,6 +155,7 @@ class CudaModelRunner(ModelRunner):
         if are_all and options.fit([chunk.sequence for chunk in chunks]):
             self.ahead.begin(chunks, choice.tokens)
         choice.put_into([results[index] for index in sampled])
+        done.wait()
 
 
 def _share(

@@ -10,6 +10,7 @@ import numpy as np
 from pythia_bento.engine.executor import ChunkResult
 from pythia_bento.engine.logprobs import TokenLogprob
 from pythia_bento.executor.flights import Row, tokens_found
+from pythia_bento.executor.graphs.active import ActiveWeights
 from pythia_bento.executor.graphs.buffers import TokenReadback
 from pythia_bento.model.batch import DecodeRows
 
@@ -17,9 +18,9 @@ from pythia_bento.model.batch import DecodeRows
 class StepReadback:
     """Copies of the rings of some rows: tokens, and log-probabilities where a row asks for them."""
 
-    def __init__(self, rows: DecodeRows) -> None:
+    def __init__(self, rows: DecodeRows, active: ActiveWeights) -> None:
         self._rows = rows
-        self._tokens = TokenReadback(*rows.ring.shape)
+        self._tokens = TokenReadback(*rows.ring.shape, active=active)
         self._found = TokenReadback(*rows.found.shape)
 
     def copy(self, rows: list[Row], steps: int) -> Callable[[], list[ChunkResult]]:

@@ -28,12 +28,26 @@ class KVCache(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Slab:
+    """One piece of memory with all tensors of packed weights, alike in models of one shape.
+
+    Copied over another's slab it makes those weights these, but for the ``scalars``, which captured
+    passes have as constants.
+    """
+
+    memory: Tensor  # uint8, which begins with the tag
+    tag: bytes  # whose weights they are
+    scalars: tuple[float, ...]  # numbers of the weights that are in no tensor
+
+
+@dataclass(frozen=True, slots=True)
 class PackedWeights:
     """A model as one backend packed it."""
 
     table: Any  # of the embedding
     layers: Sequence[Any]
     head: Any
+    slab: Slab | None = None  # where all tensors are, if they are in one piece
 
 
 SCORED_ROWS = 512
@@ -73,8 +87,12 @@ class Kernels(Protocol):
 
     def load_head(self, head: HeadWeights) -> Any: ...
 
-    def contiguous(self, weights: PackedWeights) -> PackedWeights:
-        """As they are to be kept beside others that an executor computes with by turns."""
+    def contiguous(self, weights: PackedWeights, tag: bytes) -> PackedWeights:
+        """A copy of ``weights`` in one ``Slab``, of weights that take turns in captured passes.
+
+        Backends that capture none return what they get. ``tag``, 32 bytes, says whose weights they
+        are.
+        """
         ...
 
     def kv_bytes_per_block(self) -> int: ...

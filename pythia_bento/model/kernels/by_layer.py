@@ -20,7 +20,7 @@ class LayerKernels(ABC):
         """See ``Kernels.capturable``."""
         return None
 
-    def contiguous(self, weights: PackedWeights) -> PackedWeights:
+    def contiguous(self, weights: PackedWeights, tag: bytes) -> PackedWeights:
         """See ``Kernels.contiguous``: nothing is bound to where they are."""
         return weights
 

@@ -148,3 +148,22 @@ class PoolMachine(RuleBasedStateMachine):
 @amounts(30, 300)
 def test_holders_come_and_go(amount):
     run_state_machine_as_test(PoolMachine, settings=settings(deadline=None, max_examples=amount))
+
+
+def test_what_becomes_free_is_kept_for_those_who_were_refused_in_their_order() -> None:
+    pool, first, second, third = BlockPool(8), object(), object(), object()
+    held = pool.allocate(6)
+    assert not pool.claim(first, 5)
+    assert not pool.claim(second, 1), "two are free, and they are another's"
+    pool.deallocate(held[:3])
+    assert pool.claim(first, 5)
+    pool.unclaim(first)
+    assert pool.claim(second, 1) and pool.claim(third, 4) and not pool.claim(third, 5)
+    pool.unclaim(second)
+    pool.unclaim(second)
+    assert not pool.claim(third, 6) and pool.claim(third, 5)
+
+
+def test_who_is_alone_is_refused_what_is_not_free_and_nothing_else() -> None:
+    pool, owner = BlockPool(8), object()
+    assert not pool.claim(owner, 9) and pool.claim(owner, 8) and pool.claim(owner, 1)

@@ -223,3 +223,35 @@ def test_steps_follow_a_prompt_that_fills_its_blocks():
     engine, device = ahead(400, block_size=16)
     engine.generate([request("r", (7,) * 16, max_tokens=6, temperature=0.0, ignore_eos=True)])
     assert device.flights == device.following == 1
+
+
+def test_nothing_is_queued_behind_the_last_visit():
+    engine, device = ahead(400, block_size=16)
+    engine.add_request(request(max_tokens=40, temperature=0.0, ignore_eos=True))
+    lookahead = engine._executor.ahead
+    lookahead.is_last = True
+    [first] = engine.step()  # the pass over the prompt
+    assert (len(first.token_ids), device.steps) == (1, 0)
+    [second] = engine.step()
+    assert len(second.token_ids) == device.steps == 8
+    lookahead.is_last = False
+    [third] = engine.step()
+    assert device.steps == 24  # these, and those behind them
+    lookahead.is_last = True
+    [fourth] = engine.step()
+    assert len(fourth.token_ids) == 8 and device.steps == 24
+    found = [token for delta in (first, second, third, fourth) for token in delta.token_ids]
+    asked = request(max_tokens=25, temperature=0.0, ignore_eos=True)
+    assert found == toy_engine(256).generate([asked])[0][0].token_ids
+
+
+def test_a_prompt_that_arrives_in_the_last_visit_waits_for_the_next():
+    engine, device = ahead(400, block_size=16, max_batch_size=8)
+    engine.add_request(request("first", max_tokens=48, temperature=0.0, ignore_eos=True))
+    for _ in range(3):
+        engine.step()
+    engine._executor.ahead.is_last = True
+    engine.add_request(request("second", (8, 9), max_tokens=4, temperature=0.0, ignore_eos=True))
+    assert [output.request_id for output in engine.step()] == ["first"]
+    assert device.passes == 0
+    assert {output.request_id for output in engine.step()} == {"first", "second"}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from pythia_bento.catalog import SIZES
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.shelf import entry_of
+from pythia_bento.engine.engine import Engine
 from pythia_bento.model.kernels.base import pass_bytes
 from pythia_bento.runtime import loading
+from pythia_bento.runtime.model_info import ModelInfo, Provenance
 from pythia_bento.settings import Settings, SettingsError
 
 
@@ -54,15 +59,21 @@ def test_tokens_in_a_step_suit_the_device_unless_somebody_says_otherwise() -> No
 
 def test_an_engines_cache_is_rooted_in_weights_and_arithmetic() -> None:
     """Whatever the id: main is one of the steps."""
-    main, step, other = (load_checkpoint(f"bundled@{at}") for at in ("main", "step3000", "step512"))
-    assert loading.root_of(main, "cpu", "w8a16") == loading.root_of(step, "cpu", "w8a16")
-    asked = [(step, "cpu", "w8a16"), (other, "cpu", "w8a16"), (step, "triton", "w8a16")]
-    roots = [loading.root_of(*of) for of in [*asked, (step, "cpu", "llm-int8")]]
-    assert len(set(roots)) == 4
-    engine, _ = loading.load_engine(
-        Settings(model="bundled@step512", device="cpu", kv_cache_gb=0.001), lambda *_: None
+    info = ModelInfo("", provenance=Provenance(None, {}, "", "", "int8", "w8a16", "cpu", True, "1"))
+    main, step, other = (
+        info.of(entry_of(load_checkpoint(f"bundled@{at}")))
+        for at in ("main", "step3000", "step512")
     )
-    assert engine.root == roots[1]
+    assert main.root == step.root
+    assert step.provenance is not None
+    triton, llm_int8 = (
+        replace(step.provenance, backend="triton"),
+        replace(step.provenance, matmul="llm-int8"),
+    )
+    assert len({step.root, other.root, triton.root, llm_int8.root}) == 4
+    settings = Settings(model="bundled@step512", models="", device="cpu", kv_cache_gb=0.001)
+    engine, _ = loading.load_engine(settings, lambda *_: None)
+    assert isinstance(engine, Engine) and engine.root == other.root
     engine.close()
 
 

@@ -19,10 +19,10 @@ from pythia_bento.errors import (
     InvalidRequest,
     Overloaded,
 )
-from pythia_bento.runtime import runner as runner_module
+from pythia_bento.runtime import served as served_module
 from pythia_bento.runtime import turns
+from pythia_bento.runtime.intake import Intake
 from pythia_bento.runtime.runner import PythiaRunner
-from pythia_bento.runtime.thread import Intake
 from pythia_bento.telemetry.calls import CallContext, working_for
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import ask, settled, toy_runner
@@ -183,7 +183,7 @@ async def test_thousands_are_checked_and_queued_in_turns_with_others(
         queued.append(turn[0])
         _add(intake, request)
 
-    monkeypatch.setattr(runner_module, "validate", checking)
+    monkeypatch.setattr(served_module, "validate", checking)
     monkeypatch.setattr(Intake, "add", queueing)
     monkeypatch.setattr(turns, "PIECE_SECONDS", 0.0)  # no piece is short enough
     with toy_runner() as runner:

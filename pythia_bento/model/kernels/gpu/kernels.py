@@ -10,6 +10,7 @@ from torch import Tensor
 from pythia_bento.model.batch import DecodeRows, ForwardBatch, Logprobs, RowOptions
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.base import Capturable, PackedWeights
+from pythia_bento.model.kernels.gpu import slab
 from pythia_bento.model.kernels.gpu.captured import (
     TritonDecodeSteps,
     TritonPromptPasses,
@@ -65,6 +66,10 @@ class TritonKernels:
     def load_head(self, head: HeadWeights) -> TritonHead:
         """Pack the final norm and the head."""
         return pack_head(head, self.device)
+
+    def contiguous(self, weights: PackedWeights, tag: bytes) -> PackedWeights:
+        """See ``Kernels.contiguous``."""
+        return slab.contiguous(weights, tag)
 
     def kv_bytes_per_block(self) -> int:
         """Keys and values of all layers, fp16."""

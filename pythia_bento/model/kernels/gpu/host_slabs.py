@@ -1,0 +1,193 @@
+"""Slabs that left the device, in page-locked memory of the host: one copy brings them back.
+
+Locking memory takes most of a second for a slab of a gigabyte, so it is locked once and used again,
+and only by ``prepare``, which nobody waits for.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pythia_bento.model.kernels.base import PackedWeights
+from pythia_bento.model.kernels.gpu.slab import outline, placed
+
+logger = logging.getLogger(__name__)
+
+
+class Aside:
+    """A stream of its own beside the one that computes, for a thread that loads."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """What is queued inside is done when it returns; only this thread waits.
+
+        It begins when the device is done with all that was queued before: memory that others gave
+        back is then free to be written.
+        """
+        if self._stream is None:
+            yield
+            return
+        computing = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        computing.record(torch.cuda.default_stream(self._device))
+        computing.synchronize()
+        with torch.cuda.stream(self._stream):
+            yield
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            done.record()
+        done.synchronize()
+
+    def download(self, source: Tensor, target: Tensor) -> None:
+        """Queue a copy to page-locked memory; ``source`` may be forgotten at once."""
+        if self._stream is None:
+            target.copy_(source)
+            return
+        self._stream.wait_stream(torch.cuda.default_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            target.copy_(source, non_blocking=True)
+        source.record_stream(self._stream)
+
+    def hand_over(self, memory: Tensor) -> None:
+        """Memory that was taken here is read where the device computes, until it is forgotten."""
+        if self._stream is not None:
+            memory.record_stream(torch.cuda.default_stream(self._device))
+
+
+class LockedMemory:
+    """Page-locked memory of the host, as much as is asked for: torch's own rounds up to 2^n."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        """Raises RuntimeError where it cannot be locked, MemoryError where there is none."""
+        self._is_locked = False
+        try:
+            pages = mmap.mmap(-1, size)
+        except OSError as error:
+            raise MemoryError(f"the host has no {size} bytes for a checkpoint") from error
+        self.bytes = torch.frombuffer(pages, dtype=torch.uint8)
+        if device.type == "cuda":
+            torch.cuda.check_error(int(_runtime().cudaHostRegister(self.bytes.data_ptr(), size, 0)))
+            self._is_locked = True
+
+    def unlock(self) -> None:
+        """Nothing may be copied from or to it any more."""
+        if self._is_locked:
+            self._is_locked = False
+            _runtime().cudaHostUnregister(self.bytes.data_ptr())
+
+
+def _runtime() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+
+
+@dataclass(slots=True)
+class _Kept:
+    shape: PackedWeights  # without memory
+    tag: bytes
+    memory: LockedMemory
+    readers: int = 0
+
+
+class HostSlabs:
+    """Weights by key, those used longest ago dropped first. For any thread."""
+
+    def __init__(self, device: torch.device, size: int, budget: int) -> None:
+        """Slabs of ``size`` bytes, of which ``budget`` bytes may be locked together."""
+        self._device, self._size = device, size
+        self._left = budget // size  # slabs that may still be locked
+        self._aside = Aside(device)
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._free: list[LockedMemory] = []
+
+    @property
+    def keys(self) -> list[str]:
+        """Whose weights are here, those used longest ago first."""
+        with self._lock:
+            return list(self._kept)
+
+    def prepare(self) -> None:
+        """Lock room for one more slab, unless there is some or the budget ends.
+
+        Takes a second: for a thread that nobody waits for.
+        """
+        with self._lock:
+            if self._free or not self._left:
+                return
+            self._left -= 1
+        try:
+            memory = LockedMemory(self._size, self._device)
+        except (MemoryError, RuntimeError) as error:
+            logger.warning("no more memory is locked for checkpoints: %s", error)
+            self._left = 0
+            return
+        with self._lock:
+            self._free.append(memory)
+
+    @torch.inference_mode()
+    def put(self, key: str, weights: PackedWeights) -> bool:
+        """Keep what is about to leave the device, if there is room; waits for nothing."""
+        if (slab := weights.slab) is None:
+            return False
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return True
+            if (memory := self._take()) is None:
+                return False
+            self._aside.download(slab.memory, memory.bytes)
+            self._kept[key] = _Kept(outline(weights), slab.tag, memory)
+            return True
+
+    @torch.inference_mode()
+    def get(self, key: str) -> PackedWeights | None:
+        """The weights on the device again, when they are there; None where they are not kept.
+
+        Raises torch's error where the device has no memory for them.
+        """
+        with self._lock:
+            if (kept := self._kept.get(key)) is None:
+                return None
+            self._kept.move_to_end(key)
+            kept.readers += 1
+        try:
+            with self._aside.work():
+                memory = torch.empty(self._size, dtype=torch.uint8, device=self._device)
+                memory.copy_(kept.memory.bytes, non_blocking=True)
+            self._aside.hand_over(memory)
+            return placed(kept.shape, memory, kept.tag)
+        finally:
+            with self._lock:
+                kept.readers -= 1
+
+    def close(self) -> None:
+        """Forget everything and give the memory back; nothing is being read."""
+        with self._aside.work(), self._lock:
+            for memory in (*self._free, *(kept.memory for kept in self._kept.values())):
+                memory.unlock()
+            self._kept.clear()
+            self._free.clear()
+            self._left = 0
+
+    def _take(self) -> LockedMemory | None:
+        """Room that is locked already: free, or that of weights used longest ago."""
+        if self._free:
+            return self._free.pop()
+        unread = (key for key, kept in self._kept.items() if not kept.readers)
+        if (oldest := next(unread, None)) is None:
+            return None
+        return self._kept.pop(oldest).memory
