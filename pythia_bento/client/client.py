@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pythia_bento.client.options import Connection, SamplingOptions, Tls, checked
 from pythia_bento.client.transport import AsyncTransport, Carrier, Operation, Transport
-from pythia_bento.errors import EngineUnavailable, ModelNotFound
+from pythia_bento.errors import EngineUnavailable
 from pythia_bento.protocol.types import (
     Generation,
     Info,
     Joiner,
+    ModelState,
     Part,
     Prompt,
     ScoreItem,
@@ -49,8 +50,10 @@ class _BaseClient(ABC, Generic[_Carried]):
     @abstractmethod
     def _connect(self, carrier: Carrier, connection: Connection) -> _Carried: ...
 
-    def _generate(self, prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
-        return self._messages.generate(prompt, checked(options))
+    def _generate(
+        self, prompt: Prompt, model: str | None, options: Mapping[str, Any]
+    ) -> Operation[Part]:
+        return self._messages.generate(prompt, model, checked(options))
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout
@@ -63,6 +66,7 @@ class Client(_BaseClient[Transport]):
     All methods raise leaves of ``pythia_bento.errors``: what the server raised,
     EngineUnavailable when it cannot be reached or breaks off, DeadlineExceeded when it took too
     long, and PythiaError itself for an answer that makes no sense.
+    ``model`` is any id of the server's shelf, which ``models`` lists; None is its default.
     Close the client, or use it as a context manager.
     """
 
@@ -70,42 +74,59 @@ class Client(_BaseClient[Transport]):
         return carrier.connect(connection)
 
     def info(self, model: str | None = None, *, timeout: float | None = None) -> Info:
-        """What is served: of several models the one of that name, by default the first.
+        """What answers under a name, by default to requests that have none."""
+        return self._transport.call(self._messages.info(model), self._seconds(timeout))
 
-        Raises ModelNotFound for a name that none of them has.
-        """
-        return _chosen(self.models(timeout=timeout), model)
-
-    def models(self, *, timeout: float | None = None) -> list[Info]:
-        """All models that are served, the default first."""
+    def models(self, *, timeout: float | None = None) -> list[ModelState]:
+        """All that may be asked for, the default first, and where their weights are."""
         return self._transport.call(self._messages.models(), self._seconds(timeout))
 
     def generate(
-        self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        **options: Unpack[SamplingOptions],
     ) -> Generation:
         """Continue a prompt, which is text or token ids."""
         joiner = Joiner()
-        for part in self.stream(prompt, timeout=timeout, **options):
+        for part in self.stream(prompt, model=model, timeout=timeout, **options):
             joiner.add(part)
         return _whole(joiner)
 
     def stream(
-        self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        **options: Unpack[SamplingOptions],
     ) -> Iterator[Part]:
         """The same, part by part; closing the iterator ends the request."""
-        return self._transport.stream(self._generate(prompt, options), self._seconds(timeout))
+        operation = self._generate(prompt, model, options)
+        return self._transport.stream(operation, self._seconds(timeout))
 
-    def score(self, items: Sequence[ScoreItem], *, timeout: float | None = None) -> Scores:
-        """Log-probabilities of texts, in order; an item that fails has its error in its place."""
-        return self._transport.call(self._messages.score(items), self._seconds(timeout))
+    def score(
+        self, items: Sequence[ScoreItem], *, model: str | None = None, timeout: float | None = None
+    ) -> Scores:
+        """Log-probabilities of texts, in order; an item that fails has its error in its place.
 
-    def tokenize(self, text: str, *, timeout: float | None = None) -> list[int]:
+        An item that names a model of its own is scored by that one.
+        """
+        return self._transport.call(self._messages.score(items, model), self._seconds(timeout))
+
+    def tokenize(
+        self, text: str, *, model: str | None = None, timeout: float | None = None
+    ) -> list[int]:
         """Token ids of a text, nothing added."""
-        return self._transport.call(self._messages.tokenize(text), self._seconds(timeout))
+        return self._transport.call(self._messages.tokenize(text, model), self._seconds(timeout))
 
-    def detokenize(self, ids: Sequence[int], *, timeout: float | None = None) -> str:
+    def detokenize(
+        self, ids: Sequence[int], *, model: str | None = None, timeout: float | None = None
+    ) -> str:
         """The text of token ids."""
-        return self._transport.call(self._messages.detokenize(ids), self._seconds(timeout))
+        return self._transport.call(self._messages.detokenize(ids, model), self._seconds(timeout))
 
     def close(self) -> None:
         """End open calls and close the connections; harmless when repeated."""
@@ -125,39 +146,62 @@ class AsyncClient(_BaseClient[AsyncTransport]):
         return carrier.connect_async(connection)
 
     async def info(self, model: str | None = None, *, timeout: float | None = None) -> Info:
-        """What is served: of several models the one of that name, by default the first."""
-        return _chosen(await self.models(timeout=timeout), model)
+        """What answers under a name, by default to requests that have none."""
+        return await self._transport.call(self._messages.info(model), self._seconds(timeout))
 
-    async def models(self, *, timeout: float | None = None) -> list[Info]:
-        """All models that are served, the default first."""
+    async def models(self, *, timeout: float | None = None) -> list[ModelState]:
+        """All that may be asked for, the default first, and where their weights are."""
         return await self._transport.call(self._messages.models(), self._seconds(timeout))
 
     async def generate(
-        self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        **options: Unpack[SamplingOptions],
     ) -> Generation:
         """Continue a prompt, which is text or token ids."""
         joiner = Joiner()
-        async for part in self.stream(prompt, timeout=timeout, **options):
+        async for part in self.stream(prompt, model=model, timeout=timeout, **options):
             joiner.add(part)
         return _whole(joiner)
 
     def stream(
-        self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        **options: Unpack[SamplingOptions],
     ) -> AsyncIterator[Part]:
         """The same, part by part; closing the iterator ends the request."""
-        return self._transport.stream(self._generate(prompt, options), self._seconds(timeout))
+        operation = self._generate(prompt, model, options)
+        return self._transport.stream(operation, self._seconds(timeout))
 
-    async def score(self, items: Sequence[ScoreItem], *, timeout: float | None = None) -> Scores:
+    async def score(
+        self, items: Sequence[ScoreItem], *, model: str | None = None, timeout: float | None = None
+    ) -> Scores:
         """Log-probabilities of texts, in order; an item that fails has its error in its place."""
-        return await self._transport.call(self._messages.score(items), self._seconds(timeout))
+        return await self._transport.call(
+            self._messages.score(items, model), self._seconds(timeout)
+        )
 
-    async def tokenize(self, text: str, *, timeout: float | None = None) -> list[int]:
+    async def tokenize(
+        self, text: str, *, model: str | None = None, timeout: float | None = None
+    ) -> list[int]:
         """Token ids of a text, nothing added."""
-        return await self._transport.call(self._messages.tokenize(text), self._seconds(timeout))
+        return await self._transport.call(
+            self._messages.tokenize(text, model), self._seconds(timeout)
+        )
 
-    async def detokenize(self, ids: Sequence[int], *, timeout: float | None = None) -> str:
+    async def detokenize(
+        self, ids: Sequence[int], *, model: str | None = None, timeout: float | None = None
+    ) -> str:
         """The text of token ids."""
-        return await self._transport.call(self._messages.detokenize(ids), self._seconds(timeout))
+        return await self._transport.call(
+            self._messages.detokenize(ids, model), self._seconds(timeout)
+        )
 
     async def close(self) -> None:
         """End open calls and close the connections; harmless when repeated."""
@@ -186,15 +230,3 @@ def _whole(joiner: Joiner) -> Generation:
         return joiner.generation()
     except ValueError as error:
         raise EngineUnavailable(f"the server's answer broke off: {error}") from None
-
-
-def _chosen(models: Sequence[Info], name: str | None) -> Info:
-    for model in models:
-        if name in (None, model.model, *model.aliases):
-            return model
-    if name is None:
-        raise EngineUnavailable("the server names no model that it serves")
-    served = ", ".join(model.model for model in models)
-    raise ModelNotFound(
-        f"model {name[:100]!r} is not served here; served is {served}", param="model"
-    )

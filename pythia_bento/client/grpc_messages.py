@@ -18,8 +18,10 @@ from pythia_bento.protocol.types import (
     FinishReason,
     Info,
     Limits,
+    ModelState,
     Part,
     Prompt,
+    Residence,
     Score,
     ScoreItem,
     Scores,
@@ -34,38 +36,56 @@ FINISH_REASONS: dict[int, FinishReason | None] = {
     pb.FINISH_REASON_STOP: "stop",
     pb.FINISH_REASON_LENGTH: "length",
 }
+STATES: dict[int, Residence] = {
+    pb.ModelState.DISK: "disk",
+    pb.ModelState.LOADING: "loading",
+    pb.ModelState.HOST: "host",
+    pb.ModelState.DEVICE: "device",
+    pb.ModelState.FAILED: "failed",
+}
 DETAILS = "grpc-status-details-bin"
 
 
-def models() -> Operation[list[Info]]:
-    """``Info``: over gRPC a server has one model."""
-    return Operation("Info", pb.InfoRequest(), lambda response: [_info(response)])
+def info(model: str | None) -> Operation[Info]:
+    """``Info``. Raises InvalidRequest for what no message can hold."""
+    return Operation("Info", _made("model", pb.InfoRequest, model=model), _info)
 
 
-def generate(prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
+def models() -> Operation[list[ModelState]]:
+    """``Models``."""
+    return Operation(
+        "Models", pb.ModelsRequest(), lambda response: [_model(one) for one in response.models]
+    )
+
+
+def generate(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> Operation[Part]:
     """``Generate``, answered by a stream. Raises InvalidRequest for what no message can hold."""
     sampling = pb.Sampling()
     for name, value in options.items():
         sampling.MergeFrom(_made(name, pb.Sampling, **{name: _sent(name, value)}))
-    request = pb.GenerateRequest(prompt=_prompt("prompt", prompt), sampling=sampling)
+    request = _made("model", pb.GenerateRequest, model=model)
+    request.MergeFrom(pb.GenerateRequest(prompt=_prompt("prompt", prompt), sampling=sampling))
     return Operation("Generate", request, _part)
 
 
-def score(items: Sequence[ScoreItem]) -> Operation[Scores]:
+def score(items: Sequence[ScoreItem], model: str | None) -> Operation[Scores]:
     """``Score``. Raises InvalidRequest for what no message can hold."""
-    request = pb.ScoreRequest(items=[_score_item(item) for item in items])
+    request = _made("model", pb.ScoreRequest, model=model)
+    request.items.extend(_score_item(item) for item in items)
     return Operation("Score", request, lambda response: [_score(r) for r in response.results])
 
 
-def tokenize(text: str) -> Operation[list[int]]:
+def tokenize(text: str, model: str | None) -> Operation[list[int]]:
     """``Tokenize``. Raises InvalidRequest for what no message can hold."""
     request = _made("text", pb.TokenizeRequest, text=text)
+    request.MergeFrom(_made("model", pb.TokenizeRequest, model=model))
     return Operation("Tokenize", request, lambda response: list(response.ids))
 
 
-def detokenize(ids: Sequence[int]) -> Operation[str]:
+def detokenize(ids: Sequence[int], model: str | None) -> Operation[str]:
     """``Detokenize``. Raises InvalidRequest for what no message can hold."""
     request = _made("ids", pb.DetokenizeRequest, ids=ids)
+    request.MergeFrom(_made("model", pb.DetokenizeRequest, model=model))
     return Operation("Detokenize", request, lambda response: str(response.text))
 
 
@@ -115,6 +135,7 @@ def _sent(name: str, value: Any) -> Any:
 
 def _score_item(item: ScoreItem) -> pb.ScoreItem:
     made: pb.ScoreItem = _made("logprobs", pb.ScoreItem, logprobs=item.logprobs)
+    made.MergeFrom(_made("model", pb.ScoreItem, model=item.model))
     made.prompt.CopyFrom(_prompt("prompt", item.prompt))
     if item.continuation is not None:
         made.continuation.CopyFrom(_prompt("continuation", item.continuation))
@@ -172,6 +193,17 @@ def _score(result: pb.ScoreResult) -> Score | PythiaError:
         return failure(BY_CODE.get(error.code), error.message, error.param or None, None)
     score = result.score
     return Score(score.logprob, score.num_tokens, score.is_greedy, _tokens(score.tokens))
+
+
+def _model(state: pb.ModelState) -> ModelState:
+    names = set(ModelState.__slots__) - {"aliases", "step", "state", "same_weights"}
+    return ModelState(
+        **{name: getattr(state, name) for name in names},
+        aliases=tuple(state.aliases),
+        step=state.step if state.HasField("step") else None,
+        state=STATES[state.state],
+        same_weights=tuple(state.same_weights),
+    )
 
 
 def _info(response: pb.InfoResponse) -> Info:

@@ -6,14 +6,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from pythia_bento.client.failures import BY_CODE, BY_STATUS, failure
 from pythia_bento.client.transport import Operation
-from pythia_bento.errors import InvalidRequest, PythiaError
+from pythia_bento.errors import EngineUnavailable, InvalidRequest, PythiaError
 from pythia_bento.protocol.types import (
     Delta,
     Info,
     Limits,
+    ModelState,
     Part,
     Prompt,
     Score,
@@ -28,14 +30,24 @@ from pythia_bento.protocol.types import (
 END = b"[DONE]"  # the data of the last event
 
 
-def models() -> Operation[list[Info]]:
+def info(model: str | None) -> Operation[Info]:
+    """``GET /v1/models/{id}``, or the first of the list."""
+    if model is None:
+        return Operation("/v1/models", None, lambda body: _first(json.loads(body)))
+    path = f"/v1/models/{quote(model, safe='@/')}"
+    return Operation(path, None, lambda body: _info(json.loads(body)))
+
+
+def models() -> Operation[list[ModelState]]:
     """``GET /v1/models``."""
-    return Operation("/v1/models", None, lambda body: _infos(json.loads(body)))
+    return Operation(
+        "/v1/models", None, lambda body: [model_state(card) for card in json.loads(body)["data"]]
+    )
 
 
-def generate(prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
+def generate(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> Operation[Part]:
     """``POST /generate``, answered by events. Raises InvalidRequest for what JSON cannot hold."""
-    body = {**options, "prompt": _plain(prompt), "stream": True}
+    body = {**options, "prompt": _plain(prompt), "stream": True} | _named(model)
     for name in ("stop", "stop_token_ids"):
         if name in body:
             body[name] = _plain(body[name])
@@ -44,21 +56,21 @@ def generate(prompt: Prompt, options: Mapping[str, Any]) -> Operation[Part]:
     return Operation("/generate", _dumps(body), part)
 
 
-def score(items: Sequence[ScoreItem]) -> Operation[Scores]:
+def score(items: Sequence[ScoreItem], model: str | None) -> Operation[Scores]:
     """``POST /score``. Raises InvalidRequest for what JSON cannot hold."""
-    body = {"items": [score_item(item) for item in items]}
+    body = {"items": [score_item(item) for item in items]} | _named(model)
     return Operation("/score", _dumps(body), lambda body: scores_of(json.loads(body)))
 
 
-def tokenize(text: str) -> Operation[list[int]]:
+def tokenize(text: str, model: str | None) -> Operation[list[int]]:
     """``POST /tokenize``. Raises InvalidRequest for what JSON cannot hold."""
-    body = _dumps({"prompt": text})
+    body = _dumps({"prompt": text} | _named(model))
     return Operation("/tokenize", body, lambda body: list(json.loads(body)["tokens"]))
 
 
-def detokenize(ids: Sequence[int]) -> Operation[str]:
+def detokenize(ids: Sequence[int], model: str | None) -> Operation[str]:
     """``POST /detokenize``. Raises InvalidRequest for what JSON cannot hold."""
-    body = _dumps({"tokens": list(ids)})
+    body = _dumps({"tokens": list(ids)} | _named(model))
     return Operation("/detokenize", body, lambda body: str(json.loads(body)["prompt"]))
 
 
@@ -99,7 +111,11 @@ def score_item(item: ScoreItem) -> dict[str, Any]:
     body = {"prompt": _plain(item.prompt), "logprobs": item.logprobs}
     if item.continuation is not None:
         body["continuation"] = _plain(item.continuation)
-    return body
+    return body | _named(item.model)
+
+
+def _named(model: str | None) -> dict[str, Any]:
+    return {} if model is None else {"model": model}
 
 
 def part(data: bytes) -> Part:
@@ -156,8 +172,17 @@ def scores_of(answer: Sequence[Mapping[str, Any]]) -> Scores:
     ]
 
 
-def _infos(answer: Mapping[str, Any]) -> list[Info]:
-    return [_info(card) for card in answer["data"]]
+def model_state(card: Mapping[str, Any]) -> ModelState:
+    """A card of ``/v1/models``."""
+    lists = {name: tuple(card[name]) for name in ("aliases", "same_weights")}
+    names = {"model": card["id"], "fingerprint": card["system_fingerprint"]}
+    return ModelState(**_known(ModelState, card) | names | lists)
+
+
+def _first(answer: Mapping[str, Any]) -> Info:
+    if not answer["data"]:
+        raise EngineUnavailable("the server names no model that it serves")
+    return _info(answer["data"][0])
 
 
 def _info(card: Mapping[str, Any]) -> Info:

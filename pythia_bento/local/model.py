@@ -12,6 +12,7 @@ from pythia_bento.client import http_messages
 from pythia_bento.client.options import SamplingOptions, checked
 from pythia_bento.handlers import score as scoring
 from pythia_bento.handlers.info import limits
+from pythia_bento.handlers.models import shown_model, states
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.local.loop import Loop
 from pythia_bento.protocol.bodies import GenerateRequest
@@ -20,6 +21,7 @@ from pythia_bento.protocol.types import (
     Generation,
     Info,
     Joiner,
+    ModelState,
     Part,
     Prompt,
     ScoreItem,
@@ -51,9 +53,10 @@ def load(model: str = "bundled", *, progress: bool = True, **settings: Any) -> M
 
 
 class Model:
-    """One checkpoint on one device. Calls block, and work where an event loop is running too.
+    """A checkpoint on one device. Calls block, and work where an event loop is running too.
 
-    The bits of its answers are those of a server with the same ``fingerprint``. Close it, or use
+    ``model`` of a call is another of the same shape, as the setting ``models`` allows them. The
+    bits of its answers are those of a server with the same ``fingerprint``. Close it, or use
     it as a context manager: it holds the device's memory.
     """
 
@@ -62,25 +65,45 @@ class Model:
         self._runner = runner
         self._loop = Loop("pythia-local")
 
-    def info(self) -> Info:
-        """What was loaded: commit, hashes, arithmetic, limits."""
-        info = self._runner.info
+    def info(self, model: str | None = None) -> Info:
+        """What answers under a name: commit, hashes, arithmetic, limits."""
+        served = self._runner if model is None else self._loop.run(self._runner.served(model))
+        info = served.info
         known = {} if info.provenance is None else asdict(info.provenance)
-        return Info(info.id, tuple(info.aliases), info.fingerprint, limits(self._runner), **known)
+        return Info(info.id, tuple(info.aliases), info.fingerprint, limits(served), **known)
 
-    def generate(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> Generation:
+    def models(self) -> list[ModelState]:
+        """All that may be asked for, and where their weights are."""
+        found = self._loop.run(states(self._runner))
+        names = ({"id": one.info.id, "system_fingerprint": one.info.fingerprint} for one in found)
+        return [
+            http_messages.model_state({**shown_model(one), **named})
+            for one, named in zip(found, names, strict=True)
+        ]
+
+    def generate(
+        self, prompt: Prompt, *, model: str | None = None, **options: Unpack[SamplingOptions]
+    ) -> Generation:
         """Continue a prompt, which is text or token ids."""
         joiner = Joiner()
-        for part in self.stream(prompt, **options):
+        for part in self.stream(prompt, model=model, **options):
             joiner.add(part)
         return joiner.generation()
 
-    def stream(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> Iterator[Part]:
+    def stream(
+        self, prompt: Prompt, *, model: str | None = None, **options: Unpack[SamplingOptions]
+    ) -> Iterator[Part]:
         """The same, part by part; closing the iterator ends the request."""
-        fields = json.loads(http_messages.generate(prompt, checked(options)).request)
+        fields = json.loads(http_messages.generate(prompt, model, checked(options)).request)
         return self._loop.iterate(self._parts(parse(GenerateRequest, fields)))
 
-    def score(self, items: Iterable[ScoreItem | Prompt], *, progress: bool | None = None) -> Scores:
+    def score(
+        self,
+        items: Iterable[ScoreItem | Prompt],
+        *,
+        model: str | None = None,
+        progress: bool | None = None,
+    ) -> Scores:
         """Log-probabilities of any number of texts, in order; see ScoreItem.
 
         A text that fails has its error in its place. ``progress`` is whether to show a bar on
@@ -91,18 +114,18 @@ class Model:
         found: Scores = []
         with ProgressBars() as bars:
             for begin in range(0, len(asked), SLICE):
-                found += self._loop.run(self._score(asked[begin : begin + SLICE]))
+                found += self._loop.run(self._score(asked[begin : begin + SLICE], model))
                 if is_shown:
                     bars("scoring texts", len(found), len(asked))
         return found
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
         """Token ids of a text, nothing added."""
-        return list(self._loop.run(self._runner.encode(text)))
+        return list(self._loop.run(self._encode(text, model)))
 
-    def detokenize(self, ids: Sequence[int]) -> str:
+    def detokenize(self, ids: Sequence[int], *, model: str | None = None) -> str:
         """The text of token ids."""
-        return self._loop.run(self._runner.decode(ids, "tokens"))
+        return self._loop.run(self._decode(ids, model))
 
     def close(self) -> None:
         """End open calls and free the model; harmless when repeated."""
@@ -116,7 +139,7 @@ class Model:
         self.close()
 
     async def _parts(self, body: GenerateRequest) -> AsyncGenerator[Part, None]:
-        answer = await StreamedAnswer.begin(self._runner, body)
+        answer = await StreamedAnswer.begin(await self._runner.served(body.model), body)
         try:
             async for outputs in answer.stream:
                 if part := await answer.part(outputs):
@@ -124,9 +147,15 @@ class Model:
         finally:
             answer.stream.close()
 
-    async def _score(self, items: Sequence[ScoreItem]) -> Scores:
+    async def _encode(self, text: str, model: str | None) -> tuple[int, ...]:
+        return await (await self._runner.served(model)).encode(text)
+
+    async def _decode(self, ids: Sequence[int], model: str | None) -> str:
+        return await (await self._runner.served(model)).decode(ids, "tokens")
+
+    async def _score(self, items: Sequence[ScoreItem], model: str | None) -> Scores:
         bodies = [http_messages.score_item(item) for item in items]
-        results = await scoring.scored(self._runner, bodies)
+        results = await scoring.scored(self._runner, bodies, model)
         found: Scores = []
         async for result in results:
             found += http_messages.scores_of([result])

@@ -9,6 +9,7 @@ from typing import Literal
 from pythia_bento.errors import PythiaError
 
 FinishReason = Literal["stop", "length"]
+Residence = Literal["disk", "loading", "host", "device", "failed"]
 Prompt = str | Sequence[int]  # text, or token ids
 
 
@@ -107,6 +108,7 @@ class ScoreItem:
     prompt: Prompt
     continuation: Prompt | None = None
     logprobs: int = 0  # alternatives to return with each token
+    model: str | None = None  # who is to score it; by default who is asked for all items
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,23 @@ class Info:
     backend: str = ""
     batch_invariant: bool = False
     same_weights: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """A checkpoint that may be asked for, and where its weights are."""
+
+    model: str
+    aliases: tuple[str, ...]  # its other ids
+    step: int | None  # of training; None where nobody says
+    weights: str  # over the names and hashes of its files: equal ones answer alike
+    state: Residence
+    pinned: bool  # whether it stays on the device
+    nbytes: int  # of its weights
+    last_used: float  # Unix time; 0 is never
+    fingerprint: str  # equal fingerprints, equal answers
+    same_weights: tuple[str, ...]  # other branches that hold the same weights
+    error: str = ""  # why it failed
 
 
 class Joiner:

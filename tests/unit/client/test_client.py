@@ -16,6 +16,7 @@ from pythia_bento.errors import (
     DeadlineExceeded,
     EngineUnavailable,
     InvalidRequest,
+    ModelNotFound,
     NonFiniteLogits,
     Overloaded,
     PayloadTooLarge,
@@ -73,7 +74,39 @@ async def test_both_clients_say_the_same(client: Client, aclient: AsyncClient) -
     assert client.detokenize(ids) == await aclient.detokenize(ids) == "the end"
     assert client.info() == await aclient.info()
     assert client.info().model == INFO.id
-    assert client.models() == await aclient.models() == [client.info(INFO.id)]
+    [state] = client.models()
+    assert [state] == await aclient.models()
+    assert (state.model, state.state, state.pinned) == (INFO.id, "device", True)
+    assert client.info() == client.info(INFO.id) == await aclient.info("toy")
+
+
+async def test_the_model_of_each_call(client: Client, aclient: AsyncClient) -> None:
+    """The toy's other names are refused by every call: each has told the server."""
+    items = [ScoreItem("the end", model="toy"), ScoreItem("the end", model="tooy")]
+    scored, refused = client.score(items, model="toy@main")
+    assert isinstance(scored, Score) and isinstance(refused, ModelNotFound)
+    assert client.generate("a", model="toy", max_tokens=1).summary.model == INFO.id
+    assert client.detokenize(client.tokenize("the end", model="toy"), model="toy") == "the end"
+    for ask in (
+        lambda: client.info("tooy"),
+        lambda: client.generate("a", model="tooy"),
+        lambda: client.score([], model="tooy"),
+        lambda: client.tokenize("a", model="tooy"),
+        lambda: client.detokenize([5], model="tooy"),
+    ):
+        with pytest.raises(ModelNotFound, match="'tooy' is not served here"):
+            ask()
+    for refusal in (
+        aclient.info("tooy"),
+        aclient.generate("a", model="tooy"),
+        aclient.score([], model="tooy"),
+        aclient.tokenize("a", model="tooy"),
+        aclient.detokenize([5], model="tooy"),
+    ):
+        with pytest.raises(ModelNotFound):
+            await refusal
+    with pytest.raises(InvalidRequest, match="model cannot be sent"):
+        client.generate("a", model="\ud800")
 
 
 async def test_streams(client: Client, aclient: AsyncClient) -> None:

@@ -10,12 +10,20 @@ from typing import Any
 
 import pytest
 
-from pythia_bento.client import AsyncClient, Client, Delta, Info, Limits, Part, ScoreItem
+from pythia_bento.client import (
+    AsyncClient,
+    Client,
+    Delta,
+    Info,
+    Limits,
+    ModelState,
+    Part,
+    ScoreItem,
+)
 from pythia_bento.errors import (
     DeadlineExceeded,
     EngineUnavailable,
     InvalidRequest,
-    ModelNotFound,
     Overloaded,
     PayloadTooLarge,
     PythiaError,
@@ -31,7 +39,16 @@ ORIGIN = {
 def card(name: str, provenance: dict[str, Any] | None = None) -> dict[str, Any]:
     limits = dict.fromkeys(Limits.__slots__, 7) | {"a_limit_of_the_future": 1}
     model = {"id": name, "aliases": [f"{name}@main"], "system_fingerprint": f"print-{name}"}
-    return {**model, "limits": limits, "provenance": provenance}
+    where = {"state": "device", "pinned": True, "nbytes": 9, "last_used": 1.5, "step": None}
+    same = {"weights": "b" * 64, "same_weights": ["step0"], "a_field_of_the_future": 1}
+    return {**model, **where, **same, "limits": limits, "provenance": provenance}
+
+
+CARDS = {
+    f"{name}{end}": card(name, of)
+    for name, of in (("toy", None), ("other", ORIGIN))
+    for end in ("", "@main")
+}
 
 
 # What str.splitlines takes for the end of a line, and the protocol does not.
@@ -57,7 +74,9 @@ ANSWERS: dict[str, tuple[int, dict[str, str], str]] = {
     "object": (200, {}, "{}"),
     "encoded": (200, {"content-encoding": "gzip"}, "not gzip"),
     "no-models": (200, {}, '{"data": []}'),
-    "models": (200, {}, json.dumps({"data": [card("toy"), card("other", ORIGIN)]})),
+    "models": (200, {}, json.dumps({"data": [CARDS["toy"], CARDS["other"]]})),
+    **{f"models/v1/models/{name}": (200, {}, json.dumps(card)) for name, card in CARDS.items()},
+    "models/v1/models/a%3Fb%23%25/c@d": (200, {}, json.dumps(CARDS["toy"])),
     "other-server": (200, {}, '{"data": [{"id": "x", "object": "model"}]}'),
     "no-end": (200, {}, 'data: {"deltas": []}\n\n'),
     "no-json": (200, {}, "data: {]\n\n"),
@@ -76,7 +95,8 @@ class Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self) -> None:
-        status, headers, body = ANSWERS[self.path.split("/")[1]]
+        path = self.path[1:]
+        status, headers, body = ANSWERS.get(path) or ANSWERS[path.split("/")[0]]
         self.send_response(status)
         content = body.encode(errors="surrogateescape")
         for name, value in {**headers, "content-length": str(len(content))}.items():
@@ -144,17 +164,29 @@ async def test_info_of_several_models_and_of_one_whose_origin_nobody_knows(url: 
     unknown = Info("toy", ("toy@main",), "print-toy", limits)
     with Client(f"{url}/models") as client:
         assert client.info() == unknown
-        first, second = client.models()
-        assert (first, second) == (unknown, client.info("other@main"))
+        first, second = client.info("toy@main"), client.info("other@main")
+        assert first == client.info("toy") == client.info("a?b#%/c@d") == unknown
         assert (second.commit, second.same_weights) == ("c" * 40, ("step0",))
         assert {name: getattr(second, name) for name in ORIGIN} == {
             **ORIGIN,
             "same_weights": ("step0",),
         }
-        with pytest.raises(ModelNotFound, match="'pythia' is not served here; served is toy"):
-            client.info("pythia")
+        listed = client.models()
+        assert [one.model for one in listed] == ["toy", "other"]
+        assert listed[1] == ModelState(
+            model="other",
+            aliases=("other@main",),
+            step=None,
+            weights="b" * 64,
+            state="device",
+            pinned=True,
+            nbytes=9,
+            last_used=1.5,
+            fingerprint="print-other",
+            same_weights=("step0",),
+        )
     async with AsyncClient(f"{url}/models") as aclient:
-        assert await aclient.models() == [first, second]
+        assert await aclient.models() == listed
         assert await aclient.info() == first
         assert await aclient.info("other") == second
 

@@ -21,6 +21,7 @@ from pythia_bento.protocol.parsing import parse
 from pythia_bento.protocol.types import Score
 from pythia_bento.settings import SettingsError
 from tests.unit.runtime.toy_runner import settled, toy_runner
+from tests.unit.runtime.toy_shelf import COLD, DEFAULT, toy_shelf, toy_step
 
 
 @pytest.fixture
@@ -74,6 +75,31 @@ def test_text_becomes_ids_and_comes_back(lm: Model) -> None:
     assert lm.detokenize(lm.tokenize("the end")) == "the end"
     assert lm.info().model == "toy@step3"
     assert lm.info().limits.max_batch_size == lm._runner.settings.batch_size("cpu")
+
+
+def test_calls_may_name_others_of_the_shelf() -> None:
+    with toy_shelf() as runner:
+        many = Model(runner)
+        states = {state.model: state for state in many.models()}
+        assert (states[DEFAULT].state, states[COLD].state) == ("device", "disk")
+        assert (states[COLD].step, states[COLD].aliases) == (1, (f"owner/{COLD}",))
+        answer = many.generate("the end", model=COLD, seed=1)
+        assert (answer.summary.model, many.info(COLD).model) == (COLD, COLD)
+        items = [ScoreItem("the end"), ScoreItem("the end", model=DEFAULT), ScoreItem("the end")]
+        first, other, last = many.score(items, model=COLD)
+        assert first == last != other
+        assert [other] == many.score(["the end"])
+        assert many.detokenize(many.tokenize("the end", model=COLD), model=COLD) == "the end"
+        for ask in (many.info, lambda name: many.generate("a", model=name)):
+            with pytest.raises(ModelNotFound):
+                ask("toy@step4")
+        settled(runner)
+        many.close()
+    with toy_step(1) as alone:
+        one = Model(alone)
+        assert one.generate("the end", seed=1).outputs == answer.outputs
+        assert one.score(["the end"]) == [first]
+        one.close()
 
 
 def test_a_closed_model_says_so() -> None:
