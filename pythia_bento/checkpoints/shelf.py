@@ -71,6 +71,10 @@ class Shelf:
         self._refresh()
         return list(self._now.entries)
 
+    def known(self, name: str) -> ShelfEntry | None:
+        """``find`` without a look at anything: None where that may tell more."""
+        return self._now.by_name.get(name)
+
     def find(self, name: str) -> ShelfEntry:
         """The entry that an id means.
 
