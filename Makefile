@@ -1,6 +1,6 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers eval lock clean bento image \
+.PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers eval notebooks lock clean bento image \
 	image-check k8s-check sbom bentoml-versions bentoml-next
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -80,6 +80,9 @@ bench-peers: $(READY)  ## install llama.cpp and CTranslate2, so that `make bench
 		--no-binary llama-cpp-python -r requirements/peers.txt
 
 eval: $(EVAL)/.ready  ## install lm-evaluation-harness beside ours; see docs/evaluate.md
+
+notebooks: $(EVAL)/.ready  ## run docs/notebooks and keep what they show (ARGS=--check compares it)
+	$(EVAL)/bin/python tools/notebooks.py $(ARGS)
 
 # Its own environment, because its pins differ from ours. What it does not pin (torch, transformers)
 # is looked for in $(VENV).
