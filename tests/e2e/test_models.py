@@ -143,7 +143,10 @@ def test_one_request_scores_by_many(shelf: Server, alone: dict[tuple[str, str, i
 REFUSED: dict[str, tuple[type[PythiaError], str]] = {
     "bundled@step65": (ModelNotFound, "nearest are bundled@step0 and bundled@step64"),
     "pythia-160m@step3000": (InvalidRequest, "12 layers of 768, but this server computes"),
-    "someone/tiny@step3": (ModelNotFound, "not in the store; `pythia-bento pull someone/tiny@step3`"),
+    "someone/tiny@step3": (
+        ModelNotFound,
+        "not in the store; `pythia-bento pull someone/tiny@step3`",
+    ),
     "nonsense": (ModelNotFound, "'nonsense' is not served here"),
 }
 
