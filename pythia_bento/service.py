@@ -159,7 +159,7 @@ class Pythia:
             body = GenerateCall.model_construct(**fields)
             if body.stream:
                 return await native.stream(self.runner, body)  # type: ignore[return-value]
-            return await generate(self.runner, body)  # type: ignore[return-value]
+            return await generate(await self.runner.served(body.model), body)  # type: ignore[return-value]
         except PythiaError as error:
             if current_call() is None:  # nobody asks over HTTP, but this process
                 raise _exception(error) from None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.config_file import parse_config
@@ -18,6 +17,7 @@ from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
 from tests.config_files import PLAIN, draw_config
 from tests.forward import Driver
+from tests.later import transformers
 from tests.models import dequantized_model, randomize
 from tests.tokenizer_parts import raw_tokenizer
 
@@ -45,7 +45,7 @@ def write(raw: dict[str, Any], path: Path) -> None:
         raw = {**raw, "layer_norm_eps": float(raw["layer_norm_eps"])}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = GPTNeoXForCausalLM(GPTNeoXConfig.from_dict(raw))
+        model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig.from_dict(raw))
         randomize(model, scale=3.0)
     model.half().save_pretrained(path)
     (path / "config.json").write_text(json.dumps(raw))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_bento.model.weights import Int8Linear, WeightSource
+from tests.later import transformers
 from tests.tokenizer_parts import raw_tokenizer
 
 LINEARS = {
@@ -50,10 +50,10 @@ def random_model(
     positions: int = 256,
     seed: int = 0,
     scale: float = 3.0,
-) -> GPTNeoXForCausalLM:
+) -> transformers.GPTNeoXForCausalLM:
     """The model behind ``random_checkpoint``, fp32."""
     hidden = heads * head_dim
-    config = GPTNeoXConfig(
+    config = transformers.GPTNeoXConfig(
         vocab_size=vocab,
         hidden_size=hidden,
         num_hidden_layers=layers,
@@ -65,13 +65,13 @@ def random_model(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = GPTNeoXForCausalLM(config)
+        model = transformers.GPTNeoXForCausalLM(config)
         randomize(model, scale)
     return model.eval()
 
 
 @torch.no_grad()
-def randomize(model: GPTNeoXForCausalLM, scale: float) -> None:
+def randomize(model: transformers.GPTNeoXForCausalLM, scale: float) -> None:
     """Make matrices larger, and norms and biases random, so that no part is idle."""
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
@@ -80,9 +80,9 @@ def randomize(model: GPTNeoXForCausalLM, scale: float) -> None:
             parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.1)
 
 
-def dequantized_model(path: Path, source: WeightSource) -> GPTNeoXForCausalLM:
+def dequantized_model(path: Path, source: WeightSource) -> transformers.GPTNeoXForCausalLM:
     """transformers' own model in fp32, its linears replaced by what ``source`` quantised."""
-    model = GPTNeoXForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    model = transformers.GPTNeoXForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     with torch.no_grad():
         for index, block in enumerate(model.gpt_neox.layers):
             layer = source.layer(index)

@@ -2,6 +2,7 @@
 
 What takes seconds to start is started once then, rather than once a worker. The worker that takes
 the first file of a group takes all; other files go one by one to whoever is free (`make test`).
+Libraries that take seconds to import (``tests/later.py``) are shared in the same way.
 """
 
 from __future__ import annotations
@@ -10,20 +11,56 @@ from typing import Any
 
 import pytest
 
-GROUPS = {
-    "guarded": {  # the fixture of tests/e2e/conftest.py
-        "tests/e2e/test_access.py",
-        "tests/e2e/test_fuzz.py",
-        "tests/e2e/test_playground.py",
-        "tests/e2e/test_secrets.py",
+GROUPS = {  # of two that a file could be in it is in the first
+    "faulty": {  # the fixture of tests/e2e/conftest.py
+        "tests/e2e/test_fault_clients.py",
+        "tests/e2e/test_faults.py",
     },
-    "forkserver": {  # the process of tests/forkserver.py
+    "servers": {  # other fixtures there, and openai
+        "tests/e2e/test_access.py",
+        "tests/e2e/test_bento.py",
+        "tests/e2e/test_bento_alone.py",
+        "tests/e2e/test_bentoml_clients.py",
+        "tests/e2e/test_depends.py",
+        "tests/e2e/test_description.py",
+        "tests/e2e/test_embedding.py",
+        "tests/e2e/test_framing.py",
+        "tests/e2e/test_fuzz.py",
+        "tests/e2e/test_grpc.py",
+        "tests/e2e/test_large_bodies.py",
+        "tests/e2e/test_lm_eval.py",
+        "tests/e2e/test_monitoring.py",
+        "tests/e2e/test_playground.py",
+        "tests/e2e/test_readme.py",
+        "tests/e2e/test_secrets.py",
+        "tests/e2e/test_security.py",
+        "tests/e2e/test_server.py",
+        "tests/e2e/test_wheel.py",
+        "tests/unit/server/http/test_chat.py",
+    },
+    "imports": {  # the process of tests/forkserver.py, transformers and bitsandbytes
+        "tests/integration/test_branches.py",
+        "tests/integration/test_cli_checkpoints.py",
+        "tests/integration/test_cli_pull_steps.py",
+        "tests/integration/test_config_parity.py",
         "tests/integration/test_fuzz_computed.py",
         "tests/integration/test_fuzz_documents.py",
         "tests/integration/test_fuzz_hubs.py",
         "tests/integration/test_fuzz_tensors.py",
+        "tests/integration/test_llm_int8.py",
+        "tests/integration/test_parity.py",
+        "tests/integration/test_pull.py",
         "tests/integration/test_pull_hard.py",
+        "tests/integration/test_pull_hostile.py",
+        "tests/integration/test_pull_oddities.py",
         "tests/integration/test_pull_steps.py",
+        "tests/integration/test_score_ties.py",
+        "tests/unit/checkpoints/test_bundled_files.py",
+        "tests/unit/checkpoints/test_checkpoint.py",
+        "tests/unit/checkpoints/test_quantize.py",
+        "tests/unit/checkpoints/test_reader.py",
+        "tests/unit/checkpoints/test_save.py",
+        "tests/unit/model/kernels/reference/test_kernels.py",
         "tests/unit/runtime/test_process.py",
         "tests/unit/runtime/test_watchdog.py",
     },

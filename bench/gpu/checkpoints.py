@@ -1,8 +1,8 @@
 """Many checkpoints on one GPU: what a switch costs, how many fit, and whether bits stay.
 
-``python -m bench.gpu.checkpoints [--model pythia-1b] [--only switch,pair,alone]``: random weights
-in as many seeds as there are entries. Parts end at a time limit of their own, and the file is
-written after each. ``--device cpu`` tries all that needs no slabs, on a tiny model.
+``python -m bench.gpu.checkpoints [--model pythia-1b] [--only switch,pair,alone]``: random weights,
+a seed for each entry. Parts end at a time limit of their own, and the file is written after each.
+``--device cpu`` tries all that needs no slabs, on a tiny model.
 """
 
 from __future__ import annotations

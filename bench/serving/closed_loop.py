@@ -101,11 +101,11 @@ def main() -> None:
 
     load = Load(**json.loads(sys.argv[1]))
     if "--instant" in sys.argv:
-        from bench.serving.instant import load as load_engine
+        pass
     else:
-        from pythia_bento.runtime.loading import load_engine
+        from pythia_bento.runtime.loading import load_alone
     start = time.perf_counter()
-    engine, info = load_engine(load_settings(), lambda what, done, total: None)
+    engine, info = load_alone(load_settings(), lambda what, done, total: None)
     loaded = time.perf_counter() - start
     print(json.dumps(measure(engine, load) | {"load_s": round(loaded, 1), "served": info.id}))
 

@@ -11,11 +11,13 @@ import os
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from typing import Any
 
 import numpy as np
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
+from pythia_bento.engine.group import EngineGroup
 from pythia_bento.engine.logprobs import HEAD, PromptLogprobs, TokenLogprob
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.executor.flights import Inputs, Row, StepsInFlight, tokens_found
@@ -120,12 +122,16 @@ class InstantExecutor:
             result.prompt_logprobs = PromptLogprobs(columns)
         return result
 
+    def activate(self, weights: Any, *, is_last: bool) -> None:
+        """All weights are alike."""
+        self.ahead.forget()
+
     def recover(self) -> None:
         """Nothing is kept that could be given back."""
         self.ahead.forget()
 
 
-def load(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
+def load(settings: Settings, on_progress: Progress) -> tuple[Engine | EngineGroup, ModelInfo]:
     """``load_engine``, by a name that brings this module into an engine's own process."""
     return load_engine(settings, on_progress, InstantExecutor)
 

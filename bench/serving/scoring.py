@@ -79,10 +79,10 @@ def _alone(options: argparse.Namespace) -> dict[str, Any]:
     from pythia_bento.settings import load_settings
 
     if options.instant:
-        from bench.serving.instant import load as load_engine
+        pass
     else:
-        from pythia_bento.runtime.loading import load_engine
-    engine, _ = load_engine(load_settings(), lambda what, done, total: None)
+        from pythia_bento.runtime.loading import load_alone
+    engine, _ = load_alone(load_settings(), lambda what, done, total: None)
     engine.generate(_texts(engine, options, 0, options.texts))
     texts = _texts(engine, options, 1, options.clients * options.texts * options.rounds)
     begun = time.perf_counter()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.locations import parse_location, path_hint
 from pythia_bento.checkpoints.patterns import ids_of
 from pythia_bento.checkpoints.reader import COPIED, INDEX, Reader
-from pythia_bento.checkpoints.tokenizer_file import check_tokenizer
+from pythia_bento.checkpoints.strict import read_bytes
+from pythia_bento.checkpoints.tokenizer_file import check_tokenizer_bytes
 from pythia_bento.errors import CheckpointError, NotInStore
 from pythia_bento.model.config import ModelConfig
 
@@ -27,7 +29,7 @@ AT_LOAD = "int8 by row, quantised at load as bitsandbytes does it"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint on disk whose files were hashed and whose tensors have the right shapes."""
+    """A checkpoint on disk whose tensors have the right shapes, and what its files should be."""
 
     model_id: str  # "bundled", or the name of a local directory
     revision: str | None  # "step3000"; None for a local directory
@@ -35,6 +37,7 @@ class Checkpoint:
     path: Path
     config: ModelConfig
     tokenizer_path: Path
+    tokenizer: bytes = field(repr=False)  # what was hashed of that file
     files: dict[str, str]  # name -> sha256
     quantization: str  # how the 8-bit weights came about, in words
     same_weights: tuple[str, ...] = ()  # other branches of the model that hold these weights
@@ -51,11 +54,20 @@ class Checkpoint:
 
     @property
     def source(self) -> WeightSource:
-        """Its weights, read part by part when they are asked for."""
-        # Imported here: it brings torch, which takes seconds, and a look at the files does not.
+        """Its weights, to be asked for part by part.
+
+        Of a bundled or a pulled checkpoint all files are read now, once, and compared with what was
+        recorded; see ``ReadOnce`` for the memory that takes. A local directory has nothing to be
+        compared with and may hold floats four times as large as what is kept of them: its files are
+        mapped as they are asked for.
+        """
+        # Imported here: they bring torch, which takes seconds, and a look at the files does not.
+        from pythia_bento.checkpoints.held_files import ReadOnce
         from pythia_bento.checkpoints.quantize import CheckpointWeights
 
-        return CheckpointWeights(self.path, self.config)
+        if self.commit is None:
+            return CheckpointWeights(self.path, self.config)
+        return ReadOnce(self.names[0], self.path, self.files, self.config)
 
 
 def load_checkpoint(model: str, bundled_root: Path = bundle.BUNDLED_ROOT) -> Checkpoint:
@@ -69,32 +81,46 @@ def load_checkpoint(model: str, bundled_root: Path = bundle.BUNDLED_ROOT) -> Che
     Raises ModelNotFound for a name or revision that does not exist, and CheckpointError for
     anything missing, damaged, or not a Pythia.
     """
+    return _load(model, bundled_root, with_weights=True)
+
+
+def find_checkpoint(model: str, bundled_root: Path = bundle.BUNDLED_ROOT) -> Checkpoint:
+    """``load_checkpoint`` for who asks for ``source`` next, which reads and compares the weights.
+
+    So they are not read here, except of a local directory, whose hashes nobody recorded.
+    """
+    return _load(model, bundled_root, with_weights=False)
+
+
+def _load(model: str, bundled_root: Path, with_weights: bool) -> Checkpoint:
     location = parse_location(model)
     if isinstance(location, Path):
         return _open(location.name, None, None, location, None)
     try:
-        opened = (
-            _open_bundled(location, bundled_root) if location.is_bundled else _open_stored(location)
-        )
+        if location.is_bundled:
+            opened = _open_bundled(location, bundled_root, with_weights)
+        else:
+            opened = _open_stored(location, with_weights)
     except NotInStore as error:
         raise NotInStore(error.message + path_hint(model)) from None
     return replace(opened, asked=location)
 
 
-def _open_bundled(model: ModelId, root: Path) -> Checkpoint:
+def _open_bundled(model: ModelId, root: Path, with_weights: bool) -> Checkpoint:
     step = bundle.find_bundled(model.revision, root)
-    if problems := files.check(step.directory, step.files):
+    expected = step.files if with_weights else files.beside_weights(step.files)
+    if problems := files.check(step.directory, expected):
         raise CheckpointError(f"{step.directory}/{problems[0]}: it was changed")
     hashes = {name: file.sha256 for name, file in step.files.items()}
     return _open(BUNDLED, step.step, step.commit, step.directory, hashes)
 
 
-def _open_stored(model: ModelId) -> Checkpoint:
+def _open_stored(model: ModelId, with_weights: bool) -> Checkpoint:
     # Imported here: these bring bentoml and the hub's client, which nothing else needs.
     from pythia_bento.checkpoints.lock import Lock
     from pythia_bento.checkpoints.resolve import locate
 
-    stored = locate(model, Lock.read())
+    stored = locate(model, Lock.read(), with_weights)
     origin = stored.origin
     hashes = {file: facts.sha256 for file, facts in origin.files.items()}
     opened = _open(model.name, model.revision, origin.commit, stored.path, hashes)
@@ -112,7 +138,11 @@ def _open(
 ) -> Checkpoint:
     config = read_config(path / CONFIG)
     reader = Reader(path, config)
-    check_tokenizer(path / TOKENIZER, config)
+    tokenizer = read_bytes(path / TOKENIZER)
+    check_tokenizer_bytes(tokenizer, path / TOKENIZER, config)
+    known = hashes if hashes is not None else _hash_all(path, reader)
+    if hashlib.sha256(tokenizer).hexdigest() != known[TOKENIZER]:
+        raise CheckpointError(f"{path / TOKENIZER} was changed while it was read")
     return Checkpoint(
         model_id=model_id,
         revision=revision,
@@ -120,7 +150,8 @@ def _open(
         path=path,
         config=config,
         tokenizer_path=path / TOKENIZER,
-        files=hashes if hashes is not None else _hash_all(path, reader),
+        tokenizer=tokenizer,
+        files=known,
         quantization=AS_STORED if reader.quantized else AT_LOAD,
     )
 

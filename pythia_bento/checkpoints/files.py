@@ -81,6 +81,16 @@ def weights_sha256(files: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
 
 
+def is_weights(name: str) -> bool:
+    """Whether a file holds tensors; the index of several does not."""
+    return name.endswith(".safetensors")
+
+
+def beside_weights(files: Hashes) -> Hashes:
+    """The small files among them."""
+    return {name: facts for name, facts in files.items() if not is_weights(name)}
+
+
 def check(directory: Path, expected: Mapping[str, FileHash]) -> list[str]:
     """``differences`` to what lies in ``directory``, whose other files are not looked at."""
     return differences(expected, hash_files(directory, expected))

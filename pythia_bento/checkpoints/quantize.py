@@ -6,13 +6,14 @@ Embeddings, norms, biases and the head become fp16 whatever the file holds, as t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pythia_bento.checkpoints import tensor_names
-from pythia_bento.checkpoints.reader import Reader
+from pythia_bento.checkpoints.reader import Reader, TensorFile
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
@@ -45,13 +46,16 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 class CheckpointWeights:
     """A ``WeightSource`` over a checkpoint directory: nothing is kept between calls.
 
-    Matrices that need no conversion are views of the mapped file; a backend that keeps one copies
-    it. A head that was itself quantised is dequantised to fp16.
+    Matrices that need no conversion are views of the file as it is mapped; a backend that keeps one
+    copies it. A head that was itself quantised is dequantised to fp16.
     """
 
-    def __init__(self, directory: Path, config: ModelConfig) -> None:
+    def __init__(
+        self, directory: Path, config: ModelConfig, files: Sequence[TensorFile] | None = None
+    ) -> None:
+        """``files`` as of ``Reader``; raises the same."""
         self._config = config
-        self.reader = Reader(directory, config)
+        self.reader = Reader(directory, config, files)
 
     @property
     def config(self) -> ModelConfig:

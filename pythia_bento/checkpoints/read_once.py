@@ -1,17 +1,15 @@
-"""Stands here until files are read once."""
+"""An entry of a shelf, out of files that are read once."""
 
 from __future__ import annotations
 
-from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.held_files import JOBS, ReadOnce
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
-from pythia_bento.errors import CheckpointError
-from pythia_bento.model.weights import WeightSource
 
 
-def open_entry(entry: ShelfEntry) -> WeightSource:
-    """The weights of an entry, out of files that are those recorded; raises CheckpointError."""
-    checkpoint = load_checkpoint(str(entry.path))
-    for name, digest in entry.files.items():
-        if checkpoint.files.get(name) != digest:
-            raise CheckpointError(f"{entry.name} will not be served: {name} was changed")
-    return checkpoint.source
+def open_entry(entry: ShelfEntry, jobs: int = JOBS) -> ReadOnce:
+    """The weights and the tokenizer of an entry, out of files that are those recorded.
+
+    ``jobs`` files are read at a time. Raises CheckpointError, which names the entry and the file,
+    and MemoryError.
+    """
+    return ReadOnce(entry.name, entry.path, entry.files, entry.config, jobs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from pythia_bento.checkpoints import tensor_names
 from pythia_bento.checkpoints.files import FileName
-from pythia_bento.checkpoints.strict import Strict, check, read_json
+from pythia_bento.checkpoints.strict import Strict, check, parse_json, read_bytes
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
 
@@ -48,19 +49,41 @@ class _Index(Strict):
     weight_map: dict[str, FileName]
 
 
+class TensorFile:
+    """A safetensors file on the disk, mapped anew by each who opens it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(self, framework: str) -> Any:
+        """As ``safe_open``; raises CheckpointError."""
+        return open_tensors(self.path, self.path, framework)
+
+    def free(self) -> None:
+        """All its tensors were asked for; it may be opened again nevertheless."""
+
+
 class Reader:
     """The tensors of one checkpoint directory, checked against the model's shape on opening.
+
+    They are read from ``files``; where none are given from those of the directory.
 
     Raises CheckpointError when a file is missing or damaged, or a tensor is missing, unknown, or
     of another shape than ``config`` says.
     """
 
-    def __init__(self, directory: Path, config: ModelConfig) -> None:
-        self.files = weight_files(directory)
+    def __init__(
+        self, directory: Path, config: ModelConfig, files: Sequence[TensorFile] | None = None
+    ) -> None:
+        if files is None:
+            files = [TensorFile(path) for path in weight_files(directory)]
+        self.files = [file.path for file in files]
+        self._by_path = {file.path: file for file in files}
         self._entries: dict[str, Entry] = {}
-        for file in self.files:
+        for file in files:
             self._index(file)
         self._check(directory, config)
+        self._unread = {path: self._names_in(path) for path in self.files}
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -82,12 +105,21 @@ class Reader:
         tensor touched stop counting against this process as soon as the tensor is dropped.
         """
         entry = self._entries[name]
-        with _open(entry.file, "pt") as file:
+        with self._by_path[entry.file].open("pt") as file:
             tensor: Tensor = file.get_tensor(entry.stored_name)
+        unread = self._unread[entry.file]
+        unread.discard(name)
+        if not unread:
+            self._by_path[entry.file].free()
+            self._unread[entry.file] = self._names_in(entry.file)
         return tensor
 
-    def _index(self, path: Path) -> None:
-        with _open(path, "np") as file:  # only names and shapes
+    def _names_in(self, path: Path) -> set[str]:
+        return {name for name, entry in self._entries.items() if entry.file == path}
+
+    def _index(self, source: TensorFile) -> None:
+        path = source.path
+        with source.open("np") as file:  # only names and shapes
             for stored in file.keys():  # noqa: SIM118 - safe_open is not a mapping
                 name = tensor_names.canonical(stored)
                 if name is None:
@@ -132,17 +164,24 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = set(check(_Index, read_json(index), str(index)).weight_map.values())
+    names = shard_names(read_bytes(index), index)
+    if absent := [name for name in names if not (index.parent / name).is_file()]:
+        raise CheckpointError(f"{index.parent} lacks {absent[0]}, which its index names")
+    return [index.parent / name for name in names]
+
+
+def shard_names(data: bytes, index: Path) -> list[str]:
+    """The files that an index names; raises CheckpointError, in which it is called ``index``."""
+    names = set(check(_Index, parse_json(data, str(index)), str(index)).weight_map.values())
     if not names:
         raise CheckpointError(f"{index} names no files")
-    if absent := sorted(name for name in names if not (index.parent / name).is_file()):
-        raise CheckpointError(f"{index.parent} lacks {absent[0]}, which its index names")
-    return [index.parent / name for name in sorted(names)]
+    return sorted(names)
 
 
-def _open(path: Path, framework: str) -> Any:
+def open_tensors(place: str | Path, path: Path, framework: str) -> Any:
+    """``safe_open`` of what lies at ``place`` and is called ``path``; raises CheckpointError."""
     try:
-        return safe_open(path, framework=framework)
+        return safe_open(place, framework=framework)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or damaged: {error}") from None
 

@@ -48,10 +48,10 @@ def not_in_store(model: ModelId, pin: PinnedModel | None) -> str:
     return f"{model}{at} is not in the store; `pythia-bento pull {model}` brings it there"
 
 
-def locate(model: ModelId, lock: Lock) -> StoredModel:
-    """``find``, all files hashed and compared; raises the same."""
+def locate(model: ModelId, lock: Lock, with_weights: bool = True) -> StoredModel:
+    """``find``, all files hashed and compared, or all but the weights; raises the same."""
     found = find(model, lock)
-    problems = found.check()
+    problems = found.check(with_weights)
     if pin := lock.get(model):
         problems += mismatches(pin, found)
     if problems:

@@ -19,7 +19,7 @@ from pythia_bento.checkpoints.shelf_sources import BundledSteps, Found, PulledMo
 from pythia_bento.errors import InvalidRequest, ModelNotFound, PythiaError
 from pythia_bento.model.config import ModelConfig
 
-__all__ = ["Shelf", "ShelfEntry", "entry_of"]
+__all__ = ["Shelf", "ShelfEntry", "entry_of"]  # what users of a shelf need
 
 SCAN_SECONDS = 1.0
 """The store is looked at again no sooner than this after it was."""

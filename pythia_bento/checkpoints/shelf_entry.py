@@ -62,9 +62,11 @@ def make_entry(
 
 def entry_of(checkpoint: Checkpoint) -> ShelfEntry:
     """A checkpoint that was found by its name, or a local directory, as an entry."""
+    asked, revision = checkpoint.asked, checkpoint.revision
+    step = None if asked is None or revision is None else step_of(asked, [revision])
     return make_entry(
         names=tuple(checkpoint.names),
-        step=_step(checkpoint),
+        step=step,
         commit=checkpoint.commit,
         path=checkpoint.path,
         files=checkpoint.files,
@@ -72,11 +74,6 @@ def entry_of(checkpoint: Checkpoint) -> ShelfEntry:
         quantization=checkpoint.quantization,
         same_weights=checkpoint.same_weights,
     )
-
-
-def _step(checkpoint: Checkpoint) -> int | None:
-    asked, revision = checkpoint.asked, checkpoint.revision
-    return None if asked is None or revision is None else step_of(asked, [revision])
 
 
 def step_of(model: ModelId, revisions: list[str]) -> int | None:

@@ -8,7 +8,14 @@ from pathlib import Path
 from pydantic import Field
 
 from pythia_bento.checkpoints import strict
-from pythia_bento.checkpoints.files import Commit, Hashes, Repository, Revision, check
+from pythia_bento.checkpoints.files import (
+    Commit,
+    Hashes,
+    Repository,
+    Revision,
+    beside_weights,
+    check,
+)
 from pythia_bento.checkpoints.yaml_file import read_yaml
 from pythia_bento.errors import CheckpointError
 
@@ -43,12 +50,18 @@ class StoredModel:
         stats = [path.stat() for path in paths if path.is_file()]
         return {(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}
 
-    def check(self) -> list[str]:
-        """Hash every file: one line for each that is damaged, missing, or does not belong."""
+    def check(self, with_weights: bool = True) -> list[str]:
+        """Hash every file: one line for each that is damaged, missing, or does not belong.
+
+        Without weights those are only there or not.
+        """
         expected = self.origin.files
+        hashed = expected if with_weights else beside_weights(expected)
         present = {path.name for path in self.path.iterdir()} - {YAML}
-        lines = [f"{name} is not part of the model" for name in sorted(present - expected.keys())]
-        return [f"{self.tag}: {line}" for line in [*check(self.path, expected), *lines]]
+        absent = expected.keys() - present - hashed.keys()
+        lines = [f"{name} is missing" for name in sorted(absent)]
+        lines += [f"{name} is not part of the model" for name in sorted(present - expected.keys())]
+        return [f"{self.tag}: {line}" for line in [*check(self.path, hashed), *lines]]
 
 
 def open_stored(path: Path) -> StoredModel:

@@ -6,17 +6,21 @@ spell one after another. Other kinds would load and give other ids or other text
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tokenizers
 from pydantic import Field, StringConstraints
 
-from pythia_bento.checkpoints.strict import No, Strict, Yes, check, read_bytes, read_json
+from pythia_bento.checkpoints.strict import No, Strict, Yes, check, parse_json, read_bytes
 from pythia_bento.errors import CheckpointError, printable, shown
 from pythia_bento.model.config import ModelConfig
 
 END_OF_TEXT = "<|endoftext|>"
+_MAX_PASSED = 256
+_passed: set[tuple[bytes, int]] = set()  # sha256 of files, and the rows that they fitted
 _Id = Annotated[int, Field(ge=0, lt=1_000_000)]
 _Token = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
@@ -77,7 +81,25 @@ class TokenizerFile(Strict):
 
 def check_tokenizer(path: Path, config: ModelConfig) -> None:
     """Raise CheckpointError unless the file is of this kind and fits a model of this shape."""
-    found = check(TokenizerFile, read_json(path), str(path))
+    check_tokenizer_bytes(read_bytes(path), path, config)
+
+
+def check_tokenizer_bytes(data: bytes, path: Path, config: ModelConfig) -> None:
+    """The same of what was read from ``path``; of equal bytes that passed before it costs nothing.
+
+    Training steps have one tokenizer: to look at it with each that is loaded would take the
+    interpreter for tenths of a second, in which no other request gets a token.
+    """
+    key = hashlib.sha256(data).digest(), config.vocab_size
+    if key not in _passed:
+        _check(data, path, config)
+        if len(_passed) >= _MAX_PASSED:
+            _passed.clear()
+        _passed.add(key)
+
+
+def _check(data: bytes, path: Path, config: ModelConfig) -> None:
+    found = check(TokenizerFile, parse_json(data, str(path)), str(path))
     ids = dict(found.model.vocab)
     for token in found.added_tokens:
         # The library takes no notice of an id that is not the next one, or of the vocabulary.
@@ -94,10 +116,33 @@ def check_tokenizer(path: Path, config: ModelConfig) -> None:
         )
 
 
+def tokenizer_meaning(data: bytes, path: Path) -> str:
+    """A digest of what a file of this kind does: equal for files that encode and decode alike.
+
+    How it is written down has no part in it, nor what nobody uses: version, truncation, padding,
+    post-processor. Raises CheckpointError for another kind.
+    """
+    found = check(TokenizerFile, parse_json(data, str(path)), str(path))
+    added = sorted(found.added_tokens, key=lambda token: token.id)
+    parts = [
+        found.normalizer and found.normalizer.model_dump(),
+        found.pre_tokenizer.model_dump(),
+        found.decoder.model_dump(),
+        [token.model_dump() for token in added],
+        found.model.vocab,
+        [_pair(merge) for merge in found.model.merges],  # the earlier one goes first
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _pair(merge: str | list[str]) -> list[str]:
+    return merge.split(" ") if isinstance(merge, str) else merge
+
+
 def _check_merges(model: _Bpe, path: Path) -> None:
     """Two tokens merge into a third: for other merges the library has an error, or panics."""
     for merge in model.merges:
-        pair = merge.split(" ") if isinstance(merge, str) else merge
+        pair = _pair(merge)
         if len(pair) != 2 or not model.vocab.keys() >= {*pair, "".join(pair)}:
             raise CheckpointError(f"{path} merges {shown(merge)}, which is not two of its tokens")
 

@@ -78,6 +78,8 @@ class EngineGroup:
     def pin(self, key: str, *, is_pinned: bool) -> None:
         """Keep a checkpoint on the device once it is there, or do not any more."""
         self._residents.pin(key, is_pinned=is_pinned)
+        if is_pinned:
+            self._moves.stay(key)
 
     def unload(self, key: str) -> None:
         """Evict a checkpoint as soon as none of its sequences runs; no pin keeps it."""
@@ -146,8 +148,11 @@ class EngineGroup:
 
     def stats(self) -> EngineStats:
         """All checkpoints' together."""
-        engines = [m.engine for m in tuple(self._members.values()) if m.engine is not None]
-        return total([engine.stats() for engine in engines], self._group_stats())
+        members = tuple(self._members.values())
+        engines = [member.engine.stats() for member in members if member.engine is not None]
+        found = total(engines, self._group_stats())
+        cold = sum(len(member.waiting) for member in members)
+        return replace(found, waiting=found.waiting + cold) if cold else found
 
     def check(self) -> None:
         """Raise RuntimeError when a block is lost or held twice; for tests and debugging."""
@@ -212,4 +217,5 @@ class EngineGroup:
             on_host=states.count("host"),
             loading=states.count("loading"),
             failed=states.count("failed"),
+            load_progress=self._loader.progress,
         )

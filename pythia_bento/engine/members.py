@@ -33,6 +33,8 @@ class LoadEnd(NamedTuple):
 class Loader(Protocol):
     """Loads one checkpoint at a time, on a thread of its own."""
 
+    progress: int  # grows while something is being loaded: who watches sees that it gets on
+
     def begin(self, key: str, entry: Any) -> None:
         """Begin to load what ``entry`` describes; nothing else is being loaded."""
         ...

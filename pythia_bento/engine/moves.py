@@ -89,6 +89,14 @@ class Moves:
             member.engine.add_request(request)
         self._residents.put(key, "device")
 
+    def stay(self, key: str) -> None:
+        """It is not to leave any more, where it was to."""
+        self._unloading.discard(key)
+        if self._residents.draining == key:
+            self._residents.draining = None
+        if (member := self._members.get(key)) and member.engine is not None:
+            member.engine.pause(is_paused=False)
+
     def unload(self, key: str) -> None:
         """Evict it now, or as soon as none of its sequences runs."""
         member = self._members.get(key)

@@ -25,6 +25,7 @@ class GroupStats:
     on_host: int = 0
     loading: int = 0
     failed: int = 0
+    load_progress: int = 0  # grows while a checkpoint is being loaded
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,13 @@ class Tokenizer:
         """Read ``tokenizer.json``; raises CheckpointError when it is missing or damaged."""
         if not path.is_file():
             raise CheckpointError(f"checkpoint has no {path.name}: {path.parent}")
+        return cls.from_bytes(path.read_bytes(), path)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, path: Path) -> Tokenizer:
+        """The same of what was read from ``path``."""
         try:
-            inner = tokenizers.Tokenizer.from_file(str(path))
+            inner = tokenizers.Tokenizer.from_buffer(data)
         except Exception as error:  # the library raises plain Exception
             raise CheckpointError(f"{path} cannot be read as a tokenizer: {error}") from None
         return cls(inner)

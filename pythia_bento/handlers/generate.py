@@ -1,4 +1,4 @@
-"""``generate``: whole continuations of one prompt, over a runner."""
+"""``generate``: whole continuations of one prompt, of one checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pythia_bento.engine.params import new_request_id
 from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.handlers.streamed import ShownOutput, ShownToken, shown_output, shown_prompt
 from pythia_bento.protocol.bodies import GenerateRequest
-from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import Served
 from pythia_bento.runtime.turns import freed
 
 
@@ -28,25 +28,25 @@ class Generated(_Generated, total=False):
 
 
 async def generate(
-    runner: PythiaRunner, body: GenerateRequest, timeout: float | None = None
+    served: Served, body: GenerateRequest, timeout: float | None = None
 ) -> Generated:
     """Continue one prompt ``n`` times; raises what ended a sequence."""
-    body = with_seed(body, runner)
-    request = await make_request(runner, new_request_id(), body.prompt, body)
-    [answers] = await runner.complete([request], timeout)
+    body = with_seed(body, served)
+    request = await make_request(served, new_request_id(), body.prompt, body)
+    [answers] = await served.complete([request], timeout)
     chosen = await best([raise_error(answer) for answer in answers], body)
     scored = answers[0].prompt_logprobs  # of all but the first token
     outputs = []
     for answer in chosen:
-        outputs.append(await shown_output(runner.tokenizer, answer))
+        outputs.append(await shown_output(served.tokenizer, answer))
         await freed(answer.logprobs or [])
     response: Generated = {
-        "model": runner.info.id,
-        "fingerprint": runner.info.fingerprint,
+        "model": served.info.id,
+        "fingerprint": served.info.fingerprint,
         "seed": body.seed,
         "num_prompt_tokens": len(request.prompt),
         "outputs": outputs,
     }
     if scored is not None:
-        response["prompt_tokens"] = await shown_prompt(runner.tokenizer, scored)
+        response["prompt_tokens"] = await shown_prompt(served.tokenizer, scored)
     return response

@@ -1,14 +1,14 @@
-"""What a server can do, in the names that all transports use."""
+"""What a checkpoint can do, in the names that all transports use."""
 
 from __future__ import annotations
 
 from pythia_bento.protocol.types import Limits
-from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import Served
 
 
-def limits(runner: PythiaRunner) -> Limits:
+def limits(served: Served) -> Limits:
     """Of the model, the memory and the settings."""
-    limits, settings = runner.limits, runner.settings
+    limits, settings = served.limits, served.settings
     return Limits(
         context_tokens=limits.max_positions,
         vocabulary=limits.num_tokens,

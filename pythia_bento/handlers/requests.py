@@ -12,7 +12,7 @@ from pythia_bento.engine.params import Request
 from pythia_bento.engine.validate import Limits, check_integer
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.protocol.sampling import Ids, Prompt, Sampling
-from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import Served
 from pythia_bento.runtime.turns import Turns
 
 # No secret, and below 2^53: JSON's numbers are exact up to there in every language.
@@ -20,32 +20,30 @@ _SEEDS, _SEED_BITS = random.Random(), 53
 _Body = TypeVar("_Body", bound=Sampling)
 
 
-def with_seed(body: _Body, runner: PythiaRunner) -> _Body:
+def with_seed(body: _Body, served: Served) -> _Body:
     """``body`` with a seed where its answer depends on one and the client gave none.
 
     It is the setting ``default_seed``, or drawn anew; answers name it, and with it they come again.
     Raises InvalidRequest.
     """
     if body.seed is not None:
-        check_integer("seed", body.seed, runner.limits)
+        check_integer("seed", body.seed, served.limits)
         return body
     if not body.draws:
         return body
-    seed = runner.settings.default_seed
+    seed = served.settings.default_seed
     drawn = _SEEDS.getrandbits(_SEED_BITS) if seed is None else seed
     return body.model_copy(update={"seed": drawn})
 
 
-async def make_request(
-    runner: PythiaRunner, request_id: str, prompt: Prompt, body: Sampling
-) -> Request:
+async def make_request(served: Served, request_id: str, prompt: Prompt, body: Sampling) -> Request:
     """Tokenise and cut the prompt; raises InvalidRequest.
 
     The request has ``best_of`` continuations where that is asked for; ``best`` picks among them.
     """
-    check_integer("n", body.n, runner.limits)  # the engine is asked for ``best_of``
-    ids = truncated(await runner.encode(prompt), body, runner.limits)
-    check_integer("best_of", body.num_sequences, runner.limits)
+    check_integer("n", body.n, served.limits)  # the engine is asked for ``best_of``
+    ids = truncated(await served.encode(prompt), body, served.limits)
+    check_integer("best_of", body.num_sequences, served.limits)
     return Request(request_id, ids, body.sampling_params(), body.num_sequences, body.priority)
 
 

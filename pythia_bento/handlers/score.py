@@ -1,7 +1,8 @@
-"""``score``: log-probabilities of texts, over a runner."""
+"""``score``: log-probabilities of texts, each by the checkpoint that it names."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,18 @@ from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request, score_request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import check_alternatives, check_items
-from pythia_bento.errors import PythiaError
+from pythia_bento.errors import InvalidRequest, PythiaError
 from pythia_bento.handlers.streamed import shown_prompt
 from pythia_bento.protocol.bodies import ScoreItem
 from pythia_bento.protocol.errors import ErrorBody, error_body
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import Served
+from pythia_bento.runtime.served_models import ServedModels
 from pythia_bento.runtime.turns import Turns
 from pythia_bento.telemetry.calls import CallContext, current_call
+
+MAX_MODELS = 256  # that the items of one call may name
 
 Show = Callable[[Tokenizer, PromptLogprobs], Awaitable[Any]]
 """Makes what a transport says of tokens."""
@@ -28,31 +33,50 @@ Show = Callable[[Tokenizer, PromptLogprobs], Awaitable[Any]]
 async def score(
     runner: PythiaRunner,
     items: Sequence[Any],
+    model: str | None = None,
     timeout: float | None = None,
     show: Show = shown_prompt,
 ) -> list[Scored | ErrorBody]:
     """One result for each item, in order; an item that fails has ``error`` instead.
 
-    Raises InvalidRequest where there are too many.
+    ``model`` answers for items that name none. Raises ModelNotFound where it is not served, and
+    InvalidRequest where there are too many items.
     """
-    return [result async for result in await scored(runner, items, timeout, show)]
+    return [result async for result in await scored(runner, items, model, timeout, show)]
 
 
 async def scored(
     runner: PythiaRunner,
     items: Sequence[Any],
+    model: str | None = None,
     timeout: float | None = None,
     show: Show = shown_prompt,
 ) -> AsyncIterator[Scored | ErrorBody]:
     """``score``, whose results are made one by one: all are known, and few are held at a time."""
-    check_items(len(items), runner.limits)
-    alternatives: dict[int, int] = defaultdict(int)
-    prepared = [await _prepare(runner, attributed(item), alternatives) for item in items]
+    served = await runner.served(model)
+    check_items(len(items), served.limits)
+    batch = _Batch(runner.models, served)
+    prepared = [await batch.prepare(attributed(item)) for item in items]
     accepted = [item for item in prepared if isinstance(item, _Scoring)]
-    calls = {item.request.request_id: item.call for item in accepted}
-    answers = await runner.score([item.request for item in accepted], timeout, calls)
+    answers = await _answers(accepted, timeout)
     answers.reverse()
     return _results(prepared, answers, show)
+
+
+async def _answers(accepted: Sequence[_Scoring], timeout: float | None) -> list[SequenceOutput]:
+    """Of each in order: all are asked at the same time, of each checkpoint its own."""
+    calls = {item.request.request_id: item.call for item in accepted}
+    asked: dict[Served, list[Request]] = {}
+    for item in accepted:
+        asked.setdefault(item.served, []).append(item.request)
+    if len(asked) == 1:
+        [(served, requests)] = asked.items()
+        return await served.score(requests, timeout, calls)
+    parts = await asyncio.gather(
+        *(served.score(requests, timeout, calls) for served, requests in asked.items())
+    )
+    by_id = {answer.request_id: answer for answers in parts for answer in answers}
+    return [by_id[item.request.request_id] for item in accepted]
 
 
 async def _results(
@@ -71,27 +95,51 @@ async def _results(
         await turns.take()
 
 
-async def _prepare(
-    runner: PythiaRunner, attributed: AttributedItem, alternatives: dict[int, int]
-) -> _Scoring | PythiaError:
-    """Parse and tokenise; whatever is wrong with an item stays with the item.
+class _Batch:
+    """Items of several calls on their way to becoming requests."""
 
-    ``alternatives`` counts those that each call asks for.
-    """
-    try:
-        item = parse(ScoreItem, attributed.item, "an item")
-        ids, start = await runner.encode(item.prompt), 1
-        if item.continuation is not None:
-            start = max(len(ids), 1)
-            ids += await runner.encode(item.continuation, "continuation")
-        call, most = id(attributed.call), runner.limits.max_logprobs
-        count = alternatives[call] + min(item.logprobs, most) * len(ids)
-        check_alternatives(count)
-        alternatives[call] = count
-    except PythiaError as error:
-        return error
-    request = score_request(ids, item.logprobs)
-    return _Scoring(request, attributed.call, start, runner.tokenizer)
+    def __init__(self, models: ServedModels, default: Served) -> None:
+        self._models, self._default = models, default
+        self._found: dict[str, Served | PythiaError] = {}  # by name
+        self._named: dict[int, set[str]] = defaultdict(set)  # by call, as below
+        self._alternatives: dict[int, int] = defaultdict(int)
+
+    async def prepare(self, attributed: AttributedItem) -> _Scoring | PythiaError:
+        """Parse and tokenise; whatever is wrong with an item stays with the item."""
+        try:
+            item, call = parse(ScoreItem, attributed.item, "an item"), id(attributed.call)
+            served = await self._served(item.model, call)
+            ids, start = await served.encode(item.prompt), 1
+            if item.continuation is not None:
+                start = max(len(ids), 1)
+                ids += await served.encode(item.continuation, "continuation")
+            most = served.limits.max_logprobs
+            count = self._alternatives[call] + min(item.logprobs, most) * len(ids)
+            check_alternatives(count)
+            self._alternatives[call] = count
+        except PythiaError as error:
+            return error
+        return _Scoring(score_request(ids, item.logprobs), attributed.call, start, served)
+
+    async def _served(self, name: str | None, call: int) -> Served:
+        """Each name is looked up once, and no call has many of them: that may take long."""
+        if name is None:
+            return self._default
+        named = self._named[call]
+        if name not in named and len(named) >= MAX_MODELS:
+            raise InvalidRequest(
+                f"items of one request name at most {MAX_MODELS} models", param="model"
+            )
+        named.add(name)
+        if name not in self._found:
+            try:
+                self._found[name] = await self._models.find(name)
+            except PythiaError as error:
+                self._found[name] = error
+        found = self._found[name]
+        if isinstance(found, PythiaError):
+            raise type(found)(found.message, param=found.param)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +176,7 @@ class _Scoring:
     request: Request
     call: CallContext | None
     start: int  # of the tokens that are asked for; none of them is the text's first
-    tokenizer: Tokenizer
+    served: Served
 
     async def result(self, answer: SequenceOutput, show: Show) -> Scored | ErrorBody:
         """What the client gets."""
@@ -140,5 +188,5 @@ class _Scoring:
             "logprob": sum(scored.values.tolist()),
             "num_tokens": len(scored),
             "is_greedy": bool((scored.ranks == 1).all()),
-            "tokens": await show(self.tokenizer, scored),
+            "tokens": await show(self.served.tokenizer, scored),
         }

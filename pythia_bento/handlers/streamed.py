@@ -13,7 +13,7 @@ from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.protocol.bodies import GenerateStreamRequest
 from pythia_bento.protocol.sampling import Sampling
-from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import Served
 from pythia_bento.runtime.streams import AsyncStream
 from pythia_bento.runtime.turns import Turns
 from pythia_bento.telemetry.request_timings import Phases
@@ -78,11 +78,9 @@ class AnswerPart(_Part, total=False):
 class StreamedAnswer:
     """Turns the outputs of one request into parts, in the names that all transports use."""
 
-    def __init__(
-        self, runner: PythiaRunner, asked: Request, body: Sampling, stream: AsyncStream
-    ) -> None:
+    def __init__(self, served: Served, asked: Request, body: Sampling, stream: AsyncStream) -> None:
         """``stream`` has the outputs of ``asked`` alone; whoever reads it closes it."""
-        self._runner = runner
+        self._served = served
         self._asked = asked
         self._body = body
         self.stream = stream
@@ -90,12 +88,12 @@ class StreamedAnswer:
 
     @classmethod
     async def begin(
-        cls, runner: PythiaRunner, body: GenerateStreamRequest, timeout: float | None = None
+        cls, served: Served, body: GenerateStreamRequest, timeout: float | None = None
     ) -> StreamedAnswer:
         """Queue the request; raises what refuses it."""
-        body = with_seed(body, runner)
-        asked = await make_request(runner, new_request_id(), body.prompt, body)
-        return cls(runner, asked, body, await runner.submit([asked], timeout))
+        body = with_seed(body, served)
+        asked = await make_request(served, new_request_id(), body.prompt, body)
+        return cls(served, asked, body, await served.submit([asked], timeout))
 
     async def part(self, outputs: Outputs) -> AnswerPart | None:
         """What the stream brought just now; the last part has the summary.
@@ -121,7 +119,7 @@ class StreamedAnswer:
         ]
 
     async def _part(self, outputs: Outputs) -> AnswerPart:
-        tokenizer = self._runner.tokenizer
+        tokenizer = self._served.tokenizer
         part: AnswerPart = {"deltas": []}
         for output in outputs:
             shown = await shown_output(tokenizer, output)
@@ -135,8 +133,8 @@ class StreamedAnswer:
     def _summary(self) -> ShownSummary:
         [timings] = self.stream.timings
         return {
-            "model": self._runner.info.id,
-            "fingerprint": self._runner.info.fingerprint,
+            "model": self._served.info.id,
+            "fingerprint": self._served.info.fingerprint,
             "seed": self._body.seed,
             "num_prompt_tokens": len(self._asked.prompt),
             "num_cached_tokens": timings.num_cached_tokens,

@@ -177,6 +177,7 @@ class GenerateStreamRequest(Sampling):
     """``/generate_stream``: one prompt."""
 
     prompt: OnePrompt
+    model: StrictStr | None = None
 
 
 class GenerateRequest(GenerateStreamRequest):
@@ -197,12 +198,29 @@ class ScoreItem(Body):
     continuation: OnePrompt | None = None
     logprobs: Annotated[Integer, Field(ge=0)] = 0
     """Alternatives to return with each token."""
+    model: StrictStr | None = None
+    """Who is to score it, where that is another than of the whole request."""
 
 
 class ScoreRequest(Body):
     """``/score``: items, each of which is validated by itself, so that a bad one fails alone."""
 
     items: Annotated[list[Any], Field(strict=True)]
+    model: StrictStr | None = None
+
+
+class LoadRequest(Body):
+    """``/v1/models/load``: a checkpoint that is to come to the device."""
+
+    model: StrictStr
+    pin: StrictBool | None = None
+    """Whether it stays there whatever else is asked for; by default that stays as it is."""
+
+
+class UnloadRequest(Body):
+    """``/v1/models/unload``: a checkpoint that is to leave the device."""
+
+    model: StrictStr
 
 
 class TokenizeRequest(Body):

@@ -61,6 +61,8 @@ class ChatRequest(Body):
     """The fields that completions have not, or not so."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    model: StrictStr | None = None
+    """As of a completion, and needed before there is one: whose tokens the prompt has."""
     max_completion_tokens: Integer | None = None
     """The same as ``max_tokens``; by default all that the context has room for."""
     logprobs: StrictBool = False
@@ -102,6 +104,7 @@ def chat_request(data: Any) -> tuple[ChatRequest, dict[str, Any]]:
     own = {field: value for field, value in data.items() if ChatRequest.knows(field)}
     request = parse(ChatRequest, own)
     options = {field: value for field, value in data.items() if field not in own}
+    options["model"] = request.model
     _take_limit(options, request.max_completion_tokens)
     if request.logprobs:
         options["logprobs"] = request.top_logprobs or 0

@@ -18,15 +18,18 @@ logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 10.0  # for a load that is under way
 
+Load = Callable[[ShelfEntry, Callable[[int, int], None]], Loaded]
+"""Loads an entry and reports (done, total) as it gets on."""
 Stamps = tuple[tuple[int, int, int], ...]
 
 
 class ThreadLoader:
     """One load at a time, by a function that may take seconds."""
 
-    def __init__(self, load: Callable[[ShelfEntry], Loaded]) -> None:
+    def __init__(self, load: Load) -> None:
         """Start the thread. ``load`` raises CheckpointError and what is_out_of_memory knows."""
         self._load = load
+        self.progress = 0
         self._asked: queue.SimpleQueue[tuple[str, ShelfEntry] | None] = queue.SimpleQueue()
         self._ends: queue.SimpleQueue[LoadEnd] = queue.SimpleQueue()
         self._woken = threading.Event()
@@ -79,10 +82,13 @@ class ThreadLoader:
             del found
             self._woken.set()
 
+    def _advance(self, done: int, total: int) -> None:
+        self.progress += 1
+
     def _found(self, entry: ShelfEntry) -> Loaded | PythiaError | MemoryError:
         """Whatever happens to one checkpoint is no other's end."""
         try:
-            return self._load(entry)
+            return self._load(entry, self._advance)
         except PythiaError as error:
             return error.with_traceback(None)
         except Exception as error:

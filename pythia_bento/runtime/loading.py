@@ -9,9 +9,9 @@ import torch
 
 from pythia_bento import __version__
 from pythia_bento.catalog import int8_bytes
-from pythia_bento.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from pythia_bento.checkpoints.shelf import Shelf
-from pythia_bento.checkpoints.shelf_entry import ShelfEntry, entry_of
+from pythia_bento.checkpoints.checkpoint import Checkpoint, find_checkpoint
+from pythia_bento.checkpoints.shelf import Shelf, entry_of
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.group import EngineGroup
@@ -29,7 +29,7 @@ from pythia_bento.runtime.memory_plan import free_bytes, plan
 from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
 from pythia_bento.runtime.opener import Opener
 from pythia_bento.runtime.preflight import check_matmul, check_models, find_device, no_backend
-from pythia_bento.runtime.served_models import shelf_of
+from pythia_bento.runtime.served_models import pinned, shelf_of
 from pythia_bento.runtime.sources import sources_hash
 from pythia_bento.settings import Settings, SettingsError
 
@@ -52,7 +52,7 @@ def load_engine(
     check_matmul(settings)
     check_models(settings)
     device = find_device(settings)
-    checkpoint = load_checkpoint(settings.model)
+    checkpoint = find_checkpoint(settings.model)
     if checkpoint.same_weights:
         others = ", ".join(checkpoint.same_weights)
         logger.warning("the weights of %s are also those of %s", settings.model, others)
@@ -67,6 +67,15 @@ def load_engine(
     return engine, info
 
 
+def load_alone(
+    settings: Settings, on_progress: Progress, make: MakeExecutor = make_executor
+) -> tuple[Engine, ModelInfo]:
+    """``load_engine`` of one checkpoint, whatever the settings say of others."""
+    engine, info = load_engine(settings.model_copy(update={"models": ""}), on_progress, make)
+    assert isinstance(engine, Engine)
+    return engine, info
+
+
 def _build(
     settings: Settings,
     checkpoint: Checkpoint,
@@ -76,7 +85,7 @@ def _build(
     make: MakeExecutor,
 ) -> Engine | EngineGroup:
     """Everything that takes much memory."""
-    tokenizer = Tokenizer.from_file(checkpoint.tokenizer_path)
+    tokenizer = Tokenizer.from_bytes(checkpoint.tokenizer, checkpoint.tokenizer_path)
     loading = partial(on_progress, f"loading {checkpoint.model_id}")
     model = GPTNeoX(checkpoint.source, backend, loading)
     if backend.has_own_threads:
@@ -115,15 +124,21 @@ def _build(
         turn_seconds=settings.turn_ms / 1000,
         max_cold=settings.max_cold,
     )
-    _pin(group, shelf, settings)
+    _pin(group, shelf, settings, sizes.capacity)
     return group
 
 
-def _pin(group: EngineGroup, shelf: Shelf, settings: Settings) -> None:
-    """What the settings say is never to leave the device."""
-    for entry in [shelf.default, *map(shelf.find, settings.pinned_ids)]:
-        group.introduce(entry.weights, entry)
-        group.pin(entry.weights, is_pinned=True)
+def _pin(group: EngineGroup, shelf: Shelf, settings: Settings, capacity: int) -> None:
+    """What the settings say is never to leave the device; raises SettingsError."""
+    entries = {entry.weights: entry for entry in (shelf.default, *pinned(settings, shelf))}
+    if len(entries) >= capacity:
+        raise SettingsError(
+            f"setting pinned (PYTHIA_PINNED) keeps {len(entries)} checkpoints on the device, which "
+            f"holds {capacity}: there is no place for others that PYTHIA_MODELS asks for"
+        )
+    for key, entry in entries.items():
+        group.introduce(key, entry)
+        group.pin(key, is_pinned=True)
 
 
 def tokens_per_step(settings: Settings, device: str) -> int:

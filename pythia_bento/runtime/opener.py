@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pythia_bento.checkpoints.read_once import open_entry
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.members import Loaded
@@ -23,15 +25,15 @@ class Opener:
         self._tokenizers = Tokenizers()
         self._tokenizers.know(info.checkpoint, tokenizer)
 
-    def load(self, entry: ShelfEntry) -> Loaded:
+    def load(self, entry: ShelfEntry, on_progress: Callable[[int, int], None]) -> Loaded:
         """Read, compare with the recorded hashes, pack; raises CheckpointError."""
         opened = open_entry(entry)
-        tokenizer = self._tokenizers.of(entry)
+        tokenizer = self._tokenizers.of(entry, opened.tokenizer)
         if tokenizer.num_tokens != self._num_tokens:
             raise CheckpointError(
                 f"{entry.name} will not be served: its tokenizer has {tokenizer.num_tokens} "
                 f"tokens, but that of this server has {self._num_tokens}"
             )
-        weights = GPTNeoX(opened, self._packer).weights
+        weights = GPTNeoX(opened, self._packer, on_progress).weights
         kept = self._packer.contiguous(weights, bytes.fromhex(entry.weights))
         return Loaded(kept, tokenizer, self._info.of(entry).root)

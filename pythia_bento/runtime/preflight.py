@@ -33,7 +33,7 @@ def check_loadable(settings: Settings) -> None:
         find_device(settings)
     check_kernels(settings)
     checkpoint = load_checkpoint(settings.model)
-    Tokenizer.from_file(checkpoint.tokenizer_path)
+    Tokenizer.from_bytes(checkpoint.tokenizer, checkpoint.tokenizer_path)
 
 
 def check_models(settings: Settings) -> None:

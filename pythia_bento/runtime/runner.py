@@ -46,15 +46,16 @@ class PythiaRunner(Served):
 
     @classmethod
     def load(cls, settings: Settings, on_progress: Progress | None = None) -> PythiaRunner:
-        """Load the checkpoint and answer a first request.
+        """Load the checkpoint, and others that are pinned, and answer a first request of each.
 
         Raises CheckpointError, ModelNotFound or SettingsError.
         """
         engine, info = _load(settings, on_progress or (lambda what, done, total: None))
         runner = cls(engine, info, settings, shelf_of(settings, info.checkpoint))
         try:
-            for answer in runner.complete_sync([warm_up()])[0]:
-                raise_error(answer)
+            for served in runner.models.pinned():
+                for answer in served.complete_sync([warm_up()])[0]:
+                    raise_error(answer)
         except BaseException:
             runner.close()
             raise

@@ -13,12 +13,12 @@ from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.residents import Residency
-from pythia_bento.errors import ModelNotFound
+from pythia_bento.errors import ModelNotFound, PythiaError
 from pythia_bento.runtime.backend import ShelfBackend
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.served import Desk, Served
 from pythia_bento.runtime.tokenizers import Tokenizers
-from pythia_bento.settings import Settings
+from pythia_bento.settings import Settings, SettingsError
 
 _ALONE = Residency("device", is_pinned=True)
 
@@ -35,6 +35,14 @@ def shelf_of(settings: Settings, entry: ShelfEntry | None) -> Shelf | None:
     if entry.name.partition("@")[0] != BUNDLED:
         names.discard(BUNDLED)
     return Shelf(entry, settings.models) if names else None
+
+
+def pinned(settings: Settings, shelf: Shelf) -> list[ShelfEntry]:
+    """What the settings name to stay on the device, beside the default; raises SettingsError."""
+    try:
+        return [shelf.find(id) for id in settings.pinned_ids]
+    except PythiaError as error:
+        raise SettingsError(f"setting pinned (PYTHIA_PINNED): {error.message}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,9 @@ class ServedModels:
         """Of one; raises what ``find`` raises."""
         found = await self.find(name)
         entry = found.info.checkpoint
-        return ModelState(found.info, entry, _ALONE) if entry is None else self._state(entry)
+        if entry is None or self._shelf is None:
+            return ModelState(found.info, entry, _ALONE)
+        return self._state(entry)
 
     async def load(self, name: str, *, is_pinned: bool) -> ModelState:
         """Bring a checkpoint to the device; raises what keeps it from there."""
@@ -107,6 +117,16 @@ class ServedModels:
 
     async def _order(self, follow: Callable[[ShelfBackend], object]) -> None:
         await asyncio.wrap_future(self._desk.thread.order(follow))
+
+    def pinned(self) -> list[Served]:
+        """Those that are to be loaded at the start, the default first."""
+        if self._shelf is None:
+            return [self._default]
+        entries = pinned(self._desk.settings, self._shelf)
+        return [self._default, *(self._served(entry) for entry in entries)]
+
+    def _served(self, entry: ShelfEntry) -> Served:
+        return self._made.get(entry.weights) or self._make(entry)
 
     def _state(self, entry: ShelfEntry) -> ModelState:
         default = self._default.info

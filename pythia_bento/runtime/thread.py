@@ -145,7 +145,9 @@ class EngineThread:
         """Changes whenever the engine gets on; None while it has nothing to do."""
         if self._stop_reason is not None or not (self._states or self._orders):
             return None
-        return self._engine.stats().steps, self._num_outputs + self._num_orders
+        stats = self._engine.stats()
+        steps = stats.steps + stats.group.load_progress
+        return steps, self._num_outputs + self._num_orders
 
     def abandon(self, error: EngineUnavailable) -> None:
         """End everything without the thread, which does not come back; ``error`` says why."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.faulty import faulty
 from tests.e2e.serving import LOGS, Server, long_work, serve
 from tests.fuzz.http import SETTINGS
 
@@ -26,6 +27,20 @@ def server(home: Path) -> Iterator[Server]:
 def guarded(home: Path) -> Iterator[Server]:
     """Another one, that asks for the key ``KEY`` and has small limits."""
     with serve(home, **SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ``failing`` looks for the files that switch faults on."""
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="session")
+def failing(home: Path, place: Path) -> Iterator[Server]:
+    """One whose device fails on demand, and that gives clients two seconds."""
+    settings = {"request_timeout": 60, "key_requests_per_minute": 600, "drain_seconds": 1}
+    with faulty(home, place, client_timeout=2, **settings) as server:
         yield server
 
 

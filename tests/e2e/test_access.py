@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import openai
 import pytest
 
 from tests.e2e.serving import HTTP, ROOT, Server
 from tests.fuzz.http import KEY, ORIGIN
+from tests.later import openai
 
 PROMPT = "Once upon a time"
 CALLS = {

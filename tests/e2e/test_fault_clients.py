@@ -20,25 +20,13 @@ import pytest
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from tests.deaf import deaf
-from tests.e2e.faulty import BODY, all_of, choices, faulty, running, until, worker
+from tests.e2e.faulty import BODY, all_of, choices, running, until, worker
 from tests.e2e.probing import probing
 from tests.e2e.raw_http import request
 from tests.e2e.serving import Server
 
 HOST = "127.0.0.1"
 LONG = {"max_tokens": 480, "stream": True}
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("faults")
-
-
-@pytest.fixture(scope="module")
-def impatient(home: Path, place: Path) -> Iterator[Server]:
-    """Gives clients two seconds."""
-    with faulty(home, place, client_timeout=2) as server:
-        yield server
 
 
 def holds(server: Server, client: socket.socket) -> bool:
@@ -63,77 +51,77 @@ def asking(server: Server, **fields: Any) -> socket.socket:
     return client
 
 
-async def test_slow_readers_are_cut_off_and_disturb_nobody(impatient: Server) -> None:
-    expected = choices(await all_of(impatient, 4))
+async def test_slow_readers_are_cut_off_and_disturb_nobody(failing: Server) -> None:
+    expected = choices(await all_of(failing, 4))
     much = {"max_tokens": 500, "n": 20, "logprobs": 20, "stream": True}
-    with contextlib.ExitStack() as stack, probing(impatient):
-        clients = [stack.enter_context(asking(impatient, **much)) for _ in range(3)]
-        await asyncio.to_thread(until, lambda: all(holds(impatient, each) for each in clients))
-        assert choices(await all_of(impatient, 4)) == expected
+    with contextlib.ExitStack() as stack, probing(failing):
+        clients = [stack.enter_context(asking(failing, **much)) for _ in range(3)]
+        await asyncio.to_thread(until, lambda: all(holds(failing, each) for each in clients))
+        assert choices(await all_of(failing, 4)) == expected
         for client in clients:
             client.settimeout(60)
-            await asyncio.to_thread(until, lambda client=client: not holds(impatient, client))
+            await asyncio.to_thread(until, lambda client=client: not holds(failing, client))
             with pytest.raises(ConnectionError):
                 while client.recv(1 << 20):
                     pass
-        impatient.settled()
+        failing.settled()
 
 
-async def test_half_open_connections(impatient: Server) -> None:
-    where = (HOST, httpx.URL(impatient.url).port)
-    with contextlib.ExitStack() as stack, probing(impatient):
+async def test_half_open_connections(failing: Server) -> None:
+    where = (HOST, httpx.URL(failing.url).port)
+    with contextlib.ExitStack() as stack, probing(failing):
         for _ in range(50):  # say nothing
             stack.enter_context(socket.create_connection(where))
         half = stack.enter_context(socket.create_connection(where))
         half.sendall(b"POST /generate HTTP/1.1\r\nHost: h\r\nContent-Length: 99\r\n\r\n{")
-        assert len(choices(await all_of(impatient, 4))) == 4
+        assert len(choices(await all_of(failing, 4))) == 4
         answer = await asyncio.to_thread(half.recv, 4096)
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"within 2 seconds" in answer + await asyncio.to_thread(half.recv, 4096)
-        impatient.settled()
+        failing.settled()
 
 
 @pytest.mark.needs("socket filters")
-async def test_clients_that_are_gone_without_a_word(impatient: Server, place: Path) -> None:
+async def test_clients_that_are_gone_without_a_word(failing: Server, place: Path) -> None:
     """Their sequences would go on for more than 20 seconds; all end as aborted before that."""
-    expected = choices(await all_of(impatient, 4))
-    before = aborted(impatient)
+    expected = choices(await all_of(failing, 4))
+    before = aborted(failing)
     (place / "slow").write_text("0.05")
     with contextlib.ExitStack() as stack:
         stack.callback((place / "slow").unlink)
         clients = [
-            stack.enter_context(asking(impatient, **LONG)),
-            stack.enter_context(asking(impatient, **LONG | {"stream": False})),
-            stack.enter_context(_stream_over_grpc(impatient)),
+            stack.enter_context(asking(failing, **LONG)),
+            stack.enter_context(asking(failing, **LONG | {"stream": False})),
+            stack.enter_context(_stream_over_grpc(failing)),
         ]
-        await running(impatient, 3)
-        with probing(impatient):
+        await running(failing, 3)
+        with probing(failing):
             for client in clients:
                 stack.enter_context(deaf(client))
-            assert choices(await all_of(impatient, 4)) == expected
-            await asyncio.to_thread(until, lambda: aborted(impatient) == before + 3)
-            impatient.settled()
+            assert choices(await all_of(failing, 4)) == expected
+            await asyncio.to_thread(until, lambda: aborted(failing) == before + 3)
+            failing.settled()
 
 
-async def test_a_reader_over_grpc_that_answers_pings_alone(impatient: Server, place: Path) -> None:
+async def test_a_reader_over_grpc_that_answers_pings_alone(failing: Server, place: Path) -> None:
     """What it would have to read is more than the window that it opens."""
-    before = aborted(impatient)
+    before = aborted(failing)
     (place / "slow").write_text("0.02")
-    with contextlib.ExitStack() as stack, probing(impatient):
+    with contextlib.ExitStack() as stack, probing(failing):
         stack.callback((place / "slow").unlink)
         options = [
             ("grpc.http2.bdp_probe", 0),
             ("grpc.http2.lookahead_bytes", 1024),
             ("grpc.use_local_subchannel_pool", 1),
         ]
-        channel = grpc.insecure_channel(f"{HOST}:{impatient.grpc_port}", options)
+        channel = grpc.insecure_channel(f"{HOST}:{failing.grpc_port}", options)
         with channel:
             sampling = pb.Sampling(max_tokens=480, ignore_eos=True, n=8, logprobs=20)
             request = pb.GenerateRequest(prompt=pb.Prompt(text="Once"), sampling=sampling)
             call = PythiaStub(channel).Generate(request)
             next(call)
-            await asyncio.to_thread(until, lambda: aborted(impatient) == before + 8)
-            impatient.settled()
+            await asyncio.to_thread(until, lambda: aborted(failing) == before + 8)
+            failing.settled()
             with pytest.raises(grpc.RpcError) as caught:
                 while next(call):  # it reads again
                     pass
@@ -142,22 +130,23 @@ async def test_a_reader_over_grpc_that_answers_pings_alone(impatient: Server, pl
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_closes_its_sending_side_counts_as_gone(server: Server, stream: bool) -> None:
-    aborted = 'request_success_total{finished_reason="abort"}'
-    before = server.metric(aborted)
+def test_a_client_that_closes_its_sending_side_counts_as_gone(
+    failing: Server, stream: bool
+) -> None:
+    before = aborted(failing)
     body = json.dumps({"prompt": "a", "max_tokens": 480, "ignore_eos": True, "stream": stream})
     data = request("POST /v1/completions HTTP/1.1", f"Content-Length: {len(body)}")
-    where = urlsplit(server.url)
+    where = urlsplit(failing.url)
     with socket.create_connection((where.hostname, where.port), timeout=60) as connection:
         connection.sendall(data + body.encode())
-        until(lambda: server.metric("num_requests_running") > 0)
+        until(lambda: failing.metric("num_requests_running") > 0)
         connection.shutdown(socket.SHUT_WR)
         answer = b""
         while part := connection.recv(65536):
             answer += part
     assert b"[DONE]" not in answer and (stream or answer == b"")
-    server.settled()
-    assert server.metric(aborted) == before + 1
+    failing.settled()
+    assert aborted(failing) == before + 1
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,6 @@ async def called(server: Server, prompt: Any) -> Any:
     """The same over gRPC."""
     async with AsyncClient(f"grpc://127.0.0.1:{server.grpc_port}") as client:
         return await client.generate(prompt, max_tokens=40, ignore_eos=True)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("faults")
-
-
-@pytest.fixture(scope="module")
-def failing(home: Path, place: Path) -> Iterator[Server]:
-    settings = {"request_timeout": 60, "key_requests_per_minute": 600, "drain_seconds": 1}
-    with faulty(home, place, **settings) as server:
-        yield server
 
 
 async def test_faults_that_are_survived(failing: Server, place: Path) -> None:
@@ -96,7 +83,7 @@ async def _wrong_clock(server: Server, place: Path, expected: list[Any]) -> None
 
 
 async def test_sigterm_under_load_finishes_what_is_open(failing: Server, place: Path) -> None:
-    """The last one that asks this server."""
+    """The last one of all that ask this server."""
     (place / "slow").write_text("0.03")
     with probing(failing, ENDS):
         load = asyncio.create_task(all_of(failing, 8, max_tokens=120))

@@ -11,7 +11,6 @@ from typing import Any
 
 import bentoml
 import grpc
-import openai
 import pytest
 import torch
 from google.protobuf import json_format
@@ -39,6 +38,7 @@ from tests.e2e.serving import (
     free_port,
     serve,
 )
+from tests.later import openai
 
 PROMPT = "Once upon a time"
 OPTIONS: dict[str, Any] = {

@@ -8,13 +8,13 @@ import random
 from collections.abc import Iterator
 
 import httpx
-import openai
 import pytest
 
 from pythia_bento import __version__
 from pythia_bento.checkpoints.bundle import find_bundled
 from pythia_bento.protocol.bodies import NEUTRAL, CompletionRequest
 from tests.e2e.serving import MAX_BODY, Server
+from tests.later import openai
 
 PROMPT = "Once upon a time"
 

@@ -48,11 +48,11 @@ class Stage:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self.watch = Watch(self.root)
         theirs.disable_progress_bar()
-        self.source = random_checkpoint(
+        self.source = random_checkpoint(  # what this imports makes folders of its own
             self.root / "source", layers=1, heads=1, head_dim=16, positions=64
         )
+        self.watch = Watch(self.root)
         self.hub = HubServer(self.root / "hub").__enter__()
         (self.root / "tmp").mkdir()
         tempfile.tempdir = str(self.root / "tmp")  # BentoML writes a model there before it is one

@@ -152,7 +152,7 @@ def test_serving_such_a_branch_warns(
         ids = ["pythia-14m@step1", f"pythia-14m@{commit}", "pythia-14m"]
         assert names == [*ids, *(f"EleutherAI/{id}" for id in ids)]
         for name in names:
-            asyncio.run(runner.served(name))
+            assert asyncio.run(runner.served(name)) is runner
         for owner in ("", "EleutherAI/"):
             nearest = f"{owner}pythia-14m@step1, {owner}pythia-14m"
             with pytest.raises(ModelNotFound, match=f"the nearest names are {nearest}$"):

@@ -6,6 +6,6 @@ from tests.amounts import amounts
 from tests.fuzz.kinds import no_faults
 
 
-@amounts(12, 120)
+@amounts(8, 120)
 def test_hub_stories(amount: int) -> None:
     no_faults("hubs", amount, common="pulled")

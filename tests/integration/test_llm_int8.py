@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pythia_bento.catalog import parse
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
@@ -28,6 +27,7 @@ from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.forward import Driver
 from tests.integration.conftest import bento_home_in, hub_in
+from tests.later import transformers
 from tests.models import random_checkpoint
 from tests.unit.runtime.toy_runner import ask
 
@@ -44,7 +44,7 @@ class Pair(NamedTuple):
     """A pulled model here and in transformers, on one device."""
 
     ours: GPTNeoX
-    theirs: PreTrainedModel
+    theirs: transformers.PreTrainedModel
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def pair(pulled: Path, device: str) -> Pair:
     checkpoint = load_checkpoint(MODEL)
     assert checkpoint.path == pulled
     backend = create("reference", checkpoint.config, torch.device(device), "llm-int8")
-    theirs = AutoModelForCausalLM.from_pretrained(pulled, device_map=device)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(pulled, device_map=device)
     return Pair(GPTNeoX(checkpoint.source, backend), theirs)
 
 
@@ -99,7 +99,9 @@ def prompt(length: int) -> list[int]:
 
 
 @torch.no_grad()
-def their_logits(model: PreTrainedModel, ids: list[int], chunk: int | None = None) -> Tensor:
+def their_logits(
+    model: transformers.PreTrainedModel, ids: list[int], chunk: int | None = None
+) -> Tensor:
     """fp32 [tokens, V]; after the first chunk, transformers' cache holds what came before."""
     parts, cache = [], None
     for part in torch.tensor([ids], device=model.device).split(chunk or len(ids), dim=1):
@@ -109,7 +111,7 @@ def their_logits(model: PreTrainedModel, ids: list[int], chunk: int | None = Non
     return torch.cat(parts)
 
 
-def greedy(model: PreTrainedModel, ids: list[int], count: int) -> list[int]:
+def greedy(model: transformers.PreTrainedModel, ids: list[int], count: int) -> list[int]:
     """What ``generate`` appends."""
     start = torch.tensor([ids], device=model.device)
     output = model.generate(start, max_new_tokens=count, do_sample=False, eos_token_id=-1)
@@ -119,7 +121,7 @@ def greedy(model: PreTrainedModel, ids: list[int], count: int) -> list[int]:
 
 def test_transformers_loads_it_in_fp16(pulled: Path) -> None:
     """Without arguments, which is what ``llm-int8`` follows."""
-    model = AutoModelForCausalLM.from_pretrained(pulled)
+    model = transformers.AutoModelForCausalLM.from_pretrained(pulled)
     assert model.is_loaded_in_8bit
     assert model.dtype == torch.float16
     assert model.config._attn_implementation == "sdpa"
@@ -152,7 +154,7 @@ def test_the_models_have_outliers(pair: Pair, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("pulled", ["bundled"], indirect=True)
 def test_the_served_model_answers_as_transformers(pulled: Path) -> None:
     """Through the engine: tokens, and log-probabilities of the prompt."""
-    theirs = AutoModelForCausalLM.from_pretrained(pulled, device_map="cpu")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(pulled, device_map="cpu")
     settings = Settings(model=MODEL, device="cpu", matmul="llm-int8", max_batch_size=2)
     ids = prompt(37)
     with PythiaRunner.load(settings) as runner:

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from transformers import GPTNeoXForCausalLM
 
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
 from tests.forward import Driver
+from tests.later import transformers
 from tests.models import dequantized_model, random_checkpoint
 
 BACKENDS = [  # name, device
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
     """The same weights here and in transformers."""
 
     path: Path
-    theirs: GPTNeoXForCausalLM
+    theirs: transformers.GPTNeoXForCausalLM
 
 
 @pytest.fixture(scope="module", autouse=True)

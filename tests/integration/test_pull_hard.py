@@ -33,7 +33,7 @@ def puller(hub: HubServer, bento_home: Path, sources: Path, tmp_path: Path) -> P
     return Puller(hub.endpoint, tmp_path / "hf", bento_home, MODEL)
 
 
-@amounts(4, MANY)
+@amounts(2, MANY)
 def test_killed_pulls_leave_all_or_nothing(
     hub: HubServer, puller: Puller, bento_home: Path, amount: int
 ) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPTNeoXForCausalLM
 
 from pythia_bento.catalog import parse
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
@@ -20,6 +19,7 @@ from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.weights import WeightSource
 from tests.hub import HubServer
+from tests.later import transformers
 from tests.models import random_checkpoint
 
 REPO, MODEL = "EleutherAI/pythia-14m", "pythia-14m"
@@ -51,7 +51,7 @@ def with_wrong_end_of_text(path: Path) -> None:
 
 def in_shards(path: Path) -> None:
     """Several files and an index."""
-    model = GPTNeoXForCausalLM.from_pretrained(path, dtype=torch.float16)
+    model = transformers.GPTNeoXForCausalLM.from_pretrained(path, dtype=torch.float16)
     (path / WEIGHTS).unlink()
     model.save_pretrained(path, max_shard_size="20KB")
     assert (path / INDEX).is_file()

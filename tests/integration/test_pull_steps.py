@@ -299,7 +299,7 @@ def test_a_disk_that_becomes_full_begins_nothing_more(puller: Puller) -> None:
 MANY = 12  # kills
 
 
-@amounts(3, MANY)
+@amounts(2, MANY)
 def test_killed_pulls_go_on(hub: HubServer, puller: Puller, bento_home: Path, amount: int) -> None:
     all_steps(NAME, STEP_LIST)
     expected = contents()

@@ -41,11 +41,11 @@ def test_load_answers_and_closes() -> None:
 
 
 def test_names_of_main() -> None:
-    with PythiaRunner.load(Settings(models="", device="cpu", max_batch_size=2)) as runner:
+    with PythiaRunner.load(Settings(device="cpu", max_batch_size=2)) as runner:
         for name in ("bundled", "bundled@main", runner.info.id, runner.info.aliases[0]):
             assert asyncio.run(runner.served(name)) is runner
         with pytest.raises(ModelNotFound):
-            asyncio.run(runner.served("bundled@step64"))
+            asyncio.run(runner.served("bundled@step65"))
 
 
 @pytest.mark.parametrize("matmul", ["w8a16", "llm-int8"])

@@ -8,9 +8,13 @@ import pytest
 from tests.sharing import GROUPS, group
 
 ROOT = Path(__file__).parents[2]
+FIXTURE = r"^@pytest\.fixture[^\n]*\n(async )?def \w+"
 USE = {
-    "guarded": r"^(async )?def test_\w+\([^)]*\bguarded: ",
-    "forkserver": r"^from tests\.(forkserver|fuzz\.kinds|hub\.child) import",
+    "faulty": r"^(async )?def test_\w+\([^)]*\bfailing: Server",
+    "imports": r"^from tests\.(forkserver|fuzz\.kinds|hub\.child|models|config_parity) import"
+    r"|^from tests\.later import .*(bitsandbytes|transformers)|\b(original|sources): Path",
+    "servers": rf"^from tests\.later import .*openai"
+    rf"|(^(async )?def test_\w+|{FIXTURE})\([^)]*\b(server|guarded): Server",
 }
 
 
@@ -21,12 +25,21 @@ def test_a_group_is_all_files_that_use_what_it_shares(name: str) -> None:
         for path in ROOT.glob("tests/*/**/test_*.py")
         if re.search(USE[name], path.read_text(), re.MULTILINE)
     }
-    assert files == GROUPS[name]
+    names = list(GROUPS)
+    before = set().union(*(GROUPS[other] for other in names[: names.index(name)]))
+    assert files - before == GROUPS[name]
+
+
+def test_what_is_slow_to_import_is_imported_later() -> None:
+    now = re.compile(r"^(import|from) (bitsandbytes|openai|transformers)\b", re.MULTILINE)
+    collected = [*ROOT.glob("tests/*.py"), *ROOT.glob("tests/**/test_*.py")]
+    assert len(collected) > 200
+    assert [path for path in collected if now.search(path.read_text())] == []
 
 
 def test_groups_stay_together_and_others_are_files() -> None:
     asks = "tests/e2e/test_access.py::test_calls_need_the_key[/score]"
-    assert group(asks) == group("tests/e2e/test_secrets.py::test_no_key") == "guarded"
+    assert group(asks) == group("tests/e2e/test_secrets.py::test_no_key") == "servers"
     assert group("tests/unit/test_errors.py::test_leaf") == "tests/unit/test_errors.py"
 
 

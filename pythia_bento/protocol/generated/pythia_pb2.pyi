@@ -175,14 +175,16 @@ class GenerateResponse(_message.Message):
     def __init__(self, deltas: _Optional[_Iterable[_Union[Delta, _Mapping]]] = ..., summary: _Optional[_Union[Summary, _Mapping]] = ..., prompt_tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ...) -> None: ...
 
 class ScoreItem(_message.Message):
-    __slots__ = ("prompt", "continuation", "logprobs")
+    __slots__ = ("prompt", "continuation", "logprobs", "model")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     CONTINUATION_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     prompt: Prompt
     continuation: Prompt
     logprobs: int
-    def __init__(self, prompt: _Optional[_Union[Prompt, _Mapping]] = ..., continuation: _Optional[_Union[Prompt, _Mapping]] = ..., logprobs: _Optional[int] = ...) -> None: ...
+    model: str
+    def __init__(self, prompt: _Optional[_Union[Prompt, _Mapping]] = ..., continuation: _Optional[_Union[Prompt, _Mapping]] = ..., logprobs: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
     __slots__ = ("items", "model")
@@ -229,10 +231,12 @@ class ScoreResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[ScoreResult, _Mapping]]] = ...) -> None: ...
 
 class TokenizeRequest(_message.Message):
-    __slots__ = ("text",)
+    __slots__ = ("text", "model")
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     text: str
-    def __init__(self, text: _Optional[str] = ...) -> None: ...
+    model: str
+    def __init__(self, text: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class TokenizeResponse(_message.Message):
     __slots__ = ("ids",)
@@ -241,10 +245,12 @@ class TokenizeResponse(_message.Message):
     def __init__(self, ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DetokenizeRequest(_message.Message):
-    __slots__ = ("ids",)
+    __slots__ = ("ids", "model")
     IDS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    model: str
+    def __init__(self, ids: _Optional[_Iterable[int]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class DetokenizeResponse(_message.Message):
     __slots__ = ("text",)
@@ -253,8 +259,10 @@ class DetokenizeResponse(_message.Message):
     def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class InfoRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("context_tokens", "vocabulary", "cache_tokens", "max_n", "max_logprobs", "max_stop", "max_batch_size", "max_queue", "request_timeout", "max_body_bytes", "max_prompt_tokens", "max_sequences")
@@ -322,3 +330,55 @@ class InfoResponse(_message.Message):
     same_weights: _containers.RepeatedScalarFieldContainer[str]
     limits: Limits
     def __init__(self, model: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., fingerprint: _Optional[str] = ..., version: _Optional[str] = ..., commit: _Optional[str] = ..., files: _Optional[_Mapping[str, str]] = ..., weights_sha256: _Optional[str] = ..., quantization: _Optional[str] = ..., dtype: _Optional[str] = ..., matmul: _Optional[str] = ..., backend: _Optional[str] = ..., batch_invariant: bool = ..., same_weights: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class ModelsRequest(_message.Message):
+    __slots__ = ("pattern",)
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    pattern: str
+    def __init__(self, pattern: _Optional[str] = ...) -> None: ...
+
+class ModelState(_message.Message):
+    __slots__ = ("model", "aliases", "step", "weights", "state", "pinned", "nbytes", "last_used", "fingerprint", "same_weights", "error")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[ModelState.State]
+        DISK: _ClassVar[ModelState.State]
+        LOADING: _ClassVar[ModelState.State]
+        HOST: _ClassVar[ModelState.State]
+        DEVICE: _ClassVar[ModelState.State]
+        FAILED: _ClassVar[ModelState.State]
+    STATE_UNSPECIFIED: ModelState.State
+    DISK: ModelState.State
+    LOADING: ModelState.State
+    HOST: ModelState.State
+    DEVICE: ModelState.State
+    FAILED: ModelState.State
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    NBYTES_FIELD_NUMBER: _ClassVar[int]
+    LAST_USED_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    SAME_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    step: int
+    weights: str
+    state: ModelState.State
+    pinned: bool
+    nbytes: int
+    last_used: float
+    fingerprint: str
+    same_weights: _containers.RepeatedScalarFieldContainer[str]
+    error: str
+    def __init__(self, model: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., step: _Optional[int] = ..., weights: _Optional[str] = ..., state: _Optional[_Union[ModelState.State, str]] = ..., pinned: bool = ..., nbytes: _Optional[int] = ..., last_used: _Optional[float] = ..., fingerprint: _Optional[str] = ..., same_weights: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class ModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelState]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelState, _Mapping]]] = ...) -> None: ...

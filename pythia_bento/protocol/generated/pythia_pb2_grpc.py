@@ -19,6 +19,11 @@ class PythiaStub(object):
                 request_serializer=pythia_dot_v1_dot_pythia__pb2.InfoRequest.SerializeToString,
                 response_deserializer=pythia_dot_v1_dot_pythia__pb2.InfoResponse.FromString,
                 )
+        self.Models = channel.unary_unary(
+                '/pythia.v1.Pythia/Models',
+                request_serializer=pythia_dot_v1_dot_pythia__pb2.ModelsRequest.SerializeToString,
+                response_deserializer=pythia_dot_v1_dot_pythia__pb2.ModelsResponse.FromString,
+                )
         self.Generate = channel.unary_stream(
                 '/pythia.v1.Pythia/Generate',
                 request_serializer=pythia_dot_v1_dot_pythia__pb2.GenerateRequest.SerializeToString,
@@ -45,7 +50,15 @@ class PythiaServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Info(self, request, context):
-        """What is served: which bytes answer, by which arithmetic, and within which limits.
+        """What answers under a name: which bytes, by which arithmetic, and within which limits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Models(self, request, context):
+        """All checkpoints that may be asked for, the default first, then those that stay on the device,
+        then by step; and where the weights of each are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +98,11 @@ def add_PythiaServicer_to_server(servicer, server):
                     servicer.Info,
                     request_deserializer=pythia_dot_v1_dot_pythia__pb2.InfoRequest.FromString,
                     response_serializer=pythia_dot_v1_dot_pythia__pb2.InfoResponse.SerializeToString,
+            ),
+            'Models': grpc.unary_unary_rpc_method_handler(
+                    servicer.Models,
+                    request_deserializer=pythia_dot_v1_dot_pythia__pb2.ModelsRequest.FromString,
+                    response_serializer=pythia_dot_v1_dot_pythia__pb2.ModelsResponse.SerializeToString,
             ),
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
@@ -130,6 +148,23 @@ class Pythia(object):
         return grpc.experimental.unary_unary(request, target, '/pythia.v1.Pythia/Info',
             pythia_dot_v1_dot_pythia__pb2.InfoRequest.SerializeToString,
             pythia_dot_v1_dot_pythia__pb2.InfoResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Models(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/pythia.v1.Pythia/Models',
+            pythia_dot_v1_dot_pythia__pb2.ModelsRequest.SerializeToString,
+            pythia_dot_v1_dot_pythia__pb2.ModelsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -15,7 +15,7 @@ from grpc.aio import ServicerContext
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.handlers.generate import generate
 from pythia_bento.handlers.score import score
-from pythia_bento.protocol.bodies import GenerateRequest
+from pythia_bento.protocol.bodies import GenerateRequest, ScoreRequest
 from pythia_bento.protocol.generated import bentoml_v1_pb2 as pb
 from pythia_bento.protocol.generated.bentoml_v1_pb2_grpc import BentoServiceServicer
 from pythia_bento.protocol.parsing import parse
@@ -51,9 +51,10 @@ class BentoService(BentoServiceServicer):
             fields = parse(GenerateRequest, body)
             if fields.stream:
                 raise InvalidRequest("stream must be false: Call has one answer", param="stream")
-            answer = await generate(self._runner, fields, timeout)
+            answer = await generate(await self._runner.served(fields.model), fields, timeout)
         else:
-            answer = await score(self._runner, _items(body), timeout)
+            asked = parse(ScoreRequest, body)
+            answer = await score(self._runner, asked.items, asked.model, timeout)
         response = pb.Response()
         json_format.ParseDict(answer, response.json)
         return response
@@ -79,16 +80,6 @@ def _body(request: pb.Request) -> Mapping[str, Any]:
     if not isinstance(body, Mapping):
         raise InvalidRequest("the body must be a JSON object")
     return body
-
-
-def _items(body: Mapping[str, Any]) -> list[Any]:
-    unknown = sorted(body.keys() - {"items"})
-    if unknown:
-        raise InvalidRequest(f"{unknown[0][:100]} is not a field of this request", param=unknown[0])
-    items = body.get("items")
-    if not isinstance(items, list):
-        raise InvalidRequest("items is required, and must be a list", param="items")
-    return items
 
 
 def _plain(value: Any, name: str) -> Any:

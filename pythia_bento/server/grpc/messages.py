@@ -10,20 +10,32 @@ from typing import Any
 from google.protobuf.message import Message
 
 from pythia_bento.engine.logprobs import PromptLogprobs
+from pythia_bento.engine.residents import State
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.handlers.info import limits
+from pythia_bento.handlers.models import shown_model
 from pythia_bento.handlers.per_id import per_id
 from pythia_bento.handlers.streamed import shown_prompt
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.parsing import parse
-from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import Served
+from pythia_bento.runtime.served_models import ModelState
 from pythia_bento.runtime.turns import Turns
 
 FINISH_REASONS = {
     None: pb.FINISH_REASON_UNSPECIFIED,
     "stop": pb.FINISH_REASON_STOP,
     "length": pb.FINISH_REASON_LENGTH,
+}
+
+
+STATES: dict[State, pb.ModelState.State] = {
+    "disk": pb.ModelState.DISK,
+    "loading": pb.ModelState.LOADING,
+    "host": pb.ModelState.HOST,
+    "device": pb.ModelState.DEVICE,
+    "failed": pb.ModelState.FAILED,
 }
 
 
@@ -39,7 +51,7 @@ def generate_body(request: pb.GenerateRequest) -> GenerateRequest:
 
 def score_body(item: pb.ScoreItem) -> Any:
     """One item as JSON would have it; what is wrong with it is found later, with the others."""
-    body: dict[str, Any] = {"logprobs": item.logprobs}
+    body: dict[str, Any] = {"logprobs": item.logprobs, "model": item.model or None}
     for name in ("prompt", "continuation"):
         if item.HasField(name):
             body[name] = _prompt(getattr(item, name))
@@ -63,19 +75,34 @@ async def score_results(results: Iterable[Mapping[str, Any]]) -> pb.ScoreRespons
     return response
 
 
-def info(runner: PythiaRunner) -> pb.InfoResponse:
+def info(served: Served) -> pb.InfoResponse:
     """What is served."""
     response = pb.InfoResponse(
-        model=runner.info.id,
-        aliases=runner.info.aliases,
-        fingerprint=runner.info.fingerprint,
-        limits=pb.Limits(**asdict(limits(runner))),
+        model=served.info.id,
+        aliases=served.info.aliases,
+        fingerprint=served.info.fingerprint,
+        limits=pb.Limits(**asdict(limits(served))),
     )
-    if runner.info.provenance is not None:
-        provenance = asdict(runner.info.provenance)
+    if served.info.provenance is not None:
+        provenance = asdict(served.info.provenance)
         provenance["commit"] = provenance["commit"] or ""
         response.MergeFrom(pb.InfoResponse(**provenance))
     return response
+
+
+async def models(states: Iterable[ModelState]) -> pb.ModelsResponse:
+    """What may be asked for."""
+    response, turns = pb.ModelsResponse(), Turns()
+    for state in states:
+        response.models.append(_model(state))
+        await turns.take()
+    return response
+
+
+def _model(state: ModelState) -> pb.ModelState:
+    shown: dict[str, Any] = {**shown_model(state), "state": STATES[state.residency.state]}
+    del shown["tokens_seen"]  # it follows from the step
+    return pb.ModelState(model=state.info.id, fingerprint=state.info.fingerprint, **shown)
 
 
 def _prompt(prompt: pb.Prompt) -> str | list[int]:

@@ -7,11 +7,13 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from pythia_bento.engine.validate import check_items, check_text
+from pythia_bento.handlers.models import states
 from pythia_bento.handlers.score import score
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaServicer
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import Served
 from pythia_bento.runtime.turns import Turns
 from pythia_bento.server.grpc import messages
 from pythia_bento.server.grpc.write_timeout import WriteTimeout
@@ -27,7 +29,11 @@ class PythiaService(PythiaServicer):
 
     async def Info(self, request: pb.InfoRequest, context: Context) -> pb.InfoResponse:
         """See pythia.proto, here and below."""
-        return messages.info(self._runner)
+        return messages.info(await self._served(request.model))
+
+    async def Models(self, request: pb.ModelsRequest, context: Context) -> pb.ModelsResponse:
+        """Loads nothing."""
+        return await messages.models(await states(self._runner, request.pattern))
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
         """One message for each step.
@@ -35,11 +41,11 @@ class PythiaService(PythiaServicer):
         Messages are written rather than yielded: a call that is cancelled while one is on its way
         then ends in this coroutine, and so ends its sequences at once.
         """
-        self._runner.check_model(request.model or None)
+        served = await self._served(request.model)
         count = len(request.prompt.tokens.ids)
-        check_text("prompt", count, self._runner.limits, "tokens")
+        check_text("prompt", count, served.limits, "tokens")
         body = messages.generate_body(request)
-        answer = await StreamedAnswer.begin(self._runner, body, context.time_remaining())
+        answer = await StreamedAnswer.begin(served, body, context.time_remaining())
         write_timeout = WriteTimeout(self._runner.settings.client_timeout)
         try:
             async for outputs in answer.stream:
@@ -53,22 +59,32 @@ class PythiaService(PythiaServicer):
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         """Goes to the engine at once: its scheduler is the batcher."""
-        self._runner.check_model(request.model or None)
         check_items(len(request.items), self._runner.limits)
         turns, items = Turns(), []
         for item in request.items:
             items.append(messages.score_body(item))
             await turns.take()
-        results = await score(self._runner, items, context.time_remaining(), messages.scored_tokens)
+        results = await score(
+            self._runner,
+            items,
+            request.model or None,
+            context.time_remaining(),
+            messages.scored_tokens,
+        )
         return await messages.score_results(results)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Nothing is added to the text."""
-        return pb.TokenizeResponse(ids=await self._runner.encode(request.text, "text"))
+        served = await self._served(request.model)
+        return pb.TokenizeResponse(ids=await served.encode(request.text, "text"))
 
     async def Detokenize(
         self, request: pb.DetokenizeRequest, context: Context
     ) -> pb.DetokenizeResponse:
         """The inverse, for whole texts."""
         check_text("ids", len(request.ids), self._runner.limits, "ids")
-        return pb.DetokenizeResponse(text=await self._runner.decode(list(request.ids), "ids"))
+        served = await self._served(request.model)
+        return pb.DetokenizeResponse(text=await served.decode(list(request.ids), "ids"))
+
+    async def _served(self, model: str) -> Served:
+        return await self._runner.served(model or None)

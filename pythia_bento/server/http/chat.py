@@ -34,11 +34,12 @@ async def chat(request: HttpRequest) -> Response:
     data = await read_json(request, runner.limits)
     # On a thread: there may be thousands of messages, and a template may compute what it likes.
     options, text = await asyncio.to_thread(_prepared, data, template, runner.limits)
-    ids = await runner.encode(text, "messages")
+    served = await runner.served(options["model"])
+    ids = await served.encode(text, "messages")
     if (call := current_call()) is not None:
         call.operation = "chat"
-    body = as_completion(options, ids, runner.limits.room(len(ids)))
-    return await answer(ChatCompletion, body, runner)
+    body = as_completion(options, ids, served.limits.room(len(ids)))
+    return await answer(ChatCompletion, body, served)
 
 
 def _prepared(data: Any, template: ChatTemplate, limits: Limits) -> tuple[dict[str, Any], str]:

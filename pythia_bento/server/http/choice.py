@@ -10,7 +10,7 @@ from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.sampling import Ids, Prompt
-from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import Served
 from pythia_bento.runtime.turns import Turns
 from pythia_bento.server.http.logprobs import Columns, LogprobsBuilder, by_id, joined
 
@@ -29,17 +29,17 @@ class EchoedPrompt(NamedTuple):
 
     @classmethod
     async def of(
-        cls, runner: PythiaRunner, written: Prompt, ids: Ids, body: CompletionRequest
+        cls, served: Served, written: Prompt, ids: Ids, body: CompletionRequest
     ) -> EchoedPrompt:
         """For ``echo``: with the client's own text where there is one, uncut."""
-        made = runner.tokenizer.decode(ids)
+        made = served.tokenizer.decode(ids)
         is_whole = isinstance(written, str) and body.truncate_prompt_tokens is None
         text = str(written) if is_whole else made
         if body.logprobs is None:
             return cls(ids, text)
         if text != made:  # it is not in the normal form that tokens are of
-            return cls(ids, text, await runner.starts(text))
-        return cls(ids, text, runner.tokenizer.token_starts(ids))
+            return cls(ids, text, await served.starts(text))
+        return cls(ids, text, served.tokenizer.token_starts(ids))
 
 
 class Choice:

@@ -18,7 +18,8 @@ from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
-from pythia_bento.runtime.runner import PythiaRunner, loaded
+from pythia_bento.runtime.runner import loaded
+from pythia_bento.runtime.served import Served
 from pythia_bento.runtime.turns import Turns, freed
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.choice import Choice, EchoedPrompt
@@ -32,15 +33,14 @@ async def completions(request: HttpRequest) -> Response:
     """POST ``/v1/completions``."""
     runner = loaded(request.app.state.runner)
     body = parse(CompletionRequest, await read_json(request, runner.limits))
-    return await answer(Completion, body, runner)
+    return await answer(Completion, body, await runner.served(body.model))
 
 
-async def answer(kind: type[Completion], body: CompletionRequest, runner: PythiaRunner) -> Response:
+async def answer(kind: type[Completion], body: CompletionRequest, served: Served) -> Response:
     """Ask the engine; raises what refuses the request."""
-    body = with_seed(body, runner)
-    runner.check_model(body.model)
-    completion = await kind.create(body, runner)
-    stream = await runner.submit(completion.requests)
+    body = with_seed(body, served)
+    completion = await kind.create(body, served)
+    stream = await served.submit(completion.requests)
     if body.stream:
         return EventStream(completion.events(stream), stream)
     try:
@@ -62,14 +62,14 @@ class Completion:
         id: str,
         requests: list[Request],
         prompts: list[EchoedPrompt],
-        runner: PythiaRunner,
+        served: Served,
     ) -> None:
         self.body = body
         self.id = id
         self.requests = requests
         self._prompts = prompts
         self._created = int(time.time())
-        self._runner = runner
+        self._served = served
         self._numbers = {request.request_id: n for n, request in enumerate(requests)}
         self._choices: dict[int, Choice] = {}
         self._generated = 0
@@ -77,20 +77,20 @@ class Completion:
         self._event_head = b"data: " + orjson.dumps(self._envelope([]))[: -len(b"]}")]
 
     @classmethod
-    async def create(cls, body: CompletionRequest, runner: PythiaRunner) -> Completion:
+    async def create(cls, body: CompletionRequest, served: Served) -> Completion:
         """Tokenise the prompts; raises InvalidRequest."""
-        check_sequences(len(body.prompt), body.num_sequences, runner.limits)
+        check_sequences(len(body.prompt), body.num_sequences, served.limits)
         id = f"{cls.id_prefix}-{new_request_id()}"
         requests, prompts, alternatives, turns = [], [], 0, Turns()
         for number, written in enumerate(body.prompt):
-            request = await make_request(runner, f"{id}-{number}", written, body)
+            request = await make_request(served, f"{id}-{number}", written, body)
             check_alternatives(alternatives := alternatives + alternatives_of(request))
             requests.append(request)
             ids, echo = request.prompt, body.echo
-            shown = await EchoedPrompt.of(runner, written, ids, body) if echo else EchoedPrompt(ids)
+            shown = await EchoedPrompt.of(served, written, ids, body) if echo else EchoedPrompt(ids)
             prompts.append(shown)
             await turns.take()
-        return cls(body, id, requests, prompts, runner)
+        return cls(body, id, requests, prompts, served)
 
     async def plain(self, outputs: Iterable[SequenceOutput]) -> Pieces:
         """The whole answer; raises what ended a sequence. ``usage`` counts all of ``best_of``."""
@@ -124,7 +124,7 @@ class Completion:
         number = self._numbers[output.request_id]
         index = number * self.body.n + place
         if index not in self._choices:
-            make, tokenizer = self.choice_class, self._runner.tokenizer
+            make, tokenizer = self.choice_class, self._served.tokenizer
             self._choices[index] = make(self.body, self._prompts[number], index, tokenizer)
         return self._choices[index]
 
@@ -168,8 +168,8 @@ class Completion:
             "id": self.id,
             "object": self.object_names[self.body.stream],
             "created": self._created,
-            "model": self._runner.info.id,
-            "system_fingerprint": self._runner.info.fingerprint,
+            "model": self._served.info.id,
+            "system_fingerprint": self._served.info.fingerprint,
             "seed": self.body.seed,
             "choices": choices,
         }

@@ -45,7 +45,7 @@ async def _generate(request: HttpRequest) -> Response:
     body = parse(GenerateRequest, await read_json(request, runner.limits))
     if body.stream:
         return await stream(runner, body)
-    answer: dict[str, Any] = {**await generate(runner, body)}
+    answer: dict[str, Any] = {**await generate(await runner.served(body.model), body)}
     lists = {name: answer.pop(name) for name in ("outputs", "prompt_tokens") if name in answer}
     return await json_in_pieces(answer, 1, **lists)
 
@@ -53,14 +53,14 @@ async def _generate(request: HttpRequest) -> Response:
 async def _generate_stream(request: HttpRequest) -> Response:
     runner = loaded(request.app.state.runner)
     body = parse(GenerateStreamRequest, await read_json(request, runner.limits))
-    answer = await StreamedAnswer.begin(runner, body)
+    answer = await StreamedAnswer.begin(await runner.served(body.model), body)
     return EventStream((in_ascii(event) async for event in _events(answer)), answer.stream)
 
 
 async def _score(request: HttpRequest) -> Response:
     runner = loaded(request.app.state.runner)
     body = parse(ScoreRequest, await read_json(request, runner.limits))
-    results = await scored(runner, body.items, show=json_tokens)
+    results = await scored(runner, body.items, body.model, show=json_tokens)
     return StreamingResponse(_as_list(results), media_type="application/json")
 
 
@@ -78,7 +78,7 @@ async def _as_list(results: AsyncIterator[object]) -> AsyncIterator[bytes]:
 
 async def stream(runner: PythiaRunner, body: GenerateStreamRequest) -> EventStream:
     """``generate`` as events: the parts of the answer, or an error as the last one."""
-    answer = await StreamedAnswer.begin(runner, body)
+    answer = await StreamedAnswer.begin(await runner.served(body.model), body)
     return EventStream(_events(answer), answer.stream)
 
 
@@ -87,7 +87,7 @@ async def texts(runner: PythiaRunner, body: GenerateStreamRequest) -> AsyncGener
 
     Raises what refuses the request before the first. Who stops iterating ends the request.
     """
-    answer = await StreamedAnswer.begin(runner, body)
+    answer = await StreamedAnswer.begin(await runner.served(body.model), body)
     try:
         async for event in _events(answer):
             yield in_ascii(event).decode()

@@ -37,10 +37,10 @@ async def tokenize(request: HttpRequest) -> Response:
     """POST ``/tokenize``."""
     runner = loaded(request.app.state.runner)
     body = parse(TokenizeRequest, await read_json(request, runner.limits))
-    runner.check_model(body.model)
-    ids = await runner.encode(body.prompt)
-    names = map(runner.tokenizer.token_name, ids) if body.return_token_strs else None
-    head = {"count": len(ids), "max_model_len": runner.limits.max_positions}
+    served = await runner.served(body.model)
+    ids = await served.encode(body.prompt)
+    names = map(served.tokenizer.token_name, ids) if body.return_token_strs else None
+    head = {"count": len(ids), "max_model_len": served.limits.max_positions}
     return await json_in_pieces(head, TOKENS_AT_ONCE, tokens=ids, token_strs=names)
 
 
@@ -48,8 +48,8 @@ async def detokenize(request: HttpRequest) -> Response:
     """POST ``/detokenize``; special tokens are shown, bytes that are no UTF-8 become U+FFFD."""
     runner = loaded(request.app.state.runner)
     body = parse(DetokenizeRequest, await read_json(request, runner.limits))
-    runner.check_model(body.model)
-    return OrjsonResponse({"prompt": await runner.decode(body.tokens, "tokens")})
+    served = await runner.served(body.model)
+    return OrjsonResponse({"prompt": await served.decode(body.tokens, "tokens")})
 
 
 async def tokenizer_info(request: HttpRequest) -> Response:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from pythia_bento.engine.residents import State
 from pythia_bento.protocol.types import Limits, Summary
 from pythia_bento.runtime.model_info import Provenance
 
@@ -104,7 +105,7 @@ class CompletionChunk(_CompletionParts):
 
 
 class Model(_Schema):
-    """What is served, and where it comes from."""
+    """A checkpoint that may be asked for, where it comes from, and where its weights are."""
 
     id: str
     object: Literal["model"]
@@ -113,15 +114,34 @@ class Model(_Schema):
     root: str
     parent: None
     max_model_len: int
-    system_fingerprint: str
     aliases: list[str]
     """Other names of it."""
+    step: int | None
+    """Of training; null where nobody says."""
+    tokens_seen: int | None
+    """Until then."""
+    state: State
+    """`device`: it answers at once; `host` and `disk`: when it was loaded from there; `failed`: it
+    cannot be loaded, and is tried again once its files have changed."""
+    pinned: bool
+    """Whether it stays on the device."""
+    nbytes: int
+    """Of its weights."""
+    last_used: float
+    """Unix time; 0 is never."""
+    weights: str
+    """SHA-256 over the names and hashes of its files: equal ones answer alike."""
+    same_weights: list[str]
+    """Other branches that hold the same weights."""
+    error: str = ""
+    """Why it failed."""
+    system_fingerprint: str
     limits: Limits
     provenance: Provenance | None
 
 
 class Models(_Schema):
-    """The one model that is served."""
+    """All that may be asked for: the default, then what stays on the device, then by step."""
 
     object: Literal["list"]
     data: list[Model]

@@ -16,7 +16,8 @@ Schema = dict[str, Any]
 
 MEANINGS: dict[str, str] = {
     "prompt": "Text or token ids.",
-    "model": "What is served, by any of its names; may be left out.",
+    "model": "Any id of the shelf, which /v1/models lists; left out it is the default.",
+    "pin": "Whether it stays on the device; left out that stays as it is.",
     "max_tokens": "Tokens to generate at most; with the prompt's they must fit into the context.",
     "min_tokens": "No end of text and no stop string before this many tokens.",
     "temperature": "0 is greedy; otherwise at least 0.000001.",
@@ -65,7 +66,7 @@ def limits_of_fields(runner: PythiaRunner) -> dict[str, Schema]:
     one_prompt = [text, some_ids]
     many = [_array(kind, most=MAX_PROMPTS) for kind in one_prompt]
     return {
-        "model": {"type": "string", "enum": [runner.info.id, *runner.info.aliases]},
+        "model": _model(runner),
         "CompletionRequest.prompt": {"anyOf": [*one_prompt, *many]},
         "GenerateRequest.prompt": {"anyOf": one_prompt},
         "GenerateStreamRequest.prompt": {"anyOf": one_prompt},
@@ -76,6 +77,12 @@ def limits_of_fields(runner: PythiaRunner) -> dict[str, Schema]:
         **_numbers(limits),
         **_stops(limits),
     }
+
+
+def _model(runner: PythiaRunner) -> Schema:
+    """Where there may be many, more may come while the server runs."""
+    known = {} if runner.models.are_many else {"enum": [runner.info.id, *runner.info.aliases]}
+    return {"type": "string", **known}
 
 
 def unsupported_fields() -> dict[str, Schema]:

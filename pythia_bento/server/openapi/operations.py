@@ -17,8 +17,10 @@ from pythia_bento.protocol.bodies import (
     DetokenizeRequest,
     GenerateRequest,
     GenerateStreamRequest,
+    LoadRequest,
     ScoreItem,
     TokenizeRequest,
+    UnloadRequest,
 )
 from pythia_bento.server.openapi import answers
 from pythia_bento.server.openapi.open_operations import OPEN_OPERATIONS, UNAVAILABLE
@@ -35,6 +37,8 @@ ENGINE: Errors = (
     errors.DeadlineExceeded,
 )
 
+MODEL: Errors = (errors.ModelNotFound, errors.CheckpointError)  # where one is asked for by name
+
 
 class ScoreRequest(BaseModel):
     """The texts to score, each on its own: a bad one does not fail the others."""
@@ -42,6 +46,7 @@ class ScoreRequest(BaseModel):
     model_config = {"extra": "forbid"}
 
     items: list[ScoreItem]
+    model: str | None = None
 
 
 _COMPLETIONS = {
@@ -67,7 +72,7 @@ OPERATIONS: tuple[Operation, ...] = (
         id="createCompletion",
         summary="Continue prompts, plain or streamed; score them.",
         answers=(answers.Completion, Events((answers.CompletionChunk, answers.Error))),
-        errors=(*BODY, *ENGINE, errors.ModelNotFound, *UNAVAILABLE),
+        errors=(*BODY, *ENGINE, *MODEL, *UNAVAILABLE),
         body=CompletionRequest,
         generates=True,
         examples=_COMPLETIONS,
@@ -77,7 +82,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/v1/models",
         id="listModels",
-        summary="What is served: commit, hashes of all files, arithmetic.",
+        summary="What may be asked for: commit, hashes of all files, arithmetic, where it is.",
         answers=(answers.Models,),
         errors=UNAVAILABLE,
     ),
@@ -86,10 +91,32 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/v1/models/{id}",
         id="retrieveModel",
-        summary="The same, by any of its names.",
+        summary="The same of one, by any of its names.",
         answers=(answers.Model,),
-        errors=(errors.ModelNotFound, *UNAVAILABLE),
+        errors=(*MODEL, *UNAVAILABLE),
         parameters={"id": "bundled"},
+    ),
+    Operation(
+        tag="Models",
+        method="post",
+        path="/v1/models/load",
+        id="loadModel",
+        summary="Bring a checkpoint to the device; needs PYTHIA_MANAGE_MODELS.",
+        answers=(answers.Model,),
+        errors=(*BODY, *MODEL, errors.DeadlineExceeded, *UNAVAILABLE),
+        body=LoadRequest,
+        examples={"To stay there": {"model": "bundled", "pin": True}},
+    ),
+    Operation(
+        tag="Models",
+        method="post",
+        path="/v1/models/unload",
+        id="unloadModel",
+        summary="Let a checkpoint leave the device; its next request loads it again.",
+        answers=(answers.Model,),
+        errors=(*BODY, *MODEL, *UNAVAILABLE),
+        body=UnloadRequest,
+        examples={"Of the bundle": {"model": "bundled@step64"}},
     ),
     Operation(
         tag="Tokenizer",
@@ -98,7 +125,7 @@ OPERATIONS: tuple[Operation, ...] = (
         id="tokenize",
         summary="The tokens of a text.",
         answers=(answers.Tokenized,),
-        errors=(*BODY, errors.ModelNotFound, *UNAVAILABLE),
+        errors=(*BODY, *MODEL, *UNAVAILABLE),
         body=TokenizeRequest,
         examples={"A text": {"prompt": "Once upon a time", "return_token_strs": True}},
     ),
@@ -109,7 +136,7 @@ OPERATIONS: tuple[Operation, ...] = (
         id="detokenize",
         summary="The text of tokens.",
         answers=(answers.Detokenized,),
-        errors=(*BODY, errors.ModelNotFound, *UNAVAILABLE),
+        errors=(*BODY, *MODEL, *UNAVAILABLE),
         body=DetokenizeRequest,
         examples={"Some tokens": {"tokens": [5, 6, 7]}},
     ),
@@ -129,7 +156,7 @@ OPERATIONS: tuple[Operation, ...] = (
         id="generate",
         summary="Continue one prompt; token ids and text in the answer.",
         answers=(answers.Generated, Events((answers.GeneratedPart, answers.Error))),
-        errors=(*BODY, *ENGINE, *UNAVAILABLE),
+        errors=(*BODY, *ENGINE, *MODEL, *UNAVAILABLE),
         body=GenerateRequest,
         generates=True,
         examples={
@@ -145,7 +172,7 @@ OPERATIONS: tuple[Operation, ...] = (
         id="generateStream",
         summary="The same as /generate with stream, in ASCII: BentoML's clients iterate over it.",
         answers=(Events((answers.GeneratedPart, answers.Error)),),
-        errors=(*BODY, *ENGINE, *UNAVAILABLE),
+        errors=(*BODY, *ENGINE, *MODEL, *UNAVAILABLE),
         body=GenerateStreamRequest,
         generates=True,
         examples={"Continue a text": {"prompt": "Once upon a time", "max_tokens": 8}},
@@ -157,11 +184,17 @@ OPERATIONS: tuple[Operation, ...] = (
         id="score",
         summary="Log-probabilities of many texts; an item that fails does not fail the others.",
         answers=(answers.Scores,),
-        errors=(*BODY, *UNAVAILABLE),
+        errors=(*BODY, *MODEL, *UNAVAILABLE),
         body=ScoreRequest,
         examples={
             "A continuation": {"items": [{"prompt": "Once upon", "continuation": " a time"}]},
             "Two texts": {"items": [{"prompt": "Once upon a time"}, {"prompt": [5, 6, 7]}]},
+            "One text, before and after training": {
+                "items": [
+                    {"prompt": "Once upon a time", "model": "bundled@step0"},
+                    {"prompt": "Once upon a time", "model": "bundled"},
+                ]
+            },
         },
     ),
     Operation(

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, GPTNeoXForCausalLM
 
 from pythia_bento.checkpoints.config_file import read_config
 from tests.amounts import rest_long
+from tests.later import transformers
 from tests.tools import tool
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,9 +28,11 @@ STEPS: dict[str, Any] = MANIFEST["steps"]
 MAIN: str = MANIFEST["main"]
 
 
-def model_of(step: str) -> GPTNeoXForCausalLM:
+def model_of(step: str) -> transformers.GPTNeoXForCausalLM:
     torch.set_num_threads(1)
-    return GPTNeoXForCausalLM.from_pretrained(BUNDLED / step, dtype=torch.float32).eval()
+    return transformers.GPTNeoXForCausalLM.from_pretrained(
+        BUNDLED / step, dtype=torch.float32
+    ).eval()
 
 
 def greedy(step: str, prompt: str, count: int) -> str:
@@ -136,7 +138,7 @@ def test_shape_is_a_pythia_with_ids_that_have_no_token(step: str) -> None:
 
 def test_transformers_reads_the_same_tokenizer() -> None:
     ours = Tokenizer.from_file(str(BUNDLED / MAIN / "tokenizer.json"))
-    theirs = AutoTokenizer.from_pretrained(BUNDLED / MAIN)
+    theirs = transformers.AutoTokenizer.from_pretrained(BUNDLED / MAIN)
     for text in ("Once upon a time", " two  spaces\n", "caf\u00e9 \u65e5\u672c", "a<|endoftext|>b"):
         assert theirs(text)["input_ids"] == ours.encode(text).ids
         assert ours.decode(ours.encode(text).ids, skip_special_tokens=False) == text

@@ -11,8 +11,9 @@ import pytest
 import tokenizers
 
 from pythia_bento.checkpoints.bundle import MANIFEST, list_bundled
-from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.checkpoint import find_checkpoint, load_checkpoint
 from pythia_bento.checkpoints.files import sha256
+from pythia_bento.checkpoints.held_files import ReadOnce
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from tests.models import random_checkpoint
 
@@ -93,6 +94,30 @@ def test_a_changed_file_is_named(root: Path, name: str) -> None:
         load_checkpoint("bundled@step0", root)
     assert str(path) in str(caught.value)
     assert load_checkpoint("bundled@step64", root).revision == "step64"
+
+
+def test_weights_are_compared_when_they_are_read(root: Path) -> None:
+    """Who asks for them next needs no reading of the files before it."""
+    path = root / "step0" / "model.safetensors"
+    found = find_checkpoint("bundled@step0", root)
+    assert found == load_checkpoint("bundled@step0", root)
+    source = found.source
+    assert isinstance(source, ReadOnce)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert source.layer(1).dense.weight.shape == (64, 64)
+    late = find_checkpoint("bundled@step0", root)
+    words = r"^bundled@step0 will not be served: model\.safetensors has sha256 \w{64}, not \w{64}$"
+    with pytest.raises(CheckpointError, match=words):
+        late.source  # noqa: B018
+    (root / "step0" / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is 2 bytes long"):
+        find_checkpoint("bundled@step0", root)
+
+
+def test_a_local_directory_is_mapped(copy: Path) -> None:
+    found = find_checkpoint(str(copy))
+    assert found == load_checkpoint(str(copy))
+    assert not isinstance(found.source, ReadOnce)
 
 
 def test_a_shorter_and_a_missing_file_are_named(root: Path) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bitsandbytes
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from pythia_bento.checkpoints import quantize
 from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.quantize import CheckpointWeights, quantize_rows
 from pythia_bento.errors import CheckpointError
+from tests.later import bitsandbytes
 from tests.models import dequantize, random_checkpoint
 from tests.unit.checkpoints.conftest import edit
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import GPTNeoXForCausalLM
 
 from pythia_bento.checkpoints import tensor_names
 from pythia_bento.checkpoints.config_file import read_config
 from pythia_bento.checkpoints.reader import INDEX, Reader
 from pythia_bento.errors import CheckpointError
+from tests.later import transformers
 from tests.unit.checkpoints.conftest import Edit, edit
 
 QKV = "gpt_neox.layers.1.attention.query_key_value.weight"
@@ -44,7 +44,7 @@ def test_every_stored_tensor_is_read(original: Path) -> None:
 
 
 def test_shards_hold_the_same(original: Path, copy: Path) -> None:
-    model = GPTNeoXForCausalLM.from_pretrained(original, dtype=torch.float16)
+    model = transformers.GPTNeoXForCausalLM.from_pretrained(original, dtype=torch.float16)
     (copy / "model.safetensors").unlink()
     model.save_pretrained(copy, max_shard_size="60KB")
     assert len(list(copy.glob("model-*.safetensors"))) > 2

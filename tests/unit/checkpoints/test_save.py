@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.reader import INDEX, WEIGHTS
 from pythia_bento.checkpoints.save import COPIED, QUANTIZATION_CONFIG, save_int8
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.weights import LayerWeights, WeightSource
+from tests.later import transformers
 
 PROMPT = torch.tensor([[5, 99, 17, 200, 3, 42]])
 
@@ -26,16 +26,16 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def theirs(original: Path) -> PreTrainedModel:
+def theirs(original: Path) -> transformers.PreTrainedModel:
     """Quantised by transformers itself."""
-    config = BitsAndBytesConfig(load_in_8bit=True)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    config = transformers.BitsAndBytesConfig(load_in_8bit=True)
+    model: transformers.PreTrainedModel = transformers.AutoModelForCausalLM.from_pretrained(
         original, quantization_config=config, device_map="cpu", dtype=torch.float16
     )
     return model
 
 
-def logits(model: PreTrainedModel) -> Tensor:
+def logits(model: transformers.PreTrainedModel) -> Tensor:
     with torch.no_grad():
         result: Tensor = model(PROMPT).logits
     return result
@@ -62,13 +62,13 @@ def assert_same(ours: WeightSource, expected: WeightSource) -> None:
 
 @pytest.mark.parametrize("shard_bytes", [1, 100_000, 1 << 30])
 def test_transformers_reads_what_is_written(
-    original: Path, tmp_path: Path, theirs: PreTrainedModel, shard_bytes: int
+    original: Path, tmp_path: Path, theirs: transformers.PreTrainedModel, shard_bytes: int
 ) -> None:
     target, done = tmp_path / "int8", []
     source = load_checkpoint(str(original)).source
     save_int8(source, original, target, lambda *step: done.append(step), shard_bytes)
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    loaded = AutoModelForCausalLM.from_pretrained(target, device_map="cpu")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(target, device_map="cpu")
     assert loaded.is_loaded_in_8bit
     assert loaded.dtype == torch.float16
     assert torch.equal(logits(loaded), logits(theirs))
@@ -86,7 +86,7 @@ def test_reading_back_gives_the_same_bits(original: Path, tmp_path: Path, shard_
 
 
 def test_what_transformers_writes_is_read(
-    original: Path, copy: Path, theirs: PreTrainedModel
+    original: Path, copy: Path, theirs: transformers.PreTrainedModel
 ) -> None:
     (copy / WEIGHTS).unlink()
     theirs.save_pretrained(copy)
@@ -96,7 +96,7 @@ def test_what_transformers_writes_is_read(
 
 
 def test_the_config_is_what_transformers_writes(
-    original: Path, tmp_path: Path, theirs: PreTrainedModel
+    original: Path, tmp_path: Path, theirs: transformers.PreTrainedModel
 ) -> None:
     save_int8(load_checkpoint(str(original)).source, original, tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")

@@ -5,23 +5,33 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 
 from pythia_bento.catalog import SIZES
+from pythia_bento.checkpoints import tokenizer_file
 from pythia_bento.checkpoints.bundle import list_bundled
-from pythia_bento.checkpoints.tokenizer_file import check_tokenizer, try_tokenizer
+from pythia_bento.checkpoints.tokenizer_file import (
+    check_tokenizer,
+    tokenizer_meaning,
+    try_tokenizer,
+)
 from pythia_bento.errors import CheckpointError
 from tests.tokenizer_parts import raw_tokenizer
 
 CONFIG = SIZES["14m"].config
 Raw = dict[str, Any]
+# The suite's own, where a checkout has it beside it.
+REAL = sorted((Path(__file__).parents[4] / "shared" / "data").glob("*tokenizer.json"))
 
 
 def write(tmp_path: Path, raw: object) -> Path:
     path = tmp_path / "tokenizer.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(raw if isinstance(raw, str) else json.dumps(raw))
     return path
 
@@ -117,3 +127,91 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "tokenizer.json")
     with pytest.raises(CheckpointError, match="it is not a file"):
         check_tokenizer(tmp_path / "tokenizer.json", CONFIG)
+
+
+def meaning(raw: Raw | str) -> str:
+    text = raw if isinstance(raw, str) else json.dumps(raw)
+    return tokenizer_meaning(text.encode(), Path("tokenizer.json"))
+
+
+def _rewritten(raw: Raw) -> None:
+    """As another version of the library writes the same."""
+    merges = raw["model"]["merges"]
+    raw["model"]["merges"] = [m.split() if isinstance(m, str) else " ".join(m) for m in merges]
+    raw["model"]["vocab"] = dict(reversed(raw["model"]["vocab"].items()))
+    raw["added_tokens"].reverse()
+    for name in ("byte_fallback", "ignore_merges", "type"):
+        raw["model"].pop(name, None)
+    raw["model"]["continuing_subword_prefix"] = ""
+    raw["pre_tokenizer"].pop("use_regex", None)
+    del raw["version"]
+    raw["post_processor"], raw["padding"] = None, {"strategy": {"Fixed": 7}}
+
+
+@pytest.mark.parametrize(
+    "path", [list_bundled()[0].directory / "tokenizer.json", *REAL], ids=lambda path: path.name
+)
+def test_how_a_tokenizer_is_written_is_not_what_it_means(path: Path) -> None:
+    text = path.read_text()
+    raw = json.loads(text)
+    assert meaning(json.dumps(raw, indent=3, ensure_ascii=True)) == meaning(text)
+    assert meaning(tokenizers.Tokenizer.from_str(text).to_str(pretty=True)) == meaning(text)
+    _rewritten(raw)
+    assert meaning(raw) == meaning(text)
+
+
+def _swapped_merges(raw: Raw) -> None:
+    merges = raw["model"]["merges"]
+    merges[0], merges[1] = merges[1], merges[0]
+
+
+def _swapped_ids(raw: Raw) -> None:
+    vocab = raw["model"]["vocab"]
+    one, two, *_ = vocab
+    vocab[one], vocab[two] = vocab[two], vocab[one]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _swapped_merges,
+        _swapped_ids,
+        other("normalizer", value={"type": "NFC"}),
+        other("added_tokens", 0, "special", value=False),
+        other("added_tokens", 0, "normalized", value=True),
+        other("added_tokens", 0, "content", value="<|end|>"),
+    ],
+)
+def test_what_may_encode_otherwise_means_something_else(change: Callable[[Raw], None]) -> None:
+    raw = plain()
+    assert raw["normalizer"] is None and not raw["added_tokens"][0]["normalized"]
+    change(raw)
+    assert meaning(raw) != meaning(plain())
+
+
+def test_another_kind_has_no_meaning() -> None:
+    with pytest.raises(CheckpointError, match="decoder"):
+        meaning({**plain(), "decoder": None})
+
+
+def test_equal_bytes_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[bytes] = []
+    inner = tokenizer_file.parse_json
+
+    def noted(data: bytes, what: str) -> Any:
+        looked.append(data)
+        return inner(data, what)
+
+    monkeypatch.setattr(tokenizer_file, "parse_json", noted)
+    monkeypatch.setattr(tokenizer_file, "_passed", set())
+    monkeypatch.setattr(tokenizer_file, "_MAX_PASSED", 2)
+    paths = [
+        write(tmp_path / str(number), {**plain(), "padding": {"n": number}}) for number in range(3)
+    ]
+    for path in (paths[0], paths[0], paths[1], paths[0], paths[2], paths[0]):
+        check_tokenizer(path, CONFIG)
+    assert len(looked) == 4  # of the third the first two are forgotten
+    small = replace(CONFIG, vocab_size=10)
+    for _ in range(2):  # what does not fit is never remembered
+        with pytest.raises(CheckpointError, match="has rows for 10"):
+            check_tokenizer(paths[0], small)

@@ -85,7 +85,7 @@ def test_tokens_that_were_not_taken_are_given_back() -> None:
     ended = waiting.first()
     assert ended is not None and ended.order[0] == 1
     waiting.admit(ended)
-    waiting.refund(ended)  # of 56 tokens it took 48
+    waiting.books.refund(ended)  # of 56 tokens it took 48
     waiting.admit(waiting.first() or ended)
     first = waiting.first()
     assert first is not None and first.order[0] == 2

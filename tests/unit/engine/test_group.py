@@ -263,6 +263,19 @@ def test_unloading_waits_for_what_runs() -> None:
     group.unload("unknown")
 
 
+def test_one_that_was_to_go_stays_when_it_is_pinned() -> None:
+    loader = ToyLoader()
+    group = toy_group(2, 2, loader=loader)
+    group.add_request(ask(1, "r", max_tokens=6))
+    outputs = group.step() + group.step()
+    group.unload("m1")
+    group.add_request(ask(1, "later", max_tokens=1))
+    group.pin("m1", is_pinned=True)
+    outputs += run(group)
+    assert {o.request_id for o in outputs if o.finish_reason == "length"} == {"r", "later"}
+    assert loader.loads == ["m1"] and group.residencies["m1"].state == "device"
+
+
 def test_ids_in_use_and_unknown_keys_are_refused() -> None:
     group = toy_group(2, 2, loader=ToyLoader(steps=3))
     group.add_request(ask(1, "same"))

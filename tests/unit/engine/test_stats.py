@@ -1,17 +1,26 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from pythia_bento.engine.stats import BATCH_SIZES, NUM_NUMBERS, EngineStats, StepSizes
+from pythia_bento.engine.stats import (
+    BATCH_SIZES,
+    NUM_NUMBERS,
+    EngineStats,
+    GroupStats,
+    StepSizes,
+    total,
+)
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import ask
 
 
 def test_numbers_of_stats_and_back() -> None:
     stats = toy_engine(64).stats()
-    names = [name for name in EngineStats.__slots__ if name != "batch_sizes"]
+    names = [name for name in EngineStats.__slots__ if name not in ("batch_sizes", "group")]
     sizes = tuple(range(100, 101 + len(BATCH_SIZES)))
-    stats = replace(stats, **{name: i for i, name in enumerate(names)}, batch_sizes=sizes)
+    group = GroupStats(*range(50, 50 + len(fields(GroupStats))))
+    singles = {name: i for i, name in enumerate(names)}
+    stats = replace(stats, **singles, batch_sizes=sizes, group=group)
     numbers = stats.numbers()
     assert len(numbers) == NUM_NUMBERS == len(set(numbers))
     assert EngineStats.of(list(numbers)) == stats
@@ -31,3 +40,11 @@ def test_an_engine_counts_its_steps() -> None:
     stats = engine.stats()
     assert sum(stats.batch_sizes) == stats.steps == 3
     assert (stats.batch_sizes[:2], stats.step_sequences) == ((2, 1), 4)
+
+
+def test_engines_that_share_a_device_are_counted_together() -> None:
+    one = replace(toy_engine(64).stats(), steps=3, running=1, blocks_used=7, batch_sizes=(1,) * 11)
+    found = total([one, replace(one, steps=4)], GroupStats(evictions=2))
+    assert (found.steps, found.running, found.group.evictions) == (7, 2, 2)
+    assert (found.blocks_used, found.blocks_total) == (7, 64), "of the pool, which they share"
+    assert found.batch_sizes == (2,) * 11

@@ -31,6 +31,7 @@ class ToyLoader:
 
     def __init__(self, steps: int = 0) -> None:
         self.steps = steps
+        self.progress = 0
         self.loads: list[str] = []
         self.kept: list[str] = []
         self.faults: dict[str, PythiaError | MemoryError] = {}
@@ -48,6 +49,7 @@ class ToyLoader:
     def take(self) -> LoadEnd | None:
         if self._due is None or self._left > 0:
             self._left -= 1
+            self.progress += self._due is not None
             return None
         (key, entry), self._due = self._due, None
         if (fault := self.faults.get(key)) is not None:

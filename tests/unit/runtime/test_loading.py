@@ -9,7 +9,7 @@ import torch
 
 from pythia_bento.catalog import SIZES
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
-from pythia_bento.checkpoints.shelf_entry import entry_of
+from pythia_bento.checkpoints.shelf import entry_of
 from pythia_bento.engine.engine import Engine
 from pythia_bento.model.kernels.base import pass_bytes
 from pythia_bento.runtime import loading

@@ -187,9 +187,9 @@ async def test_scores_that_are_refused_as_a_whole_say_so_each() -> None:
 async def test_model_names() -> None:
     with toy_runner() as runner:
         for name in (None, "toy", "toy@main", "toy@step3"):
-            asyncio.run(runner.served(name))
+            assert await runner.served(name) is runner
         with pytest.raises(ModelNotFound, match=r"'tooy'.*nearest names are toy"):
-            asyncio.run(runner.served("tooy"))
+            await runner.served("tooy")
 
 
 async def test_long_texts_are_encoded_elsewhere_with_the_same_result() -> None:

@@ -60,8 +60,9 @@ async def test_score(channel: grpc.aio.Channel, runner: PythiaRunner, theirs: An
         ("generate", {"json": {"prompt": "a", "seed": 2.0**53}}, "seed holds 9007199254740992"),
         ("generate", {"json": {"prompt": "a", "stream": True}}, "stream must be false"),
         ("score", {"json": {}}, "items is required"),
-        ("score", {"json": {"items": "a"}}, "items is required, and must be a list"),
-        ("score", {"json": {"items": [], "model": "a"}}, "model is not a field"),
+        ("score", {"json": {"items": "a"}}, "items must be a valid list, not 'a'"),
+        ("score", {"json": {"items": [], "modle": "a"}}, "modle is not a field"),
+        ("score", {"json": {"items": [], "model": 7}}, "model must be a valid string, not 7"),
     ],
 )
 async def test_bad_calls(

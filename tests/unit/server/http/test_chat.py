@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.http.chat_template import ChatTemplate
 from tests.fuzz.structures import as_json, mutated
+from tests.later import openai
 from tests.unit.conftest import app_of
 
 # The toy's vocabulary is small.

@@ -16,9 +16,10 @@ from pythia_bento.server.http import openai, pages, probes, tokenizer
 from pythia_bento.server.openapi.document import DOCUMENTED, describe
 from pythia_bento.server.openapi.operations import OPERATIONS
 from tests.unit.runtime.toy_runner import toy_runner
+from tests.unit.runtime.toy_shelf import toy_shelf
 
 # Never part of an answer: they stop a start, or exist to be refined.
-NOT_ANSWERED = {"checkpoint_error", "not_in_store", "invalid_setting", "internal_error"}
+NOT_ANSWERED = {"not_in_store", "invalid_setting", "internal_error"}
 BOUNDED = (
     *("max_tokens", "min_tokens", "temperature", "top_k", "top_p", "min_p", "presence_penalty"),
     *("frequency_penalty", "repetition_penalty", "n", "best_of", "seed", "logprobs"),
@@ -36,6 +37,16 @@ def test_it_names_what_is_served(document: dict[str, Any], runner: PythiaRunner)
     assert runner.info.id in document["info"]["description"]
     model = document["components"]["schemas"]["CompletionRequest"]["properties"]["model"]
     assert model["anyOf"][0]["enum"] == ["toy@step3", "toy", "toy@main"]
+
+
+def test_of_many_models_it_names_none_but_the_default() -> None:
+    with toy_shelf() as runner:
+        many = describe(runner)
+    assert runner.info.id in many["info"]["description"]
+    for name in ("CompletionRequest", "GenerateRequest", "ScoreItem", "LoadRequest"):
+        model = many["components"]["schemas"][name]["properties"]["model"]
+        assert "shelf" in model["description"]
+        assert "enum" not in str(model)
 
 
 def test_every_reference_leads_to_a_schema(document: dict[str, Any]) -> None:

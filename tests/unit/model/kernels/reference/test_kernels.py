@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn import Int8Params, Linear8bitLt
 from torch import Tensor
 
 from pythia_bento.checkpoints.config_file import read_config
@@ -24,6 +23,7 @@ from pythia_bento.model.sampling import choose
 from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import Int8Linear
 from tests.forward import Driver
+from tests.later import bitsandbytes
 from tests.models import dequantize, random_checkpoint
 
 CPU = torch.device("cpu")
@@ -69,8 +69,8 @@ def test_weight_only_is_the_product_with_the_dequantised_weight() -> None:
 
 def test_llm_int8_is_what_linear8bitlt_computes() -> None:
     one, x = linear(), activations()
-    theirs = Linear8bitLt(64, 48, has_fp16_weights=False, threshold=THRESHOLD)
-    theirs.weight = Int8Params(float_weight(), requires_grad=False)
+    theirs = bitsandbytes.nn.Linear8bitLt(64, 48, has_fp16_weights=False, threshold=THRESHOLD)
+    theirs.weight = bitsandbytes.nn.Int8Params(float_weight(), requires_grad=False)
     theirs.bias = torch.nn.Parameter(one.bias.clone(), requires_grad=False)
     expected = theirs.to("cpu").eval()(x.half())
     found = LLMInt8(one, CPU)(x.half())

@@ -1,0 +1,70 @@
+"""How memory is shared out."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pythia_bento.catalog import SIZES, int8_bytes
+from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.shelf import Shelf, entry_of
+from pythia_bento.runtime import memory_plan
+from pythia_bento.runtime.memory_plan import Plan, plan
+from pythia_bento.settings import Settings, SettingsError
+
+CONFIG = SIZES["1b"].config
+GB = 10**9
+BLOCK = 2 * CONFIG.num_layers * CONFIG.hidden_size * 64 * 2
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf(entry_of(load_checkpoint("bundled")), "bundled@*")
+
+
+def planned(
+    monkeypatch: pytest.MonkeyPatch, free: float, device: str, shelf: Shelf | None, **settings: Any
+) -> Plan:
+    monkeypatch.setattr(memory_plan, "free_bytes", lambda device: int(free * GB))
+    backend = SimpleNamespace(
+        config=CONFIG,
+        device=torch.device(device),
+        block_size=64,
+        kv_bytes_per_block=lambda: BLOCK,
+    )
+    return plan(Settings(**settings), backend, 2048, shelf)  # type: ignore[arg-type]
+
+
+def test_one_checkpoint_has_the_device_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = planned(monkeypatch, 141, "cuda", None)
+    assert found.capacity == 1 and 60 * GB < found.num_blocks * BLOCK < 127 * GB
+
+
+def test_a_gpu_holds_a_hundred_of_1b_beside_8_gb_of_keys_and_values(
+    monkeypatch: pytest.MonkeyPatch, shelf: Shelf
+) -> None:
+    found = planned(monkeypatch, 147, "cuda", shelf)
+    assert 7.9 * GB < found.num_blocks * BLOCK <= 8 * GB and found.capacity >= 100
+    assert planned(monkeypatch, 147, "cuda", shelf, models_gb=10).capacity == 7
+
+
+def test_on_a_cpu_half_of_what_is_free_is_for_checkpoints(
+    monkeypatch: pytest.MonkeyPatch, shelf: Shelf
+) -> None:
+    assert planned(monkeypatch, 24, "cpu", shelf).capacity == 1 + int(12 * GB / int8_bytes(CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("device", "copy"), [("cuda", " and the active copy as much"), ("cpu", ",")]
+)
+def test_a_shelf_without_room_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, shelf: Shelf, device: str, copy: str
+) -> None:
+    said = r"models_gb \(PYTHIA_MODELS_GB\) is 1.5, but one checkpoint of this shape takes 1.219 GB"
+    with pytest.raises(SettingsError, match=said + copy):
+        planned(monkeypatch, 100, device, shelf, models_gb=1.5)
+    with pytest.raises(SettingsError, match=r"GB are free, but one checkpoint"):
+        planned(monkeypatch, 1, device, shelf, kv_cache_gb=0.1)
