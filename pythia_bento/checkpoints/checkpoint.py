@@ -62,8 +62,8 @@ class Checkpoint:
         mapped as they are asked for.
         """
         # Imported here: they bring torch, which takes seconds, and a look at the files does not.
+        from pythia_bento.checkpoints.held_files import ReadOnce
         from pythia_bento.checkpoints.quantize import CheckpointWeights
-        from pythia_bento.checkpoints.read_once import ReadOnce
 
         if self.commit is None:
             return CheckpointWeights(self.path, self.config)

@@ -11,11 +11,10 @@ from pathlib import Path
 from pythia_bento import catalog
 from pythia_bento.catalog import BUNDLED, MAIN, MODELS, ModelId, nearest, nearest_steps, parse
 from pythia_bento.checkpoints.bundle import BUNDLED_ROOT
-from pythia_bento.checkpoints.checkpoint import Checkpoint
 from pythia_bento.checkpoints.files import stamp
 from pythia_bento.checkpoints.lock import LOCK, LockFile
 from pythia_bento.checkpoints.patterns import Pattern, parse_patterns
-from pythia_bento.checkpoints.shelf_entry import ShelfEntry, make_entry, step_of
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry, entry_of
 from pythia_bento.checkpoints.shelf_sources import BundledSteps, Found, PulledModels
 from pythia_bento.errors import InvalidRequest, ModelNotFound, PythiaError
 from pythia_bento.model.config import ModelConfig
@@ -26,22 +25,6 @@ SCAN_SECONDS = 1.0
 """The store is looked at again no sooner than this after it was."""
 _SETTLED_NS = 2 * 10**9  # a file changed later than this ago may change again within one tick
 _log = logging.getLogger(__name__)
-
-
-def entry_of(checkpoint: Checkpoint) -> ShelfEntry:
-    """A checkpoint that was found by its name, or a local directory, as an entry."""
-    asked, revision = checkpoint.asked, checkpoint.revision
-    step = None if asked is None or revision is None else step_of(asked, [revision])
-    return make_entry(
-        names=tuple(checkpoint.names),
-        step=step,
-        commit=checkpoint.commit,
-        path=checkpoint.path,
-        files=checkpoint.files,
-        config=checkpoint.config,
-        quantization=checkpoint.quantization,
-        same_weights=checkpoint.same_weights,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +70,10 @@ class Shelf:
         """The default, then the others by step, as they were a second ago at the most."""
         self._refresh()
         return list(self._now.entries)
+
+    def known(self, name: str) -> ShelfEntry | None:
+        """``find`` without a look at anything: None where that may tell more."""
+        return self._now.by_name.get(name)
 
     def find(self, name: str) -> ShelfEntry:
         """The entry that an id means.

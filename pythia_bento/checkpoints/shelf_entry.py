@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pythia_bento.catalog import LAST_STEP, MAIN, MODELS, ModelId, int8_bytes
+from pythia_bento.checkpoints.checkpoint import Checkpoint
 from pythia_bento.checkpoints.files import weights_sha256
 from pythia_bento.model.config import ModelConfig
 
@@ -56,6 +57,22 @@ def make_entry(
         quantization=quantization,
         same_weights=same_weights,
         created=int((path / "tokenizer.json").stat().st_mtime),
+    )
+
+
+def entry_of(checkpoint: Checkpoint) -> ShelfEntry:
+    """A checkpoint that was found by its name, or a local directory, as an entry."""
+    asked, revision = checkpoint.asked, checkpoint.revision
+    step = None if asked is None or revision is None else step_of(asked, [revision])
+    return make_entry(
+        names=tuple(checkpoint.names),
+        step=step,
+        commit=checkpoint.commit,
+        path=checkpoint.path,
+        files=checkpoint.files,
+        config=checkpoint.config,
+        quantization=checkpoint.quantization,
+        same_weights=checkpoint.same_weights,
     )
 
 

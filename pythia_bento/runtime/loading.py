@@ -57,9 +57,11 @@ def load_engine(
         others = ", ".join(checkpoint.same_weights)
         logger.warning("the weights of %s are also those of %s", settings.model, others)
     backend = _kernels(settings, checkpoint.config, device)
-    info = _info(entry_of(checkpoint), backend)
+    entry = entry_of(checkpoint)
+    shelf = shelf_of(settings, entry)
+    info = _info(shelf.default if shelf else entry, backend)
     try:
-        engine = _build(settings, checkpoint, info, backend, on_progress, make)
+        engine = _build(settings, checkpoint, info, shelf, backend, on_progress, make)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -80,6 +82,7 @@ def _build(
     settings: Settings,
     checkpoint: Checkpoint,
     info: ModelInfo,
+    shelf: Shelf | None,
     backend: Kernels,
     on_progress: Progress,
     make: MakeExecutor,
@@ -90,7 +93,6 @@ def _build(
     model = GPTNeoX(checkpoint.source, backend, loading)
     if backend.has_own_threads:
         torch.set_num_threads(1)
-    shelf = shelf_of(settings, info.checkpoint)
     sizes = plan(settings, backend, tokens_per_step(settings, backend.device.type), shelf)
     config = EngineConfig(
         num_blocks=sizes.num_blocks,

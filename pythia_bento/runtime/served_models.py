@@ -73,12 +73,14 @@ class ServedModels:
 
     async def find(self, name: str) -> Served:
         """The checkpoint of a name; raises ModelNotFound, InvalidRequest or CheckpointError."""
-        info = self._default.info
-        if name in (info.id, *info.aliases):
+        shelf, info = self._shelf, self._default.info
+        if shelf is None:
+            if name not in (info.id, *info.aliases):
+                raise _not_served(name, info)
             return self._default
-        if self._shelf is None:
-            raise _not_served(name, info)
-        entry = await asyncio.to_thread(self._shelf.find, name)
+        entry = shelf.known(name)
+        if entry is None:
+            entry = await asyncio.to_thread(shelf.find, name)
         if (made := self._made.get(entry.weights)) is not None:
             return made
         return await asyncio.to_thread(self._make, entry)

@@ -13,7 +13,7 @@ import tokenizers
 from pythia_bento.checkpoints.bundle import MANIFEST, list_bundled
 from pythia_bento.checkpoints.checkpoint import find_checkpoint, load_checkpoint
 from pythia_bento.checkpoints.files import sha256
-from pythia_bento.checkpoints.read_once import ReadOnce
+from pythia_bento.checkpoints.held_files import ReadOnce
 from pythia_bento.errors import CheckpointError, ModelNotFound
 from tests.models import random_checkpoint
 

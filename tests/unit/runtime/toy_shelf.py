@@ -42,6 +42,9 @@ class ToyShelf:
     def entries(self) -> list[ShelfEntry]:
         return [self.default, *sorted(self._entries[1:], key=lambda entry: entry.step or 0)]
 
+    def known(self, name: str) -> ShelfEntry | None:
+        return None
+
     def find(self, name: str) -> ShelfEntry:
         self.looks.append(name)
         if name.startswith("other"):

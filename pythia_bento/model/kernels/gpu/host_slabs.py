@@ -11,7 +11,7 @@ import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,10 @@ class LockedMemory:
             raise MemoryError(f"the host has no {size} bytes for a checkpoint") from error
         self.bytes = torch.frombuffer(pages, dtype=torch.uint8)
         if device.type == "cuda":
-            torch.cuda.check_error(int(_runtime().cudaHostRegister(self.bytes.data_ptr(), size, 0)))
+            if int(status := _runtime().cudaHostRegister(self.bytes.data_ptr(), size, 0)):
+                with suppress(RuntimeError):  # or the next kernel's launch would find the error
+                    torch.zeros(1, device=device)
+                raise RuntimeError(f"{size} bytes cannot be locked: {status}")
             self._is_locked = True
 
     def unlock(self) -> None:

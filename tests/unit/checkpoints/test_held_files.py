@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pythia_bento.checkpoints import files, read_once
+from pythia_bento.checkpoints import files, held_files
 from pythia_bento.checkpoints.bundle import list_bundled
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.config_file import read_config
@@ -118,7 +118,7 @@ def test_what_changes_after_the_hash_changes_nothing(
 def test_nobody_writes_to_what_was_hashed(single: ShelfEntry) -> None:
     opened = open_entry(single)
     [held] = opened.reader._by_path.values()
-    assert isinstance(held, read_once._HeldFile)
+    assert isinstance(held, held_files._HeldFile)
     descriptor = os.open(held.hold().place, os.O_RDWR)
     with pytest.raises(PermissionError):
         os.write(descriptor, b"\xff" * 4096)
@@ -149,13 +149,13 @@ def test_what_is_asked_for_twice_is_compared_twice(single: ShelfEntry) -> None:
 
 def test_files_are_read_once(entry: ShelfEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    inner = read_once._Folder._copy
+    inner = held_files._Folder._copy
 
-    def noted(self: read_once._Folder, name: str, *rest: object) -> str:
+    def noted(self: held_files._Folder, name: str, *rest: object) -> str:
         read.append(name)
         return inner(self, name, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(read_once._Folder, "_copy", noted)
+    monkeypatch.setattr(held_files._Folder, "_copy", noted)
     values(open_entry(entry))
     assert sorted(read) == sorted(entry.files)
 
@@ -231,9 +231,9 @@ def test_what_was_recorded_and_is_no_pythia_is_refused(single: ShelfEntry) -> No
 
 
 def test_no_descriptor_and_no_memory_is_left(entry: ShelfEntry) -> None:
-    def held(source: read_once.ReadOnce) -> int:
+    def held(source: held_files.ReadOnce) -> int:
         sources = source.reader._by_path.values()
-        return sum(isinstance(f, read_once._HeldFile) and f._memory is not None for f in sources)
+        return sum(isinstance(f, held_files._HeldFile) and f._memory is not None for f in sources)
 
     values(open_entry(entry))
     before = open_files()
@@ -256,7 +256,7 @@ def test_the_directory_that_was_opened_is_the_one_that_is_read(
     single: ShelfEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pull may put another one in its place meanwhile."""
-    inner = read_once._weights
+    inner = held_files._weights
 
     def replaced(*arguments: object) -> list[str]:
         single.path.rename(tmp_path / "old")
@@ -264,7 +264,7 @@ def test_the_directory_that_was_opened_is_the_one_that_is_read(
         return inner(*arguments)  # type: ignore[arg-type]
 
     wanted = values(open_entry(single))
-    monkeypatch.setattr(read_once, "_weights", replaced)
+    monkeypatch.setattr(held_files, "_weights", replaced)
     assert equal(values(open_entry(single)), wanted)
 
 
@@ -277,7 +277,7 @@ def test_no_memory_is_an_error_of_its_own(
     def full(descriptor: int, data: memoryview) -> int:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(read_once.os, "write", full)
+    monkeypatch.setattr(held_files.os, "write", full)
     with pytest.raises(MemoryError, match="no room for weights: Cannot allocate memory"):
         open_entry(single)
     assert open_files() == before
