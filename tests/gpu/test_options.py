@@ -220,6 +220,33 @@ def requests(count: int, seed: int) -> list[Request]:
     return found
 
 
+def test_no_request_waits_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an engine launches is there when it is, for any number of rows, biases and tokens."""
+    from triton import knobs
+    from triton.runtime.jit import JITFunction
+
+    from pythia_bento.model.kernels.gpu.triton import options, sampling, scoring
+
+    for module in (options, sampling, scoring):  # as in a process that has compiled nothing yet
+        for kernel in vars(module).values():
+            if isinstance(kernel, JITFunction):
+                kernel.device_caches.clear()
+    model, tokenizer = on_gpu(RandomWeights(64)), Tokenizer(raw_tokenizer())
+    sizes = EngineConfig(600, 16, 512)
+    compiled: list[str] = []
+
+    def note(*, repr: str, **_: Any) -> None:
+        compiled.append(repr)
+
+    monkeypatch.setattr(knobs.runtime, "jit_post_compile_hook", note)
+    engine = Engine(make_executor(model, sizes, tokenizer.num_tokens), tokenizer)
+    assert compiled  # the hook is called
+    compiled.clear()
+    together(engine, requests(60, 5))
+    engine.close()
+    assert not compiled
+
+
 @pytest.mark.parametrize("blocks", [600, 26])
 def test_captured_steps_have_the_bits_of_eager_ones(
     blocks: int, monkeypatch: pytest.MonkeyPatch

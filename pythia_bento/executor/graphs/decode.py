@@ -50,6 +50,7 @@ class CapturedDecode:
         self._buckets = buckets
         self._has_options = False  # of the rows as they were described last
         self._graphs: dict[tuple[int, int, bool], torch.cuda.CUDAGraph] = {}  # by rows, steps, kind
+        self.buffers.compile()
         pool = torch.cuda.graph_pool_handle()
         for done, bucket in enumerate(reversed(buckets), start=1):
             for has_options in (True, False):
@@ -112,6 +113,10 @@ class Buffers:
         self._taken = torch.zeros(rows, dtype=torch.int32, device=device)
         # Tokens of some steps are read while others are under way.
         self._readbacks = [StepReadback(self.rows), StepReadback(self.rows)]
+
+    def compile(self) -> None:
+        """See ``OptionBuffers``."""
+        self._options.compile()
 
     def clear(self) -> None:
         """No row in use."""

@@ -111,6 +111,10 @@ class OptionBuffers:
             torch.index_select(seen, 1, entries, out=moved)
             seen[:, : len(rows)].copy_(moved)
 
+    def compile(self) -> None:
+        """Launch what is no part of a graph, for no token: requests do not wait for compilers."""
+        self._launch_recall(1, 1)
+
     def recall(self, rows: Seq[Row]) -> None:
         """What rows have seen is what the host knows before their next inputs."""
         if not (places := _penalised(rows)):
@@ -124,9 +128,12 @@ class OptionBuffers:
             sequence, start = rows[place]
             told[:start] = sequence.token_ids[:start]
         self._told.send("tokens", tokens.size)
+        self._launch_recall(count, stride)
+
+    def _launch_recall(self, count: int, stride: int) -> None:
         device = self._told.device
         self._kernels.recall(
-            device["tokens"][: tokens.size].view(count, stride),
+            device["tokens"][: count * stride].view(count, stride),
             device["places"][:count],
             device["lengths"][:count],
             self.options,

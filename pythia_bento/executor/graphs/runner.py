@@ -21,6 +21,7 @@ from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.executor.prompt_scores import PromptScores
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Capturable
+from pythia_bento.model.sampling_row import SamplingRow
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +48,18 @@ class CudaModelRunner(ModelRunner):
             progress = _share(on_progress, 65, 95)
             self.prefill = CapturedPrefill(*parts, max_batch, max_tokens, progress)
             scores = CapturedScores(kernels, model.weights, _share(on_progress, 95, 100))
+            self._compile_choice()
         self._scores = PromptScores(model, self._upload, scores)
         seconds = sum(part.capture_seconds for part in (self.decode, self.prefill, scores))
         logger.info("captured the graphs of decode steps, passes and scores in %.1f s", seconds)
         self.ahead = Lookahead(self.decode, self.block_size, self._pass_behind)
+
+    def _compile_choice(self) -> None:
+        """Choose from zeros what no graph chooses: requests do not wait for compilers."""
+        logits, row = self.decode.logits[:1], SamplingRow(0, top_k=1)
+        tokens = self._model.sample(logits, [row], self._num_tokens)
+        for alternatives in (0, 1, 2):  # a kernel each, the last one for all more
+            self._model.logprobs(logits, tokens, alternatives)
 
     def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         """By graphs where they fit."""

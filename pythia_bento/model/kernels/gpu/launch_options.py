@@ -43,7 +43,10 @@ class OptionsLauncher:
     def room(self, options: RowOptions) -> Prepared:
         """What ``prepare`` needs for as many rows."""
         rows, device = len(options.active), self._device
-        status, floor, last = torch.zeros(3, rows, dtype=torch.int32, device=device)
+        # Of their own, so that they are aligned: kernels are compiled for how pointers are.
+        status, floor, last = (
+            torch.zeros(rows, dtype=torch.int32, device=device) for _ in range(3)
+        )
         return Prepared(
             z=torch.zeros(rows, self._vocab_size, device=device),
             status=status,
@@ -97,10 +100,10 @@ class OptionsLauncher:
             num_seen_ptr=options.num_seen,
             num_ids=num_tokens,
             width=options.seen.shape[2],
+            rows=len(options.active),
+            num_biases=len(options.bias_ids),
             splits=splits,
             span=span,
-            ROWS=len(options.active),
-            BIASES=len(options.bias_ids),
             BOARD=shared.BOARD,
             VOCAB=self._vocab_size,
             BLOCK=BLOCK,
@@ -123,7 +126,7 @@ class OptionsLauncher:
             seen_ptr=options.seen,
             stride=told.shape[1],
             width=options.seen.shape[2],
-            ROWS=len(options.active),
+            rows=len(options.active),
             LIST=LIST,
             num_warps=4,
         )

@@ -97,7 +97,8 @@ class SamplingLauncher:
 
     def scores(self, rows: int, top: int) -> Scores:
         """Room for the results of ``score``."""
-        values, norms = torch.empty(2, rows, device=self._device)
+        # Of their own, so that they are aligned: kernels are compiled for how pointers are.
+        values, norms = (torch.empty(rows, device=self._device) for _ in range(2))
         ranks = torch.empty(rows, dtype=torch.int32, device=self._device)
         ids = torch.empty(rows, top, dtype=torch.int32, device=self._device)
         return Scores(values, ranks, norms, ids, torch.empty(rows, top, device=self._device))

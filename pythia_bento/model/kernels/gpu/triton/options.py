@@ -24,7 +24,8 @@ FAILED = tl.constexpr(2)  # a logit is not finite
 _MOST = tl.constexpr(3.4028234663852886e38)  # of fp32
 
 
-@triton.jit(do_not_specialize=["num_ids", "width", "splits", "span"])
+# One compiled kernel for every number of rows, biases and tokens seen: none of them is a constant.
+@triton.jit(do_not_specialize=["num_ids", "width", "rows", "num_biases", "splits", "span"])
 def prepare(
     logits_ptr,  # fp32 [R, VOCAB]
     z_ptr,  # fp32 [R, VOCAB], written where a row has options; -inf is no candidate
@@ -49,10 +50,10 @@ def prepare(
     num_seen_ptr,  # int32 [R], entries of ``seen`` where not INSERT
     num_ids,
     width,
+    rows,  # R of ``penalty`` and ``seen``
+    num_biases,  # N
     splits,  # programs that share a row
     span,  # ids of each
-    ROWS: tl.constexpr,  # of the parts that have more than one row of rows
-    BIASES: tl.constexpr,
     BOARD: tl.constexpr,
     VOCAB: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -77,7 +78,7 @@ def prepare(
         _copy(logits, own, begin, end, BLOCK, STAGES)
         tl.debug_barrier()
         position = tl.load(positions_ptr + row)
-        values = bias_ptr + tl.where(position < tl.load(early_ptr + row), 0, BIASES)
+        values = bias_ptr + tl.where(position < tl.load(early_ptr + row), 0, num_biases)
         _bias(own, bias_id_ptr, values, first_bias, last_bias, begin, end, LIST)
         tl.debug_barrier()
         if prompt >= 0:
@@ -86,14 +87,14 @@ def prepare(
             _penalise(
                 own,
                 seen,
-                ROWS * width,
+                rows * width,
                 tl.load(inputs_ptr + row),
                 length,
                 prompt,
                 penalty_ptr + row,
+                rows,
                 begin,
                 end,
-                ROWS,
                 LIST,
                 INSERT,
             )
@@ -207,9 +208,9 @@ def _penalise(
     length,
     prompt,
     penalty_ptr,
+    rows,
     begin,
     end,
-    ROWS: tl.constexpr,
     LIST: tl.constexpr,
     INSERT: tl.constexpr,
 ):
@@ -222,8 +223,8 @@ def _penalise(
     row write the same, and only to entries of ``token``, which none of them takes from ``seen``.
     """
     repetition = tl.load(penalty_ptr)
-    frequency = tl.load(penalty_ptr + ROWS)
-    presence = tl.load(penalty_ptr + 2 * ROWS)
+    frequency = tl.load(penalty_ptr + rows)
+    presence = tl.load(penalty_ptr + 2 * rows)
     known = length - 1 if INSERT else length
     before = tl.full([], -1, tl.int32)
     count = tl.full([], 0, tl.int32)
@@ -260,16 +261,16 @@ def _penalised(z, counts, repetition, frequency, presence):
     return tl.where(counts > 0, z - presence, z)
 
 
-@triton.jit(do_not_specialize=["stride", "width"])
+@triton.jit(do_not_specialize=["stride", "width", "rows"])
 def recall(
     told_ptr,  # int32 [R, stride], tokens by position
     places_ptr,  # int32 [R], the rows of ``seen``
     lengths_ptr,  # int32 [R]
     prompt_ptr,  # int32, by row of ``seen``
-    seen_ptr,  # int32 [3, ROWS, width]
+    seen_ptr,  # int32 [3, rows, width]
     stride,
     width,
-    ROWS: tl.constexpr,
+    rows,
     LIST: tl.constexpr,
 ):
     """What ``_penalise`` would have written for tokens that the host tells, LIST of a row."""
@@ -288,6 +289,6 @@ def recall(
         further = tl.where(is_same & (place > at), tl.minimum(further, place), further)
     seen = seen_ptr + row.to(tl.int64) * width + at
     tl.store(seen, own, mask=at < length)
-    tl.store(seen + ROWS * width, counts, mask=at < length)
+    tl.store(seen + rows * width, counts, mask=at < length)
     further = tl.where(further == 0x7FFFFFFF, 0, further)
-    tl.store(seen + 2 * ROWS * width, further, mask=at < length)
+    tl.store(seen + 2 * rows * width, further, mask=at < length)
