@@ -116,6 +116,7 @@ class HostSlabs:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._free: list[LockedMemory] = []
+        self._is_closed = False
 
     @property
     def keys(self) -> list[str]:
@@ -139,7 +140,10 @@ class HostSlabs:
             self._left = 0
             return
         with self._lock:
-            self._free.append(memory)
+            if self._is_closed:
+                memory.unlock()
+            else:
+                self._free.append(memory)
 
     @torch.inference_mode()
     def put(self, key: str, weights: PackedWeights) -> bool:
@@ -184,7 +188,7 @@ class HostSlabs:
                 memory.unlock()
             self._kept.clear()
             self._free.clear()
-            self._left = 0
+            self._left, self._is_closed = 0, True
 
     def _take(self) -> LockedMemory | None:
         """Room that is locked already: free, or that of weights used longest ago."""
