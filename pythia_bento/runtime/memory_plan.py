@@ -81,14 +81,16 @@ def _num_blocks(settings: Settings, backend: Kernels, free: int, *, is_shared: b
 
 
 def _capacity(settings: Settings, backend: Kernels, free: int) -> int:
-    """Checkpoints, of which one is loaded. On a GPU there is a copy of the one that computes."""
+    """Checkpoints, of which one is loaded. On a GPU there is a copy of the one that computes.
+
+    One that comes there has its parts beside the slab that they are copied into.
+    """
     nbytes, device = int8_bytes(backend.config), backend.device.type
-    copies = nbytes if device == "cuda" else 0
+    copies, parts = (nbytes, nbytes * 5 // 4) if device == "cuda" else (0, 0)
     if settings.models_gb is None:
-        room, said = (
-            nbytes + int((free - copies) * SHELF_SHARE[device]),
-            f"{free / 1e9:.1f} GB are free",
-        )
+        left = free - copies
+        room = nbytes + min(int(left * SHELF_SHARE[device]), left - parts)
+        said = f"{free / 1e9:.1f} GB are free"
     else:
         room = int(settings.models_gb * 10**9) - copies
         said = f"setting models_gb (PYTHIA_MODELS_GB) is {settings.models_gb}"

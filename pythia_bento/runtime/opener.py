@@ -34,7 +34,6 @@ class Opener:
         """
         self._packer, self._info, self._host = packer, info, host
         self._aside = Aside(packer.device)
-        self._known: dict[str, Tokenizer] = {info.checkpoint.weights: tokenizer}
         self._num_tokens = tokenizer.num_tokens
         self._tokenizers = Tokenizers()
         self._tokenizers.know(info.checkpoint, tokenizer)
@@ -47,7 +46,7 @@ class Opener:
         if self._host:
             threading.Thread(target=self._host.prepare, daemon=True).start()
             if (weights := self._host.get(entry.weights)) is not None:
-                tokenizer = self._known[entry.weights]
+                tokenizer = self._tokenizers.of(entry)
                 return Loaded(weights, tokenizer, self._info.of(entry).root, "host")
         opened = open_entry(entry)
         tokenizer = self._tokenizers.of(entry, opened.tokenizer)
@@ -56,7 +55,6 @@ class Opener:
                 f"{entry.name} will not be served: its tokenizer has {tokenizer.num_tokens} "
                 f"tokens, but that of this server has {self._num_tokens}"
             )
-        self._known[entry.weights] = tokenizer
         weights = self._packed(entry, opened, on_progress)
         return Loaded(weights, tokenizer, self._info.of(entry).root)
 

@@ -53,6 +53,15 @@ def test_a_gpu_holds_a_hundred_of_1b_beside_8_gb_of_keys_and_values(
     assert planned(monkeypatch, 147, "cuda", shelf, models_gb=10).capacity == 7
 
 
+def test_a_gpu_has_room_for_the_parts_of_one_that_comes(
+    monkeypatch: pytest.MonkeyPatch, shelf: Shelf
+) -> None:
+    found, size = planned(monkeypatch, 24, "cuda", shelf, kv_cache_gb=2), int8_bytes(CONFIG)
+    others = (found.capacity - 1) * size  # the first is there already
+    assert found.capacity > 10
+    assert others + size + 1.25 * size + 2 * GB < 24 * GB
+
+
 def test_on_a_cpu_half_of_what_is_free_is_for_checkpoints(
     monkeypatch: pytest.MonkeyPatch, shelf: Shelf
 ) -> None:
