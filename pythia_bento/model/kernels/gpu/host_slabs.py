@@ -183,7 +183,9 @@ class HostSlabs:
 
     def close(self) -> None:
         """Forget everything and give the memory back; nothing is being read."""
-        with self._aside.work(), self._lock:
+        with suppress(RuntimeError), self._aside.work():  # of a device that failed nothing is left
+            pass
+        with self._lock:
             for memory in (*self._free, *(kept.memory for kept in self._kept.values())):
                 memory.unlock()
             self._kept.clear()

@@ -125,6 +125,16 @@ def test_weights_without_a_slab_and_closed_slabs() -> None:
     assert not host.put("a", WEIGHTS["a"])
 
 
+def test_a_device_that_failed_keeps_nothing_from_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    host = slabs(2)
+    monkeypatch.setattr(host_slabs.Aside, "work", fail)
+    host.close()
+    assert host.keys == []
+
+
 def test_what_is_locked_while_they_are_closed_is_given_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
