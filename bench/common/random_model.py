@@ -71,7 +71,9 @@ def random_layer(config: ModelConfig, index: int, device: torch.device) -> Layer
     return RandomModel(config, device).layer(index)
 
 
-def write_int8(name: str, directory: Path, device: torch.device, outliers: int = 0) -> None:
+def write_int8(
+    name: str, directory: Path, device: torch.device, outliers: int = 0, seed: int = 0
+) -> None:
     """Write a random checkpoint in bitsandbytes' 8-bit format; keep one that exists."""
     if directory.exists():
         return
@@ -81,7 +83,7 @@ def write_int8(name: str, directory: Path, device: torch.device, outliers: int =
         (origin / "config.json").write_text(json.dumps(shapes.raw_config(config)))
         shapes.tokenizer().save(str(origin / "tokenizer.json"))
         with torch.inference_mode():
-            save_int8(RandomModel(config, device, outliers=outliers), origin, directory)
+            save_int8(RandomModel(config, device, seed, outliers), origin, directory)
     finally:
         shutil.rmtree(origin)
 

@@ -295,6 +295,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Rows], str], str]] = {
     "options": (("workloads-1b",), workload_tables.options, CAVEAT),
     "option-kernels": (("options",), workload_tables.option_kernels, ABOVE),
     "long": (("workloads-1b",), workload_tables.long, ABOVE),
+    "checkpoints": (("checkpoints",), workload_tables.checkpoints, CAVEAT),
 }
 """Names in the pages: files (``h200-<stem>.json``), what makes the table, what a caveat becomes."""
 

@@ -1,4 +1,4 @@
-"""Tables of ``bench.workloads`` for README.md and docs/gpu.md; see ``bench.common.tables``."""
+"""Tables of ``bench.workloads`` and ``bench.gpu.checkpoints``; see ``bench.common.tables``."""
 
 from __future__ import annotations
 
@@ -52,6 +52,41 @@ def long(results: Rows) -> str:
     )
     second = _cross(contexts, lambda row: f"context {row['context']:,}", _batch)
     return f"{first}\n{second}"
+
+
+def checkpoints(results: Rows) -> str:
+    """What many checkpoints on a GPU cost, beside what was aimed at."""
+    found = {row["what"]: row for row in results}
+    change, room, host = found["switch"], found["capacity"], found["host"]
+    one, bits = found["one model"], found["bits"]
+    two = max((row for row in results if row["what"] == "pair"), key=lambda row: row["residents"])
+    same = bits["compared"] - len(bits["different"])
+    lines = [
+        ["", "measured", "target"],
+        ["---"] * 3,
+        [
+            f"other weights before each of {change['switches']:,} steps, p50, p99 ms",
+            f"{change['p50_ms']:.2f}, {change['p99_ms']:.2f}",
+            "0.8",
+        ],
+        [
+            f"checkpoints beside {room['cache_bytes'] / 1e9:.1f} GB of keys and values",
+            f"{room['residents']}",
+            "100",
+        ],
+        [
+            "from the host, GB/s (of a plain copy)",
+            f"{host['gb_per_s']:.1f} ({host['share']:.0%})",
+            "80 %",
+        ],
+        [
+            f"tokens/s of two with {two['clients_each']} clients each (of one model with as many)",
+            f"{two['tokens_per_s']:,.0f} ({one['pair_share']:.0%})",
+            "93 %",
+        ],
+        ["answers with the bits of each alone", f"{same} of {bits['compared']}", "all"],
+    ]
+    return _markdown(lines).replace("%)", " %)")
 
 
 def _backend(row: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ class HostLoader:
     def __init__(self, tokenizer: Tokenizer, host: HostSlabs | None = None) -> None:
         self._tokenizer, self._host = tokenizer, host
         self._end: LoadEnd | None = None
-        self.made = self.returned = 0
+        self.made = self.returned = self.progress = 0
 
     def begin(self, key: str, entry: Make) -> None:
         """See ``Loader``; an entry makes its weights."""

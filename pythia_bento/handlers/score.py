@@ -25,6 +25,7 @@ from pythia_bento.runtime.turns import Turns
 from pythia_bento.telemetry.calls import CallContext, current_call
 
 MAX_MODELS = 256  # that the items of one call may name
+MAX_UNKNOWN = 16  # of these: to find what a wrong name is like takes long
 
 Show = Callable[[Tokenizer, PromptLogprobs], Awaitable[Any]]
 """Makes what a transport says of tokens."""
@@ -101,7 +102,8 @@ class _Batch:
     def __init__(self, models: ServedModels, default: Served) -> None:
         self._models, self._default = models, default
         self._found: dict[str, Served | PythiaError] = {}  # by name
-        self._named: dict[int, set[str]] = defaultdict(set)  # by call, as below
+        self._named: dict[int, set[str]] = defaultdict(set)  # by call, and so below
+        self._unknown: dict[int, int] = defaultdict(int)
         self._alternatives: dict[int, int] = defaultdict(int)
 
     async def prepare(self, attributed: AttributedItem) -> _Scoring | PythiaError:
@@ -122,24 +124,35 @@ class _Batch:
         return _Scoring(score_request(ids, item.logprobs), attributed.call, start, served)
 
     async def _served(self, name: str | None, call: int) -> Served:
-        """Each name is looked up once, and no call has many of them: that may take long."""
         if name is None:
             return self._default
-        named = self._named[call]
-        if name not in named and len(named) >= MAX_MODELS:
-            raise InvalidRequest(
-                f"items of one request name at most {MAX_MODELS} models", param="model"
-            )
-        named.add(name)
-        if name not in self._found:
-            try:
-                self._found[name] = await self._models.find(name)
-            except PythiaError as error:
-                self._found[name] = error
+        if name not in self._named[call]:
+            self._check_room(call)
+            self._named[call].add(name)
+            if name not in self._found:
+                self._found[name] = await self._look_up(name)
+            self._unknown[call] += isinstance(self._found[name], PythiaError)
         found = self._found[name]
         if isinstance(found, PythiaError):
             raise type(found)(found.message, param=found.param)
         return found
+
+    def _check_room(self, call: int) -> None:
+        """Raise InvalidRequest where a call has named too many."""
+        for count, most, what in (
+            (len(self._named[call]), MAX_MODELS, "models"),
+            (self._unknown[call], MAX_UNKNOWN, "models that cannot be had"),
+        ):
+            if count >= most:
+                raise InvalidRequest(
+                    f"the items of this request name more than {most} {what}", param="model"
+                )
+
+    async def _look_up(self, name: str) -> Served | PythiaError:
+        try:
+            return await self._models.find(name)
+        except PythiaError as error:
+            return error
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.members import Loaded, LoadEnd
 from pythia_bento.errors import CheckpointError, PythiaError
 from pythia_bento.executor.out_of_memory import is_out_of_memory
+from pythia_bento.model.kernels.gpu.host_slabs import HostSlabs
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,12 @@ Stamps = tuple[tuple[int, int, int], ...]
 class ThreadLoader:
     """One load at a time, by a function that may take seconds."""
 
-    def __init__(self, load: Load) -> None:
-        """Start the thread. ``load`` raises CheckpointError and what is_out_of_memory knows."""
-        self._load = load
+    def __init__(self, load: Load, host: HostSlabs | None = None) -> None:
+        """Start the thread. ``load`` raises CheckpointError and what is_out_of_memory knows.
+
+        ``host`` keeps what leaves the device.
+        """
+        self._load, self._host = load, host
         self.progress = 0
         self._asked: queue.SimpleQueue[tuple[str, ShelfEntry] | None] = queue.SimpleQueue()
         self._ends: queue.SimpleQueue[LoadEnd] = queue.SimpleQueue()
@@ -50,7 +54,7 @@ class ThreadLoader:
 
     def keep(self, key: str, weights: Any) -> bool:
         """See ``Loader.keep``."""
-        return False
+        return self._host is not None and self._host.put(key, weights)
 
     def has_changed(self, entry: ShelfEntry) -> bool:
         """See ``Loader.has_changed``."""
@@ -69,6 +73,8 @@ class ThreadLoader:
         """See ``Loader.close``."""
         self._asked.put(None)
         self._thread.join(CLOSE_SECONDS)
+        if self._host and not self._thread.is_alive():
+            self._host.close()
 
     def _run(self) -> None:
         while (asked := self._asked.get()) is not None:

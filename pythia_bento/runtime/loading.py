@@ -25,7 +25,7 @@ from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels
 from pythia_bento.runtime.loader import ThreadLoader
-from pythia_bento.runtime.memory_plan import free_bytes, plan
+from pythia_bento.runtime.memory_plan import free_bytes, host_slabs, plan
 from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
 from pythia_bento.runtime.opener import Opener
 from pythia_bento.runtime.preflight import check_matmul, check_models, find_device, no_backend
@@ -115,11 +115,12 @@ def _build(
     packer = kernels.create(
         backend.name, backend.config, backend.device, backend.matmul, is_for_packing=True
     )
+    host = host_slabs(settings, model.weights, backend.device)
     group = EngineGroup(
         executor,
         Loaded(model.weights, tokenizer, info.root),
         limits,
-        ThreadLoader(Opener(packer, info, tokenizer).load),
+        ThreadLoader(Opener(packer, info, tokenizer, host).load, host),
         default_key=shelf.default.weights,
         default_entry=shelf.default,
         capacity=sizes.capacity,

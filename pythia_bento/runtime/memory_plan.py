@@ -10,7 +10,8 @@ import torch
 from pythia_bento.catalog import int8_bytes
 from pythia_bento.checkpoints.shelf import Shelf
 from pythia_bento.hardware import free_memory
-from pythia_bento.model.kernels.base import Kernels, pass_bytes
+from pythia_bento.model.kernels.base import Kernels, PackedWeights, pass_bytes
+from pythia_bento.model.kernels.gpu.host_slabs import HostSlabs
 from pythia_bento.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 # are mapped as they are used, and others want memory too.
 CACHE_SHARE = {"cuda": 0.9, "cpu": 0.25}
 SHELF_CACHE_BYTES = 8 * 10**9  # of a GPU that many checkpoints share, where nobody says
+HOST_SHARE = 0.5  # of the host's free memory, for checkpoints that left a GPU
 SHELF_SHARE = {"cuda": 0.95, "cpu": 0.5}  # of what is left, for checkpoints
 
 
@@ -45,6 +47,18 @@ def plan(settings: Settings, backend: Kernels, tokens: int, shelf: Shelf | None)
     return Plan(blocks, _capacity(settings, backend, free - cache))
 
 
+def host_slabs(
+    settings: Settings, weights: PackedWeights, device: torch.device
+) -> HostSlabs | None:
+    """Where weights go that leave a GPU; None where they are in the host's memory as it is."""
+    if weights.slab is None:
+        return None
+    budget = int(free_memory() * HOST_SHARE)
+    if settings.host_models_gb is not None:
+        budget = int(settings.host_models_gb * 10**9)
+    return HostSlabs(device, len(weights.slab.memory), budget)
+
+
 def free_bytes(device: torch.device) -> int:
     """Memory that is not taken."""
     if device.type == "cuda":
@@ -67,14 +81,16 @@ def _num_blocks(settings: Settings, backend: Kernels, free: int, *, is_shared: b
 
 
 def _capacity(settings: Settings, backend: Kernels, free: int) -> int:
-    """Checkpoints, of which one is loaded. On a GPU there is a copy of the one that computes."""
+    """Checkpoints, of which one is loaded. On a GPU there is a copy of the one that computes.
+
+    One that comes there has its parts beside the slab that they are copied into.
+    """
     nbytes, device = int8_bytes(backend.config), backend.device.type
-    copies = nbytes if device == "cuda" else 0
+    copies, parts = (nbytes, nbytes * 5 // 4) if device == "cuda" else (0, 0)
     if settings.models_gb is None:
-        room, said = (
-            nbytes + int((free - copies) * SHELF_SHARE[device]),
-            f"{free / 1e9:.1f} GB are free",
-        )
+        left = free - copies
+        room = nbytes + min(int(left * SHELF_SHARE[device]), left - parts)
+        said = f"{free / 1e9:.1f} GB are free"
     else:
         room = int(settings.models_gb * 10**9) - copies
         said = f"setting models_gb (PYTHIA_MODELS_GB) is {settings.models_gb}"

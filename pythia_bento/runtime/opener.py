@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from pythia_bento.checkpoints.read_once import open_entry
@@ -10,7 +11,9 @@ from pythia_bento.engine.members import Loaded
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.gpt_neox import GPTNeoX
-from pythia_bento.model.kernels.base import Kernels
+from pythia_bento.model.kernels.base import Kernels, PackedWeights
+from pythia_bento.model.kernels.gpu.host_slabs import Aside, HostSlabs
+from pythia_bento.model.weights import WeightSource
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.tokenizers import Tokenizers
 
@@ -18,15 +21,33 @@ from pythia_bento.runtime.tokenizers import Tokenizers
 class Opener:
     """Opens entries of one shape, for one loader's thread."""
 
-    def __init__(self, packer: Kernels, info: ModelInfo, tokenizer: Tokenizer) -> None:
-        """``packer`` is a backend of its own: nobody else calls it. ``info`` is of the first."""
-        self._packer, self._info = packer, info
+    def __init__(
+        self,
+        packer: Kernels,
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        host: HostSlabs | None = None,
+    ) -> None:
+        """``packer`` is a backend of its own: nobody else calls it. ``info`` is of the first.
+
+        ``host`` has weights that were on the device before.
+        """
+        self._packer, self._info, self._host = packer, info, host
+        self._aside = Aside(packer.device)
         self._num_tokens = tokenizer.num_tokens
         self._tokenizers = Tokenizers()
         self._tokenizers.know(info.checkpoint, tokenizer)
 
     def load(self, entry: ShelfEntry, on_progress: Callable[[int, int], None]) -> Loaded:
-        """Read, compare with the recorded hashes, pack; raises CheckpointError."""
+        """Read, compare with the recorded hashes, pack; raises CheckpointError.
+
+        What the host has kept since it was read needs none of that.
+        """
+        if self._host:
+            threading.Thread(target=self._host.prepare, daemon=True).start()
+            if (weights := self._host.get(entry.weights)) is not None:
+                tokenizer = self._tokenizers.of(entry)
+                return Loaded(weights, tokenizer, self._info.of(entry).root, "host")
         opened = open_entry(entry)
         tokenizer = self._tokenizers.of(entry, opened.tokenizer)
         if tokenizer.num_tokens != self._num_tokens:
@@ -34,6 +55,16 @@ class Opener:
                 f"{entry.name} will not be served: its tokenizer has {tokenizer.num_tokens} "
                 f"tokens, but that of this server has {self._num_tokens}"
             )
-        weights = GPTNeoX(opened, self._packer, on_progress).weights
-        kept = self._packer.contiguous(weights, bytes.fromhex(entry.weights))
-        return Loaded(kept, tokenizer, self._info.of(entry).root)
+        weights = self._packed(entry, opened, on_progress)
+        return Loaded(weights, tokenizer, self._info.of(entry).root)
+
+    def _packed(
+        self, entry: ShelfEntry, source: WeightSource, on_progress: Callable[[int, int], None]
+    ) -> PackedWeights:
+        """Beside what computes, on a device that can do both."""
+        with self._aside.work():
+            weights = GPTNeoX(source, self._packer, on_progress).weights
+            weights = self._packer.contiguous(weights, bytes.fromhex(entry.weights))
+        if weights.slab:
+            self._aside.hand_over(weights.slab.memory)
+        return weights

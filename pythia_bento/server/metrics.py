@@ -15,7 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import generate_latest
 
-from pythia_bento.engine.stats import BATCH_SIZES, EngineStats
+from pythia_bento.engine.stats import BATCH_SIZES, EngineStats, GroupStats
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.metric_aliases import aliases
@@ -37,6 +37,17 @@ COUNTERS = {
     "prefix_cache_hits": ("prefix_hits", "Prompt tokens found in the prefix cache."),
     "num_preemptions": ("preemptions", "Sequences that gave their blocks back for a while."),
     "corrupted_requests": ("non_finite", "Sequences that ended by non-finite logits."),
+}
+# No label names a checkpoint: there may be thousands, and callers choose them.
+STATES = {"device": "on_device", "host": "on_host", "loading": "loading", "failed": "failed"}
+LOADS = {
+    ("disk", "ok"): "loads_disk",
+    ("disk", "error"): "failed_loads",
+    ("host", "ok"): "loads_host",
+}
+GROUP_COUNTERS = {
+    "turns": ("changes", "Changes of the checkpoint that computes."),
+    "checkpoint_evictions": ("evictions", "Checkpoints that left the device."),
 }
 HISTOGRAMS = {
     "time_to_first_token_seconds": "From a request's arrival to its first token.",
@@ -64,7 +75,13 @@ def engine_metrics(runner: PythiaRunner, prefix: str | None = None) -> str:
     With a ``prefix`` those that vLLM has too are there a second time, under its names.
     """
     stats, watch, info = runner.stats(), runner.watch, runner.info
-    families = [*_numbers(stats), *_requests(watch), _batch_size(stats), _model(info)]
+    families = [
+        *_numbers(stats),
+        *_requests(watch),
+        _batch_size(stats),
+        *_checkpoints(stats.group),
+        _model(info),
+    ]
     return rendered([*families, *aliases(families, prefix, info.id)] if prefix else families)
 
 
@@ -114,6 +131,27 @@ def _batch_size(stats: EngineStats) -> Metric:
     return HistogramMetricFamily("pythia_batch_size", text, buckets, stats.step_sequences)
 
 
+def _checkpoints(group: GroupStats) -> Iterable[Metric]:
+    """Of all that are served. A server of one has the same, so that none is ever missing."""
+    states = GaugeMetricFamily("pythia_checkpoints", "Checkpoints, by state.", labels=["state"])
+    for state, field in STATES.items():
+        states.add_metric([state], getattr(group, field))
+    yield states
+    loads = CounterMetricFamily(
+        "pythia_checkpoint_loads",
+        "Checkpoints brought to the device, by where from and whether it went well.",
+        labels=["from", "result"],
+    )
+    for (source, result), field in LOADS.items():
+        loads.add_metric([source, result], getattr(group, field))
+    yield loads
+    for name, (field, text) in GROUP_COUNTERS.items():
+        yield CounterMetricFamily(f"pythia_{name}", text, value=getattr(group, field))
+    text = "Time of the host that changes of the checkpoint took."
+    seconds = group.switch_microseconds / 1e6
+    yield CounterMetricFamily("pythia_switch_seconds", text, value=seconds)
+
+
 def _model(info: ModelInfo) -> Metric:
     origin = info.provenance
     labels = {
@@ -125,7 +163,7 @@ def _model(info: ModelInfo) -> Metric:
         "version": origin.version if origin else "",
     }
     family = GaugeMetricFamily(
-        "pythia_model_info", "What is served; always 1.", labels=list(labels)
+        "pythia_model_info", "The default checkpoint; always 1.", labels=list(labels)
     )
     family.add_metric(list(labels.values()), 1)
     return family

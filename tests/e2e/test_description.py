@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -11,7 +13,7 @@ import pytest
 
 from pythia_bento.server.openapi.document import DOCUMENTED
 from pythia_bento.settings import Settings
-from tests.e2e.serving import HTTP, ROOT, Server
+from tests.e2e.serving import HTTP, ROOT, Server, serve
 
 EXAMPLES = [
     pytest.param(operation.path, value, id=f"{operation.id}-{summary}")
@@ -25,15 +27,23 @@ def document(server: Server) -> dict[str, Any]:
     return HTTP.get(f"{server.url}/docs.json").json()
 
 
+@pytest.fixture(scope="module")
+def managed(home: Path) -> Iterator[Server]:
+    """One that takes orders."""
+    with serve(home, manage_models=True) as managed:
+        yield managed
+
+
 @pytest.mark.parametrize(("path", "body"), EXAMPLES)
 def test_examples_are_described_and_work(
-    server: Server, document: dict[str, Any], path: str, body: Any
+    server: Server, managed: Server, document: dict[str, Any], path: str, body: Any
 ) -> None:
     operation = document["paths"][path]["post"]
     request = operation["requestBody"]["content"]["application/json"]
     assert body in [example["value"] for example in request["examples"].values()]
     check(document, request["schema"], body)
-    response = HTTP.post(server.url + path, json=body, timeout=60)
+    asked = managed if path.startswith("/v1/models/") else server
+    response = HTTP.post(asked.url + path, json=body, timeout=60)
     assert response.status_code == 200, response.text
     kind = response.headers["content-type"].split(";")[0]
     schema = operation["responses"]["200"]["content"][kind]["schema"]
@@ -65,6 +75,8 @@ def test_what_is_refused_is_as_described(server: Server, document: dict[str, Any
         ("/score", {"items": 1}, 400),
         ("/tokenize", {}, 400),
         ("/detokenize", {"tokens": [-1]}, 400),
+        ("/v1/models/load", {"model": "bundled"}, 403),
+        ("/v1/models/unload", {"model": "bundled"}, 403),
     ]
     for path, body, status in requests:
         response = HTTP.post(server.url + path, json=body)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.support.select import Select
 
 from tests.e2e.browser import Browser, chromium
-from tests.e2e.serving import HTTP, Server
+from tests.e2e.serving import HTTP, Server, serve
 from tests.fuzz.http import KEY
 
 pytestmark = pytest.mark.needs("chromium", "chromedriver")
@@ -184,7 +186,7 @@ def test_errors_are_sentences(page: Browser, field: str, value: object, words: s
 
 
 def test_provenance_is_what_models_says(page: Browser, server: Server) -> None:
-    [model] = HTTP.get(f"{server.url}/v1/models").json()["data"]
+    model = HTTP.get(f"{server.url}/v1/models/bundled").json()
     page("#provenance summary").click()
     text = page("#provenance").text
     assert page("#model").text == f"{model['id']}, context 512 tokens"
@@ -192,6 +194,36 @@ def test_provenance_is_what_models_says(page: Browser, server: Server) -> None:
         assert value in text
     for name, sha256 in model["provenance"]["files"].items():
         assert name in text and sha256 in text
+
+
+def test_a_step_is_chosen_and_answers(page: Browser, server: Server) -> None:
+    steps = [option.text for option in page.all("#checkpoint option")]
+    assert steps == [f"bundled@step{step}" for step in (0, 64, 256, 512, 1000, 3000)]
+    choice = Select(page("#checkpoint"))
+    assert choice.first_selected_option.text == "bundled@step3000"
+    choice.select_by_visible_text("bundled@step64")
+    assert page("#model").text == "bundled@step64, context 512 tokens"
+    card = HTTP.get(f"{server.url}/v1/models/bundled@step64").json()
+    page("#provenance summary").click()
+    assert card["system_fingerprint"] in page("#provenance").text
+    assert '"model":"bundled@step64"' in page("#curl").get_attribute("textContent")
+    fill(page, prompt=PROMPT, temperature=0, max_tokens=9)
+    generate(page)
+    body = {"prompt": PROMPT, "temperature": 0, "max_tokens": 9, "model": "bundled@step64"}
+    shown = page.run("return document.getElementById('tokens').textContent")
+    assert shown == ask(server, body)["text"]
+    assert page.console() == []
+
+
+def test_where_there_is_one_there_is_no_choice(window: Browser, home: Path) -> None:
+    with serve(home, models="", model="bundled@step64") as one:
+        window.open(f"{one.url}/playground")
+        window.wait(lambda: "context 512 tokens" in window("#model").text)
+        assert not window("#choice").is_displayed()
+        assert '"model"' not in window("#curl").get_attribute("textContent")
+        fill(window, prompt=PROMPT, max_tokens=3)
+        generate(window)
+        assert window("#status").text.startswith("3 tokens in ")
 
 
 def test_a_server_with_keys_asks_for_one(window: Browser, guarded: Server) -> None:

@@ -25,7 +25,7 @@ KEY = new_key()
 # Small limits, so that no case is a long one, and one key, so that requests without it fail.
 ORIGIN = "https://notes.example"  # whose pages may ask
 SETTINGS = {
-    **{"max_n": 3, "max_sequences": 16},
+    **{"max_n": 3, "max_sequences": 16, "manage_models": True},
     **{"chat_template": Path(__file__).with_name("chat.jinja")},
     **{"api_keys": f"fuzz {KEY}", "cors_origins": ORIGIN},
 }

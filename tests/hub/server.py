@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import uvicorn
 from starlette.applications import Starlette
@@ -50,6 +51,8 @@ class HubServer:
             self._app(), log_level="critical", lifespan="off", ws="none", timeout_keep_alive=1
         )
         self._server = uvicorn.Server(config)
+        self._loop: SimpleQueue[asyncio.AbstractEventLoop] = SimpleQueue()  # of it, once
+        self._is_over = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="hub")
 
     def __enter__(self) -> HubServer:
@@ -57,8 +60,7 @@ class HubServer:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._server.should_exit = True
-        self._server.force_exit = True
+        self._loop.get().call_soon_threadsafe(self._is_over.set)
         self._thread.join()
         self._socket.close()
 
@@ -71,7 +73,20 @@ class HubServer:
         return [seen for seen in self.seen if seen.method == method and part in seen.path]
 
     def _run(self) -> None:
-        asyncio.run(self._server.serve([self._socket]))
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        """As uvicorn does, without what it waits for by the clock: tests start many of these."""
+        server = self._server
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup([self._socket])
+        self._loop.put(asyncio.get_running_loop())
+        await self._is_over.wait()
+        for listening in server.servers:
+            listening.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
 
     def _app(self) -> Starlette:
         model = "/api/models/{owner}/{name}"

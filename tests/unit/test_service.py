@@ -30,26 +30,36 @@ async def test_calls_without_a_model_raise_what_bentoml_knows(pythia: Any) -> No
         await pythia.score(items=[{"prompt": "a"}])
 
 
-# In a process of its own, on a machine that seems to have a GPU.
+# In processes of their own, on a machine that seems to have a GPU: what takes long to import is
+# imported once, and the service, which reads its settings then, in a copy for each device.
 CONFIGURED = """
-import json, pynvml
+import json, os, sys
+import bentoml, pynvml, pythia_bento.runtime.runner
 pynvml.nvmlInit, pynvml.nvmlDeviceGetCount = (lambda: None), (lambda: 1)
-from pythia_bento.service import Pythia
-print(json.dumps([Pythia.config["resources"], Pythia.config["traffic"]]))
+for device in sys.argv[1:]:
+    if not os.fork():
+        os.environ["PYTHIA_DEVICE"] = device
+        from pythia_bento.service import Pythia
+        print(json.dumps([Pythia.config["resources"], Pythia.config["traffic"]]), flush=True)
+        os._exit(0)
+    if status := os.waitstatus_to_exitcode(os.wait()[1]):
+        sys.exit(status)
 """
 
 
-@pytest.mark.parametrize(("device", "resources"), [("auto", {}), ("cpu", {}), ("cuda", {"gpu": 1})])
-def test_what_a_bento_asks_for_is_said_by_its_settings(device: str, resources: Any) -> None:
-    settings = {"PYTHIA_DEVICE": device, "PYTHIA_MAX_BATCH_SIZE": "17"}
+def test_what_a_bento_asks_for_is_said_by_its_settings() -> None:
+    resources: dict[str, Any] = {"auto": {}, "cpu": {}, "cuda": {"gpu": 1}}
+    settings = {"PYTHIA_MAX_BATCH_SIZE": "17", "PYTHIA_REQUEST_TIMEOUT": "40"}
     done = subprocess.run(
-        [sys.executable, "-c", CONFIGURED],
-        env=os.environ | settings | {"PYTHIA_REQUEST_TIMEOUT": "40"},
+        [sys.executable, "-c", CONFIGURED, *resources],
+        env=os.environ | settings,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [resources, {"timeout": 100.0, "concurrency": 17}]
+    traffic = {"timeout": 100.0, "concurrency": 17}
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert said == [[asked, traffic] for asked in resources.values()]
 
 
 def test_clients_are_told_of_no_stream_that_they_cannot_read() -> None:

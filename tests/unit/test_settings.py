@@ -133,7 +133,7 @@ def written_range(name: str) -> str:
     field = Settings.model_fields[name]
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(field.annotation))
-    if bool in get_args(field.annotation):
+    if bool in (field.annotation, *get_args(field.annotation)):
         return "`true`, `false`"
     bounds = {
         bound: getattr(part, bound)

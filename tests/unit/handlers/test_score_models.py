@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from pythia_bento.errors import CheckpointError, ModelNotFound
-from pythia_bento.handlers.score import MAX_MODELS, AttributedItem, score
+from pythia_bento.handlers import score as scoring
+from pythia_bento.handlers.score import MAX_UNKNOWN, AttributedItem, score
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.telemetry.calls import CallContext
-from tests.unit.runtime.toy_shelf import BROKEN, COLD, STEPS, toy_shelf, toy_step
+from tests.unit.runtime.toy_shelf import BROKEN, COLD, DEFAULT, STEPS, toy_shelf, toy_step
 
 TEXT: dict[str, Any] = {"prompt": [5, 6, 7, 8], "logprobs": 2}
 
@@ -57,18 +58,28 @@ async def test_the_requests_model_fails_the_request(shelf: PythiaRunner) -> None
         await score(shelf, [TEXT], "toy@step4")
 
 
-async def test_names_are_looked_up_once_and_few_of_a_call(shelf: PythiaRunner) -> None:
+async def test_names_are_looked_up_once_and_few_wrong_ones_of_a_call(shelf: PythiaRunner) -> None:
     many, one = CallContext("many"), CallContext("one")
-    names = [f"toy@step{1000 + number}" for number in range(MAX_MODELS + 3)]
+    names = [f"toy@step{1000 + number}" for number in range(MAX_UNKNOWN + 3)]
     items = [AttributedItem(TEXT | {"model": name}, many) for name in names * 2]
     items.append(AttributedItem(TEXT | {"model": COLD}, one))
     looks = shelf.models._shelf.looks  # type: ignore[union-attr]
     looks.clear()
     *refused, good = await score(shelf, items)
-    assert looks == [*names[:MAX_MODELS], COLD]
+    assert looks == [*names[:MAX_UNKNOWN], COLD]
     words = [found["error"]["message"] for found in refused]
-    assert sum(f"at most {MAX_MODELS} models" in message for message in words) == 6
+    assert sum(f"more than {MAX_UNKNOWN} models" in message for message in words) == 6
     assert good == await alone(1)  # its batch-mate took nothing of its share
+
+
+async def test_a_call_may_name_so_many(
+    shelf: PythiaRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "MAX_MODELS", 2)
+    names = [COLD, DEFAULT, "toy@step2", COLD]
+    first, second, refused, again = await score(shelf, [TEXT | {"model": one} for one in names])
+    assert "name more than 2 models" in refused["error"]["message"]
+    assert [first, second, again] == [await alone(1), await alone(3), await alone(1)]
 
 
 async def test_every_step_is_itself(shelf: PythiaRunner) -> None:

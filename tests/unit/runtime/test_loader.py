@@ -13,8 +13,11 @@ from pythia_bento.catalog import SIZES
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.members import Loaded, LoadEnd
 from pythia_bento.errors import CheckpointError
+from pythia_bento.model.kernels.gpu.host_slabs import HostSlabs
+from pythia_bento.model.kernels.gpu.slab import contiguous
 from pythia_bento.runtime.loader import ThreadLoader
 from tests.unit.engine.toy import TOKENIZER
+from tests.unit.model.kernels.gpu.packed import CPU, packed
 
 Report = Callable[[int, int], None]
 
@@ -107,3 +110,22 @@ def test_who_waits_is_woken(loader: ThreadLoader) -> None:
     threading.Timer(0.05, loader.wake).start()
     loader.wait(60)
     assert time.monotonic() < began + 30
+
+
+def test_what_leaves_the_device_is_kept_where_there_is_room() -> None:
+    weights = contiguous(packed(1), b"t" * 32)
+    assert weights.slab is not None
+    host = HostSlabs(CPU, len(weights.slab.memory), len(weights.slab.memory))
+
+    def load(entry: ShelfEntry, report: Report) -> Loaded:
+        raise AssertionError("nothing is loaded")
+
+    kept, not_kept = ThreadLoader(load, host), ThreadLoader(load)
+    assert not not_kept.keep("a", weights)
+    assert not kept.keep("a", weights)
+    host.prepare()
+    assert kept.keep("a", weights)
+    assert host.keys == ["a"]
+    not_kept.close()
+    kept.close()
+    assert host.keys == []

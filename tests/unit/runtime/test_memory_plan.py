@@ -11,9 +11,12 @@ import torch
 from pythia_bento.catalog import SIZES, int8_bytes
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.shelf import Shelf, entry_of
+from pythia_bento.model.kernels.base import pass_bytes
+from pythia_bento.model.kernels.gpu.slab import contiguous
 from pythia_bento.runtime import memory_plan
 from pythia_bento.runtime.memory_plan import Plan, plan
 from pythia_bento.settings import Settings, SettingsError
+from tests.unit.model.kernels.gpu.packed import CPU, packed
 
 CONFIG = SIZES["1b"].config
 GB = 10**9
@@ -51,6 +54,17 @@ def test_a_gpu_holds_a_hundred_of_1b_beside_8_gb_of_keys_and_values(
     assert planned(monkeypatch, 147, "cuda", shelf, models_gb=10).capacity == 7
 
 
+def test_a_gpu_has_room_for_the_parts_of_one_that_comes(
+    monkeypatch: pytest.MonkeyPatch, shelf: Shelf
+) -> None:
+    size, passes = int8_bytes(CONFIG), pass_bytes(CONFIG, Settings().batch_size("cuda"), 2048)
+    for free in range(10, 40):
+        found = planned(monkeypatch, free, "cuda", shelf, kv_cache_gb=2)
+        others = (found.capacity - 1) * size  # the first is there already
+        spare = free * GB - passes - found.num_blocks * BLOCK - size - others
+        assert 1.25 * size <= spare < 3.5 * size
+
+
 def test_on_a_cpu_half_of_what_is_free_is_for_checkpoints(
     monkeypatch: pytest.MonkeyPatch, shelf: Shelf
 ) -> None:
@@ -68,3 +82,21 @@ def test_a_shelf_without_room_stops_the_start(
         planned(monkeypatch, 100, device, shelf, models_gb=1.5)
     with pytest.raises(SettingsError, match=r"GB are free, but one checkpoint"):
         planned(monkeypatch, 1, device, shelf, kv_cache_gb=0.1)
+
+
+@pytest.mark.parametrize(("slabs", "kept"), [(None, 2), (0, 0), (1.5, 1)])
+def test_the_host_keeps_what_its_memory_allows(
+    monkeypatch: pytest.MonkeyPatch, slabs: float | None, kept: int
+) -> None:
+    weights = contiguous(packed(1), b"t" * 32)
+    assert weights.slab is not None
+    size = len(weights.slab.memory)
+    monkeypatch.setattr(memory_plan, "free_memory", lambda: 5 * size)
+    settings = Settings(host_models_gb=None if slabs is None else slabs * size / GB)
+    host = memory_plan.host_slabs(settings, weights, CPU)
+    assert host is not None
+    for number in range(3):
+        host.prepare()
+        host.put(str(number), weights)
+    assert len(host.keys) == kept
+    assert memory_plan.host_slabs(settings, packed(1), CPU) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,10 +57,14 @@ class ToyShelf:
 
 
 class _Loader(ToyLoader):
-    """Of entries, whose weights are their step."""
+    """Of entries, whose weights are their step; nothing arrives while ``gate`` is shut."""
+
+    def __init__(self, gate: threading.Event | None = None) -> None:
+        super().__init__()
+        self._gate = gate
 
     def take(self) -> LoadEnd | None:
-        end = super().take()
+        end = super().take() if self._gate is None or self._gate.is_set() else None
         if end is None or not isinstance(end.found, Loaded):
             return end
         return LoadEnd(end.key, Loaded(end.found.weights.step, TOKENIZER, end.key.encode()))
@@ -67,11 +72,14 @@ class _Loader(ToyLoader):
 
 @contextlib.contextmanager
 def toy_shelf(
-    capacity: int = 2, fault: PythiaError | None = None, **settings: Any
+    capacity: int = 2,
+    fault: PythiaError | None = None,
+    gate: threading.Event | None = None,
+    **settings: Any,
 ) -> Iterator[PythiaRunner]:
     """Closed at the end, after a look at whether all blocks are back. ``fault`` is BROKEN's."""
     chosen = Settings(**{"default_seed": 0} | settings)
-    shelf, loader = ToyShelf(), _Loader()
+    shelf, loader = ToyShelf(), _Loader(gate)
     if fault is not None:
         loader.faults["w13"] = fault
     group = _group(chosen, shelf.default, capacity, loader)

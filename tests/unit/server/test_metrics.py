@@ -7,12 +7,13 @@ import pytest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from pythia_bento.errors import NonFiniteLogits
+from pythia_bento.errors import CheckpointError, NonFiniteLogits
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.metric_aliases import NAMES
 from pythia_bento.server.metrics import engine_metrics, loop_metrics
 from tests.promtool import check_metrics
 from tests.unit.runtime.toy_runner import POISON, ask, settled, toy_runner
+from tests.unit.runtime.toy_shelf import BROKEN, toy_shelf
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "observability.md").read_text()
 
@@ -50,6 +51,36 @@ def test_what_requests_leave_behind(runner: PythiaRunner) -> None:
     assert found["pythia_batch_size_count"] == found["pythia_steps_total"]
     info = 'model="toy@step3"'
     assert [v for name, v in found.items() if name.startswith("pythia_model_info") and info in name]
+
+
+async def test_checkpoints_come_and_go() -> None:
+    with toy_shelf(fault=CheckpointError("a.bin was changed")) as runner:
+        for name in ("toy@step1", "toy@step2", "toy@step1", BROKEN):
+            await (await runner.served(name)).complete([ask()])
+        settled(runner)
+        found = values(runner)
+    assert {name: found[f"pythia_{name}"] for name in CHECKPOINTS} == CHECKPOINTS
+    assert found["pythia_turns_total"] >= 2
+    assert found["pythia_switch_seconds_total"] > 0
+    assert not any("toy@step1" in name for name in found)
+
+
+CHECKPOINTS = {
+    'checkpoints{state="device"}': 1,  # the default: the one that failed had the other's place
+    'checkpoints{state="host"}': 0,
+    'checkpoints{state="loading"}': 0,
+    'checkpoints{state="failed"}': 1,
+    'checkpoint_loads_total{from="disk",result="ok"}': 3,
+    'checkpoint_loads_total{from="disk",result="error"}': 1,
+    'checkpoint_loads_total{from="host",result="ok"}': 0,
+    "checkpoint_evictions_total": 3,
+}
+
+
+def test_of_one_checkpoint_all_is_there_too(runner: PythiaRunner) -> None:
+    found = values(runner)
+    counts = {name: found[f"pythia_{name}"] for name in (*CHECKPOINTS, "turns_total")}
+    assert counts == dict.fromkeys(counts, 0) | {'checkpoints{state="device"}': 1}
 
 
 def test_share_of_the_cache() -> None:

@@ -11,7 +11,7 @@ import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,10 @@ class LockedMemory:
             raise MemoryError(f"the host has no {size} bytes for a checkpoint") from error
         self.bytes = torch.frombuffer(pages, dtype=torch.uint8)
         if device.type == "cuda":
-            torch.cuda.check_error(int(_runtime().cudaHostRegister(self.bytes.data_ptr(), size, 0)))
+            if int(status := _runtime().cudaHostRegister(self.bytes.data_ptr(), size, 0)):
+                with suppress(RuntimeError):  # or the next kernel's launch would find the error
+                    torch.zeros(1, device=device)
+                raise RuntimeError(f"{size} bytes cannot be locked: {status}")
             self._is_locked = True
 
     def unlock(self) -> None:
@@ -113,6 +116,7 @@ class HostSlabs:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._free: list[LockedMemory] = []
+        self._is_closed = False
 
     @property
     def keys(self) -> list[str]:
@@ -136,7 +140,10 @@ class HostSlabs:
             self._left = 0
             return
         with self._lock:
-            self._free.append(memory)
+            if self._is_closed:
+                memory.unlock()
+            else:
+                self._free.append(memory)
 
     @torch.inference_mode()
     def put(self, key: str, weights: PackedWeights) -> bool:
@@ -176,12 +183,14 @@ class HostSlabs:
 
     def close(self) -> None:
         """Forget everything and give the memory back; nothing is being read."""
-        with self._aside.work(), self._lock:
+        with suppress(RuntimeError), self._aside.work():  # of a device that failed nothing is left
+            pass
+        with self._lock:
             for memory in (*self._free, *(kept.memory for kept in self._kept.values())):
                 memory.unlock()
             self._kept.clear()
             self._free.clear()
-            self._left = 0
+            self._left, self._is_closed = 0, True
 
     def _take(self) -> LockedMemory | None:
         """Room that is locked already: free, or that of weights used longest ago."""

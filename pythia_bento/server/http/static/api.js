@@ -1,8 +1,9 @@
 // The two calls that the page makes; every failure is an Error whose message can be shown.
 
-export async function servedModel(key) {
+// All that may be asked for; the first is the default.
+export async function servedModels(key) {
   const response = await call("v1/models", key);
-  return (await response.json()).data[0];
+  return (await response.json()).data;
 }
 
 // Yields the parsed events of a streamed completion.

@@ -1,15 +1,17 @@
 // The form, the state of a run, and what is said about the model.
 
-import { completion, servedModel } from "./api.js";
+import { completion, servedModels } from "./api.js";
 import { TokenView } from "./tokens.js";
 
 const NUMBERS = ["max_tokens", "temperature", "top_p", "top_k", "seed", "logprobs"];
 const field = (id) => document.getElementById(id);
 const view = new TokenView(field("tokens"), field("tooltip"));
 let running; // AbortController of the run
+let models = []; // the default first
 
 function request() {
   const body = { prompt: field("prompt").value };
+  if (models.length > 1) body.model = field("checkpoint").value;
   for (const name of NUMBERS) {
     if (field(name).value !== "") body[name] = Number(field(name).value);
   }
@@ -83,14 +85,31 @@ function fail(error) {
   field("error").hidden = false;
 }
 
-async function showModel() {
+async function askModels() {
   try {
-    const model = await servedModel(field("key").value);
-    field("model").textContent = `${model.id}, context ${model.max_model_len} tokens`;
-    showProvenance(model);
+    models = await servedModels(field("key").value);
+    showChoice();
+    showModel();
   } catch (error) {
     field("model").textContent = `No model to show: ${error.message}.`;
   }
+}
+
+// In the order of training, which is the order to read them in.
+function showChoice() {
+  const kept = field("checkpoint").value;
+  const step = (model) => model.step ?? Infinity;
+  const byStep = [...models].sort((a, b) => (step(a) === step(b) ? 0 : step(a) - step(b)));
+  field("checkpoint").replaceChildren(...byStep.map(({ id }) => new Option(id, id)));
+  field("checkpoint").value = (models.find(({ id }) => id === kept) ?? models[0]).id;
+  field("choice").hidden = models.length < 2;
+}
+
+function showModel() {
+  const chosen = models.find(({ id }) => id === field("checkpoint").value);
+  field("model").textContent = `${chosen.id}, context ${chosen.max_model_len} tokens`;
+  showProvenance(chosen);
+  showCurl();
 }
 
 function showProvenance({ system_fingerprint, provenance }) {
@@ -119,11 +138,12 @@ function showCurl() {
 
 field("form").addEventListener("submit", run);
 field("form").addEventListener("input", showCurl);
-field("key").addEventListener("change", showModel);
+field("key").addEventListener("change", askModels);
+field("checkpoint").addEventListener("change", showModel);
 field("stop-button").addEventListener("click", () => running?.abort());
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run(event);
   if (event.key === "Escape") running?.abort();
 });
 showCurl();
-showModel();
+askModels();

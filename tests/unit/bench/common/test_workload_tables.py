@@ -44,3 +44,23 @@ def test_options_prompts_and_contexts_are_tables_of_their_own() -> None:
     long = workload_tables.long(RESULTS)
     assert "| prompts of 1,024, 32 at once | 210,000 |" in long
     assert "| context 1,024 | 19,000 |" in long
+
+
+def test_checkpoints_have_what_was_aimed_at_beside_them() -> None:
+    rows = [
+        {"what": "switch", "switches": 10000, "p50_ms": 0.5984, "p99_ms": 0.656},
+        {"what": "capacity", "cache_bytes": 8e9, "residents": 112},
+        {"what": "host", "gb_per_s": 48.81, "share": 0.884},
+        {"what": "pair", "residents": 1, "clients_each": 32, "tokens_per_s": 32520.3},
+        {"what": "pair", "residents": 2, "clients_each": 32, "tokens_per_s": 31637.4},
+        {"what": "one model", "tokens_per_s": 32689.2, "pair_share": 0.968},
+        {"what": "bits", "compared": 148, "different": ["seed 1: r3"]},
+    ]
+    assert workload_tables.checkpoints(rows).splitlines()[2:] == [
+        "| other weights before each of 10,000 steps, p50, p99 ms | 0.60, 0.66 | 0.8 |",
+        "| checkpoints beside 8.0 GB of keys and values | 112 | 100 |",
+        "| from the host, GB/s (of a plain copy) | 48.8 (88 %) | 80 % |",
+        "| tokens/s of two with 32 clients each (of one model with as many) "
+        "| 31,637 (97 %) | 93 % |",
+        "| answers with the bits of each alone | 147 of 148 | all |",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -150,6 +151,24 @@ async def test_a_checkpoint_that_cannot_be_loaded_fails_its_own_requests(
     assert answer["model"] == DEFAULT
     card = (await http.get(f"/v1/models/{BROKEN}")).json()
     assert (card["state"], card["error"]) == ("failed", "a.bin was changed")
+
+
+async def test_too_many_that_are_to_be_loaded() -> None:
+    gate = threading.Event()
+    with toy_shelf(gate=gate, max_cold=1) as runner:
+        async with asking(runner) as http:
+            waiting = []
+            for number, model in enumerate((COLD, "toy@step2"), start=1):
+                asked = http.post("/generate", json=ASKED | {"model": model})
+                waiting.append(asyncio.create_task(asked))
+                while (runner.stats().waiting, runner.stats().group.loading) != (number, 1):
+                    await asyncio.sleep(0.001)
+            refused = await http.post("/generate", json=ASKED | {"model": "toy@step5"})
+            assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
+            assert refused.json()["error"]["param"] == "model"
+            assert (await post(http, "/generate", **ASKED))["model"] == DEFAULT  # goes on
+            gate.set()
+            assert [(await one).status_code for one in waiting] == [200, 200]
 
 
 async def test_cards_of_the_whole_shelf(http: httpx.AsyncClient, shelf: PythiaRunner) -> None:

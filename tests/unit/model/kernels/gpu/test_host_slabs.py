@@ -125,6 +125,35 @@ def test_weights_without_a_slab_and_closed_slabs() -> None:
     assert not host.put("a", WEIGHTS["a"])
 
 
+def test_a_device_that_failed_keeps_nothing_from_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    host = slabs(2)
+    monkeypatch.setattr(host_slabs.Aside, "work", fail)
+    host.close()
+    assert host.keys == []
+
+
+def test_what_is_locked_while_they_are_closed_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host, unlocked = slabs(1, locked=0), []
+
+    class Closing(LockedMemory):
+        def __init__(self, size: int, device: torch.device) -> None:
+            super().__init__(size, device)
+            host.close()
+
+        def unlock(self) -> None:
+            unlocked.append(self)
+
+    monkeypatch.setattr(host_slabs, "LockedMemory", Closing)
+    host.prepare()
+    assert len(unlocked) == 1
+    assert not host.put("a", WEIGHTS["a"])
+
+
 def test_many_threads_find_what_they_put() -> None:
     host, wrong = slabs(3), []
 

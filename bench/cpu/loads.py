@@ -1,0 +1,127 @@
+"""What those who decode notice when another checkpoint is loaded.
+
+``python -m bench.cpu.loads [--model pythia-160m] [--rounds N] [--out FILE]``: one stream of a
+random checkpoint; in the middle of it somebody asks another one, which is on the disk. Printed is
+the longest time between two tokens while nothing is loaded, while something is, and how long that
+took; the aim is two steps and 50 ms, of which a turn of the other checkpoint is a part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.common import machine
+from bench.common.options import parser_of
+from bench.common.random_model import write_int8
+from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.shelf import Shelf, entry_of
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
+from pythia_bento.engine.outputs import raise_error
+from pythia_bento.engine.params import Request, SamplingParams, new_request_id
+from pythia_bento.runtime import loading, runner
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.settings import Settings
+
+TOKENS = 200  # of the stream
+BEFORE = 40  # of them, until another checkpoint is asked for
+AIM_SECONDS = 0.05  # and two steps
+
+
+class Directories(Shelf):
+    """Of local directories, which no pattern names."""
+
+    def __init__(self, entries: list[ShelfEntry]) -> None:
+        """The first is the default."""
+        super().__init__(entries[0], "")
+        self._all = {entry.name: entry for entry in entries}
+
+    def known(self, name: str) -> ShelfEntry | None:
+        """See ``Shelf``, here and below."""
+        return self._all.get(name)
+
+    def entries(self) -> list[ShelfEntry]:
+        """All of them."""
+        return list(self._all.values())
+
+
+def main() -> None:
+    parser = parser_of("bench.cpu.loads", __doc__)
+    parser.add_argument("--model", default="pythia-160m")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = asyncio.run(_measure(options.model, options.rounds, Path(folder)))
+    for row in rows:
+        print(json.dumps(row))
+    if options.out:
+        found = {
+            "date": date.today().isoformat(),
+            "command": " ".join(["python -m bench.cpu.loads", *sys.argv[1:]]),
+            "machine": machine.describe(),
+            "versions": machine.versions(),
+            "rows": rows,
+        }
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+async def _measure(model: str, rounds: int, folder: Path) -> list[dict[str, Any]]:
+    paths = [folder / f"{model}-{seed}" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        write_int8(model, path, torch.device("cpu"), seed=seed)
+    shelf = Directories([entry_of(load_checkpoint(str(path))) for path in paths])
+    loading.shelf_of = runner.shelf_of = lambda settings, entry: shelf  # type: ignore[assignment]
+    settings = Settings(model=str(paths[0]), device="cpu", kv_cache_gb=0.5)
+    with await asyncio.to_thread(PythiaRunner.load, settings) as served:
+        return [await _round(served, shelf.entries()[1].name) for _ in range(rounds)]
+
+
+async def _round(served: PythiaRunner, other: str) -> dict[str, Any]:
+    params = SamplingParams(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
+    request = Request(new_request_id(), tuple(range(100, 132)), params)
+    times: list[float] = []
+    asking: asyncio.Task[float] | None = None
+    async for _ in served.generate(request):
+        times.append(time.perf_counter())
+        if len(times) == BEFORE:
+            asking = asyncio.create_task(_first_token(served, other))
+    assert asking is not None
+    asked = times[BEFORE - 1]
+    seconds = await asking
+    await served.models.unload(other)
+    gaps = [(b, b - a) for a, b in itertools.pairwise(times)]
+    alone = [gap for at, gap in gaps if at <= asked]
+    loaded = [gap for at, gap in gaps if asked < at <= asked + seconds]
+    step = statistics.median(alone)
+    return {
+        "step_ms": round(step * 1e3, 2),
+        "longest_gap_alone_ms": round(max(alone) * 1e3, 2),
+        "longest_gap_while_loading_ms": round(max(loaded) * 1e3, 2),
+        "aim_ms": round((2 * step + AIM_SECONDS) * 1e3, 2),
+        "answer_after_ms": round(seconds * 1e3, 1),
+    }
+
+
+async def _first_token(served: PythiaRunner, name: str) -> float:
+    """Seconds to a cold checkpoint's first token."""
+    began = time.perf_counter()
+    other = await served.served(name)
+    params = SamplingParams(max_tokens=1, temperature=0.0)
+    [[answer]] = await other.complete([Request(new_request_id(), (5, 6, 7), params)])
+    raise_error(answer)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
