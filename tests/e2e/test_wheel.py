@@ -154,6 +154,10 @@ def test_all_files_of_the_package_are_in_the_wheel(wheel: Path) -> None:
     assert {name for name in inside if ".dist-info/" not in name} == wanted
 
 
+def test_the_readme_installs_the_wheel_that_is_made(wheel: Path) -> None:
+    assert f"\npip install {wheel.name}\n" in (ROOT / "README.md").read_text()
+
+
 def test_the_repository_and_its_tools_are_not_there(outside: Outside) -> None:
     names = ("service", "pytest", "transformers", "bitsandbytes")
     show = "import importlib.util as u, pythia_bento as p; print(*map(u.find_spec, {}), p.__file__)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -39,6 +40,21 @@ def headings(page: Path) -> set[str]:
     """As GitHub names them."""
     found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+def test_the_picture_of_a_request_s_way_names_rooms_and_has_words_for_who_cannot_see_it() -> None:
+    picture = ElementTree.parse(ROOT / "docs" / "pictures" / "request.svg").getroot()
+    assert picture.get("role") == "img"
+    for name in (picture.get("aria-labelledby") or "").split():
+        [words] = [node for node in picture.iter() if node.get("id") == name]
+        assert words.text
+    rooms = [node.text for node in picture.iter() if node.get("class") == "head"]
+    assert rooms == ["server", "handlers", "runtime", "engine", "model", "checkpoints"]
+    assert all((ROOT / "pythia_bento" / str(room)).is_dir() for room in rooms)
+    styles = "".join(node.text or "" for node in picture.iter() if node.tag.endswith("style"))
+    light, dark = styles.split("@media (prefers-color-scheme: dark)")
+    coloured = set(re.findall(r"[.\w]+(?= \{)", light)) - {".head", ".how", ".a", ".b", ".c"}
+    assert coloured <= set(re.findall(r"[.\w]+(?= \{)", dark))  # nothing dark on dark
 
 
 @pytest.mark.parametrize("page", ["security.md", "faults.md"])
