@@ -45,4 +45,5 @@ def test_the_index_of_pages_has_them() -> None:
 
 
 def test_there_are_plots() -> None:
-    assert (NOTEBOOKS / "training.ipynb").read_text().count('"image/png"') == 2
+    pictures = {path.stem: path.read_text().count('"image/png"') for path in PATHS}
+    assert pictures == {"evaluation": 1, "training": 2}
