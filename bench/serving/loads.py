@@ -1,20 +1,25 @@
-"""What those who decode notice when another checkpoint is loaded.
+"""What a cold checkpoint costs, and what those notice who decode meanwhile.
 
-``python -m bench.cpu.loads [--model pythia-160m] [--rounds N] [--out FILE]``: one stream of a
-random checkpoint; in the middle of it somebody asks another one, which is on the disk. Printed is
-the longest time between two tokens while nothing is loaded, while something is, and how long that
-took; the aim is two steps and 50 ms, of which a turn of the other checkpoint is a part.
+``python -m bench.serving.loads [--model pythia-160m] [--device cpu] [--rounds N] [--out FILE]``:
+one stream of a random checkpoint; in the middle of it somebody asks another one, which is on the
+disk and out of the system's cache. Printed is the longest time between two tokens while nothing is
+loaded and while something is; the aim is two steps and 50 ms, of which a turn of the other
+checkpoint is a part. Then the same for who is alone: seconds to the cold one's first token, beside
+those that reading its bytes alone takes, as many files at a time; the aim is 1.25 of these.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,6 +30,7 @@ from bench.common import machine
 from bench.common.options import parser_of
 from bench.common.random_model import write_int8
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.held_files import JOBS
 from pythia_bento.checkpoints.shelf import Shelf, entry_of
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import raise_error
@@ -56,19 +62,20 @@ class Directories(Shelf):
 
 
 def main() -> None:
-    parser = parser_of("bench.cpu.loads", __doc__)
+    parser = parser_of("bench.serving.loads", __doc__)
     parser.add_argument("--model", default="pythia-160m")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = asyncio.run(_measure(options.model, options.rounds, Path(folder)))
+        rows = asyncio.run(_measure(options, Path(folder)))
     for row in rows:
         print(json.dumps(row))
     if options.out:
         found = {
             "date": date.today().isoformat(),
-            "command": " ".join(["python -m bench.cpu.loads", *sys.argv[1:]]),
+            "command": " ".join(["python -m bench.serving.loads", *sys.argv[1:]]),
             "machine": machine.describe(),
             "versions": machine.versions(),
             "rows": rows,
@@ -76,18 +83,70 @@ def main() -> None:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
-async def _measure(model: str, rounds: int, folder: Path) -> list[dict[str, Any]]:
-    paths = [folder / f"{model}-{seed}" for seed in range(2)]
+async def _measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    paths = [folder / f"{options.model}-{seed}" for seed in range(2)]
     for seed, path in enumerate(paths):
-        write_int8(model, path, torch.device("cpu"), seed=seed)
+        write_int8(options.model, path, torch.device(options.device), seed=seed)
     shelf = Directories([entry_of(load_checkpoint(str(path))) for path in paths])
     loading.shelf_of = runner.shelf_of = lambda settings, entry: shelf  # type: ignore[assignment]
-    settings = Settings(model=str(paths[0]), device="cpu", kv_cache_gb=0.5)
+    settings = Settings(
+        model=str(paths[0]), device=options.device, kv_cache_gb=0.5, host_models_gb=0.0
+    )
+    rows = []
     with await asyncio.to_thread(PythiaRunner.load, settings) as served:
-        return [await _round(served, shelf.entries()[1].name) for _ in range(rounds)]
+        for _ in range(options.rounds):
+            rows.append({"what": "beside a stream"} | await _round(served, shelf.entries()[1]))
+        for _ in range(options.rounds):
+            rows.append({"what": "alone"} | await _alone(served, shelf.entries()[1]))
+    return rows
 
 
-async def _round(served: PythiaRunner, other: str) -> dict[str, Any]:
+async def _alone(served: PythiaRunner, other: ShelfEntry) -> dict[str, Any]:
+    """Nobody else asks anything."""
+    _forget(other.path)
+    began = time.perf_counter()
+    size = await asyncio.to_thread(_read, other.path)
+    reading = time.perf_counter() - began
+    _forget(other.path)
+    seconds = await _first_token(served, other.name)
+    await served.models.unload(other.name)
+    return {
+        "bytes": size,
+        "reading_ms": round(reading * 1e3, 1),
+        "answer_after_ms": round(seconds * 1e3, 1),
+        "ratio": round(seconds / reading, 3),
+    }
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _forget(folder: Path) -> None:
+    """Files leave the system's cache."""
+    os.sync()
+    for path in _weights(folder):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _read(folder: Path) -> int:
+    """Bytes of the weights, each of which was read."""
+    with ThreadPoolExecutor(JOBS) as pool:
+        return sum(pool.map(_read_file, _weights(folder)))
+
+
+def _read_file(path: Path) -> int:
+    buffer, total = memoryview(bytearray(1 << 20)), 0
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            total += count
+    return total
+
+
+async def _round(served: PythiaRunner, entry: ShelfEntry) -> dict[str, Any]:
+    other = entry.name
+    _forget(entry.path)
     params = SamplingParams(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
     request = Request(new_request_id(), tuple(range(100, 132)), params)
     times: list[float] = []
