@@ -39,8 +39,8 @@ from pythia_bento.runtime import loading, runner
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 
-TOKENS = 200  # of the stream
-BEFORE = 40  # of them, until another checkpoint is asked for
+TOKENS = {"cpu": 200, "cuda": 2000}  # of the stream
+BEFORE = 5  # the part of them until another checkpoint is asked for: one in so many
 AIM_SECONDS = 0.05  # and two steps
 
 
@@ -147,16 +147,18 @@ def _read_file(path: Path) -> int:
 async def _round(served: PythiaRunner, entry: ShelfEntry) -> dict[str, Any]:
     other = entry.name
     _forget(entry.path)
-    params = SamplingParams(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
+    tokens = TOKENS[served.settings.device]
+    params = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
     request = Request(new_request_id(), tuple(range(100, 132)), params)
     times: list[float] = []
     asking: asyncio.Task[float] | None = None
-    async for _ in served.generate(request):
+    asked, count = 0.0, 0
+    async for output in served.generate(request):
         times.append(time.perf_counter())
-        if len(times) == BEFORE:
-            asking = asyncio.create_task(_first_token(served, other))
+        count += len(output.token_ids)
+        if asking is None and count >= tokens // BEFORE:
+            asking, asked = asyncio.create_task(_first_token(served, other)), times[-1]
     assert asking is not None
-    asked = times[BEFORE - 1]
     seconds = await asking
     await served.models.unload(other)
     gaps = [(b, b - a) for a, b in itertools.pairwise(times)]
