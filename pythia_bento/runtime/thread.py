@@ -52,6 +52,7 @@ class EngineThread:
         # Done by the thread between steps; who begins or ends thousands of requests takes turns.
         self._orders: RoundRobin[Callable[[], None]] = RoundRobin()
         self._states: dict[str, RequestState] = {}  # by request id
+        self._ordered: set[Future[None]] = set()  # of orders that are not done yet
         self._admission = admission
         # By the event loop that reads; for the thread alone.
         self._deliveries: WeakKeyDictionary[asyncio.AbstractEventLoop, Deliveries] = (
@@ -103,16 +104,22 @@ class EngineThread:
             self._notify()
 
     def order(self, follow: Callable[[ShelfBackend], object]) -> Future[None]:
-        """Have something done with an engine of many checkpoints; done when it is."""
+        """Have something done with an engine of many checkpoints; done when it is.
+
+        The future raises EngineUnavailable where the engine ends before.
+        """
         done: Future[None] = Future()
 
         def do() -> None:
             follow(cast(ShelfBackend, self._engine))
-            done.set_result(None)
+            self._ordered.discard(done)
+            with suppress(InvalidStateError):  # nobody waits any more
+                done.set_result(None)
 
         with self._wake:
             if self._stop_reason is not None:
                 raise self._stop_reason
+            self._ordered.add(done)
             self._orders.add(None, do)
             self._notify()
         return done
@@ -181,6 +188,9 @@ class EngineThread:
         self._say_stopped()
 
     def _say_stopped(self) -> None:
+        for done in tuple(self._ordered):
+            with suppress(InvalidStateError):
+                done.set_exception(self._stop_reason)
         with suppress(InvalidStateError):  # said before, when the engine was abandoned
             self.stopped.set_result(None)
 

@@ -26,6 +26,9 @@ from tests.unit.runtime.toy_runner import settled
 NAMES = [step.model_id for step in list_bundled()]
 GB = int8_bytes(load_checkpoint("bundled").config) / 1e9
 TWO = {"device": "cpu", "models_gb": 2.2 * GB, "kv_cache_gb": 0.05, "turn_ms": 5.0}
+# On a GPU the one that computes is there a second time.
+TWO_OF = {"cpu": TWO, "cuda": TWO | {"device": "cuda", "models_gb": 3.2 * GB}}
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def mixed(count: int) -> list[tuple[str, Request]]:
@@ -71,9 +74,10 @@ async def answers_of(
     return await asyncio.gather(*(ask(*pair) for pair in asked))
 
 
-def test_mixed_requests_have_the_bits_of_a_server_of_each_step_alone() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_mixed_requests_have_the_bits_of_a_server_of_each_step_alone(device: str) -> None:
     asked = mixed(240)
-    with PythiaRunner.load(Settings(**TWO)) as runner:
+    with PythiaRunner.load(Settings(**TWO_OF[device])) as runner:
         got = asyncio.run(answers_of(runner, asked))
         settled(runner)
         stats = runner.stats()
@@ -83,7 +87,7 @@ def test_mixed_requests_have_the_bits_of_a_server_of_each_step_alone() -> None:
     assert sorted(states.values()).count("device") <= 2
     for name in NAMES:
         own = [place for place, (asked_name, _) in enumerate(asked) if asked_name == name]
-        with PythiaRunner.load(Settings(model=name, models="", device="cpu")) as alone:
+        with PythiaRunner.load(Settings(model=name, models="", device=device)) as alone:
             wanted = alone.complete_sync([asked[place][1] for place in own])
         assert len(own) > 20
         assert [said(got[place]) for place in own] == [said(one) for one in wanted]
@@ -194,12 +198,13 @@ def test_memory_for_one_is_not_enough_for_many() -> None:
         PythiaRunner.load(Settings(**TWO | {"models_gb": 1.5 * GB}))
 
 
-def test_an_engine_in_another_process_serves_many() -> None:
-    asked = mixed(24)
-    with PythiaRunner.load(Settings(**TWO, engine_process=True)) as runner:
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_engine_in_another_process_serves_many(device: str) -> None:
+    asked, two = mixed(24), TWO_OF[device]
+    with PythiaRunner.load(Settings(**two, engine_process=True)) as runner:
         got = asyncio.run(answers_of(runner, asked))
         states = asyncio.run(runner.models.states())
         assert sum(state.residency.state == "device" for state in states) in (1, 2)
-    with PythiaRunner.load(Settings(**TWO)) as runner:
+    with PythiaRunner.load(Settings(**two)) as runner:
         wanted = asyncio.run(answers_of(runner, asked))
     assert list(map(said, got)) == list(map(said, wanted))

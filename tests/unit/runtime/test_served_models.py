@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
+import pytest
+
+from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime.runner import PythiaRunner
-from tests.unit.runtime.toy_runner import toy_engine_of
+from tests.unit.runtime.toy_runner import ask, toy_engine_of
 from tests.unit.runtime.toy_shelf import COLD, DEFAULT, toy_shelf
 
 
@@ -13,6 +19,26 @@ async def test_each_set_of_weights_is_made_once() -> None:
         cold = await runner.served(COLD)
         assert cold is await runner.served(f"owner/{COLD}")
         assert (cold.info.id, cold.tokenizer) == (COLD, runner.tokenizer)
+
+
+async def test_an_order_ends_with_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    with toy_shelf() as runner:
+        thread, ordered = runner._thread, []
+        order_one = thread.order
+        monkeypatch.setattr(thread, "order", lambda do: ordered.append(do) or order_one(do))
+        monkeypatch.setattr(thread._engine, "step", lambda: released.wait() and [])
+        stream = await runner.submit([ask()])
+        order = asyncio.create_task(runner.models.unload(COLD))
+        left = asyncio.create_task(runner.models.unload(COLD))
+        while len(ordered) < 2:
+            await asyncio.sleep(0.001)
+        left.cancel()
+        thread.abandon(EngineUnavailable("the engine makes no step"))
+        with pytest.raises(EngineUnavailable, match="makes no step"):
+            await asyncio.wait_for(order, 10)
+        stream.close()
+        released.set()
 
 
 async def test_where_there_is_one_it_is_on_the_device() -> None:

@@ -98,6 +98,8 @@ def test_whole_paths_of_operations_are_known_before() -> None:
         ("POST", "/v1/chat/completions"),
         ("GET", "/v1/models"),
         ("HEAD", "/v1/models"),
+        ("POST", "/v1/models/load"),
+        ("POST", "/v1/models/unload"),
     }
 
 

@@ -1,0 +1,188 @@
+"""What a cold checkpoint costs, and what those notice who decode meanwhile.
+
+``python -m bench.serving.loads [--model pythia-160m] [--device cpu] [--rounds N] [--out FILE]``:
+one stream of a random checkpoint; in the middle of it somebody asks another one, which is on the
+disk and out of the system's cache. Printed is the longest time between two tokens while nothing is
+loaded and while something is; the aim is two steps and 50 ms, of which a turn of the other
+checkpoint is a part. Then the same for who is alone: seconds to the cold one's first token, beside
+those that reading its bytes alone takes, as many files at a time; the aim is 1.25 of these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.common import machine
+from bench.common.options import parser_of
+from bench.common.random_model import write_int8
+from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.held_files import JOBS
+from pythia_bento.checkpoints.shelf import Shelf, entry_of
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
+from pythia_bento.engine.outputs import raise_error
+from pythia_bento.engine.params import Request, SamplingParams, new_request_id
+from pythia_bento.runtime import loading, runner
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.settings import Settings
+
+TOKENS = {"cpu": 200, "cuda": 2000}  # of the stream
+BEFORE = 5  # the part of them until another checkpoint is asked for: one in so many
+AIM_SECONDS = 0.05  # and two steps
+
+
+class Directories(Shelf):
+    """Of local directories, which no pattern names."""
+
+    def __init__(self, entries: list[ShelfEntry]) -> None:
+        """The first is the default."""
+        super().__init__(entries[0], "")
+        self._all = {entry.name: entry for entry in entries}
+
+    def known(self, name: str) -> ShelfEntry | None:
+        """See ``Shelf``, here and below."""
+        return self._all.get(name)
+
+    def entries(self) -> list[ShelfEntry]:
+        """All of them."""
+        return list(self._all.values())
+
+
+def main() -> None:
+    parser = parser_of("bench.serving.loads", __doc__)
+    parser.add_argument("--model", default="pythia-160m")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = asyncio.run(_measure(options, Path(folder)))
+    for row in rows:
+        print(json.dumps(row))
+    if options.out:
+        found = {
+            "date": date.today().isoformat(),
+            "command": " ".join(["python -m bench.serving.loads", *sys.argv[1:]]),
+            "machine": machine.describe(),
+            "versions": machine.versions(),
+            "rows": rows,
+        }
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+async def _measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    paths = [folder / f"{options.model}-{seed}" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        write_int8(options.model, path, torch.device(options.device), seed=seed)
+    shelf = Directories([entry_of(load_checkpoint(str(path))) for path in paths])
+    loading.shelf_of = runner.shelf_of = lambda settings, entry: shelf  # type: ignore[assignment]
+    settings = Settings(
+        model=str(paths[0]), device=options.device, kv_cache_gb=0.5, host_models_gb=0.0
+    )
+    rows = []
+    with await asyncio.to_thread(PythiaRunner.load, settings) as served:
+        for _ in range(options.rounds):
+            rows.append({"what": "beside a stream"} | await _round(served, shelf.entries()[1]))
+        for _ in range(options.rounds):
+            rows.append({"what": "alone"} | await _alone(served, shelf.entries()[1]))
+    return rows
+
+
+async def _alone(served: PythiaRunner, other: ShelfEntry) -> dict[str, Any]:
+    """Nobody else asks anything."""
+    _forget(other.path)
+    began = time.perf_counter()
+    size = await asyncio.to_thread(_read, other.path)
+    reading = time.perf_counter() - began
+    _forget(other.path)
+    seconds = await _first_token(served, other.name)
+    await served.models.unload(other.name)
+    return {
+        "bytes": size,
+        "reading_ms": round(reading * 1e3, 1),
+        "answer_after_ms": round(seconds * 1e3, 1),
+        "ratio": round(seconds / reading, 3),
+    }
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _forget(folder: Path) -> None:
+    """Files leave the system's cache."""
+    os.sync()
+    for path in _weights(folder):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _read(folder: Path) -> int:
+    """Bytes of the weights, each of which was read."""
+    with ThreadPoolExecutor(JOBS) as pool:
+        return sum(pool.map(_read_file, _weights(folder)))
+
+
+def _read_file(path: Path) -> int:
+    buffer, total = memoryview(bytearray(1 << 20)), 0
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            total += count
+    return total
+
+
+async def _round(served: PythiaRunner, entry: ShelfEntry) -> dict[str, Any]:
+    other = entry.name
+    _forget(entry.path)
+    tokens = TOKENS[served.settings.device]
+    params = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+    request = Request(new_request_id(), tuple(range(100, 132)), params)
+    times: list[float] = []
+    asking: asyncio.Task[float] | None = None
+    asked, count = 0.0, 0
+    async for output in served.generate(request):
+        times.append(time.perf_counter())
+        count += len(output.token_ids)
+        if asking is None and count >= tokens // BEFORE:
+            asking, asked = asyncio.create_task(_first_token(served, other)), times[-1]
+    assert asking is not None
+    seconds = await asking
+    await served.models.unload(other)
+    gaps = [(b, b - a) for a, b in itertools.pairwise(times)]
+    alone = [gap for at, gap in gaps if at <= asked]
+    loaded = [gap for at, gap in gaps if asked < at <= asked + seconds]
+    step = statistics.median(alone)
+    return {
+        "step_ms": round(step * 1e3, 2),
+        "longest_gap_alone_ms": round(max(alone) * 1e3, 2),
+        "longest_gap_while_loading_ms": round(max(loaded) * 1e3, 2),
+        "aim_ms": round((2 * step + AIM_SECONDS) * 1e3, 2),
+        "answer_after_ms": round(seconds * 1e3, 1),
+    }
+
+
+async def _first_token(served: PythiaRunner, name: str) -> float:
+    """Seconds to a cold checkpoint's first token."""
+    began = time.perf_counter()
+    other = await served.served(name)
+    params = SamplingParams(max_tokens=1, temperature=0.0)
+    [[answer]] = await other.complete([Request(new_request_id(), (5, 6, 7), params)])
+    raise_error(answer)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
