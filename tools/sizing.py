@@ -4,8 +4,8 @@
     python tools/sizing.py cpu
 
 Calculated, not measured: weights in 8 bits, keys and values in fp16 (GPU) or fp32 (CPU), and the
-share of memory that the service gives to them (``loading.CACHE_SHARE``). The largest pass has its
-room (``base.pass_bytes``); what PyTorch, CUDA and the interpreter take is put at RESERVED.
+share of memory that the service gives to them (``memory_plan.CACHE_SHARE``). The largest pass has
+its room (``base.pass_bytes``); what PyTorch, CUDA and the interpreter take is put at RESERVED.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import sys
 from pythia_bento.catalog import SIZES, int8_bytes
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.base import pass_bytes
-from pythia_bento.runtime.loading import CACHE_SHARE, TOKENS_PER_STEP
+from pythia_bento.runtime.loading import TOKENS_PER_STEP
+from pythia_bento.runtime.memory_plan import CACHE_SHARE
 from pythia_bento.settings import Settings
 
 GB = 10**9
