@@ -213,6 +213,7 @@ class EngineGroup:
             loads_host=moves.loads["host"],
             failed_loads=moves.failed_loads,
             evictions=self._residents.evictions,
+            places=self._residents.capacity,
             on_device=states.count("device"),
             on_host=states.count("host"),
             loading=states.count("loading"),

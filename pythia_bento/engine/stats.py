@@ -21,6 +21,7 @@ class GroupStats:
     loads_host: int = 0
     failed_loads: int = 0
     evictions: int = 0  # from the device
+    places: int = 1  # for checkpoints on the device
     on_device: int = 1  # checkpoints
     on_host: int = 0
     loading: int = 0

@@ -1,4 +1,4 @@
-"""How much may be under way at a time, in sequences and in tokens, and when to come again.
+"""How much may be under way at a time, in sequences and in tokens, and what is.
 
 No account (a caller with an API key; without keys each request) counts for more than its share.
 One that has nothing under way may begin a request of any size that is valid: what of it is above
@@ -11,10 +11,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from pythia_bento.checkpoints.shelf_entry import ShelfEntry
+from pythia_bento.engine.outputs import Outputs, failure
 from pythia_bento.engine.params import Request
-from pythia_bento.errors import Overloaded
+from pythia_bento.errors import EngineUnavailable, Overloaded
+from pythia_bento.runtime.streams import Stream
+from pythia_bento.telemetry.calls import CallContext, asked_by
+from pythia_bento.telemetry.request_timings import RequestTimings
 
 RETRY_SECONDS = (1.0, 60.0)  # nobody is told to come sooner or later
 WINDOW_SECONDS = 10.0  # of the rate at which work ends: what is older counts little
@@ -142,3 +147,63 @@ def _seconds(excess: int, rate: float) -> float:
     """How long it takes until ``excess`` has ended."""
     shortest, longest = RETRY_SECONDS
     return min(max(excess / rate, shortest), longest) if rate else shortest
+
+
+@dataclass(slots=True)
+class RequestState:
+    """A request that the engine has not finished; ``timings`` has the request itself."""
+
+    stream: Stream  # who waits for it
+    timings: RequestTimings
+    account: Hashable  # whose share of the queue it takes
+    share: Demand  # of one continuation
+    unfinished: set[int]  # indexes of continuations
+
+    @property
+    def demand(self) -> Demand:
+        """What is still under way of it."""
+        return self.share * len(self.unfinished)
+
+    def failures(self, error: EngineUnavailable) -> Outputs:
+        """The last outputs of what is unfinished, when the engine has ended."""
+        request_id = self.timings.request.request_id
+        return [failure(request_id, index, error) for index in self.unfinished]
+
+
+@dataclass
+class Intake:
+    """What the thread is to take, all or none, made ready one by one: thousands take long.
+
+    Nobody else knows of it before.
+    """
+
+    stream: Stream
+    """Reads what comes of all of them."""
+    call: CallContext | None
+    """In whose name they are made."""
+    account: Hashable
+    """Whose share of the queue they take."""
+    deadline: float
+    """When they have to be done, of ``time.monotonic``."""
+    entry: ShelfEntry | None = None
+    """Who is to answer; None is the checkpoint that the engine has anyway."""
+    demand: Demand = NOTHING
+    states: dict[str, RequestState] = field(default_factory=dict)
+    """By request id."""
+
+    def add(self, request: Request) -> None:
+        """One more, which ``engine.validate`` has passed."""
+        key = self.entry.weights if self.entry is not None else ""
+        request = replace(asked_by(self.call, request, self.deadline), weights=key)
+        timings, share = RequestTimings(request), share_of(request)
+        self.states[request.request_id] = RequestState(
+            self.stream, timings, self.account, share, set(range(request.n))
+        )
+        self.demand += share * request.n
+
+    def taken(self) -> None:
+        """Tell whoever waits for them that the thread has them."""
+        timings = [state.timings for state in self.states.values()]
+        self.stream.timings += timings
+        if self.call is not None:
+            self.call.requests += timings

@@ -17,7 +17,6 @@ from pythia_bento.runtime.thread import EngineThread
 from pythia_bento.runtime.turns import TextThreads
 from pythia_bento.runtime.watchdog import Watchdog
 from pythia_bento.settings import Settings
-from pythia_bento.telemetry.calls import current_call
 from pythia_bento.telemetry.request_timings import RequestWatch
 
 
@@ -43,6 +42,7 @@ class PythiaRunner(Served):
             Desk(self._thread, settings, has_keys, TextThreads()), info, engine.tokenizer, limits
         )
         self.models = ServedModels(self, self._desk, shelf)
+        self._desk.find = self.models.find
 
     @classmethod
     def load(cls, settings: Settings, on_progress: Progress | None = None) -> PythiaRunner:
@@ -105,19 +105,6 @@ class PythiaRunner(Served):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    async def served(self, name: str | None) -> Served:
-        """The checkpoint of a name, by any of its names; this one's where there is none.
-
-        Raises ModelNotFound, InvalidRequest for one of another shape, and CheckpointError.
-        """
-        if (call := current_call()) is not None:
-            call.asked_model = name
-        return self if name is None else await self.models.find(name)
-
-    def check_room(self, caller: str) -> None:
-        """Raises Overloaded while no request of a caller would be taken, however small."""
-        self._thread.check_room(self._desk.account(caller, None))
 
 
 def loaded(runner: PythiaRunner | None) -> PythiaRunner:

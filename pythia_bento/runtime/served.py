@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits, validate
 from pythia_bento.errors import PythiaError
-from pythia_bento.runtime.intake import Intake
+from pythia_bento.runtime.admission import Intake
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
 from pythia_bento.runtime.thread import EngineThread
@@ -24,7 +24,7 @@ from pythia_bento.telemetry.calls import CallContext, Calls, by_call, current_ca
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Desk:
     """What all checkpoints of a runner share."""
 
@@ -32,6 +32,8 @@ class Desk:
     settings: Settings
     has_keys: bool  # whether callers have names of their own
     threads: TextThreads
+    find: Callable[[str], Awaitable[Served]] | None = None
+    """The checkpoint of a name; see ``ServedModels.find``."""
 
     def account(self, caller: str | None, request: Hashable) -> Hashable:
         """Whose share of the queue it is; where nobody has a key, each request has its own."""
@@ -56,6 +58,22 @@ class Served:
         self.settings = desk.settings
         self._desk, self._entry = desk, entry
         self._texts = Texts(tokenizer, limits, desk.threads)
+
+    async def served(self, name: str | None) -> Served:
+        """The checkpoint of a name, by any of its names; this one where there is none.
+
+        Raises ModelNotFound, InvalidRequest for one of another shape, and CheckpointError.
+        """
+        if (call := current_call()) is not None:
+            call.asked_model = name
+        if name is None:
+            return self
+        assert self._desk.find is not None  # as the runner has set it
+        return await self._desk.find(name)
+
+    def check_room(self, caller: str) -> None:
+        """Raises Overloaded while no request of a caller would be taken, however small."""
+        self._desk.thread.check_room(self._desk.account(caller, None))
 
     async def encode(self, prompt: str | Sequence[int], field: str = "prompt") -> tuple[int, ...]:
         """See Texts, here and below."""

@@ -13,7 +13,7 @@ from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.residents import Residency
-from pythia_bento.errors import ModelNotFound, PythiaError
+from pythia_bento.errors import InvalidRequest, ModelNotFound, PythiaError
 from pythia_bento.runtime.backend import ShelfBackend
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.served import Desk, Served
@@ -102,9 +102,14 @@ class ServedModels:
         return self._state(entry)
 
     async def load(self, name: str, *, is_pinned: bool) -> ModelState:
-        """Bring a checkpoint to the device; raises what keeps it from there."""
+        """Bring a checkpoint to the device; raises what keeps it from there.
+
+        Raises InvalidRequest for a pin that would leave no place for any other checkpoint.
+        """
         found = await self.find(name)
         if (entry := found.info.checkpoint) is not None and self.are_many:
+            if is_pinned:
+                self._check_places(entry)
             await self._order(lambda engine: engine.pin(entry.weights, is_pinned=is_pinned))
         for answer in (await found.complete([warm_up()]))[0]:
             raise_error(answer)
@@ -116,6 +121,17 @@ class ServedModels:
         if (entry := found.info.checkpoint) is not None and self.are_many:
             await self._order(lambda engine: engine.unload(entry.weights))
         return await self.state(name)
+
+    def _check_places(self, entry: ShelfEntry) -> None:
+        thread = self._desk.thread
+        others = [key for key, one in thread.residencies.items() if one.is_pinned]
+        places = thread.stats().group.places
+        if len({*others, entry.weights}) >= places:
+            raise InvalidRequest(
+                f"pin would keep {len({*others, entry.weights})} checkpoints on the device, which "
+                f"holds {places}: one place is for the others",
+                param="pin",
+            )
 
     async def _order(self, follow: Callable[[ShelfBackend], object]) -> None:
         await asyncio.wrap_future(self._desk.thread.order(follow))

@@ -24,11 +24,9 @@ from pythia_bento.engine.params import Request
 from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable, PythiaError
-from pythia_bento.runtime.admission import LEAST, AdmissionControl
+from pythia_bento.runtime.admission import LEAST, AdmissionControl, Intake, RequestState
 from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, Backend, ShelfBackend
 from pythia_bento.runtime.deliveries import Deliveries
-from pythia_bento.runtime.intake import Intake
-from pythia_bento.runtime.request_state import RequestState
 from pythia_bento.runtime.streams import AsyncStream, Stream
 from pythia_bento.runtime.turns import RoundRobin
 from pythia_bento.runtime.watchdog import Pulse

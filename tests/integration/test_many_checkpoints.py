@@ -17,7 +17,7 @@ from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.shelf import Shelf
 from pythia_bento.engine.outputs import SequenceOutput, raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
-from pythia_bento.errors import CheckpointError, DeadlineExceeded, ModelNotFound
+from pythia_bento.errors import CheckpointError, DeadlineExceeded, InvalidRequest, ModelNotFound
 from pythia_bento.runtime import served_models
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings, SettingsError
@@ -171,10 +171,12 @@ def test_loading_and_unloading_by_hand() -> None:
     async def look(runner: PythiaRunner) -> None:
         loaded = await runner.models.load("bundled@step256", is_pinned=True)
         assert (loaded.residency.state, loaded.residency.is_pinned) == ("device", True)
+        with pytest.raises(InvalidRequest, match="3 checkpoints on the device, which holds 3: one"):
+            await runner.models.load("bundled@step512", is_pinned=True)
         left = await runner.models.unload("bundled@step256")
         assert (left.residency.state, left.residency.is_pinned) == ("disk", False)
 
-    with PythiaRunner.load(Settings(**TWO)) as runner:
+    with PythiaRunner.load(Settings(**TWO | {"models_gb": 3.2 * GB})) as runner:
         asyncio.run(look(runner))
 
 

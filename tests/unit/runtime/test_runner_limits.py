@@ -21,7 +21,7 @@ from pythia_bento.errors import (
 )
 from pythia_bento.runtime import served as served_module
 from pythia_bento.runtime import turns
-from pythia_bento.runtime.intake import Intake
+from pythia_bento.runtime.admission import Intake
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.telemetry.calls import CallContext, working_for
 from tests.unit.engine.toy import toy_engine
