@@ -107,13 +107,6 @@ class PythiaRunner(Served):
         self.close()
 
 
-def loaded(runner: PythiaRunner | None) -> PythiaRunner:
-    """``runner`` itself; raises EngineUnavailable before and after its time."""
-    if runner is None:
-        raise EngineUnavailable("the model is not loaded")
-    return runner
-
-
 def _load(settings: Settings, on_progress: Progress) -> tuple[Backend, ModelInfo]:
     # Imported here: they bring torch.
     if settings.engine_process:

@@ -12,7 +12,7 @@ from pythia_bento.engine.outputs import SequenceOutput, collect, failure, raise_
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits, validate
-from pythia_bento.errors import PythiaError
+from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.admission import Intake
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
@@ -22,6 +22,7 @@ from pythia_bento.settings import Settings
 from pythia_bento.telemetry.calls import CallContext, Calls, by_call, current_call
 
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)
+_Runner = TypeVar("_Runner", bound="Served")
 
 
 @dataclass(slots=True)
@@ -218,3 +219,10 @@ class Served:
 
 def _scores(requests: Sequence[Request], outputs: list[SequenceOutput]) -> list[SequenceOutput]:
     return [score for [score] in collect(requests, outputs)]
+
+
+def loaded(runner: _Runner | None) -> _Runner:
+    """``runner`` itself; raises EngineUnavailable before and after its time."""
+    if runner is None:
+        raise EngineUnavailable("the model is not loaded")
+    return runner

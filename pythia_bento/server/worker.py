@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.progress import ProgressBars
-from pythia_bento.runtime.runner import PythiaRunner, loaded
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import loaded
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.bentoml.addresses import address_of
 from pythia_bento.server.bentoml.socket_timeouts import set_socket_timeouts

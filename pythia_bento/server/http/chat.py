@@ -13,7 +13,7 @@ from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.protocol.chat import as_completion, chat_request
-from pythia_bento.runtime.runner import loaded
+from pythia_bento.runtime.served import loaded
 from pythia_bento.runtime.turns import Turns
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.chat_template import ChatTemplate

@@ -18,8 +18,7 @@ from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
-from pythia_bento.runtime.runner import loaded
-from pythia_bento.runtime.served import Served
+from pythia_bento.runtime.served import Served, loaded
 from pythia_bento.runtime.turns import Turns, freed
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.choice import Choice, EchoedPrompt

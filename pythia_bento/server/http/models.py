@@ -13,7 +13,8 @@ from pythia_bento.handlers.info import limits
 from pythia_bento.handlers.models import load, provenance, shown_model, states, unload
 from pythia_bento.protocol.bodies import LoadRequest, UnloadRequest
 from pythia_bento.protocol.parsing import parse
-from pythia_bento.runtime.runner import PythiaRunner, loaded
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import loaded
 from pythia_bento.runtime.served_models import ModelState
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.errors import OrjsonResponse

@@ -21,7 +21,8 @@ from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.bodies import GenerateRequest, GenerateStreamRequest, ScoreRequest
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
-from pythia_bento.runtime.runner import PythiaRunner, loaded
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import loaded
 from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.json_answer import PIECE_BYTES, json_in_pieces

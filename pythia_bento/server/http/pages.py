@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from pythia_bento.runtime.runner import PythiaRunner, loaded
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import loaded
 from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.errors import OrjsonResponse
 from pythia_bento.server.openapi.document import describe

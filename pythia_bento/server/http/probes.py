@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pythia_bento import __version__
-from pythia_bento.runtime.runner import loaded
+from pythia_bento.runtime.served import loaded
 from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.errors import OrjsonResponse
 

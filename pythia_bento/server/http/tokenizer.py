@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from pythia_bento.protocol.bodies import DetokenizeRequest, TokenizeRequest
 from pythia_bento.protocol.parsing import parse
-from pythia_bento.runtime.runner import loaded
+from pythia_bento.runtime.served import loaded
 from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.errors import OrjsonResponse

@@ -33,6 +33,8 @@ class Way:
         code = frame.f_code
         if event != "call" or self.is_over:
             return
+        if not self.modules and threading.current_thread() is not threading.main_thread():
+            return  # the engine's, which still ends the one before
         self.is_over = code is ToyModel.forward.__code__
         if code.co_filename.startswith(PACKAGE):
             self.modules[code.co_filename.removeprefix(PACKAGE)] = None
