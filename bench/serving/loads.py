@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -75,7 +74,8 @@ def main() -> None:
     if options.out:
         found = {
             "date": date.today().isoformat(),
-            "command": " ".join(["python -m bench.serving.loads", *sys.argv[1:]]),
+            "command": f"python -m bench.serving.loads --model {options.model} "
+            f"--device {options.device} --rounds {options.rounds}",
             "machine": machine.describe(),
             "versions": machine.versions(),
             "rows": rows,

@@ -52,8 +52,8 @@ _time = time.time
 time.time = _wrong_time
 
 
-def _faulty(*arguments: Any) -> Any:
-    made: Any = _create(*arguments)
+def _faulty(*arguments: Any, **options: Any) -> Any:
+    made: Any = _create(*arguments, **options)
     made.embed = FaultyEmbedding(made.embed)
     return made
 
