@@ -193,8 +193,10 @@ def test_cards_and_states(shelf: Server) -> None:
 
 def test_orders(shelf: Server, server: Server) -> None:
     body = {"model": "bundled@step0"}
-    loaded = HTTP.post(f"{shelf.url}/v1/models/load", json=body | {"pin": True}, timeout=60).json()
-    assert (loaded["state"], loaded["pinned"]) == ("device", True)
+    loaded = HTTP.post(f"{shelf.url}/v1/models/load", json=body, timeout=60).json()
+    assert (loaded["state"], loaded["pinned"]) == ("device", False)
+    last = HTTP.post(f"{shelf.url}/v1/models/load", json=body | {"pin": True})
+    assert (last.status_code, last.json()["error"]["param"]) == (400, "pin")
     left = HTTP.post(f"{shelf.url}/v1/models/unload", json=body).json()
     assert (left["id"], left["state"], left["pinned"]) == ("bundled@step0", "disk", False)
     unknown = HTTP.post(f"{shelf.url}/v1/models/load", json={"model": "bundled@step1"})

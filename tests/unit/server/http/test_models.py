@@ -38,7 +38,8 @@ CHAT: dict[str, Any] = {
 
 @pytest.fixture
 def shelf() -> Iterator[PythiaRunner]:
-    with toy_shelf(fault=CheckpointError("a.bin was changed"), manage_models=True) as runner:
+    fault = CheckpointError("a.bin was changed")
+    with toy_shelf(capacity=3, fault=fault, manage_models=True) as runner:
         yield runner
 
 
@@ -197,6 +198,8 @@ async def test_orders_to_load_and_unload(http: httpx.AsyncClient) -> None:
     assert (loaded["id"], loaded["state"], loaded["pinned"]) == (COLD, "device", False)
     assert (await post(http, "/v1/models/load", model=COLD, pin=True))["pinned"]
     assert (await post(http, "/v1/models/load", model=COLD))["pinned"]  # as it was
+    last = await http.post("/v1/models/load", json={"model": "toy@step8", "pin": True})
+    assert (last.status_code, last.json()["error"]["param"]) == (400, "pin")
     left = await post(http, "/v1/models/unload", model=f"owner/{COLD}")
     assert (left["id"], left["state"], left["pinned"]) == (COLD, "disk", False)
     assert (await post(http, "/v1/models/unload", model=COLD))["state"] == "disk"
