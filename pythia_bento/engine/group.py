@@ -211,6 +211,8 @@ class EngineGroup:
             switch_microseconds=int(self._switch_seconds * 1e6),
             loads_disk=moves.loads["disk"],
             loads_host=moves.loads["host"],
+            load_microseconds_disk=int(moves.load_seconds["disk"] * 1e6),
+            load_microseconds_host=int(moves.load_seconds["host"] * 1e6),
             failed_loads=moves.failed_loads,
             evictions=self._residents.evictions,
             places=self._residents.capacity,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -43,6 +43,8 @@ class Moves:
         self._unloading: set[str] = set()  # who is to go whether others wait or not
         self._looked = 0.0  # time.monotonic() when late requests were looked for
         self.loads: Counter[str] = Counter()  # that came to an end, by where they came from
+        self.load_seconds: dict[str, float] = defaultdict(float)  # that these took
+        self._began = 0.0  # time.monotonic() when the one under way did
         self.failed_loads = 0
 
     @property
@@ -62,6 +64,7 @@ class Moves:
                 f"{len(self._cold)} checkpoints wait to be loaded, which is the limit; "
                 "try again later",
                 param="model",
+                retry_after=self._seconds_of(len(self._cold)),
             )
         self._cold[key] = None
 
@@ -121,6 +124,7 @@ class Moves:
         except PythiaError as error:
             return self._fail(end.key, error)
         self.loads[end.found.source] += 1
+        self.load_seconds[end.found.source] += time.monotonic() - self._began
         return []
 
     def _begin(self) -> None:
@@ -138,7 +142,7 @@ class Moves:
                 return
             self._evict(victim)
         del self._cold[key]
-        self._loading = key
+        self._loading, self._began = key, time.monotonic()
         self._residents.put(key, "loading")
         self._loader.begin(key, self._members[key].entry)
 
@@ -199,6 +203,11 @@ class Moves:
             ended += _failures(late, error)
             ended += member.engine.end_late() if member.engine else []
         return ended
+
+    def _seconds_of(self, loads: int) -> float:
+        """What so many loads take, by those that there were; at least one second."""
+        mean = sum(self.load_seconds.values()) / max(self.loads.total(), 1)
+        return max(loads * mean, 1.0)
 
     def _is_running(self, key: str) -> bool:
         return self._members[key].is_running

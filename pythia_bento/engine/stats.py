@@ -19,6 +19,8 @@ class GroupStats:
     switch_microseconds: int = 0  # that they took on the host
     loads_disk: int = 0  # that succeeded, from there
     loads_host: int = 0
+    load_microseconds_disk: int = 0  # that these took
+    load_microseconds_host: int = 0
     failed_loads: int = 0
     evictions: int = 0  # from the device
     places: int = 1  # for checkpoints on the device

@@ -145,11 +145,16 @@ def _checkpoints(group: GroupStats) -> Iterable[Metric]:
     for (source, result), field in LOADS.items():
         loads.add_metric([source, result], getattr(group, field))
     yield loads
+    text = "Time that these loads took, from when they began."
+    seconds = CounterMetricFamily("pythia_checkpoint_load_seconds", text, labels=["from"])
+    for source in ("disk", "host"):
+        seconds.add_metric([source], getattr(group, f"load_microseconds_{source}") / 1e6)
+    yield seconds
     for name, (field, text) in GROUP_COUNTERS.items():
         yield CounterMetricFamily(f"pythia_{name}", text, value=getattr(group, field))
     text = "Time of the host that changes of the checkpoint took."
-    seconds = group.switch_microseconds / 1e6
-    yield CounterMetricFamily("pythia_switch_seconds", text, value=seconds)
+    spent = group.switch_microseconds / 1e6
+    yield CounterMetricFamily("pythia_switch_seconds", text, value=spent)
 
 
 def _model(info: ModelInfo) -> Metric:

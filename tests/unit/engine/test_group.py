@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from pythia_bento.engine import moves
+from pythia_bento.engine.members import LoadEnd
 from pythia_bento.engine.outputs import SequenceOutput, collect
 from pythia_bento.engine.params import Request
 from pythia_bento.errors import (
@@ -243,8 +246,37 @@ def test_more_checkpoints_than_may_wait_are_refused() -> None:
     group.step()
     for number in (2, 3, 3):
         group.add_request(ask(number, f"{number} {random.random()}"))
-    with pytest.raises(Overloaded, match="2 checkpoints wait to be loaded, which is the limit"):
+    with pytest.raises(
+        Overloaded, match="2 checkpoints wait to be loaded, which is the limit"
+    ) as e:
         group.add_request(ask(4, "one more"))
+    assert e.value.retry_after == 1, "nobody knows yet how long a load takes"
+
+
+def test_who_is_refused_is_told_to_come_when_those_before_it_are_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+
+    class SevenSeconds(ToyLoader):
+        def take(self) -> LoadEnd | None:
+            if (end := super().take()) is not None:
+                now[0] += 7
+            return end
+
+    monkeypatch.setattr(moves, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    loader = SevenSeconds()
+    group = toy_group(6, 1, loader=loader, max_cold=2)
+    group.add_request(ask(1, "first", max_tokens=1))
+    run(group)
+    assert group.stats().group.load_microseconds_disk == 7_000_000
+    loader.steps = 10**9
+    for number in (2, 3, 4):
+        group.add_request(ask(number, str(number)))
+        group.step()
+    with pytest.raises(Overloaded) as error:
+        group.add_request(ask(5, "one more"))
+    assert error.value.retry_after == 14
 
 
 def test_unloading_waits_for_what_runs() -> None:

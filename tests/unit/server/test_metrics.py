@@ -62,6 +62,7 @@ async def test_checkpoints_come_and_go() -> None:
     assert {name: found[f"pythia_{name}"] for name in CHECKPOINTS} == CHECKPOINTS
     assert found["pythia_turns_total"] >= 2
     assert found["pythia_switch_seconds_total"] > 0
+    assert found['pythia_checkpoint_load_seconds_total{from="disk"}'] > 0
     assert not any("toy@step1" in name for name in found)
 
 
