@@ -22,13 +22,20 @@ async def test_each_set_of_weights_is_made_once() -> None:
 
 
 async def test_an_order_ends_with_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    released = threading.Event()
+    entered, released = threading.Event(), threading.Event()
+
+    def hanging_step() -> list[object]:
+        entered.set()
+        released.wait()
+        return []
+
     with toy_shelf() as runner:
         thread, ordered = runner._thread, []
         order_one = thread.order
         monkeypatch.setattr(thread, "order", lambda do: ordered.append(do) or order_one(do))
-        monkeypatch.setattr(thread._engine, "step", lambda: released.wait() and [])
+        monkeypatch.setattr(thread._engine, "step", hanging_step)
         stream = await runner.submit([ask()])
+        await asyncio.to_thread(entered.wait)  # from now on no order is followed
         order = asyncio.create_task(runner.models.unload(COLD))
         left = asyncio.create_task(runner.models.unload(COLD))
         while len(ordered) < 2:
