@@ -101,7 +101,7 @@ def main() -> None:
 
     load = Load(**json.loads(sys.argv[1]))
     if "--instant" in sys.argv:
-        pass
+        from bench.serving.instant import load_alone
     else:
         from pythia_bento.runtime.loading import load_alone
     start = time.perf_counter()

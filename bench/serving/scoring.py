@@ -79,7 +79,7 @@ def _alone(options: argparse.Namespace) -> dict[str, Any]:
     from pythia_bento.settings import load_settings
 
     if options.instant:
-        pass
+        from bench.serving.instant import load_alone
     else:
         from pythia_bento.runtime.loading import load_alone
     engine, _ = load_alone(load_settings(), lambda what, done, total: None)
