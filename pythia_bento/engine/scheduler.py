@@ -70,6 +70,7 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """The next step. Empty only when no sequence is waiting or running, or many were late."""
+        preemptions = self.num_preemptions
         self.pace.see((*self.waiting.callers, *(s.request.caller for s in self.running)))
         chunks = self._decodes()
         budget = self.pace.prompt_tokens(len(chunks))
@@ -84,6 +85,8 @@ class Scheduler:
                 chunks.append(self._prefill(sequence, budget))
                 budget -= chunks[-1].count
         chunks += self._begin(budget)
+        if self.num_preemptions == preemptions:
+            return chunks
         # Some have given way to others in this step, and of those some have begun anew in it.
         latest = {chunk.sequence: chunk for chunk in chunks}
         return [chunk for chunk in latest.values() if chunk.sequence.status == "running"]
