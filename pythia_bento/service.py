@@ -118,7 +118,7 @@ apps = (openai_app, tokenizer_app, native_app, probes_app, pages_app)
 @bentoml.asgi_app(probes_app, path="/")
 @bentoml.asgi_app(pages_app, path="/")  # before BentoML's own page at /
 class Pythia:
-    """Serves one Pythia checkpoint in 8 bits: BentoML around a runner with adaptive batching."""
+    """Serves Pythia checkpoints in 8 bits: BentoML around a runner with adaptive batching."""
 
     model = pinned_model  # BentoML puts it into the Bento
 

@@ -25,7 +25,7 @@ BATCH_SIZE = {"cuda": 256, "cpu": 64}  # where none is set
 
 
 class Settings(BaseSettings):
-    """How to load and serve one checkpoint."""
+    """How to load and serve a checkpoint, and others of its shape."""
 
     model_config = SettingsConfigDict(env_prefix="PYTHIA_", extra="forbid", frozen=True)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from bench.common import machine
+from bench.common.alone import load_alone
 from bench.common.random_model import RandomModel
 from bench.common.shapes import tokenizer
 from pythia_bento import catalog
@@ -30,7 +31,6 @@ from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.executor import make_executor
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
-from pythia_bento.runtime.loading import load_alone
 from pythia_bento.settings import load_settings
 
 MODELS = {
@@ -96,7 +96,7 @@ def engine_of(model: str, device: str) -> Engine:
                 "max_tokens_per_step": TOKENS_A_STEP,
             }
         )
-        return load_alone(settings, lambda what, done, total: None)[0]
+        return load_alone(settings)[0]
     config = catalog.config(model)
     kernels = create(BACKENDS[device], config, torch.device(device))
     with torch.inference_mode():

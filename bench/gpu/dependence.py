@@ -110,7 +110,7 @@ def checkpoint(model: str, device: str) -> Path:
 
 def engine(path: Path, options: argparse.Namespace, matmul: str) -> Generate:
     """This engine; prompts and decode steps share every forward pass."""
-    from pythia_bento.runtime.loading import load_alone
+    from bench.common.alone import load_alone
     from pythia_bento.settings import load_settings
 
     sizes = {"max_batch_size": options.batch, "kv_cache_gb": KV_GB}
@@ -118,7 +118,7 @@ def engine(path: Path, options: argparse.Namespace, matmul: str) -> Generate:
     settings = load_settings(
         {"model": str(path), "device": options.device, "matmul": matmul, **sizes}
     )
-    loaded = load_alone(settings, lambda what, done, total: None)[0]
+    loaded = load_alone(settings)[0]
     params = SamplingParams(max_tokens=options.new, temperature=0.0, ignore_eos=True, logprobs=0)
 
     def generate(prompts: Prompts) -> list[Answer]:

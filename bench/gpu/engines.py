@@ -28,9 +28,9 @@ def load(
     """Random weights where ``model`` is a size and the device a GPU, else what would be served."""
     if device == "cuda" and model in SUITE:
         return harness.load_engine(model, max_batch, context, max_tokens, make=make)
-    from pythia_bento.runtime.loading import load_alone
+    from bench.common.alone import load_alone
     from pythia_bento.settings import load_settings
 
     sizes = {"max_batch_size": max_batch, "max_tokens_per_step": max_tokens}
     settings = load_settings({"model": model, "device": device, **sizes})
-    return load_alone(settings, lambda what, done, total: None, make)[0]
+    return load_alone(settings, make)[0]

@@ -6,9 +6,9 @@ import itertools
 import time
 from pathlib import Path
 
+from bench.common.alone import load_alone
 from bench.peers import worker
 from pythia_bento.engine.params import Request, SamplingParams
-from pythia_bento.runtime.loading import load_alone
 from pythia_bento.settings import load_settings
 
 
@@ -17,7 +17,7 @@ class Ours:
 
     def __init__(self, directory: Path, variant: str) -> None:
         settings = load_settings({"model": str(directory), "device": "cpu", "backend": "cpu"})
-        self._engine, _ = load_alone(settings, lambda what, done, total: None)
+        self._engine, _ = load_alone(settings)
         self._ids = itertools.count()
 
     def decode(self, prompts: list[list[int]], new: int) -> float:

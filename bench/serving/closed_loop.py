@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench.common.alone import load_alone
 from bench.common.stats import Timing, summary
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.params import Request, SamplingParams
@@ -101,11 +102,9 @@ def main() -> None:
 
     load = Load(**json.loads(sys.argv[1]))
     if "--instant" in sys.argv:
-        from bench.serving.instant import load_alone
-    else:
-        from pythia_bento.runtime.loading import load_alone
+        import bench.serving.instant  # noqa: F401 - which takes the place of what loads
     start = time.perf_counter()
-    engine, info = load_alone(load_settings(), lambda what, done, total: None)
+    engine, info = load_alone(load_settings())
     loaded = time.perf_counter() - start
     print(json.dumps(measure(engine, load) | {"load_s": round(loaded, 1), "served": info.id}))
 

@@ -136,14 +136,6 @@ def load(settings: Settings, on_progress: Progress) -> tuple[Engine | EngineGrou
     return load_engine(settings, on_progress, InstantExecutor)
 
 
-def load_alone(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
-    """``loading.load_alone`` over the same."""
-    alone = settings.model_copy(update={"models": ""})
-    engine, info = load_engine(alone, on_progress, InstantExecutor)
-    assert isinstance(engine, Engine)
-    return engine, info
-
-
 load_engine = loading.load_engine
 loading.load_engine = process.load_engine = load
 

@@ -16,6 +16,7 @@ import sys
 import time
 from typing import Any
 
+from bench.common.alone import load_alone
 from bench.common.options import parser_of
 from bench.gpu import harness
 from bench.serving.client import Job
@@ -79,10 +80,8 @@ def _alone(options: argparse.Namespace) -> dict[str, Any]:
     from pythia_bento.settings import load_settings
 
     if options.instant:
-        from bench.serving.instant import load_alone
-    else:
-        from pythia_bento.runtime.loading import load_alone
-    engine, _ = load_alone(load_settings(), lambda what, done, total: None)
+        import bench.serving.instant  # noqa: F401 - which takes the place of what loads
+    engine, _ = load_alone(load_settings())
     engine.generate(_texts(engine, options, 0, options.texts))
     texts = _texts(engine, options, 1, options.clients * options.texts * options.rounds)
     begun = time.perf_counter()

@@ -196,9 +196,10 @@ class EngineGroup:
         return Engine(self._alive(), tokenizer, limits, root, pool=self._pool, books=self._books)
 
     def _let_go(self, weights: Any) -> None:
-        """Nothing is to hold them any more: they leave the device."""
+        """Nothing is to hold them any more: they leave the device, and none of theirs runs."""
         if weights is self._active:
-            self._activate(self._alive(), None, is_last=False)
+            self._alive().activate(None, is_last=False)
+            self._active, self._is_last = None, False
 
     def _callers(self, key: str) -> set[str]:
         engine = self._members[key].engine

@@ -69,15 +69,6 @@ def load_engine(
     return engine, info
 
 
-def load_alone(
-    settings: Settings, on_progress: Progress, make: MakeExecutor = make_executor
-) -> tuple[Engine, ModelInfo]:
-    """``load_engine`` of one checkpoint, whatever the settings say of others."""
-    engine, info = load_engine(settings.model_copy(update={"models": ""}), on_progress, make)
-    assert isinstance(engine, Engine)
-    return engine, info
-
-
 def _build(
     settings: Settings,
     checkpoint: Checkpoint,
@@ -199,25 +190,16 @@ def _kernels(settings: Settings, config: ModelConfig, device: torch.device) -> K
 
 
 def _info(entry: ShelfEntry, backend: Kernels) -> ModelInfo:
-    sources = sources_hash(backend.name)
-    provenance = Provenance(
-        commit=entry.commit,
-        files=entry.files,
-        weights_sha256=entry.weights,
-        quantization=entry.quantization,
+    arithmetic = Provenance(
+        commit=None,
+        files={},
+        weights_sha256="",
+        quantization="",
         dtype="int8",
         matmul=backend.matmul,
         backend=backend.name,
         batch_invariant=backend.batch_invariant,
         version=__version__,
-        same_weights=entry.same_weights,
     )
-    return ModelInfo(
-        id=entry.name,
-        aliases=entry.names[1:],
-        fingerprint=provenance.fingerprint(sources),
-        created=entry.created,
-        provenance=provenance,
-        checkpoint=entry,
-        sources=sources,
-    )
+    nothing = ModelInfo("", provenance=arithmetic, sources=sources_hash(backend.name))
+    return nothing.of(entry)

@@ -107,7 +107,7 @@ class EngineProcess:
         self._send(Told("unload", {"key": key}))
 
     def stats(self) -> EngineStats:
-        """Counters as of the last step."""
+        """Counters as of a moment ago, and of the last step where nothing is left to do."""
         return EngineStats.of(self._stats[:])
 
     def close(self) -> None:

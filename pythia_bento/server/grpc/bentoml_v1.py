@@ -69,7 +69,7 @@ class BentoService(BentoServiceServicer):
             kind.InferenceAPI(name=name, input=descriptor, output=descriptor, docs=docs)
             for name, docs in DOCS.items()
         ]
-        return kind(name="pythia", apis=apis, docs="Serves one Pythia checkpoint in 8 bits.")
+        return kind(name="pythia", apis=apis, docs="Serves Pythia checkpoints in 8 bits.")
 
 
 def _body(request: pb.Request) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from pythia_bento.engine import moves
+from pythia_bento.engine.group import EngineGroup
 from pythia_bento.engine.members import LoadEnd
 from pythia_bento.engine.outputs import SequenceOutput, collect
 from pythia_bento.engine.params import Request
@@ -279,13 +280,19 @@ def test_who_is_refused_is_told_to_come_when_those_before_it_are_loaded(
     assert error.value.retry_after == 14
 
 
-def test_unloading_waits_for_what_runs() -> None:
+def leaving() -> tuple[EngineGroup, ToyLoader, list[SequenceOutput]]:
+    """A group whose m1 is to go and has a request that runs, and one that came later."""
     loader = ToyLoader()
     group = toy_group(2, 2, loader=loader)
     group.add_request(ask(1, "r", max_tokens=6))
     outputs = group.step() + group.step()
     group.unload("m1")
     group.add_request(ask(1, "later", max_tokens=1))
+    return group, loader, outputs
+
+
+def test_unloading_waits_for_what_runs() -> None:
+    group, loader, outputs = leaving()
     outputs += run(group)
     assert loader.loads == ["m1", "m1"], "what came later waits for its return"
     assert {o.request_id for o in outputs if o.finish_reason == "length"} == {"r", "later"}
@@ -296,12 +303,7 @@ def test_unloading_waits_for_what_runs() -> None:
 
 
 def test_one_that_was_to_go_stays_when_it_is_pinned() -> None:
-    loader = ToyLoader()
-    group = toy_group(2, 2, loader=loader)
-    group.add_request(ask(1, "r", max_tokens=6))
-    outputs = group.step() + group.step()
-    group.unload("m1")
-    group.add_request(ask(1, "later", max_tokens=1))
+    group, loader, outputs = leaving()
     group.pin("m1", is_pinned=True)
     outputs += run(group)
     assert {o.request_id for o in outputs if o.finish_reason == "length"} == {"r", "later"}
