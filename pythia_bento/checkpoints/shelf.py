@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -219,13 +220,15 @@ def _near_step(name: str, asked: ModelId, now: _Contents) -> ModelNotFound | Non
 
 
 def _unlike(name: str, entries: list[ShelfEntry]) -> ModelNotFound:
-    """By spelling; each is there with and without its owner: only those of the asker's form."""
     names = [known for entry in entries for known in entry.names]
     if len(entries) > 1:  # commits are like nothing that people write, and many
         names = [name for name in names if not ModelId(*name.partition("@")[::2]).is_commit]
+    return not_served(name, names)
+
+
+def not_served(name: str, names: Sequence[str]) -> ModelNotFound:
+    """What is said of a name that none of ``names`` is: those that are spelled most like it."""
+    # Each is there with and without its owner: only those of the asker's form.
     alike = [known for known in names if ("/" in known) == ("/" in name)]
-    return ModelNotFound(
-        f"model {name[:100]!r} is not served here; the nearest names are "
-        f"{', '.join(nearest(name, alike or names))}",
-        param="model",
-    )
+    hint = f"the nearest names are {', '.join(nearest(name, alike or names))}"
+    return ModelNotFound(f"model {name[:100]!r} is not served here; {hint}", param="model")

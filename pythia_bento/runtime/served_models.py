@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pythia_bento.catalog import BUNDLED, nearest
+from pythia_bento.catalog import BUNDLED
 from pythia_bento.checkpoints.patterns import parse_patterns
-from pythia_bento.checkpoints.shelf import Shelf
+from pythia_bento.checkpoints.shelf import Shelf, not_served
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.residents import Residency
-from pythia_bento.errors import InvalidRequest, ModelNotFound, PythiaError
+from pythia_bento.errors import InvalidRequest, PythiaError
 from pythia_bento.runtime.backend import ShelfBackend
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.served import Desk, Served
@@ -75,8 +75,8 @@ class ServedModels:
         """The checkpoint of a name; raises ModelNotFound, InvalidRequest or CheckpointError."""
         shelf, info = self._shelf, self._default.info
         if shelf is None:
-            if name not in (info.id, *info.aliases):
-                raise _not_served(name, info)
+            if name not in (names := (info.id, *info.aliases)):
+                raise not_served(name, names)
             return self._default
         entry = shelf.known(name)
         if entry is None:
@@ -164,11 +164,3 @@ class ServedModels:
 def warm_up() -> Request:
     """The least that brings a checkpoint to the device and shows that it computes."""
     return Request(new_request_id(), (0,), SamplingParams(max_tokens=1))
-
-
-def _not_served(name: str, info: ModelInfo) -> ModelNotFound:
-    names = (info.id, *info.aliases)
-    # Each is there with and without its owner: only those of the asker's form.
-    alike = [known for known in names if ("/" in known) == ("/" in name)]
-    hint = f"the nearest names are {', '.join(nearest(name, alike or names))}"
-    return ModelNotFound(f"model {name[:100]!r} is not served here; {hint}", param="model")
