@@ -42,7 +42,7 @@ def describe(runner: PythiaRunner) -> Schema:
             "title": "pythia-bento",
             "version": __version__,
             "description": f"Pythia in 8 bits: {runner.info.id}. Try it in the "
-            "[playground](playground).",
+            "[playground](playground), or see a text over all [steps of training](steps).",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "."}],

@@ -24,7 +24,7 @@ BODY = {"prompt": "a", "max_tokens": 2}
 OPEN = (
     *("/", "/docs.json", "/playground", "/playground/{name}", "/static_content/{name}"),
     *("/livez", "/readyz", "/healthz", "/metrics", "/schema.json"),
-    *("/health", "/ping", "/version", "/openapi.json", "/favicon.ico"),
+    *("/health", "/ping", "/version", "/openapi.json", "/favicon.ico", "/steps"),
 )
 GENERATING = {"/v1/completions", "/v1/chat/completions", "/generate", "/generate_stream"}
 
