@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pythia_bento.client.options import Connection, SamplingOptions, Tls, checked
 from pythia_bento.client.transport import AsyncTransport, Carrier, Operation, Transport
 from pythia_bento.errors import EngineUnavailable
+from pythia_bento.protocol.sweep import Event, SweepItem
 from pythia_bento.protocol.types import (
     Generation,
     Info,
@@ -54,6 +56,13 @@ class _BaseClient(ABC, Generic[_Carried]):
         self, prompt: Prompt, model: str | None, options: Mapping[str, Any]
     ) -> Operation[Part]:
         return self._messages.generate(prompt, model, checked(options))
+
+    def _sweep(self, items: Iterable[SweepItem | Prompt], **asked: Any) -> Operation[list[Event]]:
+        told = {name: value for name, value in asked.items() if value is not None}
+        if isinstance(told.get("task"), str):
+            told["task"] = {"type": told["task"]}
+        texts = [one if isinstance(one, SweepItem) else SweepItem(one) for one in items]
+        return self._messages.sweep({"items": texts, **told})
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout
@@ -115,6 +124,32 @@ class Client(_BaseClient[Transport]):
         An item that names a model of its own is scored by that one.
         """
         return self._transport.call(self._messages.score(items, model), self._seconds(timeout))
+
+    def sweep(
+        self,
+        items: Iterable[SweepItem | Prompt],
+        *,
+        model: str | None = None,
+        steps: str | Sequence[int] | None = None,
+        models: Sequence[str] | None = None,
+        task: str | Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Event]:
+        """One sweep: the same texts by many checkpoints, told event by event.
+
+        ``model`` is a name without a revision, ``steps`` is "all", "log", "from:to:by" or a list;
+        ``models`` are ids instead of both. ``task`` is a type, or a mapping with the type and its
+        fields, as docs/sweeps.md has them. Closing the iterator ends the sweep. What fails of it
+        is an event, or the ``error`` of a row.
+        """
+        operation = self._sweep(
+            items, model=model, steps=steps, models=models, task=task, priority=priority
+        )
+        seconds = self._seconds(operation.timeout if timeout is None else timeout)
+        with closing(self._transport.stream(operation, seconds)) as messages:
+            for events in messages:
+                yield from events
 
     def tokenize(
         self, text: str, *, model: str | None = None, timeout: float | None = None
@@ -186,6 +221,27 @@ class AsyncClient(_BaseClient[AsyncTransport]):
         return await self._transport.call(
             self._messages.score(items, model), self._seconds(timeout)
         )
+
+    async def sweep(
+        self,
+        items: Iterable[SweepItem | Prompt],
+        *,
+        model: str | None = None,
+        steps: str | Sequence[int] | None = None,
+        models: Sequence[str] | None = None,
+        task: str | Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Event]:
+        """As ``Client.sweep``."""
+        operation = self._sweep(
+            items, model=model, steps=steps, models=models, task=task, priority=priority
+        )
+        seconds = self._seconds(operation.timeout if timeout is None else timeout)
+        async with aclosing(self._transport.stream(operation, seconds)) as messages:
+            async for events in messages:
+                for event in events:
+                    yield event
 
     async def tokenize(
         self, text: str, *, model: str | None = None, timeout: float | None = None
