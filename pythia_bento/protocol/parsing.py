@@ -56,6 +56,11 @@ def invalid_request(detail: Mapping[str, Any]) -> InvalidRequest:
         message = f"{field} is not a field of this request"
     elif kind == "missing":
         message = f"{field} is required"
+    elif kind in ("too_long", "too_short"):
+        message = f"{field} must have {_bound(detail['ctx'])}, not {detail['ctx']['actual_length']:,}"
+    elif kind == "union_tag_invalid":
+        message = f"{field}.type must be one of {detail['ctx']['expected_tags']}"
+        message += f", not {shown(detail['ctx']['tag'])}"
     elif kind == "value_error":  # ours, and whole sentences
         message = message.removeprefix("Value error, ")
     else:
@@ -63,6 +68,13 @@ def invalid_request(detail: Mapping[str, Any]) -> InvalidRequest:
         if "input" in detail:
             message += f", not {shown(detail['input'])}"
     return InvalidRequest(message, param=field.split("[")[0].split(".")[0] or None)
+
+
+def _bound(context: Mapping[str, Any]) -> str:
+    """Of a list."""
+    if "max_length" in context:
+        return f"at most {context['max_length']:,} entries"
+    return f"at least {context['min_length']:,}"
 
 
 def field_name(location: Sequence[str | int]) -> str:
