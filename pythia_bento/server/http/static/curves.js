@@ -34,7 +34,7 @@ export class Curves {
     this.lowest = Math.min(-1, ...values);
     const parts = [...this.#values(), ...this.#steps()];
     if (now !== undefined) parts.push(this.#vertical(this.#x(now), "now"));
-    parts.push(this.#curve(text, "text"), this.#curve(token, "token"));
+    parts.push(this.#curve(text, "of-text"), this.#curve(token, "of-token"));
     this.svg.replaceChildren(...parts);
     this.svg.setAttribute("aria-label", this.#inWords());
   }
