@@ -57,7 +57,7 @@ def invalid_request(detail: Mapping[str, Any]) -> InvalidRequest:
     elif kind == "missing":
         message = f"{field} is required"
     elif kind in ("too_long", "too_short"):
-        message = f"{field} must have {_bound(detail['ctx'])}, not {detail['ctx']['actual_length']:,}"
+        message = f"{field} must have {_bound(**detail['ctx'])}"
     elif kind == "union_tag_invalid":
         message = f"{field}.type must be one of {detail['ctx']['expected_tags']}"
         message += f", not {shown(detail['ctx']['tag'])}"
@@ -70,11 +70,10 @@ def invalid_request(detail: Mapping[str, Any]) -> InvalidRequest:
     return InvalidRequest(message, param=field.split("[")[0].split(".")[0] or None)
 
 
-def _bound(context: Mapping[str, Any]) -> str:
-    """Of a list."""
-    if "max_length" in context:
-        return f"at most {context['max_length']:,} entries"
-    return f"at least {context['min_length']:,}"
+def _bound(actual_length: int, max_length: int | None = None, min_length: int = 0, **_: Any) -> str:
+    """Of a list's or a text's length."""
+    most = f"at least {min_length:,}" if max_length is None else f"at most {max_length:,}"
+    return f"{most} entries, not {actual_length:,}"
 
 
 def field_name(location: Sequence[str | int]) -> str:

@@ -7,7 +7,7 @@ both is a batch and what the sweep holds by itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from pythia_bento.errors import PythiaError
 from pythia_bento.protocol.sweep import Checkpoint, Event, Row
@@ -48,15 +48,15 @@ class SweepAnswer:
             raise
         return answer
 
-    async def batches(self) -> AsyncIterator[list[Event]]:
+    async def batches(self) -> AsyncGenerator[list[Event], None]:
         """All events in order; a list is empty where SILENCE_SECONDS passed without one.
 
         Raises PythiaError for what ends the sweep before its end.
         """
-        batch: list[Event] | None = self._first
-        while batch is not None:
+        if self._first:
+            yield self._first
+        while (batch := await self._next()) is not None:
             yield batch
-            batch = await self._next()
 
     async def close(self) -> None:
         """End the sweep, if it has not ended; harmless when repeated."""

@@ -32,6 +32,13 @@ const curves = document.getElementById("curves"), stop = document.getElementById
 new MutationObserver(() => curves.querySelector(".of-text circle") && stop.click())
   .observe(curves, {childList: true});
 """
+_SURPRISES = """return [...document.querySelectorAll(".token")]
+  .map((token) => token.style.getPropertyValue("--surprise"))"""
+_SEEN = """
+window.seen = [];
+const at = document.getElementById("at");
+new MutationObserver(() => seen.push(parseInt(at.textContent))).observe(at, {childList: true});
+"""
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +79,7 @@ def told(server: Server, text: str = TEXT) -> list[dict[str, Any]]:
 
 
 def surprises(page: Browser) -> list[float]:
-    script = "return [...document.querySelectorAll('.token')].map(t => t.style.getPropertyValue('--surprise'))"
-    return [float(value) for value in page.run(script)]
+    return [float(value) for value in page.run(_SURPRISES)]
 
 
 def expected_surprises(row: dict[str, Any]) -> list[float]:
@@ -155,11 +161,7 @@ def test_a_token_has_a_curve_of_its_own(page: Browser, server: Server, by: str) 
 
 def test_it_plays_through_all_steps(page: Browser) -> None:
     score(page)
-    page.run("""
-        window.seen = [];
-        const at = document.getElementById("at");
-        new MutationObserver(() => seen.push(parseInt(at.textContent))).observe(at, {childList: true});
-    """)
+    page.run(_SEEN)
     page("#play").click()
     page.wait(lambda: page("#play").text == "Play" and step_of(page) == 3000)
     assert page.run("return seen") == STEPS
@@ -205,7 +207,7 @@ def test_escape_stops_and_what_arrived_stays(page: Browser, server: Server) -> N
     page("#run").click()
     page.wait(lambda: "stopped" in page("#status").text)
     count = len(page.all("#curves .of-text circle"))
-    assert 1 <= count and page("#status").text == f"{count} steps, stopped"
+    assert count >= 1 and page("#status").text == f"{count} steps, stopped"
     assert page("#run").is_enabled() and not page("#stop-button").is_enabled()
     server.settled()
 
