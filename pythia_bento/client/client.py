@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -135,7 +143,7 @@ class Client(_BaseClient[Transport]):
         task: str | Mapping[str, Any] | None = None,
         priority: int | None = None,
         timeout: float | None = None,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """One sweep: the same texts by many checkpoints, told event by event.
 
         ``model`` is a name without a revision, ``steps`` is "all", "log", "from:to:by" or a list;
@@ -232,7 +240,7 @@ class AsyncClient(_BaseClient[AsyncTransport]):
         task: str | Mapping[str, Any] | None = None,
         priority: int | None = None,
         timeout: float | None = None,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """As ``Client.sweep``."""
         operation = self._sweep(
             items, model=model, steps=steps, models=models, task=task, priority=priority
