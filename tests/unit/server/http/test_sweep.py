@@ -13,11 +13,13 @@ import pytest
 from pythia_bento.errors import CheckpointError, EngineUnavailable
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server import sweeping
+from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.http import openai
 from pythia_bento.server.http.sweep import EVENTS, LINES, accepted
 from pythia_bento.sweep.here import Here
 from pythia_bento.sweep.run import run
 from pythia_bento.sweep.spec import SweepRequest
+from pythia_bento.telemetry.calls import new_call, working_for
 from tests.unit.conftest import app_of
 from tests.unit.runtime.toy_runner import settled, toy_runner
 from tests.unit.runtime.toy_shelf import BROKEN, toy_shelf
@@ -205,7 +207,13 @@ async def test_comments_keep_a_silent_stream_awake(monkeypatch: pytest.MonkeyPat
 class Reader:
     """An ASGI client that reads one message at a time, where it is told to."""
 
-    def __init__(self, runner: PythiaRunner, body: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        runner: PythiaRunner,
+        body: dict[str, Any],
+        access: AccessControl | None = None,
+        key: str = "",
+    ) -> None:
         self._body = json.dumps(body).encode()
         self.pieces: list[bytes] = []
         self.may_read = asyncio.Semaphore(0)
@@ -217,9 +225,15 @@ class Reader:
             "raw_path": b"/v1/sweep",
             "root_path": "",
             "query_string": b"",
-            "headers": [],
+            "headers": [(b"authorization", f"Bearer {key}".encode())],
         }
-        self.task = asyncio.ensure_future(app_of(runner)(self._scope, self._receive, self._send))
+        app = app_of(runner, access)
+        with working_for(new_call(None)):
+            self.task = asyncio.ensure_future(app(self._scope, self._receive, self._send))
+
+    @property
+    def num_rows(self) -> int:
+        return sum(piece.count(b'"event":"row"') for piece in self.pieces)
 
     async def _receive(self) -> dict[str, Any]:
         if self._body:
@@ -255,11 +269,11 @@ async def test_a_client_that_does_not_read_stops_the_sweep() -> None:
             assert not reader.task.done(), reader.pieces
             reader.may_read.release()
             await asyncio.sleep(0.001)
-        steps = -1
-        while steps != runner.stats().steps:
-            steps = runner.stats().steps
+        asked = -1
+        while asked != runner.stats().prompt_tokens:
+            asked = runner.stats().prompt_tokens
             await asyncio.sleep(0.3)
-        assert 0 < steps < 400 * 4 / 32 / 2  # most of the work is not begun
+        assert 0 < asked <= 30 * 500  # of 1,600 texts those of the first checkpoint, perhaps
         for _ in range(10_000):
             reader.may_read.release()
         await reader.task
@@ -274,3 +288,40 @@ async def test_others_have_their_turn_while_it_is_told(
     async with turning() as count:
         await told(http, body)
     assert count() > 60
+
+
+async def rows_beside(priority: int) -> int:
+    """Rows that a sweep tells while a completion of the same caller is answered."""
+    key = "a-key-of-16-or-more"
+    options = {"max_batch_size": 32, "max_tokens_per_step": 64, "api_keys": key}  # a text a step
+    with toy_runner(step_seconds=0.002, **options) as runner:
+        access = AccessControl.from_settings(runner.settings)
+        transport = httpx.ASGITransport(app_of(runner, access))
+        headers = {"authorization": f"Bearer {key}"}
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://test", headers=headers
+        ) as http:
+            items = [
+                {"prompt": [5 + number % 8, number // 8, *range(5, 60)]} for number in range(400)
+            ]
+            body = {"models": ["toy"], "items": items, "priority": priority}
+            reader = Reader(runner, body, access, key)
+            for _ in range(10_000):
+                reader.may_read.release()
+            while reader.num_rows < 20:
+                await asyncio.sleep(0.001)
+            before = reader.num_rows
+            completion = {"prompt": [5], "max_tokens": 1, "ignore_eos": True}
+            with working_for(new_call(None)):
+                answer = await http.post("/v1/completions", json=completion)
+            assert answer.status_code == 200
+            between = reader.num_rows - before
+            await reader.task
+            assert reader.num_rows == 400
+            return between
+
+
+async def test_what_people_wait_for_goes_before_a_sweep() -> None:
+    """By turns: only what runs already is told first. A sweep in a hurry tells nearly all of it."""
+    assert await rows_beside(priority=10) < 20 < await rows_beside(priority=0)
+    assert await rows_beside(priority=-20) > 200
