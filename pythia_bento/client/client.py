@@ -15,7 +15,7 @@ from collections.abc import (
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pythia_bento.client.options import Connection, SamplingOptions, Tls, checked
+from pythia_bento.client.options import Connection, SamplingOptions, Tls, checked, sweep_of
 from pythia_bento.client.transport import AsyncTransport, Carrier, Operation, Transport
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.protocol.sweep import Event, SweepItem
@@ -64,13 +64,6 @@ class _BaseClient(ABC, Generic[_Carried]):
         self, prompt: Prompt, model: str | None, options: Mapping[str, Any]
     ) -> Operation[Part]:
         return self._messages.generate(prompt, model, checked(options))
-
-    def _sweep(self, items: Iterable[SweepItem | Prompt], **asked: Any) -> Operation[list[Event]]:
-        told = {name: value for name, value in asked.items() if value is not None}
-        if isinstance(told.get("task"), str):
-            told["task"] = {"type": told["task"]}
-        texts = [one if isinstance(one, SweepItem) else SweepItem(one) for one in items]
-        return self._messages.sweep({"items": texts, **told})
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout
@@ -151,9 +144,8 @@ class Client(_BaseClient[Transport]):
         fields, as docs/sweeps.md has them. Closing the iterator ends the sweep. What fails of it
         is an event, or the ``error`` of a row.
         """
-        operation = self._sweep(
-            items, model=model, steps=steps, models=models, task=task, priority=priority
-        )
+        asked = sweep_of(items, model, steps, models, task, priority)
+        operation = self._messages.sweep(asked)
         seconds = self._seconds(operation.timeout if timeout is None else timeout)
         with closing(self._transport.stream(operation, seconds)) as messages:
             for events in messages:
@@ -242,9 +234,8 @@ class AsyncClient(_BaseClient[AsyncTransport]):
         timeout: float | None = None,
     ) -> AsyncGenerator[Event, None]:
         """As ``Client.sweep``."""
-        operation = self._sweep(
-            items, model=model, steps=steps, models=models, task=task, priority=priority
-        )
+        asked = sweep_of(items, model, steps, models, task, priority)
+        operation = self._messages.sweep(asked)
         seconds = self._seconds(operation.timeout if timeout is None else timeout)
         async with aclosing(self._transport.stream(operation, seconds)) as messages:
             async for events in messages:
