@@ -1,4 +1,4 @@
-"""Take the pages' pictures: python -m tools.playground_screenshot docs/playground.png docs/steps.png
+"""Take pictures of pages: python -m tools.playground_screenshot docs/playground.png docs/steps.png
 
 The name of a file says which page is in it.
 """
