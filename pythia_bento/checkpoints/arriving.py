@@ -170,11 +170,17 @@ class Readers:
         self._reading = ThreadPoolExecutor(jobs, "pythia-read")
         self.hashing = ThreadPoolExecutor(jobs, "pythia-hash")
         self.news = threading.Condition()  # of bytes that are there, and of ends
+        self.freed: list[Memory] = []  # that is in use until ``drop``
         self.is_stopped = False
 
     def begin(self, work: Callable[[], None]) -> None:
         """Do it as soon as a thread is free, in the order of the calls."""
         self._reading.submit(work)
+
+    def drop(self) -> None:
+        """Give ``freed`` back, which takes the system a while, in another thread."""
+        while self.freed:
+            self.hashing.submit(self.freed.pop().close)
 
     def stop(self) -> None:
         """Nobody wants the rest."""
@@ -183,6 +189,8 @@ class Readers:
     def close(self) -> None:
         """Stop, and wait until nothing is read or hashed any more."""
         self.stop()
+        while self.freed:
+            self.freed.pop().close()
         self._reading.shutdown()
         self.hashing.shutdown()
 

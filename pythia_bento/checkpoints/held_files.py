@@ -126,6 +126,7 @@ class ReadOnce(CheckpointWeights):
         return self._part("head", super().head)
 
     def _part(self, part: Part, get: Callable[[], _T]) -> _T:
+        self._readers.drop()
         with self._verified_if_refused():
             found = get()
         self._missing.discard(part)
@@ -196,9 +197,11 @@ class HeldFile(TensorFile):
             self._arrival.verify()
 
     def free(self) -> None:
-        """See TensorFile; tensors that are in use keep their memory."""
+        """See TensorFile; its memory is dropped when the next part is asked for."""
         self.verify()
-        self.drop()
+        if self._arrival is not None:
+            self._readers.freed.append(self._arrival.memory)
+            self._arrival = None
 
     def drop(self) -> None:
         """Let go of its memory; nobody reads it any more, or it was verified."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack
 
 from pythia_bento.checkpoints.read_once import open_entry
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
@@ -14,6 +14,7 @@ from pythia_bento.errors import CheckpointError
 from pythia_bento.model.kernels.base import Kernels, PackedWeights
 from pythia_bento.model.kernels.gpu.host_slabs import Aside, HostSlabs
 from pythia_bento.model.kernels.gpu.slab import Filling
+from pythia_bento.model.kernels.gpu.uploads import Uploaded, Uploads
 from pythia_bento.model.pack import pack
 from pythia_bento.model.weights import WeightSource
 from pythia_bento.runtime.model_info import ModelInfo
@@ -38,6 +39,7 @@ class Opener:
         """
         self._packer, self._info, self._host, self._shape = packer, info, host, shape
         self._aside = Aside(packer.device)
+        self._uploads = Uploads(packer.device) if shape else None
         self._num_tokens = tokenizer.num_tokens
         self._tokenizers = Tokenizers()
         self._tokenizers.know(info.checkpoint, tokenizer)
@@ -60,10 +62,15 @@ class Opener:
         return Loaded(weights, tokenizer, self._info.of(entry).root, "host")
 
     def _from_disk(self, entry: ShelfEntry, on_progress: Callable[[int, int], None]) -> Loaded:
-        with closing(open_entry(entry)) as opened:
+        opened = open_entry(entry)
+        with ExitStack() as undo:
+            undo.callback(opened.close)
             tokenizer = self._tokenizers.of(entry, opened.tokenizer)
             self._check(entry, tokenizer)
             weights = self._packed(entry, opened, on_progress)
+            undo.pop_all()
+        # Giving a gigabyte back takes a while, which nobody waits for.
+        threading.Thread(target=opened.close, daemon=True).start()
         return Loaded(weights, tokenizer, self._info.of(entry).root)
 
     def _check(self, entry: ShelfEntry, tokenizer: Tokenizer) -> None:
@@ -77,10 +84,11 @@ class Opener:
         self, entry: ShelfEntry, source: WeightSource, on_progress: Callable[[int, int], None]
     ) -> PackedWeights:
         """Beside what computes, on a device that can do both."""
-        if self._shape is None:
+        if self._shape is None or self._uploads is None:
             return pack(source, self._packer, on_progress)
         with self._aside.work():
             slab = Filling(self._shape, bytes.fromhex(entry.weights), self._packer.device)
+            source = Uploaded(source, self._uploads)
             weights = slab.whole(pack(source, self._packer, on_progress, slab.place))
         self._aside.hand_over(weights.slab.memory)
         return weights

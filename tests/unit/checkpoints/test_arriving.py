@@ -131,10 +131,10 @@ def test_nobody_gets_a_whole_model_before_all_of_it_was_compared(
 ) -> None:
     path = file_of(entry, damaged)
     spoil(path, path.stat().st_size // 2)  # a weight like any other
-    with closing(open_entry(entry)) as opened:
-        with pytest.raises(CheckpointError, match=f"{path.name} has sha256 "):
-            for part in opened.order():
-                get(opened, part)
+    refused = pytest.raises(CheckpointError, match=f"{path.name} has sha256 ")
+    with closing(open_entry(entry)) as opened, refused:
+        for part in opened.order():
+            get(opened, part)
     assert not readers()
 
 
@@ -186,10 +186,10 @@ def test_a_damaged_header_is_a_file_that_is_another(entry: ShelfEntry, place: in
     """That is what there is to be said, not what the header then means."""
     path = file_of(entry, 0)
     spoil(path, place)
-    with pytest.raises(CheckpointError, match=f"{path.name} has sha256 "):
-        with closing(open_entry(entry)) as opened:
-            for part in parts(entry.config):
-                get(opened, part)
+    refused = pytest.raises(CheckpointError, match=f"{path.name} has sha256 ")
+    with refused, closing(open_entry(entry)) as opened:
+        for part in parts(entry.config):
+            get(opened, part)
     assert not readers()
 
 
