@@ -56,6 +56,10 @@ class ThreadLoader:
         """See ``Loader.keep``."""
         return self._host is not None and self._host.put(key, weights)
 
+    def take_dropped(self) -> list[str]:
+        """See ``Loader.take_dropped``."""
+        return self._host.take_dropped() if self._host else []
+
     def has_changed(self, entry: ShelfEntry) -> bool:
         """See ``Loader.has_changed``."""
         return self._failed.get(entry.weights) != _stamps(entry)

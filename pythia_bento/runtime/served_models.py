@@ -85,6 +85,15 @@ class ServedModels:
             return made
         return await asyncio.to_thread(self._make, entry)
 
+    @property
+    def on_disk(self) -> int:
+        """Checkpoints that are nowhere else, of those that the shelf had when it was looked at."""
+        if self._shelf is None:
+            return 0
+        where = self._desk.thread.residencies
+        states = [where.get(entry.weights, Residency()).state for entry in self._shelf.last_seen]
+        return states.count("disk")
+
     async def states(self) -> list[ModelState]:
         """All that may be asked for: the default, then the others by step."""
         default = self._default.info

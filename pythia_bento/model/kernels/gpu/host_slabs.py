@@ -129,6 +129,7 @@ class HostSlabs:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._free: list[LockedMemory] = []
+        self._dropped: list[str] = []  # that made room since ``take_dropped``
         self._is_closed = False
 
     @property
@@ -173,6 +174,12 @@ class HostSlabs:
             self._kept[key] = _Kept(outline(weights), slab.tag, memory, done)
             return True
 
+    def take_dropped(self) -> list[str]:
+        """Keys of those that made room for others, each once."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, []
+        return dropped
+
     @torch.inference_mode()
     def get(self, key: str) -> PackedWeights | None:
         """The weights on the device again, when they are there; None where they are not kept.
@@ -214,4 +221,5 @@ class HostSlabs:
         unread = (key for key, kept in self._kept.items() if not kept.readers)
         if (oldest := next(unread, None)) is None:
             return None
+        self._dropped.append(oldest)
         return self._kept.pop(oldest).memory
