@@ -19,6 +19,8 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import nlargest
+from os.path import commonprefix
 
 from pythia_bento.errors import ModelNotFound
 from pythia_bento.model.config import ModelConfig
@@ -185,9 +187,15 @@ def config(name: str) -> ModelConfig:
     return SIZES[MODELS[found.name].size].config
 
 
+MAX_COMPARED = 128
+"""Names that a wrong one is compared with, letter by letter."""
+
+
 def nearest(text: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The names most like ``text``, the likest first; some even where none is like it."""
     text, names = text[:100], list(dict.fromkeys(known))  # the search takes quadratic time
+    if len(names) > MAX_COMPARED:  # of thousands, as a shelf may have, those that begin like it
+        names = nlargest(MAX_COMPARED, names, key=lambda name: len(commonprefix([text, name])))
     alike = difflib.get_close_matches(text, names, n=count)
     return alike or difflib.get_close_matches(text, names, n=count, cutoff=0.0)
 

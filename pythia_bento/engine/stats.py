@@ -42,8 +42,9 @@ class GroupStats:
     def of(cls, numbers: Sequence[int]) -> GroupStats:
         """The inverse of ``numbers``."""
         end = len(numbers) - len(_NO_LOADS)
-        disk, host = numbers[end - len(_NO_LOADS) : end], numbers[end:]
-        return cls(*numbers[: end - len(_NO_LOADS)], tuple(disk), tuple(host))  # type: ignore[arg-type]
+        start = end - len(_NO_LOADS)
+        disk, host = tuple(numbers[start:end]), tuple(numbers[end:])
+        return cls(*numbers[:start], disk, host)  # type: ignore[call-arg, arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,14 +62,18 @@ class Filling:
     @torch.inference_mode()
     def place(self, part: Part, packed: Any) -> Any:
         """The part as views of the slab, which it was copied to."""
-        place = {"embedding": self._places.table, "head": self._places.head}.get(part)
-        views = _tensors(self._places.layers[part] if place is None else place)
+        views = _tensors(self._place_of(part))
         for source, target in zip(_tensors(packed), views, strict=True):
             if (source.shape, source.dtype) != (target.shape, target.dtype):
                 raise ValueError(f"{part} of {source.shape} is of another model than the slab is")
             target.copy_(source)
         left = iter(views)
         return _mapped(packed, lambda tensor: next(left))
+
+    def _place_of(self, part: Part) -> Any:
+        if part == "embedding":
+            return self._places.table
+        return self._places.head if part == "head" else self._places.layers[part]
 
     def whole(self, weights: PackedWeights) -> PackedWeights:
         """Weights all of whose parts were placed."""

@@ -46,8 +46,8 @@ class Uploads:
         piece.copy_(source)
         target.copy_(piece, non_blocking=True)
         if self._is_cuda:
-            self._sent[0] = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            self._sent[0].record()
+            self._sent[0] = sent = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            sent.record()
         self._pieces.reverse()
         self._sent.reverse()
 
@@ -66,16 +66,16 @@ class Uploaded:
         """See ``WeightSource``, here and below."""
         return self._source.config
 
-    def order(self) -> Iterable[Part]:  # noqa: D102
+    def order(self) -> Iterable[Part]:
         return self._source.order()
 
-    def embedding(self) -> Tensor:  # noqa: D102
+    def embedding(self) -> Tensor:
         return self._source.embedding()
 
-    def head(self) -> HeadWeights:  # noqa: D102
+    def head(self) -> HeadWeights:
         return self._source.head()
 
-    def layer(self, index: int) -> LayerWeights:  # noqa: D102
+    def layer(self, index: int) -> LayerWeights:
         layer = self._source.layer(index)
         return replace(
             layer,

@@ -52,9 +52,8 @@ def test_a_piece_is_filled_again_when_it_was_sent(monkeypatch: pytest.MonkeyPatc
     made: Any = Uploads(CPU, 10)
     made._is_cuda = True
     made.upload(torch.zeros(40, dtype=torch.int8))
-    assert told == [("sent", 0), ("sent", 1), ("waited for", 0), ("sent", 3), ("waited for", 1)] + [
-        ("sent", 5)
-    ]
+    pieces = [("sent", 0), ("sent", 1), ("waited for", 0), ("sent", 3), ("waited for", 1)]
+    assert told == [*pieces, ("sent", 5)]
 
 
 def test_layers_are_packed_as_if_they_had_stayed() -> None:
