@@ -20,7 +20,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import nlargest
-from os.path import commonprefix
 
 from pythia_bento.errors import ModelNotFound
 from pythia_bento.model.config import ModelConfig
@@ -195,9 +194,15 @@ def nearest(text: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The names most like ``text``, the likest first; some even where none is like it."""
     text, names = text[:100], list(dict.fromkeys(known))  # the search takes quadratic time
     if len(names) > MAX_COMPARED:  # of thousands, as a shelf may have, those that begin like it
-        names = nlargest(MAX_COMPARED, names, key=lambda name: len(commonprefix([text, name])))
+        names = nlargest(MAX_COMPARED, names, key=lambda name: _beginning(text, name))
     alike = difflib.get_close_matches(text, names, n=count)
     return alike or difflib.get_close_matches(text, names, n=count, cutoff=0.0)
+
+
+def _beginning(one: str, other: str) -> int:
+    """How many letters of two texts are the same up to the first that is not."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def nearest_steps(wanted: int, steps: Iterable[int], count: int = 3) -> list[str]:

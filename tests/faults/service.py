@@ -5,7 +5,7 @@ directory that FAULTS names before every forward pass: ``oom`` is one pass witho
 many tokens as the file says or more; ``die`` is an error that no engine survives; ``hang`` is a
 pass that lasts as long as the file is there; ``nan`` makes what is computed of the token of this id
 not a number; ``slow`` holds the seconds that a pass takes longer. ``clock`` holds seconds by which
-the system's clock is wrong.
+the system's clock is wrong, and ``disk`` those that each read of a checkpoint's file takes longer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from pythia_bento.checkpoints.arriving import Source
 from pythia_bento.model import kernels
 
 PLACE = Path(os.environ["FAULTS"])
@@ -58,6 +59,14 @@ def _faulty(*arguments: Any, **options: Any) -> Any:
     return made
 
 
+def _slowly(source: Source, into: memoryview, start: int) -> memoryview:
+    if (disk := PLACE / "disk").exists():
+        time.sleep(float(disk.read_text()))
+    return _read(source, into, start)
+
+
+_read = Source.read
+Source.read = _slowly  # type: ignore[method-assign]
 _create = kernels.create
 kernels.create = _faulty
 
