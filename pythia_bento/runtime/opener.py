@@ -90,5 +90,5 @@ class Opener:
             slab = Filling(self._shape, bytes.fromhex(entry.weights), self._packer.device)
             source = Uploaded(source, self._uploads)
             weights = slab.whole(pack(source, self._packer, on_progress, slab.place))
-        self._aside.hand_over(weights.slab.memory)
+        self._aside.hand_over(slab.memory)
         return weights

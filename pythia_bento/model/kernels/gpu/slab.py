@@ -55,9 +55,9 @@ class Filling:
     def __init__(self, shape: PackedWeights, tag: bytes, device: torch.device) -> None:
         """``shape`` is an ``outline`` of such weights, ``tag`` says whose these are."""
         self._tag = tag
-        self._memory = torch.zeros(_size(_tensors(shape)), dtype=torch.uint8, device=device)
-        _mark(self._memory, tag)
-        self._places = placed(shape, self._memory, tag)
+        self.memory = torch.zeros(_size(_tensors(shape)), dtype=torch.uint8, device=device)
+        _mark(self.memory, tag)
+        self._places = placed(shape, self.memory, tag)
 
     @torch.inference_mode()
     def place(self, part: Part, packed: Any) -> Any:
@@ -77,7 +77,7 @@ class Filling:
 
     def whole(self, weights: PackedWeights) -> PackedWeights:
         """Weights all of whose parts were placed."""
-        return replace(weights, slab=Slab(self._memory, self._tag, tuple(_scalars(weights))))
+        return replace(weights, slab=Slab(self.memory, self._tag, tuple(_scalars(weights))))
 
 
 def outline(weights: PackedWeights) -> PackedWeights:
