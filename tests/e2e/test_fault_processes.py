@@ -29,19 +29,16 @@ async def test_sigterm_spares_an_engine_in_a_process_of_its_own(home: Path) -> N
         assert await asyncio.to_thread(server.process.wait, 30) == 0
 
 
-@pytest.mark.parametrize("seconds, status", [(0.5, 200), (4.0, 503)])
 @pytest.mark.long
-async def test_sigterm_while_a_checkpoint_is_loaded(
-    home: Path, tmp_path: Path, seconds: float, status: int
-) -> None:
-    """Who waits for it has its answer if it comes in time, and the server ends as ever."""
-    with faulty(home, tmp_path, models="bundled@*", drain_seconds=3) as server:
+async def test_sigterm_while_a_checkpoint_is_loaded(home: Path, tmp_path: Path) -> None:
+    """Who waits for it has its answer, and the server ends as ever."""
+    with faulty(home, tmp_path, models="bundled@*") as server:
         before = _files(home)
-        (tmp_path / "disk").write_text(str(seconds))
+        (tmp_path / "disk").write_text("2")
         asked = asyncio.create_task(all_of(server, 1, model="bundled@step256", max_tokens=4))
         await asyncio.to_thread(until, lambda: 'state="loading"} 1' in _metrics(server))
         server.process.send_signal(signal.SIGTERM)
-        assert [answer.status_code for answer in await asked] == [status]
+        assert len(choices(await asked)) == 1
         assert await asyncio.to_thread(server.process.wait, 60) == 0
     assert _files(home) == before
     assert "Traceback" not in server.log.read_text()

@@ -47,7 +47,7 @@ async def test_orders_that_are_on_their_way_count() -> None:
     names = ("toy@step1", "toy@step2", "toy@step5", "toy@step8")
     with toy_shelf(capacity=3) as runner:
         loads = [runner.models.load(name, is_pinned=True) for name in names]
-        found = await asyncio.gather(*loads, return_exceptions=True)
+        found = await asyncio.wait_for(asyncio.gather(*loads, return_exceptions=True), 60)
         refused = [one for one in found if isinstance(one, InvalidRequest)]
         assert len(refused) == 3 and {one.param for one in refused} == {"pin"}
         states = await runner.models.states()
