@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from pythia_bento.checkpoints.strict import MAX_JSON_BYTES
@@ -109,7 +110,8 @@ class Source:
 
     def expect(self, start: int, count: int) -> None:
         """The system may read these bytes while others are hashed."""
-        os.posix_fadvise(self._descriptor, start, count, os.POSIX_FADV_WILLNEED)
+        with suppress(OSError):  # it is a wish; not every file system knows of such
+            os.posix_fadvise(self._descriptor, start, count, os.POSIX_FADV_WILLNEED)
 
 
 class Memory:

@@ -34,10 +34,13 @@ async def test_sigterm_while_a_checkpoint_is_loaded(home: Path, tmp_path: Path) 
     """Who waits for it has its answer, and the server ends as ever."""
     with faulty(home, tmp_path, models="bundled@*") as server:
         before = _files(home)
-        (tmp_path / "disk").write_text("2")
+        (disk := tmp_path / "disk").touch()
         asked = asyncio.create_task(all_of(server, 1, model="bundled@step256", max_tokens=4))
         await asyncio.to_thread(until, lambda: 'state="loading"} 1' in _metrics(server))
         server.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        assert not asked.done()
+        disk.unlink()
         assert len(choices(await asked)) == 1
         assert await asyncio.to_thread(server.process.wait, 60) == 0
     assert _files(home) == before

@@ -4,8 +4,9 @@ The backend is the one that would be used on a processor, but its embedding look
 directory that FAULTS names before every forward pass: ``oom`` is one pass without memory, for as
 many tokens as the file says or more; ``die`` is an error that no engine survives; ``hang`` is a
 pass that lasts as long as the file is there; ``nan`` makes what is computed of the token of this id
-not a number; ``slow`` holds the seconds that a pass takes longer. ``clock`` holds seconds by which
-the system's clock is wrong, and ``disk`` those that each read of a checkpoint's file takes longer.
+not a number; ``slow`` holds the seconds that a pass takes longer. ``disk`` is a disk that gives no
+byte of a checkpoint as long as the file is there. ``clock`` holds seconds by which the system's
+clock is wrong.
 """
 
 from __future__ import annotations
@@ -59,14 +60,14 @@ def _faulty(*arguments: Any, **options: Any) -> Any:
     return made
 
 
-def _slowly(source: Source, into: memoryview, start: int) -> memoryview:
-    if (disk := PLACE / "disk").exists():
-        time.sleep(float(disk.read_text()))
+def _later(source: Source, into: memoryview, start: int) -> memoryview:
+    while (PLACE / "disk").exists():
+        time.sleep(0.05)
     return _read(source, into, start)
 
 
 _read = Source.read
-Source.read = _slowly  # type: ignore[method-assign]
+Source.read = _later  # type: ignore[method-assign]
 _create = kernels.create
 kernels.create = _faulty
 
