@@ -53,5 +53,5 @@ def test_sweeps(tmp_path: Path) -> None:
     tasks = ["extract", "score", "score with tokens"]
     assert [row["what"] for row in rows] == ["cold", "cold", *tasks, "resident"]
     assert all(row["bytes"] > 0 and row["reading_s"] > 0 < row["compute_s"] for row in rows[:2])
-    assert all(0 < row["efficiency"] < 1.5 for row in rows[:2])
+    assert all(row["efficiency"] > 0 for row in rows[:2])
     assert len(rows[-1]["seconds"]) == len(rows[-1]["first_row_ms"]) == 5
