@@ -16,6 +16,7 @@ import json
 import random
 import shutil
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.shelf import entry_of
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.runtime import loading, runner
+from pythia_bento.runtime.backend import SWITCH_SECONDS
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from pythia_bento.sweep.events import Failed, Row
@@ -81,6 +83,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=int, help="with files of their own")
     parser.add_argument("--out")
     options = parser.parse_args()
+    sys.setswitchinterval(SWITCH_SECONDS)  # as servers and commands do
     sizes = TINY if options.device == "cpu" else FULL
     if options.checkpoints:
         sizes = replace(sizes, checkpoints=options.checkpoints)
