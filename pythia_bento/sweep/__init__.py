@@ -1,0 +1,1 @@
+"""A text over a whole training run: sweeps, their tables, and curves of them."""
