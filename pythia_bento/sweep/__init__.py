@@ -1,1 +1,1 @@
-"""A text over a whole training run: sweeps, their tables, and curves of them."""
+"""The same items asked of many checkpoints: one stream, one row for each item and checkpoint."""
