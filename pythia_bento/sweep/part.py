@@ -34,15 +34,23 @@ class Group:
     failed: Failed | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What is asked of all checkpoints alike."""
+
+    spec: SweepSpec
+    source: Source
+    items: range  # places of those that are asked
+    limits: Limits | None
+
+
 class Part:
     """One group: its first checkpoint is asked, the others repeat the rows."""
 
-    def __init__(
-        self, group: Group, spec: SweepSpec, source: Source, on_sent: Callable[[], None]
-    ) -> None:
-        self._group, self._spec, self._source, self._on_sent = group, spec, source, on_sent
+    def __init__(self, asking: Asking, group: Group, on_sent: Callable[[], None]) -> None:
+        """``on_sent`` is called when there is nothing left to ask."""
+        self._asking, self._group, self._on_sent = asking, group, on_sent
         self._told: asyncio.Queue[Row | Done | Exception] = asyncio.Queue(MAX_TOLD)
-        self._limits: Limits | None = None
         self._failure: PythiaError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._has_ended = False
@@ -50,9 +58,9 @@ class Part:
         """Whether nothing is left to ask."""
         self.task: asyncio.Task[None] | None = None
 
-    def begin(self, limits: Limits | None, failure: PythiaError | None) -> None:
+    def begin(self, failure: PythiaError | None) -> None:
         """``failure`` is why it is not to be asked."""
-        self._limits, self._failure = limits, failure
+        self._failure = failure
         if self._group.failed is not None or failure is not None:
             self.is_sent = True
         else:
@@ -84,11 +92,12 @@ class Part:
             yield event
 
     async def _ask(self) -> None:
-        first = self._group.checkpoints[0]
+        first, asking = self._group.checkpoints[0], self._asking
         end: Done | Exception
         try:
-            target = await self._source.open(first.model, first.index, self._spec)
-            blocks = _blocks(enumerate(self._spec.items), target.block)
+            target = await asking.source.open(first.model, first.index, asking.spec)
+            items = ((number, asking.spec.items[number]) for number in asking.items)
+            blocks = _blocks(items, target.block)
             await _together([self._lane(target, blocks) for _ in range(LANES)])
             end = Done(first.index, target.seconds())
         except asyncio.CancelledError:
@@ -112,8 +121,8 @@ class Part:
         self._sent()
 
     def _begin_clock(self) -> None:
-        if self._limits is not None and self._timer is None:
-            seconds = self._limits.checkpoint_seconds
+        if self._asking.limits is not None and self._timer is None:
+            seconds = self._asking.limits.checkpoint_seconds
             error = DeadlineExceeded(
                 f"the checkpoint's rows did not come within {seconds:g} seconds "
                 "(PYTHIA_REQUEST_TIMEOUT)"

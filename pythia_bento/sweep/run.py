@@ -11,7 +11,7 @@ from dataclasses import replace
 from pythia_bento.catalog import TOKENS_PER_STEP, ModelId
 from pythia_bento.errors import DeadlineExceeded, PythiaError
 from pythia_bento.sweep.events import Checkpoint, Done, End, Event, Failed, Start
-from pythia_bento.sweep.part import Group, Limits, Part
+from pythia_bento.sweep.part import Asking, Group, Limits, Part
 from pythia_bento.sweep.source import Facts, Source
 from pythia_bento.sweep.spec import SweepSpec, check_rows
 
@@ -23,18 +23,21 @@ async def run(
     source: Source,
     limits: Limits | None = None,
     skip: Callable[[Checkpoint], bool] | None = None,
+    items: range | None = None,
 ) -> AsyncGenerator[Event, None]:
     """The events of a sweep; closing the generator ends it.
 
     With ``limits`` it may have so many rows as a server tells. ``skip`` says whose rows are known:
-    nothing is told of these. Raises InvalidRequest and ModelNotFound before the first event.
+    nothing is told of these. ``items`` are the places of those that are asked, all by default.
+    Raises InvalidRequest and ModelNotFound before the first event.
     """
+    items = range(len(spec.items)) if items is None else items
     ids = await names(spec, source)
     if limits is not None:
-        check_rows(len(spec.items), len(ids))
+        check_rows(len(items), len(ids))
     groups = groups_of(ids, await source.look(ids))
-    yield Start(spec.key, len(ids), len(spec.items))
-    sweep = _Sweep(spec, source, left_of(groups, skip), limits)
+    yield Start(spec.key, len(ids), len(items))
+    sweep = _Sweep(Asking(spec, source, items, limits), left_of(groups, skip))
     try:
         async for event in sweep.events():
             yield event
@@ -94,18 +97,16 @@ def left_of(groups: list[Group], skip: Callable[[Checkpoint], bool] | None) -> I
 class _Sweep:
     """Groups on their way: those that wait, and those that are asked, in order."""
 
-    def __init__(
-        self, spec: SweepSpec, source: Source, groups: Iterable[Group], limits: Limits | None
-    ) -> None:
-        self._spec, self._source, self._limits = spec, source, limits
+    def __init__(self, asking: Asking, groups: Iterable[Group]) -> None:
+        self._asking = asking
         self._waiting = deque(groups)
         self._open: deque[Part] = deque()
-        self._most = min(source.ahead, MAX_OPEN)
+        self._most = min(asking.source.ahead, MAX_OPEN)
         self._prepared = ""
         self._preparing: set[asyncio.Task[None]] = set()
         self._expired: PythiaError | None = None
         self._timer: asyncio.TimerHandle | None = None
-        if limits is not None:
+        if (limits := asking.limits) is not None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(limits.seconds, self._expire, limits.seconds)
 
@@ -140,15 +141,15 @@ class _Sweep:
             if not all(part.is_sent for part in self._open):
                 self._prepare(self._waiting[0])
                 return
-            part = Part(self._waiting.popleft(), self._spec, self._source, self._advance)
+            part = Part(self._asking, self._waiting.popleft(), self._advance)
             self._open.append(part)
-            part.begin(self._limits, self._expired)
+            part.begin(self._expired)
 
     def _prepare(self, group: Group) -> None:
         """Let it load while others compute."""
         if group.failed is None and (id := group.checkpoints[0].model) != self._prepared:
             self._prepared = id
-            task = asyncio.create_task(self._source.prepare(id))
+            task = asyncio.create_task(self._asking.source.prepare(id))
             self._preparing.add(task)
             task.add_done_callback(self._preparing.discard)
 

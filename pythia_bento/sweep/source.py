@@ -48,8 +48,11 @@ class Source(Protocol):
 
     default: str
     """Id of the one that answers where none is named."""
-    ahead: int
-    """Checkpoints that may be asked at a time: more would take each other's place."""
+
+    @property
+    def ahead(self) -> int:
+        """Checkpoints that may be asked at a time: more would take each other's place."""
+        ...
 
     async def steps(self, name: str) -> set[int]:
         """Of a model's bare name: those that can be asked for."""
