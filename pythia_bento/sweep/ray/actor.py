@@ -1,81 +1,71 @@
-"""What runs on the machines of a cluster: an engine, and the questions about its checkpoints."""
+"""What runs on the machines of a cluster."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pythia_bento.errors import PythiaError
 from pythia_bento.runtime.runner import PythiaRunner
-from pythia_bento.settings import load_settings
-from pythia_bento.sweep.events import Failed, Row
+from pythia_bento.sweep.at_hand import AtHand, Together
+from pythia_bento.sweep.events import Checkpoint, Failed, Row
 from pythia_bento.sweep.here import Here
+from pythia_bento.sweep.local import opened
 from pythia_bento.sweep.ray.wire import encode
 from pythia_bento.sweep.run import run
 from pythia_bento.sweep.source import Facts
-from pythia_bento.sweep.spec import SweepSpec
+from pythia_bento.sweep.spec import Item, SweepSpec
 
-Result = TypeVar("Result")
-
-
-class Engine:
-    """A ``PythiaRunner`` of this process, with a loop of its own."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        """Weights come from this machine's store; raises what ``PythiaRunner.load`` raises."""
-        self._runner = PythiaRunner.load(load_settings(settings))
-        self.here = Here(self._runner)
-        self._loop = asyncio.new_event_loop()
-
-    def wait(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """What a coroutine gives."""
-        return self._loop.run_until_complete(work)
-
-    def close(self) -> None:
-        """Free the device."""
-        self._runner.close()
-        self._loop.close()
+# Of answers; all other columns are text.
+COLUMNS = {"group": "int64", "block": "int64", "rows": "large_binary"}
 
 
-class Probe:
-    """What one machine has on its disk."""
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """What one machine has of some models; errors as sentences, to be told elsewhere."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._engine: Engine | None = None
-        self._error = ""
-        try:
-            self._engine = Engine(settings)
-        except PythiaError as error:  # this machine has nothing to compute with
-            self._error = error.message
+    steps: dict[str, set[int]]
+    facts: dict[str, Facts]  # by id
+    faults: dict[str, str]
 
-    def steps(self, name: str) -> set[int]:
-        """See ``Source``."""
-        return self._engine.wait(self._engine.here.steps(name)) if self._engine else set()
 
-    def look(self, names: Sequence[str]) -> list[Facts | str]:
-        """See ``Source``; of an error the sentence, as it is not to be unpickled elsewhere."""
-        if self._engine is None:
-            return [self._error] * len(names)
-        found = self._engine.wait(self._engine.here.look(names))
-        return [one.message if isinstance(one, PythiaError) else one for one in found]
+def look(names: Sequence[str]) -> OnDisk:
+    """At this machine's store, for models by their bare names; raises PythiaError."""
+    found = AtHand.of(names)
+    told = {id: found.look(id) for id in (*found.entries, *found.faults)}
+    return OnDisk(
+        {name: found.steps(name) for name in names},
+        {id: one for id, one in told.items() if isinstance(one, Facts)},
+        {id: one.message for id, one in told.items() if isinstance(one, PythiaError)},
+    )
 
-    def close(self) -> None:
-        """Make room for the actors."""
-        if self._engine is not None:
-            self._engine.close()
+
+@dataclass(slots=True)
+class _Found:
+    """What a unit led to, so far."""
+
+    rows: list[Row] = field(default_factory=list)
+    fingerprint: str = ""
+    error: str | None = None
+
+    @classmethod
+    def failed(cls, error: PythiaError) -> _Found:
+        return cls(error=error.message)
 
 
 class Scorer:
-    """Called by Ray Data with one unit at a time, in a table of one row."""
+    """Called by Ray Data with one unit at a time, a table of one row."""
 
-    def __init__(
-        self, settings: Mapping[str, Any], spec: SweepSpec, blocks: Sequence[Any], size: int
-    ) -> None:
-        """``spec`` without items: these are ``blocks``, references of ``size`` items each."""
-        self._engine = Engine(settings)
-        self._spec, self._blocks, self._size = spec, blocks, size
+    def __init__(self, spec: SweepSpec, blocks: Sequence[Any]) -> None:
+        """``spec`` has no items: ``blocks`` are references to (place of the first, items)."""
+        self._spec, self._blocks = spec, blocks
+        self._open = ExitStack()
+        self._part: Together | None = None
+        self._runner: PythiaRunner | Mapping[str, PythiaError] = {}
+        self._loop = asyncio.new_event_loop()
 
     def __call__(self, batch: Any) -> Any:
         """Rows of the unit as bytes, or why its checkpoint has none."""
@@ -83,23 +73,55 @@ class Scorer:
         import ray
 
         [unit] = batch.to_pylist()
-        items = ray.get(self._blocks[unit["block"]])
-        rows, error = self._engine.wait(self._ask(unit["model"], items))
-        first = unit["block"] * self._size
-        numbered = [replace(row, item=first + row.item) for row in rows]
-        told = {"rows": [encode(numbered)], "error": [error]}
-        types = {"rows": pyarrow.large_binary(), "error": pyarrow.string()}
-        columns = {name: pyarrow.array(told[name], types[name]) for name in told}
-        for name in ("group", "block"):
-            columns[name] = pyarrow.array([unit[name]], pyarrow.int64())
-        return pyarrow.table(columns)
+        first, items = ray.get(self._blocks[unit["block"]])
+        found = self._answer(unit["model"], first, items)
+        told = {
+            "group": unit["group"],
+            "block": unit["block"],
+            "rows": encode(sorted(found.rows, key=lambda row: row.item)),
+            "fingerprint": found.fingerprint,
+            "error": found.error,
+        }
+        types = {name: COLUMNS.get(name, "string") for name in told}
+        return pyarrow.table(
+            {name: pyarrow.array([value], types[name]) for name, value in told.items()}
+        )
 
-    async def _ask(self, model: str, items: Sequence[Any]) -> tuple[list[Row], str | None]:
+    def _answer(self, model: str, first: int, items: Sequence[Item]) -> _Found:
+        try:
+            runner = self._runner_of(model)
+        except PythiaError as error:
+            return _Found.failed(error)
+        if not isinstance(runner, PythiaRunner):
+            return _Found.failed(runner[model])
+        return self._loop.run_until_complete(self._ask(runner, model, first, items))
+
+    def _runner_of(self, model: str) -> PythiaRunner | Mapping[str, PythiaError]:
+        """The one for the checkpoint's shape, which stays until another shape is asked for."""
+        if isinstance(self._runner, PythiaRunner) and self._part and model in self._part.ids:
+            return self._runner
+        self._open.close()
+        self._part, self._runner = None, {}
+        names = dict.fromkeys(id.partition("@")[0] for id in self._spec.models or ())
+        found = AtHand.of(list(names))
+        if isinstance(fault := found.look(model), PythiaError):
+            raise fault
+        parts = found.together(self._spec.models or ())
+        self._part = next(part for part in parts if model in part.ids)
+        nobody = opened(self._part, [model], lambda what, done, total: None)
+        self._runner = self._open.enter_context(nobody)
+        return self._runner
+
+    async def _ask(
+        self, runner: PythiaRunner, model: str, first: int, items: Sequence[Item]
+    ) -> _Found:
         spec = self._spec.model_copy(update={"models": (model,), "items": tuple(items)})
-        rows: list[Row] = []
-        async for event in run(spec, self._engine.here):
+        found = _Found()
+        async for event in run(spec, Here(runner)):
             if isinstance(event, Row):
-                rows.append(event)
+                found.rows.append(replace(event, item=first + event.item))
+            elif isinstance(event, Checkpoint):
+                found.fingerprint = event.system_fingerprint
             elif isinstance(event, Failed):
-                return [], event.error.message
-        return sorted(rows, key=lambda row: row.item), None
+                return _Found.failed(event.error)
+        return found

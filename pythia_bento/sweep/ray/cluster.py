@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from pythia_bento.errors import CheckpointError, InvalidRequest, PythiaError, shown
-from pythia_bento.sweep.ray.actor import Probe
+from pythia_bento.sweep.at_hand import AtHand
+from pythia_bento.sweep.ray.actor import OnDisk, look
 from pythia_bento.sweep.source import Facts
 
-LOCAL, AUTO = "local", "auto"
-
-
-def ray_module() -> Any:
-    """Ray with its data; raises PythiaError."""
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise PythiaError(
-            "sweeps over several machines run on Ray, which is not installed; "
-            "pip install 'pythia-bento[ray]'"
-        ) from None
-    return ray
-
-
-def connect(address: str) -> Any:
-    """``auto`` is the cluster that this machine is part of, ``local`` one that begins here.
-
-    Raises PythiaError where there is none.
-    """
-    ray = ray_module()
-    if ray.is_initialized():
-        return ray
-    try:
-        ray.init(None if address == LOCAL else address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InvalidRequest(f"ray {shown(address)}: no cluster answers: {reason}", param="ray") from None
-    return ray
+AUTO = "auto"
+CPUS = 1.0  # of an actor where no machine has a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,67 +30,103 @@ class Share:
         return {"num_gpus": self.gpus, "num_cpus": self.cpus}
 
 
-def share_of(node: Mapping[str, Any], cpus: float) -> Share:
-    """One GPU for each actor where the machine has some, else ``cpus`` of its processors."""
-    there: Mapping[str, float] = node["Resources"]
-    if gpus := int(there.get("GPU", 0)):
-        return Share(1, 0, gpus)
-    return Share(0, cpus, int(there.get("CPU", 0) // cpus))
+def shares_of(nodes: Sequence[Mapping[str, Any]], cpus: float = CPUS) -> dict[str, Share]:
+    """By node's id: one GPU for each actor where any machine has some, else ``cpus`` processors.
+
+    Raises PythiaError where no machine has room for one.
+    """
+    there = {str(node["NodeID"]): node["Resources"] for node in nodes if node["Alive"]}
+    kind, each = ("GPU", 1.0) if any(one.get("GPU") for one in there.values()) else ("CPU", cpus)
+    shares = {id: int(one.get(kind, 0) // each) for id, one in sorted(there.items())}
+    found = {
+        id: Share(each, 0, count) if kind == "GPU" else Share(0, each, count)
+        for id, count in shares.items()
+        if count
+    }
+    if not found:
+        raise PythiaError(f"no machine of the cluster has a GPU, or {cpus:g} processors")
+    return found
 
 
-class Nodes:
-    """See ``Source``: what the machines say of their disks, as one."""
+class Machines:
+    """What all machines of a cluster have of some models; as ``AtHand``."""
 
-    def __init__(self, ray: Any, settings: Mapping[str, Any], cpus: float) -> None:
-        """Asks every machine on which an actor fits; raises PythiaError where there is none."""
-        self._ray = ray
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        has_gpus = any("GPU" in node["Resources"] for node in nodes)
-        shares = {node["NodeID"]: share_of(node, cpus) for node in nodes}
-        self.shares = {
-            id: share for id, share in sorted(shares.items()) if share.count and bool(share.gpus) == has_gpus
-        }
-        if not self.shares:
-            raise PythiaError(f"no machine of the cluster has {cpus:g} processors or a GPU")
-        self.holders: dict[str, frozenset[str]] = {}
-        self.default = str(settings["model"])
-        self._probes = {id: self._probe(id, share, settings) for id, share in self.shares.items()}
+    def __init__(self, ray: Any, shares: Mapping[str, Share], found: Mapping[str, OnDisk]) -> None:
+        """``found`` is by the node's id."""
+        self.ray, self.shares, self._found = ray, shares, found
 
-    def _probe(self, node: str, share: Share, settings: Mapping[str, Any]) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    def steps(self, name: str) -> set[int]:
+        """Of a bare name: those that any machine has."""
+        return set().union(*(one.steps[name] for one in self._found.values()))
 
-        remote = self._ray.remote(**share.options)(Probe)
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
-        return remote.options(scheduling_strategy=there).remote(settings)
-
-    async def steps(self, name: str) -> set[int]:
-        """Those that any machine has."""
-        return set().union(*self._ask("steps", name).values())
-
-    async def look(self, names: Sequence[str]) -> list[Facts | PythiaError]:
-        """What each name means, everywhere the same."""
-        found = self._ask("look", list(names))
-        return [self._one(name, {id: told[place] for id, told in found.items()}) for place, name in enumerate(names)]
-
-    def _one(self, name: str, told: Mapping[str, Facts | str]) -> Facts | PythiaError:
-        facts = {id: one for id, one in told.items() if isinstance(one, Facts)}
+    def look(self, id: str) -> Facts | PythiaError:
+        """What an id means, on all machines the same."""
+        facts = [one.facts[id] for one in self._found.values() if id in one.facts]
         if not facts:
-            return CheckpointError(str(next(iter(told.values()))), param="model")
-        if len({(one.weights, one.fingerprint) for one in facts.values()}) > 1:
-            return CheckpointError(
-                f"{name} has other weights, or is computed otherwise, on some machines of the cluster",
-                param="model",
-            )
-        first = next(iter(facts.values()))
-        self.holders[first.weights] = self.holders.get(first.weights, frozenset()) | facts.keys()
-        return first
+            faults = [one.faults[id] for one in self._found.values() if id in one.faults]
+            return CheckpointError(faults[0], param="model") if faults else AtHand().look(id)
+        if len({one.weights for one in facts}) > 1:
+            message = f"{id} has other weights on some machines of the cluster than on others"
+            return CheckpointError(message, param="model")
+        return facts[0]
 
-    def _ask(self, method: str, argument: Any) -> dict[str, Any]:
-        asked = {id: getattr(probe, method).remote(argument) for id, probe in self._probes.items()}
-        return {id: self._ray.get(answer) for id, answer in asked.items()}
+    def holders(self, id: str) -> frozenset[str]:
+        """Nodes that have it on their disks."""
+        return frozenset(node for node, one in self._found.items() if id in one.facts)
 
-    def close(self) -> None:
-        """Make room for the actors."""
-        self._ray.get([probe.close.remote() for probe in self._probes.values()])
-        for probe in self._probes.values():
-            self._ray.kill(probe)
+
+@contextmanager
+def connected(address: str, names: Sequence[str], cpus: float = CPUS) -> Iterator[Machines]:
+    """A cluster, and what it has of the models ``names``; ``auto`` is that of this machine.
+
+    Raises InvalidRequest where no cluster answers, and PythiaError.
+    """
+    ray = _ray()
+    _connect(ray, address)
+    try:
+        shares = shares_of(ray.nodes(), cpus)
+        yield Machines(ray, shares, _look(ray, shares, names))
+    finally:
+        ray.shutdown()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise PythiaError(
+            "sweeps over several machines run on Ray, which is not installed; "
+            "pip install 'pythia-bento[ray]'"
+        ) from None
+    return ray
+
+
+def _connect(ray: Any, address: str) -> None:
+    try:
+        ray.init(address, log_to_driver=False, logging_level="error")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        message = f"--ray {shown(address)}: no cluster answers: {reason}"
+        raise InvalidRequest(message, param="ray") from None
+
+
+def _look(ray: Any, nodes: Iterable[str], names: Sequence[str]) -> dict[str, OnDisk]:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remote = ray.remote(num_cpus=0)(look)
+    asked = {
+        node: remote.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote(list(names))
+        for node in nodes
+    }
+    try:
+        return {node: ray.get(answer) for node, answer in asked.items()}
+    except ray.exceptions.RayError as error:
+        raise gave_up(error) from None
+
+
+def gave_up(error: BaseException) -> PythiaError:
+    """What went wrong on the cluster, in its last words."""
+    return PythiaError(f"the cluster gave up: {' '.join(str(error).split())[-500:]}")

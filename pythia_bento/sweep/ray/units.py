@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,8 +10,8 @@ from pythia_bento.errors import InvalidRequest
 from pythia_bento.sweep.part import Group
 
 BLOCK = 4096
-"""Items of a unit: rows of one are in an actor's memory at a time, and are lost together."""
-MAX_UNITS = 100_000  # of a job: each is an object of the driver's
+"""Items of a unit: its rows are in an actor's memory together, and are lost together."""
+MAX_UNITS = 100_000  # of a job: the driver has an object for each
 
 
 class Unit(NamedTuple):
@@ -23,17 +22,17 @@ class Unit(NamedTuple):
     block: int
 
 
-def blocks_of(count: int, size: int = BLOCK) -> list[range]:
-    """Items by number, ``size`` at a time."""
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+def blocks_of(items: range, size: int = BLOCK) -> list[range]:
+    """``size`` places at a time."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def units_of(groups: Mapping[int, Group], blocks: int) -> list[Unit]:
     """All blocks of one checkpoint, then of the next; raises InvalidRequest for too many."""
     if len(groups) * blocks > MAX_UNITS:
         raise InvalidRequest(
-            f"{len(groups):,} checkpoints times {blocks:,} blocks of {BLOCK:,} items are more than "
-            f"{MAX_UNITS:,}; sweep parts of the items (--shard-by items)",
+            f"items of {len(groups):,} checkpoints in {blocks:,} blocks each are more than the "
+            f"{MAX_UNITS:,} units of one sweep on Ray; sweep a part of them with --shard-by items",
             param="items",
         )
     return [
@@ -44,32 +43,29 @@ def units_of(groups: Mapping[int, Group], blocks: int) -> list[Unit]:
 
 
 def places_of(
-    weights: Mapping[int, str],
-    holders: Mapping[str, frozenset[str]],
-    nodes: frozenset[str],
+    holders: Mapping[int, frozenset[str]], nodes: frozenset[str]
 ) -> dict[int, str | None]:
-    """The node for each group; None where all nodes are as good, and Ray may choose.
+    """The node for each group; None where all are as good, and Ray chooses.
 
-    ``weights`` are those of the groups, ``holders`` those of ``nodes`` that have them on their
-    disks. Of these it is the one with the fewest groups so far, the same in every run.
+    ``holders`` are those of ``nodes`` that have a group's weights on their disks. Of these it is
+    the one with the fewest groups so far.
     """
     taken: Counter[str] = Counter()
     found: dict[int, str | None] = {}
-    for group, key in weights.items():
+    for group, having in holders.items():
         found[group] = None
-        if holders[key] != nodes:
-            found[group] = min(holders[key], key=lambda node: (taken[node], _draw(key, node)))
-            taken[str(found[group])] += 1
+        if having and having != nodes:
+            node = min(sorted(having), key=taken.__getitem__)
+            taken[node] += 1
+            found[group] = node
     return found
 
 
-def by_place(units: Sequence[Unit], places: Mapping[int, str | None]) -> dict[str | None, list[Unit]]:
-    """Units of one job each."""
+def by_place(
+    units: Sequence[Unit], places: Mapping[int, str | None]
+) -> dict[str | None, list[Unit]]:
+    """Units that go together, by where they go."""
     found: dict[str | None, list[Unit]] = {}
     for unit in units:
         found.setdefault(places[unit.group], []).append(unit)
     return found
-
-
-def _draw(key: str, node: str) -> bytes:
-    return hashlib.sha256(f"{key} {node}".encode()).digest()
