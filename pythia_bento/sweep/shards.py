@@ -126,33 +126,39 @@ def _merge(one: Wanted) -> str:
     if is_done(one.path, one.key, one.weights):
         return ""
     parts = sorted(one.path.parent.glob(f"{one.path.stem}.part-*{one.path.suffix}"))
-    found = {path: read_metadata(path) for path in parts}
-    whole = {
-        int(said.shard.partition("/")[0]): (path, said)
-        for path, said in found.items()
-        if said and said.shard and (said.key, said.weights) == (one.key, one.weights)
-    }
-    if not whole:
+    sets = _sets(one, parts)
+    if not sets:
         return "its file is missing" if not one.path.exists() else "its file is of another sweep"
-    lacks = _lacks([said for _, said in whole.values()], one.items)
-    if not lacks:
-        _join(one, [whole[index] for index in sorted(whole)])
-        for path in parts:
-            path.unlink()
-    return lacks
+    lacks = {count: _lacks(count, there, one.items) for count, there in sets.items()}
+    whole = next((count for count in sets if not lacks[count]), None)
+    if whole is None:
+        return lacks[max(sets, key=lambda count: len(sets[count]))]
+    _join(one, [sets[whole][index] for index in range(whole)])
+    for path in parts:
+        path.unlink()
+    return ""
 
 
-def _lacks(parts: list[Metadata], items: int) -> str:
-    counts = {int((said.shard or "").partition("/")[2]) for said in parts}
-    if len(counts) > 1:
-        return f"it has parts of {' and '.join(map(str, sorted(counts)))} shards"
-    [count] = counts
-    there = {int((said.shard or "").partition("/")[0]) for said in parts}
-    if missing := [f"{index}/{count}" for index in range(count) if index not in there]:
+Parts = dict[int, tuple[Path, Metadata]]  # by index
+
+
+def _sets(one: Wanted, paths: list[Path]) -> dict[int, Parts]:
+    """Parts of this sweep and these weights, by how many shards there were."""
+    sets: dict[int, Parts] = {}
+    for path in paths:
+        said = read_metadata(path)
+        if said and said.shard and (said.key, said.weights) == (one.key, one.weights):
+            shard = Shard.parse(said.shard, "items")
+            sets.setdefault(shard.count, {})[shard.index] = path, said
+    return sets
+
+
+def _lacks(count: int, parts: Parts, items: int) -> str:
+    if missing := [f"{index}/{count}" for index in range(count) if index not in parts]:
         return f"of its parts {', '.join(missing[:10])} {'are' if missing[1:] else 'is'} missing"
-    if len({said.fingerprint for said in parts}) > 1:
+    if len({said.fingerprint for _, said in parts.values()}) > 1:
         return "its parts were computed by different code or kernels"
-    if (rows := sum(said.rows for said in parts)) != items:
+    if (rows := sum(said.rows for _, said in parts.values())) != items:
         return f"its parts have {rows} rows, not {items}"
     return ""
 
