@@ -2,61 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-import pyarrow
-import pyarrow.parquet
+from pythia_bento.errors import InvalidRequest
+from pythia_bento.sweep.columns import of_checkpoint
+from pythia_bento.sweep.events import Checkpoint, Row
+from pythia_bento.sweep.table import Metadata, TableFile, place_of
 
-SCHEMA = pyarrow.schema(
-    {
-        "model": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
-        "revision": pyarrow.string(),
-        "step": pyarrow.int64(),
-        "item": pyarrow.int64(),
-        "id": pyarrow.string(),
-        "logprob": pyarrow.float64(),
-        "num_tokens": pyarrow.int32(),
-        "ranks": pyarrow.list_(pyarrow.int32()),
-        "extractable": pyarrow.bool_(),
-        "error": pyarrow.string(),
-    }
-)
 STEPS = (0, 1, 16, 512, 143_000)
 
 
-def row(model: str, step: int | None, item: int, **others: Any) -> dict[str, Any]:
-    """A row of two tokens whose log-probability is -(item + 1) at step 0, and nearer to 0 later."""
-    found = {
-        **dict.fromkeys(SCHEMA.names),
-        **{"model": model, "revision": "main" if step is None else f"step{step}"},
-        **{"step": step, "item": item, "id": f"text {item}", "num_tokens": 2},
-        "logprob": -float(item + 1) / (1 + (step or 0)),
-        "ranks": [1 + item, 4 * (1 + item)],
-    }
-    return found | others
+def row(item: int, **others: Any) -> Row:
+    """Two tokens; at step 0 their log-probability is -(item + 1)."""
+    if isinstance(error := others.pop("error", None), str):
+        others["error"] = InvalidRequest(error)
+    return Row(
+        **{
+            **{"checkpoint": 0, "item": item, "id": f"text {item}", "num_tokens": 2},
+            **{"logprob": -float(item + 1), "ranks": (1 + item, 4 * (1 + item))},
+            **others,
+        }
+    )
 
 
-def write(folder: Path, model: str, step: int | None, rows: list[dict[str, Any]]) -> Path:
-    """A file of one checkpoint."""
-    name = "main" if step is None else f"step={step:06}"
-    path = folder / f"model={model}" / f"{name}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, SCHEMA), path)
+def put(
+    folder: Path, model: str, step: int | None, rows: list[Row], suffix: str = "parquet"
+) -> Path:
+    """The file of one checkpoint."""
+    id = f"{model}@main" if step is None else f"{model}@step{step}"
+    checkpoint = Checkpoint(0, id, step, None, None, "weights", "fingerprint")
+    metadata = Metadata("key", "weights", "fingerprint", None, (), len(rows))
+    path = folder / place_of(id, suffix)
+    file = TableFile(path, of_checkpoint(checkpoint), metadata, 0)
+    for one in rows:
+        file.add(one)
+    file.finish()
     return path
 
 
-def write_lines(folder: Path, model: str, step: int, rows: list[dict[str, Any]]) -> Path:
-    path = folder / f"model={model}" / f"step={step:06}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in rows))
-    return path
-
-
-def write_all(folder: Path, models: tuple[str, ...] = ("pythia-14m",), items: int = 3) -> Path:
-    """A whole sweep."""
+def put_all(
+    folder: Path,
+    models: tuple[str, ...] = ("pythia-14m",),
+    items: int = 3,
+    suffix: str = "parquet",
+) -> Path:
+    """A whole sweep, in which texts become likelier from step to step."""
     for model in models:
         for step in STEPS:
-            write(folder, model, step, [row(model, step, item) for item in range(items)])
+            rows = [row(item) for item in range(items)]
+            later = [replace(one, logprob=(one.logprob or 0) / (1 + step)) for one in rows]
+            put(folder, model, step, later, suffix)
     return folder

@@ -63,8 +63,7 @@ def rates(folder: Path = RESULTS) -> dict[str, Any]:
         "load_bytes_per_s": _load(gpu),
         # Whole texts where they were measured; of larger models the pass that scoring is, too.
         "score": gpu.rates("h200-sizes.json", _prefill) | gpu.rates("h200-workloads.json", _score),
-        "generate": gpu.rates("h200-sizes.json", _decode)
-        | gpu.rates("h200-decode.json", _decode),
+        "generate": gpu.rates("h200-sizes.json", _decode) | gpu.rates("h200-decode.json", _decode),
     }
     two_cores = {
         "device": "machine of two cores (AMD EPYC, AVX-512)",

@@ -27,8 +27,7 @@ def plot(folder: Path, metric: str | None, output: Path | None) -> None:
     The report is one HTML file that loads nothing from anywhere. Steps have a logarithmic axis.
     """
     from pythia_bento.sweep.curves import read_chart, usual_metric
-    from pythia_bento.sweep.plot import check_output
-    from pythia_bento.sweep.plot import plot as write
+    from pythia_bento.sweep.plot import check_output, write
 
     output = output or folder / "report.html"
     check_output(output)

@@ -115,7 +115,7 @@ class _Reading:
     def file(self, path: Path) -> None:
         """All rows of one checkpoint. They are added up before the next is read."""
         of_file: dict[tuple[str, int], list[Part]] = defaultdict(list)
-        for row in rows_of(path, self.metric.columns):
+        for row in rows_of(path):
             if row["error"] is not None:
                 self.failed += 1
             elif row["step"] is None:
@@ -131,7 +131,7 @@ class _Reading:
 
     def _part(self, row: Mapping[str, Any], path: Path) -> Part | None:
         """None for a row without tokens, or one whose value is no number."""
-        missing = [name for name in self.metric.columns if row.get(name) is None]
+        missing = [name for name in self.metric.columns if row[name] is None]
         if missing:
             raise InvalidRequest(
                 f"{path} has rows without {missing[0]}: --metric needs a sweep with --tokens for "
@@ -171,8 +171,8 @@ class _Reading:
 def usual_metric(folder: Path) -> str:
     """What is drawn where nobody says: by the first row, of extraction the share, else the loss."""
     for path in files_of(folder):
-        for row in rows_of(path, ("extractable",)):
-            return "loss" if row.get("extractable") is None else "extractable"
+        for row in rows_of(path):
+            return "loss" if row["extractable"] is None else "extractable"
     return "loss"
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pythia_bento.errors import InvalidRequest, PythiaError
-from pythia_bento.sweep.curves import Chart, Curve
+from pythia_bento.sweep.curves import Chart, Curve, read_chart, usual_metric
 from pythia_bento.sweep.report import report
 
 if TYPE_CHECKING:
@@ -29,7 +30,21 @@ def check_output(path: Path) -> None:
         )
 
 
-def plot(chart: Chart, path: Path) -> None:
+def plot(folder: Path) -> list[Path]:
+    """What ``sweep --plot`` leaves beside its tables: a report, and a picture if that can be drawn.
+
+    Raises InvalidRequest where there is nothing to draw, and OSError.
+    """
+    chart = read_chart(folder, usual_metric(folder))
+    paths = [folder / "report.html"]
+    if importlib.util.find_spec("matplotlib") is not None:
+        paths.append(folder / "curves.png")
+    for path in paths:
+        write(chart, path)
+    return paths
+
+
+def write(chart: Chart, path: Path) -> None:
     """Write ``path``, whole or not at all.
 
     Raises:

@@ -10,9 +10,9 @@ import pytest
 from selenium.webdriver import ActionChains, Keys
 
 from pythia_bento.sweep.curves import read_chart
-from pythia_bento.sweep.plot import plot
+from pythia_bento.sweep.plot import write
 from tests.e2e.browser import Browser, chromium
-from tests.sweep_tables import STEPS, row, write, write_all
+from tests.sweep_tables import STEPS, put, put_all, row
 
 pytestmark = pytest.mark.needs("chromium", "chromedriver")
 
@@ -28,14 +28,14 @@ def window() -> Iterator[Browser]:
 @pytest.fixture
 def page(window: Browser, tmp_path: Path) -> Iterator[Browser]:
     """Three items of one model. Nothing was loaded and nothing refused in the end."""
-    show(window, write_all(tmp_path), "logprob")
+    show(window, put_all(tmp_path), "logprob")
     yield window
     assert window.console() == []
     assert window.hosts() == set()
 
 
 def show(window: Browser, folder: Path, metric: str) -> None:
-    plot(read_chart(folder, metric), folder / "report.html")
+    write(read_chart(folder, metric), folder / "report.html")
     window.open((folder / "report.html").as_uri())
 
 
@@ -133,7 +133,7 @@ def test_colours_follow_the_system(page: Browser, scheme: str) -> None:
 
 
 def test_texts_stay_texts(window: Browser, tmp_path: Path) -> None:
-    write(tmp_path, "m", 1, [row("m", 1, 0, id=HOSTILE)])
+    put(tmp_path, "m", 1, [row(0, id=HOSTILE)])
     show(window, tmp_path, "rank")
     assert window.all("#legend button")[0].text == HOSTILE
     assert window.all("img") == []
@@ -141,7 +141,7 @@ def test_texts_stay_texts(window: Browser, tmp_path: Path) -> None:
 
 
 def test_one_value_alone_can_be_drawn(window: Browser, tmp_path: Path) -> None:
-    write(tmp_path, "m", 64, [row("m", 64, 0, ranks=[1])])
+    put(tmp_path, "m", 64, [row(0, ranks=[1])])
     show(window, tmp_path, "rank")
     assert corners(window, 0) == [(505.0, 222.5)]
     assert window.console() == []

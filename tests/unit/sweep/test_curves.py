@@ -10,7 +10,7 @@ from pythia_bento.cli.plot import plot
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.sweep import curves
 from pythia_bento.sweep.curves import METRICS, read_chart, usual_metric
-from tests.sweep_tables import STEPS, row, write, write_all, write_lines
+from tests.sweep_tables import STEPS, put, put_all, row
 
 
 def test_the_command_offers_every_metric() -> None:
@@ -19,7 +19,7 @@ def test_the_command_offers_every_metric() -> None:
 
 
 def test_a_curve_for_each_item_and_one_for_all(tmp_path: Path) -> None:
-    chart = read_chart(write_all(tmp_path), "logprob")
+    chart = read_chart(put_all(tmp_path), "logprob")
     assert [curve.name for curve in chart.curves] == ["text 0", "text 1", "text 2"]
     assert {curve.steps for curve in (*chart.curves, *chart.means)} == {STEPS}
     assert chart.curves[1].values[:2] == (-2.0, -1.0)
@@ -29,15 +29,15 @@ def test_a_curve_for_each_item_and_one_for_all(tmp_path: Path) -> None:
 
 
 def test_the_mean_loss_is_that_of_all_tokens(tmp_path: Path) -> None:
-    rows = [row("m", 1, 0, logprob=-1.0, num_tokens=1), row("m", 1, 1, logprob=-9.0, num_tokens=9)]
-    write(tmp_path, "m", 1, [*rows, row("m", 1, 2, logprob=-10.0, num_tokens=10)])
+    rows = [row(0, logprob=-1.0, num_tokens=1), row(1, logprob=-9.0, num_tokens=9)]
+    put(tmp_path, "m", 1, [*rows, row(2, logprob=-10.0, num_tokens=10)])
     chart = read_chart(tmp_path, "loss")
     assert chart.means[0].values == (1.0,)
     assert [curve.values for curve in chart.curves] == [(1.0,)] * 3
 
 
 def test_ranks_have_a_geometric_mean(tmp_path: Path) -> None:
-    write(tmp_path, "m", 1, [row("m", 1, 0, ranks=[1, 4, 16]), row("m", 1, 1, ranks=[4])])
+    put(tmp_path, "m", 1, [row(0, ranks=[1, 4, 16]), row(1, ranks=[4])])
     chart = read_chart(tmp_path, "rank")
     assert chart.is_log
     assert [curve.values[0] for curve in chart.curves] == pytest.approx([4, 4])
@@ -46,7 +46,7 @@ def test_ranks_have_a_geometric_mean(tmp_path: Path) -> None:
 
 def test_extraction_is_a_share_for_each_model(tmp_path: Path) -> None:
     for model, count in (("a", 1), ("b", 3)):
-        write(tmp_path, model, 8, [row(model, 8, i, extractable=i < count) for i in range(4)])
+        put(tmp_path, model, 8, [row(i, extractable=i < count) for i in range(4)])
     assert usual_metric(tmp_path) == "extractable"
     chart = read_chart(tmp_path, "extractable")
     assert chart.curves == ()
@@ -54,19 +54,17 @@ def test_extraction_is_a_share_for_each_model(tmp_path: Path) -> None:
 
 
 def test_lines_of_json_are_read_as_parquet_is(tmp_path: Path) -> None:
-    write_all(tmp_path / "parquet")
-    for step in STEPS:
-        rows = [row("pythia-14m", step, item) for item in range(3)]
-        write_lines(tmp_path / "lines", "pythia-14m", step, rows)
+    put_all(tmp_path / "parquet")
+    put_all(tmp_path / "lines", suffix="jsonl")
     assert usual_metric(tmp_path / "lines") == "loss"
     assert read_chart(tmp_path / "lines", "rank") == read_chart(tmp_path / "parquet", "rank")
 
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
-    failed = row("m", 1, 1, error="too long", logprob=None)
-    empty = row("m", 1, 2, logprob=0.0, num_tokens=0)
-    write(tmp_path, "m", 1, [row("m", 1, 0), failed, empty])
-    write(tmp_path, "m", None, [row("m", None, 0)])
+    failed = row(1, error="too long", logprob=None)
+    empty = row(2, logprob=0.0, num_tokens=0)
+    put(tmp_path, "m", 1, [row(0), failed, empty])
+    put(tmp_path, "m", None, [row(0)])
     assert read_chart(tmp_path, "loss").notes == (
         "1 rows failed and are left out.",
         "1 rows are of no training step and are left out.",
@@ -76,7 +74,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 
 def test_too_many_items_leave_the_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curves, "MOST_CURVES", 2)
-    write_all(tmp_path)
+    put_all(tmp_path)
     chart = read_chart(tmp_path, "logprob")
     assert chart.curves == ()
     assert chart.means[0].steps == STEPS
@@ -87,31 +85,32 @@ def test_too_many_items_leave_the_mean(tmp_path: Path, monkeypatch: pytest.Monke
     ("metric", "column"), [("rank", "ranks"), ("loss", "logprob"), ("extractable", "extractable")]
 )
 def test_a_metric_that_the_tables_lack_is_refused(tmp_path: Path, metric: str, column: str) -> None:
-    write(tmp_path, "m", 1, [row("m", 1, 0, **{column: None})])
+    put(tmp_path, "m", 1, [row(0, **{column: None})])
     with pytest.raises(InvalidRequest, match=f"has rows without {column}: --metric needs"):
         read_chart(tmp_path, metric)
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("line", "message"),
     [
-        (b"{", "step=000001.jsonl:1 is no JSON"),
-        (b"[]", "step=000001.jsonl:1 is no row"),
-        (b'{"model": "m", "step": "1", "item": 0}', "whose step is '1', which is no sweep's"),
-        (b'{"model": "m", "step": 1}', "whose item is None, which is no sweep's"),
+        (b"{", "line 2 is no row of a sweep"),
+        (b"[]", "line 2 is no row of a sweep"),
+        (b'{"model": "m", "step": "1", "item": 0}', "whose step is '1', no int"),
+        (b'{"model": "m", "step": 1}', "whose item is None, no int"),
         (b'{"model": "m", "step": 1, "item": 0, "logprob": "x", "num_tokens": 1}', "no sweep's"),
     ],
 )
-def test_damaged_lines_are_named(tmp_path: Path, lines: bytes, message: str) -> None:
-    write_lines(tmp_path, "m", 1, []).write_bytes(lines)
+def test_damaged_lines_are_named(tmp_path: Path, line: bytes, message: str) -> None:
+    path = put(tmp_path, "m", 1, [row(0)], "jsonl")
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0] + line)
     with pytest.raises(InvalidRequest, match=message):
         read_chart(tmp_path, "loss")
 
 
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path, "m", 1, [row("m", 1, 0)])
+    path = put(tmp_path, "m", 1, [row(0)])
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(InvalidRequest, match=r"step=000001\.parquet cannot be read"):
+    with pytest.raises(InvalidRequest, match=r"step=000001\.parquet cannot be read as Parquet"):
         read_chart(tmp_path, "loss")
 
 
@@ -120,6 +119,6 @@ def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
         read_chart(tmp_path, "loss")
     with pytest.raises(InvalidRequest, match="is no folder"):
         read_chart(tmp_path / "none", "loss")
-    write(tmp_path, "m", 1, [row("m", 1, 0, error="too long")])
+    put(tmp_path, "m", 1, [row(0, error="too long")])
     with pytest.raises(InvalidRequest, match="has no row that could be drawn: 1 rows failed"):
         read_chart(tmp_path, "loss")

@@ -17,7 +17,9 @@ def test_rates_are_those_of_the_results() -> None:
     for device in found.values():
         named = [row["result"] for task in ("score", "generate") for row in device[task].values()]
         assert set(named) <= device["commands"].keys()
-        assert all(command.startswith("python -m bench.") for command in device["commands"].values())
+        assert all(
+            command.startswith("python -m bench.") for command in device["commands"].values()
+        )
 
 
 def test_the_table_of_the_docs_is_what_the_plan_says() -> None:

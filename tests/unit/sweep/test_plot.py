@@ -14,9 +14,9 @@ import pytest
 from pythia_bento.cli import main
 from pythia_bento.errors import InvalidRequest, PythiaError
 from pythia_bento.sweep.curves import Chart, Curve, read_chart
-from pythia_bento.sweep.plot import figure_of, plot
+from pythia_bento.sweep.plot import figure_of, write
 from pythia_bento.sweep.report import report
-from tests.sweep_tables import row, write, write_all
+from tests.sweep_tables import put, put_all, row
 
 BEGIN = {".png": b"\x89PNG\r\n", ".pdf": b"%PDF-1.", ".html": b"<!doctype html>"}
 HOSTILE = "</script><script>alert(1)</script> $x_{ __ 雨 \u0007"
@@ -29,7 +29,7 @@ def chart_of(*names: str) -> Chart:
 
 @pytest.mark.parametrize("suffix", BEGIN)
 def test_processes_with_other_hashes_write_the_same_bytes(tmp_path: Path, suffix: str) -> None:
-    write_all(tmp_path, ("pythia-14m", "pythia-31m"))
+    put_all(tmp_path, ("pythia-14m", "pythia-31m"))
     found = []
     for seed in ("1", "2"):
         path = tmp_path / f"{seed}{suffix}"
@@ -43,7 +43,7 @@ def test_processes_with_other_hashes_write_the_same_bytes(tmp_path: Path, suffix
 
 
 def test_the_report_holds_every_value_and_no_address(tmp_path: Path) -> None:
-    chart = read_chart(write_all(tmp_path), "loss")
+    chart = read_chart(put_all(tmp_path), "loss")
     text = report(chart)
     [data] = re.findall(r'<script id="data" type="application/json">(.*?)</script>', text, re.S)
     curves = json.loads(data)["curves"]
@@ -65,17 +65,17 @@ def test_no_text_ends_the_element_that_it_stands_in() -> None:
 @pytest.mark.parametrize("suffix", BEGIN)
 def test_any_name_can_be_drawn(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"chart{suffix}"
-    plot(chart_of(HOSTILE, "_hidden", "x" * 1000, "$\\frac{"), path)
+    write(chart_of(HOSTILE, "_hidden", "x" * 1000, "$\\frac{"), path)
     assert path.read_bytes().startswith(BEGIN[suffix])
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 def test_more_curves_than_a_legend_holds(tmp_path: Path) -> None:
-    plot(chart_of(*map(str, range(50))), tmp_path / "chart.png")
+    write(chart_of(*map(str, range(50))), tmp_path / "chart.png")
 
 
 def test_axes_have_plain_numbers(tmp_path: Path) -> None:
-    write_all(tmp_path)
+    put_all(tmp_path)
     figure = figure_of(read_chart(tmp_path, "rank"))
     figure.draw_without_rendering()
     [axes] = figure.axes
@@ -87,7 +87,7 @@ def test_axes_have_plain_numbers(tmp_path: Path) -> None:
 
 def test_other_kinds_of_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"output is a\.gif, but must end in \.html, "):
-        plot(chart_of(), tmp_path / "a.gif")
+        write(chart_of(), tmp_path / "a.gif")
 
 
 def test_a_file_stays_where_a_new_one_fails(
@@ -97,13 +97,13 @@ def test_a_file_stays_where_a_new_one_fails(
     path.write_text("the last one")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(PythiaError, match=r"pip install 'pythia-bento\[sweep\]', or --output"):
-        plot(chart_of(), path)
+        write(chart_of(), path)
     assert path.read_text() == "the last one"
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 def test_tables_need_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_all(tmp_path)
+    put_all(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(PythiaError, match=r"pip install 'pythia-bento\[sweep\]'"):
         read_chart(tmp_path, "loss")
@@ -112,7 +112,7 @@ def test_tables_need_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_command_writes_a_report_and_says_what_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(tmp_path, "m", 1, [row("m", 1, 0), row("m", 1, 1, error="too long")])
+    put(tmp_path, "m", 1, [row(0), row(1, error="too long")])
     with pytest.raises(SystemExit) as caught:
         main(["plot", str(tmp_path)])
     assert caught.value.code == 0
