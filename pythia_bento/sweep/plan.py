@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pythia_bento import catalog
+from pythia_bento.sweep.spec import ExtractTask, GenerateTask, SweepSpec
 
 RATES = Path(__file__).parent / "static" / "rates.json"
 DEVICES = ("h200", "cpu")
@@ -23,6 +24,19 @@ class Work:
 
     scored: int
     generated: int = 0
+
+
+def work_of(spec: SweepSpec, count: Callable[[Any], int]) -> Work:
+    """That of a sweep's items, of whose prompts ``count`` says the tokens."""
+    task, num = spec.task, len(spec.items)
+    if isinstance(task, ExtractTask):
+        wanted = task.prompt_tokens + task.tokens
+        return Work(num * wanted, num * task.tokens if task.share else 0)
+    texts = (text for item in spec.items for text in (item.prompt, item.continuation))
+    tokens = sum(count(text) for text in texts if text is not None)
+    if isinstance(task, GenerateTask):
+        return Work(tokens, num * (task.max_tokens or 0))
+    return Work(tokens)
 
 
 @dataclass(frozen=True, slots=True)

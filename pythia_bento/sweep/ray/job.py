@@ -69,9 +69,9 @@ async def _events(left: list[Group], work: Work, spool: Spool) -> AsyncGenerator
     telling = _Telling(work.groups, spool)
     work.begin()
     while telling.groups:
-        answer = await asyncio.to_thread(work.answers.get)
-        if isinstance(answer, Exception):
-            raise answer
+        answer = await asyncio.to_thread(work.next)
+        if not isinstance(answer, Answer):
+            raise answer or asyncio.CancelledError
         for event in telling.of(answer):
             yield event
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Any, NamedTuple
 
 from pythia_bento.sweep.part import Group
@@ -14,7 +14,7 @@ from pythia_bento.sweep.ray.cluster import Machines, Share, gave_up
 from pythia_bento.sweep.ray.units import Unit, by_place, places_of, units_of
 from pythia_bento.sweep.spec import SweepSpec
 
-LOOK_SECONDS = 0.5  # until somebody who waits to be read looks whether anybody still reads
+LOOK_SECONDS = 0.5  # between two looks whether there still is somebody who reads
 
 
 class Answer(NamedTuple):
@@ -37,7 +37,7 @@ class Work:
         self._ray, self._machines = machines.ray, machines
         self.groups = {i: group for i, group in enumerate(left) if group.failed is None}
         units = units_of(self.groups, len(blocks))
-        self.answers: Queue[Answer | Exception] = Queue(1)  # what is not read is not computed
+        self._told: Queue[Answer | Exception] = Queue(1)  # what is not read is not computed
         self.blocks = [
             self._ray.put((block.start, spec.items[block.start : block.stop])) for block in blocks
         ]
@@ -57,6 +57,13 @@ class Work:
         for node, units in self._jobs.items():
             threading.Thread(target=self._run, args=(node, units), daemon=True).start()
 
+    def next(self) -> Answer | Exception | None:
+        """Wait for one; None after ``stop``."""
+        while not self._has_stopped.is_set():
+            with suppress(Empty):
+                return self._told.get(timeout=LOOK_SECONDS)
+        return None
+
     def stop(self) -> None:
         """Nobody reads any more."""
         self._has_stopped.set()
@@ -72,7 +79,7 @@ class Work:
     def _put(self, answer: Answer | Exception) -> bool:
         while not self._has_stopped.is_set():
             with suppress(Full):
-                self.answers.put(answer, timeout=LOOK_SECONDS)
+                self._told.put(answer, timeout=LOOK_SECONDS)
                 return True
         return False
 
