@@ -139,12 +139,16 @@ def _estimate(part: Part, work: Work, rates: Mapping[str, Any]) -> Estimate:
 
 def _rate(part: Part, measured: Mapping[str, Any]) -> tuple[str, float] | None:
     """That of this size, else of the next larger one, which is slower; and whose it is."""
-    sizes = {model: catalog.parameters(catalog.config(model)) for model in measured}
+    sizes = {model: _size(model) for model in measured}
     larger = [model for model in sizes if sizes[model] >= part.parameters]
     if not larger:
         return None
     model = min(larger, key=sizes.__getitem__)
     return model, float(measured[model]["tokens_per_s"])
+
+
+def _size(model: str) -> int:
+    return catalog.parameters(catalog.config(model))
 
 
 @cache
@@ -185,10 +189,10 @@ def _closing(found: Plan) -> list[str]:
     total, machines = found.device_hours, found.machines
     if total is None or machines is None:
         return [f"On {found.device} nothing was measured that holds for all of these models."]
-    hours = time_text(total * 3600)
-    lines = [f"{hours} on one {found.device}; within {time_text(found.hours * 3600)}: {machines}."]
+    hours, within = time_text(total * 3600), time_text(found.hours * 3600)
+    lines = [f"{hours} on one {found.device}; within {within}: {machines} of them."]
     for one in found.estimates:
-        if others := [model for model in one.measured if model != one.part.model]:
+        if others := [model for model in one.measured if _size(model) != one.part.parameters]:
             lines.append(f"{one.part.model}: by rates of {', '.join(others)}, the next larger.")
     return lines
 

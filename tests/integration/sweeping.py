@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from pythia_bento.checkpoints.bundle import BUNDLED_ROOT, MANIFEST, list_bundled
 from pythia_bento.checkpoints.shelf import Shelf
 from pythia_bento.protocol.parsing import parse
-from pythia_bento.runtime import served_models
+from pythia_bento.runtime import loading, served_models
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.sweep import at_hand
 from pythia_bento.sweep.events import Event, Row
@@ -23,10 +24,11 @@ from pythia_bento.sweep.run import run
 from pythia_bento.sweep.spec import SweepSpec
 
 NAMES = [step.model_id for step in list_bundled()]
-WORDS = (
-    "Once upon a time there was a small house near the river and Anna had five apples . She gave "
-    "two of them to Tom , who lived in a lake ; what color is the sky ? It is blue"
-).split()
+WORDS = re.findall(
+    r"\w+|[^\w\s]",
+    "Once upon a time there was a small house near the river and Anna had five apples. She gave "
+    "two of them to Tom, who lived in a lake; what color is the sky? It is blue",
+)
 
 
 def texts(count: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -65,6 +67,8 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(BUNDLED_ROOT, root)
     monkeypatch.setattr(served_models, "Shelf", partial(Shelf, bundled_root=root))
     monkeypatch.setattr(at_hand, "BUNDLED_ROOT", root)
+    find = partial(loading.find_checkpoint, bundled_root=root)
+    monkeypatch.setattr(loading, "find_checkpoint", find)
     return root
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ def _ray() -> Any:
             "sweeps over several machines run on Ray, which is not installed; "
             "pip install 'pythia-bento[ray]'"
         ) from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of itself at length
     return ray
 
 

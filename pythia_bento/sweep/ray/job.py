@@ -14,7 +14,7 @@ from pythia_bento.sweep.events import Checkpoint, Done, End, Event, Failed, Star
 from pythia_bento.sweep.part import Group
 from pythia_bento.sweep.ray.cluster import Machines
 from pythia_bento.sweep.ray.spool import Spool
-from pythia_bento.sweep.ray.units import BLOCK, blocks_of
+from pythia_bento.sweep.ray.units import blocks_of
 from pythia_bento.sweep.ray.wire import decode
 from pythia_bento.sweep.ray.work import Answer, Work
 from pythia_bento.sweep.run import groups_of, left_of
@@ -27,14 +27,14 @@ async def run_on_ray(
     skip: Callable[[Checkpoint], bool] | None = None,
     items: range | None = None,
     *,
-    block: int = BLOCK,
+    block: int | None = None,
     folder: Path | None = None,
 ) -> AsyncGenerator[Event, None]:
     """As ``run`` for the ids ``spec.models``, in the order in which checkpoints are complete.
 
-    ``block`` items are computed, and lost, together; rows wait for those in front of them in
-    ``folder``, by default that of temporary files. Raises InvalidRequest for more than Ray is to
-    be given, and PythiaError where the cluster gives up.
+    ``block`` items, by default ``units.BLOCK``, are computed, and lost, together; rows wait for
+    those in front of them in ``folder``, by default that of temporary files. Raises InvalidRequest
+    for more than Ray is to be given, and PythiaError where the cluster gives up.
     """
     items = range(len(spec.items)) if items is None else items
     ids = list(dict.fromkeys(spec.models or ()))

@@ -22,8 +22,9 @@ class Unit(NamedTuple):
     block: int
 
 
-def blocks_of(items: range, size: int = BLOCK) -> list[range]:
-    """``size`` places at a time."""
+def blocks_of(items: range, size: int | None = None) -> list[range]:
+    """``size`` places at a time, by default ``BLOCK``."""
+    size = size or BLOCK
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 

@@ -74,7 +74,7 @@ def test_a_plan_as_people_read_it() -> None:
         *("pythia-410m", "154", "124.8", "GB", "78.5", "GB", "19,712,000"),
         *("84.9", "s", "42.9", "s", "loads"),
     ]
-    assert lines[-1] == "4.8 min on one NVIDIA H200; within 3.0 min: 2."
+    assert lines[-1] == "4.8 min on one NVIDIA H200; within 3.0 min: 2 of them."
 
 
 @pytest.mark.parametrize(
