@@ -66,7 +66,7 @@ def test_scores_have_the_same_bits_in_every_slice_and_pass(
         return [score_request(prompt, num_top) for prompt in prompts]
 
     def answers(rows: int, tokens: int) -> list[object]:
-        monkeypatch.setattr(scores.CapturedScores, "most_rows", rows)
+        monkeypatch.setattr(scores, "ROWS", (rows,))
         monkeypatch.setattr(prompt_scores, "SCORED_ROWS", rows)
         sizes = EngineConfig(80, 8, tokens)
         engine = Engine(make_executor(model, sizes, tokenizer.num_tokens), tokenizer)
