@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -164,7 +164,12 @@ class SamplingLauncher:
         """
         rows, hidden = h.shape
         tile = (tile or tiles.SCORES).fit(1 << 20, hidden)
-        common = {"num_rows": rows, "h_scale": head.scale, "VOCAB": self._vocab_size, "H": hidden}
+        common: dict[str, Any] = {
+            "num_rows": rows,
+            "h_scale": head.scale,
+            "VOCAB": self._vocab_size,
+            "H": hidden,
+        }
         common |= {"targets_ptr": targets, "value_ptr": found.values}
         at_once, depth = tiles.TARGETS_AT_ONCE, tile.depth
         parts.target_logits[(triton.cdiv(rows, at_once),)](

@@ -6,13 +6,18 @@ a small share of the device, and not where checkpoints take turns, each of which
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pythia_bento.model.config import ModelConfig
-from pythia_bento.model.kernels.gpu.launch_prefill import WideLauncher
-from pythia_bento.model.kernels.gpu.packing import TritonLayer
+
+if TYPE_CHECKING:
+    from pythia_bento.model.kernels.gpu.launch_prefill import WideLauncher
+    from pythia_bento.model.kernels.gpu.packing import TritonLayer
 
 KEPT_SHARE = 16  # of the device's memory, kept weights take at most one part in so many
 
@@ -37,7 +42,8 @@ class WideWeights:
         self._first = self._size - launch.config.hidden_size * (
             launch.config.hidden_size + launch.config.intermediate_size
         )
-        self._kept = WeakTensorKeyDictionary()  # by the int8 weights: gone when these are
+        # By the int8 weights: gone when these are.
+        self._kept: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()
         self._scratch: Tensor | None = None
 
     def of(self, layer: TritonLayer, *, may_keep: bool) -> tuple[Tensor, Tensor, bool]:
