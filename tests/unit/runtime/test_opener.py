@@ -41,7 +41,7 @@ def test_what_the_host_has_kept_is_not_read_again(monkeypatch: pytest.MonkeyPatc
     opener = Opener(packer, _info(shelf.default, packer), tokenizer, made)
     entry = shelf.find("bundled@step256")
     first = opener.load(entry, lambda done, total: None)
-    assert first.source == "disk" and host.prepared.wait(10)
+    assert first.source == "disk" and host.prepared.wait(60)
     host.kept[entry.weights] = first.weights
     monkeypatch.setattr(module, "open_entry", None)
     second = opener.load(entry, lambda done, total: None)

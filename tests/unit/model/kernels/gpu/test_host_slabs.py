@@ -101,14 +101,14 @@ def test_weights_that_are_being_read_are_not_overwritten(monkeypatch: pytest.Mon
 
     def slow(*args: object, **kwargs: object) -> torch.Tensor:
         reading.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return empty(*args, **kwargs)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr(torch, "empty", slow)
     found: list[PackedWeights | None] = []
     thread = threading.Thread(target=lambda: found.append(host.get("a")))
     thread.start()
-    assert reading.wait(10)
+    assert reading.wait(60)
     assert not host.put("b", WEIGHTS["b"])
     go_on.set()
     thread.join()
