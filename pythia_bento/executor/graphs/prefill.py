@@ -19,8 +19,8 @@ from pythia_bento.executor.input_batch import fill
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.kernels.base import Capturable, KVCache
 
-# Buckets of tokens, as far as a step may have so many; longer passes have no graph.
-TOKENS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+# Buckets of tokens; longer passes keep the device busy without a graph.
+TOKENS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 SEQUENCES = (8, 64)  # and as many as a step may have
 
 

@@ -16,7 +16,7 @@ from pythia_bento.executor.prompt_scores import Found
 from pythia_bento.model.kernels.base import Capturable, PackedWeights
 
 # Buckets of rows, as far as a step may have so many; more rows are several graphs.
-ROWS = (64, 128, 256, 512, 1024, 1536, 2048, 4096, 6144, 8192)
+ROWS = (64, 128, 256, 512, 1024, 1536, 2048)
 ASKED, FOUND = 2, 4  # numbers of a row that go to the device, and that come back
 
 

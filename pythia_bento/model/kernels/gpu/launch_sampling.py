@@ -193,7 +193,7 @@ class SamplingLauncher:
     def _fold(
         self, targets: Tensor, found: Scores, limits: Tensor | None, *, has_best: bool
     ) -> None:
-        rows = len(targets)
+        rows = len(found.values)  # there may be more targets
         parts.fold_parts[(triton.cdiv(rows, ROWS_AT_ONCE),)](
             part_ptr=found.parts,
             targets_ptr=targets,
