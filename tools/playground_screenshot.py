@@ -1,6 +1,6 @@
-"""Take pictures of pages: python -m tools.playground_screenshot docs/playground.png docs/steps.png
+"""Take the pages' pictures: python -m tools.playground_screenshot FILE [FILE...]
 
-The name of a file says which page is in it.
+A file is named after its page: docs/playground.png, docs/steps.png.
 """
 
 from __future__ import annotations

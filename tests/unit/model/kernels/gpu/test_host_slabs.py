@@ -173,3 +173,11 @@ def test_many_threads_find_what_they_put() -> None:
     assert wrong and not any(wrong)
     assert len(host.keys) == 3
     assert all(one != other for one, other in pairwise(host.keys))
+
+
+def test_who_made_room_is_told_once() -> None:
+    host = slabs(2)
+    assert host.take_dropped() == []
+    host.put("c", WEIGHTS["c"]), host.put("c", WEIGHTS["c"]), host.put("d", WEIGHTS["d"])
+    assert host.take_dropped() == ["a", "b"]
+    assert host.take_dropped() == []
