@@ -77,6 +77,11 @@ class Shelf:
         self._refresh()
         return list(self._now.entries)
 
+    def ids(self) -> list[str]:
+        """All that mean something here, those of what makes no sense among them."""
+        self._refresh()
+        return [*self._now.by_name, *self._now.faults]
+
     def known(self, name: str) -> ShelfEntry | None:
         """``find`` without a look at anything: None where that may tell more."""
         return self._now.by_name.get(name)

@@ -20,6 +20,7 @@ from pythia_bento.cli.listing import list_models
 from pythia_bento.cli.pull import pull
 from pythia_bento.cli.score import score
 from pythia_bento.cli.serve import serve
+from pythia_bento.cli.sweep import sweep
 from pythia_bento.errors import PythiaError
 
 INPUT, OTHER = 2, 1  # exit status by whose fault it is
@@ -39,7 +40,7 @@ def commands(context: click.Context) -> None:
 
 
 for command in (
-    *(serve, list_models, generate, score),
+    *(serve, list_models, generate, score, sweep),
     *(pull, lock, verify, checkpoints, quantize, key),
 ):
     commands.add_command(command)

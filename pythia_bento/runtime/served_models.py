@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pythia_bento.catalog import BUNDLED
+from pythia_bento.catalog import BUNDLED, ModelId
 from pythia_bento.checkpoints.patterns import parse_patterns
 from pythia_bento.checkpoints.shelf import Shelf, not_served
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
@@ -103,6 +103,32 @@ class ServedModels:
         states = [where.get(entry.weights, Residency()).state for entry in self._shelf.last_seen]
         return states.count("disk")
 
+    async def look(self, names: Sequence[str]) -> list[ModelInfo | PythiaError]:
+        """What each name means, or what ``find`` would raise, without making anything ready."""
+        return await asyncio.to_thread(lambda: [self._look(name) for name in names])
+
+    async def steps(self, name: str) -> set[int]:
+        """Of a model's bare name: those that can be asked for, or could but for a fault."""
+        info, shelf = self._default.info, self._shelf
+        ids = await asyncio.to_thread(shelf.ids) if shelf else [info.id, *info.aliases]
+        found = (ModelId(*id.partition("@")[::2]) for id in ids)
+        return {one.step for one in found if one.name == name and one.step is not None}
+
+    @property
+    def places(self) -> int:
+        """For checkpoints that come and go: places on the device that no pin keeps."""
+        if self._shelf is None:
+            return 1
+        thread = self._desk.thread
+        num_pinned = sum(one.is_pinned for one in thread.residencies.values())
+        return max(thread.stats().group.places - num_pinned, 1)
+
+    def residency(self, info: ModelInfo) -> Residency:
+        """Where its weights are now."""
+        if self._shelf is None or info.checkpoint is None:
+            return _ALONE
+        return self._desk.thread.residencies.get(info.checkpoint.weights, Residency())
+
     async def states(self) -> list[ModelState]:
         """All that may be asked for: the default, then the others by step."""
         default = self._default.info
@@ -143,6 +169,22 @@ class ServedModels:
             await self._order(lambda engine: engine.unload(entry.weights))
         return await self.state(name)
 
+    def _look(self, name: str) -> ModelInfo | PythiaError:
+        default, shelf = self._default.info, self._shelf
+        try:
+            if shelf is not None:
+                return self._info(shelf.known(name) or shelf.find(name))
+            if name in (names := (default.id, *default.aliases)):
+                return default
+            return not_served(name, names)
+        except PythiaError as error:
+            return error
+
+    def _info(self, entry: ShelfEntry) -> ModelInfo:
+        default = self._default.info
+        is_default = default.checkpoint and default.checkpoint.weights == entry.weights
+        return default if is_default else default.of(entry)
+
     async def _order(self, follow: Callable[[ShelfBackend], object]) -> None:
         await asyncio.wrap_future(self._desk.thread.order(follow))
 
@@ -157,11 +199,8 @@ class ServedModels:
         return self._made.get(entry.weights) or self._make(entry)
 
     def _state(self, entry: ShelfEntry) -> ModelState:
-        default = self._default.info
-        is_default = default.checkpoint and default.checkpoint.weights == entry.weights
-        residencies = self._desk.thread.residencies
-        residency = residencies.get(entry.weights, Residency())
-        return ModelState(default if is_default else default.of(entry), entry, residency)
+        info = self._info(entry)
+        return ModelState(info, entry, self.residency(info))
 
     def _make(self, entry: ShelfEntry) -> Served:
         default = self._default

@@ -47,6 +47,9 @@ class ToyShelf:
     def entries(self) -> list[ShelfEntry]:
         return [self.default, *sorted(self._entries[1:], key=lambda entry: entry.step or 0)]
 
+    def ids(self) -> list[str]:
+        return [name for entry in self._entries for name in entry.names]
+
     def known(self, name: str) -> ShelfEntry | None:
         return None
 
