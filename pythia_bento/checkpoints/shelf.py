@@ -67,6 +67,11 @@ class Shelf:
         """What a request that names no model gets."""
         return self._now.entries[0]
 
+    @property
+    def last_seen(self) -> list[ShelfEntry]:
+        """``entries`` without a look at anything."""
+        return self._now.entries
+
     def entries(self) -> list[ShelfEntry]:
         """The default, then the others by step, as they were a second ago at the most."""
         self._refresh()

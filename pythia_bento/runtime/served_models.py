@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from pythia_bento.catalog import BUNDLED, ModelId
 from pythia_bento.checkpoints.patterns import parse_patterns
@@ -13,9 +14,10 @@ from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.residents import Residency
-from pythia_bento.errors import InvalidRequest, PythiaError
+from pythia_bento.errors import PythiaError
 from pythia_bento.runtime.backend import ShelfBackend
 from pythia_bento.runtime.model_info import ModelInfo
+from pythia_bento.runtime.pins import Pins
 from pythia_bento.runtime.served import Desk, Served
 from pythia_bento.runtime.tokenizers import Tokenizers
 from pythia_bento.settings import Settings, SettingsError
@@ -66,6 +68,13 @@ class ServedModels:
         if default.info.checkpoint is not None:
             self._made[default.info.checkpoint.weights] = default
 
+    @cached_property
+    def _pins(self) -> Pins:
+        """Those of the start, and what was asked for since."""
+        thread = self._desk.thread
+        pinned = [key for key, one in thread.residencies.items() if one.is_pinned]
+        return Pins(pinned, thread.stats().group.places)
+
     @property
     def are_many(self) -> bool:
         """Whether others than the default may be asked for."""
@@ -84,6 +93,15 @@ class ServedModels:
         if (made := self._made.get(entry.weights)) is not None:
             return made
         return await asyncio.to_thread(self._make, entry)
+
+    @property
+    def on_disk(self) -> int:
+        """Checkpoints that are nowhere else, of those that the shelf had when it was looked at."""
+        if self._shelf is None:
+            return 0
+        where = self._desk.thread.residencies
+        states = [where.get(entry.weights, Residency()).state for entry in self._shelf.last_seen]
+        return states.count("disk")
 
     async def look(self, names: Sequence[str]) -> list[ModelInfo | PythiaError]:
         """What each name means, or what ``find`` would raise, without making anything ready."""
@@ -135,7 +153,9 @@ class ServedModels:
         found = await self.find(name)
         if (entry := found.info.checkpoint) is not None and self.are_many:
             if is_pinned:
-                self._check_places(entry)
+                self._pins.add(entry.weights)
+            else:
+                self._pins.discard(entry.weights)
             await self._order(lambda engine: engine.pin(entry.weights, is_pinned=is_pinned))
         for answer in (await found.complete([warm_up()]))[0]:
             raise_error(answer)
@@ -145,19 +165,9 @@ class ServedModels:
         """Evict a checkpoint as soon as nothing of it runs; its next request loads it again."""
         found = await self.find(name)
         if (entry := found.info.checkpoint) is not None and self.are_many:
+            self._pins.discard(entry.weights)
             await self._order(lambda engine: engine.unload(entry.weights))
         return await self.state(name)
-
-    def _check_places(self, entry: ShelfEntry) -> None:
-        thread = self._desk.thread
-        others = [key for key, one in thread.residencies.items() if one.is_pinned]
-        places = thread.stats().group.places
-        if len({*others, entry.weights}) >= places:
-            raise InvalidRequest(
-                f"pin would keep {len({*others, entry.weights})} checkpoints on the device, which "
-                f"holds {places}: one place is for the others",
-                param="pin",
-            )
 
     def _look(self, name: str) -> ModelInfo | PythiaError:
         default, shelf = self._default.info, self._shelf
