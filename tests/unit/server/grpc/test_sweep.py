@@ -24,6 +24,7 @@ from pythia_bento.protocol.sweep import Checkpoint, Done, End, Event, Failed, Ro
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.grpc.sweep_messages import MAX_ROWS, messages
+from pythia_bento.server.sweeping import SweepAnswer
 from pythia_bento.sweep.here import Here
 from pythia_bento.sweep.run import run
 from pythia_bento.sweep.spec import SweepRequest
@@ -145,7 +146,15 @@ async def test_a_server_that_shuts_down_ends_it(shelf: PythiaRunner) -> None:
         assert [event.index for event in found if isinstance(event, Checkpoint)] == [0]
 
 
-async def test_who_leaves_ends_it(shelf: PythiaRunner) -> None:
+async def test_who_leaves_ends_it(shelf: PythiaRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[SweepAnswer] = []  # for no collection of garbage to end it
+
+    def keep(answer: SweepAnswer) -> AsyncIterator[Any]:
+        kept.append(answer)
+        return batches_of(answer)
+
+    batches_of = SweepAnswer.batches
+    monkeypatch.setattr(SweepAnswer, "batches", keep)
     async with serving(shelf) as server, AsyncClient(f"grpc://127.0.0.1:{server.port}") as client:
         events = client.sweep([[5] * 30] * 1000, models=["toy@step1", "toy@step2"])
         async for event in events:

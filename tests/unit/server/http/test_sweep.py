@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
 import httpx
@@ -295,7 +295,7 @@ class Reader:
         await self.leaves.wait()
         return {"type": "http.disconnect"}
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
         await self.may_read.acquire()
         self.pieces.append(message.get("body", b""))
 
@@ -355,7 +355,11 @@ async def test_others_have_their_turn_while_it_is_told(
 async def rows_beside(priority: int) -> int:
     """Rows that a sweep tells while a completion of the same caller is answered."""
     key = "a-key-of-16-or-more"
-    options = {"max_batch_size": 32, "max_tokens_per_step": 64, "api_keys": key}  # a text a step
+    options: dict[str, Any] = {
+        "max_batch_size": 32,
+        "max_tokens_per_step": 64,
+        "api_keys": key,
+    }  # a text a step
     with toy_runner(step_seconds=0.002, **options) as runner:
         access = AccessControl.from_settings(runner.settings)
         transport = httpx.ASGITransport(app_of(runner, access))
