@@ -17,6 +17,7 @@ from pythia_bento.cli.checkpoints import checkpoints, lock, quantize, verify
 from pythia_bento.cli.generate import generate
 from pythia_bento.cli.key import key
 from pythia_bento.cli.listing import list_models
+from pythia_bento.cli.plot import plot
 from pythia_bento.cli.pull import pull
 from pythia_bento.cli.score import score
 from pythia_bento.cli.serve import serve
@@ -42,6 +43,7 @@ def commands(context: click.Context) -> None:
 for command in (
     *(serve, list_models, generate, score, sweep),
     *(pull, lock, verify, checkpoints, quantize, key),
+    plot,
 ):
     commands.add_command(command)
 

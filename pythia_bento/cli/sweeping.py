@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ def sweep_into(
     shard_by: By,
     server: str | None,
     api_key: str | None,
+    ray: str | None,
+    plot: bool,
 ) -> None:
     """Compute what is missing; exits with 1 where something failed. Raises PythiaError, OSError."""
     part = Shard() if shard is None else Shard.parse(shard, shard_by)
@@ -62,11 +64,23 @@ def sweep_into(
     output = Output(directory, suffix, part)
     given = {"task": task, "steps": steps, "items": read_items(items)}
     sweeping = _Sweeping(parse(SweepSpec, given), output)
-    if server is None:
-        sweeping.here(names, steps)
-    else:
+    if ray is not None:
+        sweeping.on_ray(names, steps, ray)
+    elif server is not None:
         asyncio.run(sweeping.there(names, steps, server, api_key))
+    else:
+        sweeping.here(names, steps)
     sweeping.report()
+    if plot:
+        plot_curves(directory)
+
+
+def plot_curves(directory: Path) -> None:
+    """Beside the tables; raises PythiaError, OSError."""
+    from pythia_bento.sweep.plot import plot
+
+    for path in plot(directory):
+        click.echo(path)
 
 
 def merge_parts(directory: Path) -> None:
@@ -92,7 +106,7 @@ class _Sweeping:
     def here(self, names: Sequence[str], steps: str | None) -> None:
         """By runners of this process, one shape after the other."""
         at_hand = AtHand.of([parse_id(name).name for name in names])
-        ids = _ids(self._spec, names, steps, at_hand.steps)
+        ids = ids_of(self._spec, names, steps, at_hand.steps)
         asked = [(id, at_hand.look(id)) for id in ids]
         left = self._begin(asked)
         for part in at_hand.together([id for id, facts in asked if isinstance(facts, Facts)]):
@@ -110,10 +124,28 @@ class _Sweeping:
         async with client:
             source = await Remote.of(client)
             shelf = {name: await source.steps(name) for name in map(_bare, names)}
-            ids = _ids(self._spec, names, steps, shelf.__getitem__)
+            ids = ids_of(self._spec, names, steps, shelf.__getitem__)
             left = self._begin(list(zip(ids, await source.look(ids), strict=True)))
             if left:
                 await self._record(ids, source, len(left))
+
+    def on_ray(self, names: Sequence[str], steps: str | None, address: str) -> None:
+        """By all machines of a Ray cluster."""
+        from pythia_bento.sweep.ray.cluster import connected
+        from pythia_bento.sweep.ray.job import run_on_ray
+
+        with connected(address, [_bare(name) for name in names]) as machines:
+            ids = ids_of(self._spec, names, steps, machines.steps)
+            left = self._begin([(id, machines.look(id)) for id in ids])
+            if left:
+                events = run_on_ray(
+                    self._of(ids),
+                    machines,
+                    self._is_done,
+                    self._recorder.items,
+                    folder=self._output.directory,
+                )
+                asyncio.run(self._take(events, len(left)))
 
     def report(self) -> None:
         """What became of it; exits with 1 where something failed."""
@@ -154,14 +186,19 @@ class _Sweeping:
                 self._recorder.failed |= runner
 
     async def _record(self, ids: Iterable[str], source: Source, missing: int) -> None:
-        spec, output, recorder = self._spec, self._output, self._recorder
-        known = [id for id in ids if id not in recorder.failed]
-        spec = spec.model_copy(update={"models": tuple(known)})
+        events = run(self._of(ids), source, skip=self._is_done, items=self._recorder.items)
+        await self._take(events, missing)
 
-        def is_done(one: Checkpoint) -> bool:
-            return output.is_done(spec.key, one.model, one.weights)
+    def _of(self, ids: Iterable[str]) -> SweepSpec:
+        known = tuple(id for id in ids if id not in self._recorder.failed)
+        return self._spec.model_copy(update={"models": known})
 
-        events = run(spec, source, skip=is_done, items=recorder.items)
+    def _is_done(self, one: Checkpoint) -> bool:
+        return self._output.is_done(self._spec.key, one.model, one.weights)
+
+    async def _take(self, events: AsyncGenerator[Event, None], missing: int) -> None:
+        """All of them to the files."""
+        recorder = self._recorder
         with _Bars(missing, len(recorder.items)) as bars, _Interrupts() as interrupts:
             try:
                 async with aclosing(events):
@@ -178,7 +215,7 @@ def _bare(name: str) -> str:
     return parse_id(name).name
 
 
-def _ids(
+def ids_of(
     spec: SweepSpec, names: Sequence[str], steps: str | None, there: Callable[[str], set[int]]
 ) -> list[str]:
     """Of all names, in order, each once; raises InvalidRequest and ModelNotFound."""

@@ -53,6 +53,7 @@ class Worker:
         self._trimming = Trimming(access.in_flight)
         for app in apps:
             app.state.check_ready = self.check_ready
+            app.state.check_open = access.in_flight.check_open
         self._drain = Drain(access.in_flight, settings.drain_seconds)
 
     async def start(self) -> None:

@@ -35,9 +35,9 @@ async def run(
     ids = await names(spec, source)
     if limits is not None:
         check_rows(len(items), len(ids))
-    groups = _groups(ids, await source.look(ids))
+    groups = groups_of(ids, await source.look(ids))
     yield Start(spec.key, len(ids), len(items))
-    sweep = _Sweep(Asking(spec, source, items, limits), _left(groups, skip))
+    sweep = _Sweep(Asking(spec, source, items, limits), left_of(groups, skip))
     try:
         async for event in sweep.events():
             yield event
@@ -53,7 +53,7 @@ async def names(spec: SweepSpec, source: Source) -> list[str]:
     return spec.step_ids(name, await source.steps(name))
 
 
-def _groups(ids: Sequence[str], found: Sequence[Facts | PythiaError]) -> list[Group]:
+def groups_of(ids: Sequence[str], found: Sequence[Facts | PythiaError]) -> list[Group]:
     """In the order of the first of each."""
     by_weights: dict[str, list[str]] = {}
     for id, facts in zip(ids, found, strict=True):
@@ -85,7 +85,7 @@ def _checkpoint(index: int, id: str, facts: Facts, same_weights: tuple[str, ...]
     )
 
 
-def _left(groups: list[Group], skip: Callable[[Checkpoint], bool] | None) -> Iterator[Group]:
+def left_of(groups: list[Group], skip: Callable[[Checkpoint], bool] | None) -> Iterator[Group]:
     """What there is to tell, the first of each group computed for all of it."""
     for group in groups:
         kept = [one for one in group.checkpoints if skip is None or not skip(one)]
