@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from pythia_bento.sweep.table import (
     place_of,
     read_metadata,
     read_rows,
+    write_json,
 )
 
 CHECKPOINT = Checkpoint(0, "someone/tiny@step64", 64, 128, "c" * 40, "w" * 64, "print")
@@ -186,3 +189,12 @@ def test_rows_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("PAR1")
     with pytest.raises(InvalidRequest, match="cannot be read as Parquet"):
         list(read_rows(tmp_path / "a.parquet"))
+
+
+def test_many_that_begin_at_once_write_one_file(tmp_path: Path) -> None:
+    """Each writer takes the partial file away from all others."""
+    path, values = tmp_path / "x" / "sweep.json", [{"n": number % 2} for number in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda value: write_json(path, value), values))
+    assert json.loads(path.read_text()) in ({"n": 0}, {"n": 1})
+    assert list(path.parent.iterdir()) == [path]
