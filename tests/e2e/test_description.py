@@ -49,6 +49,9 @@ def test_examples_are_described_and_work(
     schema = operation["responses"]["200"]["content"][kind]["schema"]
     if kind == "application/json":
         check(document, schema, response.json())
+    elif kind == "application/x-ndjson":
+        for line in response.text.splitlines():
+            check(document, schema["contentSchema"], json.loads(line))
     else:
         check_events(document, schema, response.text)
 
@@ -73,6 +76,7 @@ def test_what_is_refused_is_as_described(server: Server, document: dict[str, Any
         ("/v1/completions", {"prompt": "a" * (8 * 2**20)}, 413),
         ("/generate", {"prompt": "a", "n": 0}, 400),
         ("/score", {"items": 1}, 400),
+        ("/v1/sweep", {"items": []}, 400),
         ("/tokenize", {}, 400),
         ("/detokenize", {"tokens": [-1]}, 400),
         ("/v1/models/load", {"model": "bundled"}, 403),

@@ -19,6 +19,7 @@ from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.http import openai
 from pythia_bento.server.http.sweep import EVENTS, LINES, accepted
 from pythia_bento.server.http.sweep_arrow import ARROW
+from pythia_bento.server.sweeping import SweepAnswer
 from pythia_bento.sweep.columns import COLUMNS
 from pythia_bento.sweep.here import Here
 from pythia_bento.sweep.run import run
@@ -299,7 +300,15 @@ class Reader:
         self.pieces.append(message.get("body", b""))
 
 
-async def test_a_client_that_leaves_ends_it() -> None:
+async def test_a_client_that_leaves_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[SweepAnswer] = []  # for no collection of garbage to end it
+
+    def keep(answer: SweepAnswer) -> AsyncIterator[Any]:
+        kept.append(answer)
+        return batches_of(answer)
+
+    batches_of = SweepAnswer.batches
+    monkeypatch.setattr(SweepAnswer, "batches", keep)
     with toy_shelf() as runner:
         reader = Reader(runner, {"models": MODELS, "items": [ITEMS[0]] * 500})
         for _ in range(3):
@@ -309,8 +318,9 @@ async def test_a_client_that_leaves_ends_it() -> None:
             await asyncio.sleep(0.001)
         reader.leaves.set()
         await asyncio.wait_for(reader.task, 30)
-        assert b'"end"' not in b"".join(reader.pieces)
+        assert len(kept) == 1 and b'"end"' not in b"".join(reader.pieces)
         await asyncio.to_thread(settled, runner)
+        assert asyncio.all_tasks() == {asyncio.current_task()}  # none waits for a reader
 
 
 async def test_a_client_that_does_not_read_stops_the_sweep() -> None:
