@@ -63,11 +63,8 @@ class Scheduler:
     def newcomers(self) -> dict[str, int]:
         """The same of those of whom nothing runs."""
         found = self.waiting.firsts
-        return {
-            caller: priority
-            for caller, priority in found.items()
-            if all(sequence.request.caller != caller for sequence in self.running)
-        }
+        busy = {sequence.request.caller for sequence in self.running} if found else ()
+        return {caller: priority for caller, priority in found.items() if caller not in busy}
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
