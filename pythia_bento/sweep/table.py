@@ -6,11 +6,9 @@ rows: what was computed of them before is what would be computed again.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -135,28 +133,16 @@ class TableFile:
             self._ready = []
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Beside and renamed, by one process at a time; what is there already stays. Raises OSError."""
+def write_json(path: Path, value: Mapping[str, Any], writer: str) -> None:
+    """Beside and renamed; raises OSError.
+
+    ``writer`` is nobody else's at the time: shards say the same in the same directory, and each
+    must find what it wrote.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-    partial = path.with_name(f".{path.name}.part")
-    with _only_one(path.parent):
-        if path.is_file() and path.read_bytes() == data:
-            return
-        partial.write_bytes(data)
-        _move(partial, path)
-
-
-@contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
-    """All shards of a sweep begin at the same time, and in the same directory."""
-    opened = os.open(directory, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # not every file system that is mounted knows locks
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
+    partial = path.with_name(f".{path.name}.{writer}.part")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _move(partial, path)
 
 
 def _move(partial: Path, path: Path) -> None:

@@ -27,7 +27,6 @@ from pythia_bento.sweep.table import (
     place_of,
     read_metadata,
     read_rows,
-    write_json,
 )
 
 CHECKPOINT = Checkpoint(0, "someone/tiny@step64", 64, 128, "c" * 40, "w" * 64, "print")
@@ -191,10 +190,16 @@ def test_rows_that_are_none(tmp_path: Path) -> None:
         list(read_rows(tmp_path / "a.parquet"))
 
 
-def test_many_that_begin_at_once_write_one_file(tmp_path: Path) -> None:
-    """Each writer takes the partial file away from all others."""
-    path, values = tmp_path / "x" / "sweep.json", [{"n": number % 2} for number in range(64)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda value: write_json(path, value), values))
-    assert json.loads(path.read_text()) in ({"n": 0}, {"n": 1})
-    assert list(path.parent.iterdir()) == [path]
+def test_shards_say_the_same_at_the_same_time(tmp_path: Path) -> None:
+    """Each renames what it wrote itself: none misses a file that another one has moved."""
+    said = {"checkpoints": list(range(500))}
+    path = tmp_path / "sweep.json"
+
+    def say(shard: int) -> None:
+        for _ in range(40):
+            table.write_json(path, said, f"{shard}-of-8")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(say, range(8)))
+    assert json.loads(path.read_bytes()) == said
+    assert [one.name for one in tmp_path.iterdir()] == ["sweep.json"]
