@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -130,6 +131,8 @@ def _sent(name: str, value: Any) -> Any:
         return [value]
     if name == "seed" and isinstance(value, int) and 2**63 <= value < 2**64:
         return value - 2**64  # the same modulo 2^64
+    if name == "structured_outputs" and isinstance(schema := value.get("json"), Mapping):
+        return {**value, "json": json.dumps(schema)}
     return value
 
 

@@ -36,6 +36,15 @@ def with_seed(body: _Body, served: Served) -> _Body:
     return body.model_copy(update={"seed": drawn})
 
 
+async def make_ready(body: Sampling, served: Served) -> None:
+    """Compile what the answer's text must be, once for all prompts of a body.
+
+    Raises InvalidRequest or Overloaded.
+    """
+    if (constraint := body.sampling_params().constraint) is not None:
+        await served.make_ready(constraint)
+
+
 async def make_request(served: Served, request_id: str, prompt: Prompt, body: Sampling) -> Request:
     """Tokenise and cut the prompt; raises InvalidRequest.
 

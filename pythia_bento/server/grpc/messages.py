@@ -160,6 +160,8 @@ def _fields(message: Message) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return _fields(value)
     if isinstance(value, Mapping):
         return dict(value)
     return list(value) if hasattr(value, "extend") else value
