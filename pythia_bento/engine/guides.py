@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 
@@ -84,7 +84,7 @@ class Grammars:
         self._lock = threading.Lock()  # never held for long
         self._compiling = threading.Lock()  # one at a time
         self._kept: OrderedDict[Constraint, Grammar] = OrderedDict()
-        self._live: WeakSet[Grammar] = WeakSet()
+        self._live: WeakValueDictionary[Constraint, Grammar] = WeakValueDictionary()
 
     def warm(self) -> None:
         """Make what all grammars need; nothing without the library."""
@@ -92,7 +92,7 @@ class Grammars:
             self._make_tokenizer()
 
     def get(self, constraint: Constraint) -> Grammar:
-        """Compiled now where it is not kept; raises InvalidRequest, or Overloaded."""
+        """Compiled now where it is not known; raises InvalidRequest, or Overloaded."""
         if (grammar := self._known(constraint)) is not None:
             return grammar
         with self._compiling:
@@ -102,19 +102,23 @@ class Grammars:
 
     def _known(self, constraint: Constraint) -> Grammar | None:
         with self._lock:
-            if (grammar := self._kept.get(constraint)) is not None:
-                self._kept.move_to_end(constraint)
+            if (grammar := self._live.get(constraint)) is not None:
+                self._keep(constraint, grammar)
             return grammar
 
     def _compile(self, constraint: Constraint) -> Grammar:
         self._check_room(constraint)
         grammar = Grammar(constraint, self._make_tokenizer(), self._vocabulary.eos_id)
         with self._lock:
-            self._live.add(grammar)
-            self._kept[constraint] = grammar
-            if len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
+            self._live[constraint] = grammar
+            self._keep(constraint, grammar)
         return grammar
+
+    def _keep(self, constraint: Constraint, grammar: Grammar) -> None:
+        self._kept[constraint] = grammar
+        self._kept.move_to_end(constraint)
+        if len(self._kept) > MOST_KEPT:
+            self._kept.popitem(last=False)
 
     def _check_room(self, constraint: Constraint) -> None:
         with self._lock:
