@@ -88,7 +88,7 @@ class Engine:
         if request.request_id in self._open:
             raise InvalidRequest(f"request id {request.request_id!r} is in use")
         constraint = request.params.constraint
-        grammar = constraint and grammars_of(self.tokenizer).get(constraint)
+        grammar = None if constraint is None else grammars_of(self.tokenizer).get(constraint)
         self._num_requests += 1
         self._prompt_tokens += len(request.prompt)
         order, size = self._num_requests, self.block_size
