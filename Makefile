@@ -1,6 +1,6 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers eval notebooks lock clean bento image \
+.PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers eval ray notebooks lock clean bento image \
 	image-check k8s-check sbom bentoml-versions bentoml-next
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 SERVE := $(VENV)/.serve
 READY := $(VENV)/.test
 EVAL := .venv-eval
+RAY := .venv-ray
 BENTOML := .venv-bentoml
 K8S := .venv-k8s
 PORT ?= 3000
@@ -43,7 +44,7 @@ test: $(READY)  ## the tests, but the long ones and those for a GPU (ARGS=... go
 	@$(NEEDS)
 	$(PYTEST) -m "not gpu and not long" $(ARGS)
 
-test-long: $(READY) $(EVAL)/.ready  ## the long tests: fuzzing, floods, rolling restarts
+test-long: $(READY) $(EVAL)/.ready $(RAY)/.ready  ## the long tests: fuzzing, floods, rolling restarts
 	@$(NEEDS)
 	$(PYTEST) -m "long and not gpu" $(ARGS)
 
@@ -93,6 +94,13 @@ $(EVAL)/.ready: $(READY) requirements/eval.txt
 	@$(call SEE_OURS,$(EVAL))
 	@touch $@
 
+ray: $(RAY)/.ready  ## install Ray beside ours; see docs/sweeps.md
+
+$(RAY)/.ready: $(READY) requirements/ray.txt
+	@$(INSTALL) lock $(RAY) requirements/ray.txt
+	@$(call SEE_OURS,$(RAY))
+	@touch $@
+
 # What replaces parts of BentoML has to fit every BentoML that may be installed.
 BENDING = -m pytest -n $(WORKERS) -p no:cacheprovider tests/unit/server/bentoml $(ARGS)
 bentoml-versions: $(BENTOML)-oldest/.ready $(BENTOML)-newest/.ready  ## tests of what replaces parts of BentoML, with the oldest and newest that pyproject.toml admits
@@ -114,7 +122,7 @@ lock: $(SERVE)  ## resolve requirements/*.txt anew; ARGS=--upgrade takes the new
 	requirements/lock $(ARGS)
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(EVAL) $(BENTOML)-* .venv-peers .venv-proto $(K8S) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(EVAL) $(RAY) $(BENTOML)-* .venv-peers .venv-proto $(K8S) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis pythia_bento/model/kernels/cpu/lib
 
 # What serving needs, and what tests and lint need too: the second adds to the first.

@@ -2,17 +2,21 @@
 
 ``python -m bench.workloads [--models pythia-70m,pythia-410m,pythia-1b] [--only score,mixed,...]
 [--peers]``: random weights and prompts, through the engine alone. Scoring is of all models, the
-rest of the last one. ``--peers`` scores with transformers and bitsandbytes in the same run.
+rest of the last one. ``--peers`` scores with transformers and bitsandbytes in the same run. Several
+processes with one ``--lock FILE`` load their models together and measure one after the other.
 """
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import itertools
+import os
 import random
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -26,8 +30,9 @@ OURS = "pythia-bento w8a16"
 ROUNDS = 3
 MOST_ROWS = 256  # sequences in a step
 AHEAD = 256  # texts to score that the engine has at a time, as from clients of that many
-BUDGETS = (512, 2048, 8192)  # tokens in a step
+BUDGETS = (2048, 8192)  # tokens in a step
 DEFAULT = 2048
+MIXED = ((64, 2048), (256, 1024), (256, 2048), (256, 4096))  # sequences and tokens in a step
 CACHE_TOKENS = 300_000
 TEXTS = ((1024, 128), (256, 512))  # to score: how many, of how many tokens
 PEER_TOKENS = 256 * 128  # of a batch of transformers'
@@ -88,14 +93,13 @@ def _texts(count: int, length: int, seed: int) -> list[Request]:
 def mixed(engine: Engine) -> Iterator[Row]:
     """1,000 requests at once, all lengths drawn, greedy: generated tokens."""
     seconds(engine, _mixture(64))
-    for rows in (64, MOST_ROWS):
-        for budget in (512, 1024, 2048, 4096):
-            engine._scheduler.max_seqs = rows
-            set_budget(engine, budget)
-            asked = _mixture(1000)
-            generated = sum(request.params.max_tokens for request in asked)
-            shape = {"batch": rows, "max_tokens_per_step": budget}
-            yield _row("mixed", seconds(engine, asked), generated, **shape)
+    for rows, budget in MIXED:
+        engine._scheduler.max_seqs = rows
+        set_budget(engine, budget)
+        asked = _mixture(1000)
+        generated = sum(request.params.max_tokens for request in asked)
+        shape = {"batch": rows, "max_tokens_per_step": budget}
+        yield _row("mixed", seconds(engine, asked), generated, **shape)
     engine._scheduler.max_seqs = MOST_ROWS
 
 
@@ -170,10 +174,18 @@ def main() -> None:
     parser.set_defaults(models="pythia-70m,pythia-410m,pythia-1b")
     parser.add_argument("--only", default=",".join(WORKLOADS), help="some of the workloads")
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--lock", default=os.devnull, help="held while this process measures")
     args = parser.parse_args()
+    with open(args.lock, "a") as lock:
+        measure(args, lock)
+
+
+def measure(args: argparse.Namespace, lock: TextIO) -> None:
+    """All that was asked for; once a model is loaded, with the lock."""
     names, rows = args.models.split(","), list[Row]()
     for name in names:
         engine = harness.load_engine(name, MOST_ROWS, 2048, max(BUDGETS), _blocks(name))
+        fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = [w for w in args.only.split(",") if w == "score" or name == names[-1]]
         found = [WORKLOADS[workload](engine) for workload in wanted]
         for source in (*found, *([peers(name)] if args.peers and "score" in wanted else [])):

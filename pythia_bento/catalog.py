@@ -19,6 +19,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import nlargest
 
 from pythia_bento.errors import ModelNotFound
 from pythia_bento.model.config import ModelConfig
@@ -185,11 +186,23 @@ def config(name: str) -> ModelConfig:
     return SIZES[MODELS[found.name].size].config
 
 
+MAX_COMPARED = 128
+"""Names that a wrong one is compared with, letter by letter."""
+
+
 def nearest(text: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The names most like ``text``, the likest first; some even where none is like it."""
     text, names = text[:100], list(dict.fromkeys(known))  # the search takes quadratic time
+    if len(names) > MAX_COMPARED:  # of thousands, as a shelf may have, those that begin like it
+        names = nlargest(MAX_COMPARED, names, key=lambda name: _beginning(text, name))
     alike = difflib.get_close_matches(text, names, n=count)
     return alike or difflib.get_close_matches(text, names, n=count, cutoff=0.0)
+
+
+def _beginning(one: str, other: str) -> int:
+    """How many letters of two texts are the same up to the first that is not."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def nearest_steps(wanted: int, steps: Iterable[int], count: int = 3) -> list[str]:

@@ -71,7 +71,10 @@ class Settings(BaseSettings):
     caller_share: float = Field(0.5, gt=0, le=1)
     """The part of both that one API key may have under way; without keys, one request."""
     request_timeout: float = Field(600.0, gt=0, allow_inf_nan=False)
-    """Seconds from arrival to the last token."""
+    """Seconds from arrival to the last token; of a sweep, from a checkpoint's first row to its
+    last."""
+    sweep_timeout: float = Field(86_400.0, gt=0, allow_inf_nan=False)
+    """Seconds that a sweep over checkpoints may take."""
     client_timeout: float = Field(60.0, ge=1, allow_inf_nan=False)
     """Seconds that a client may take to send a body, or to read what was sent to it."""
     drain_seconds: float = Field(0.0, ge=0, allow_inf_nan=False)

@@ -9,5 +9,10 @@ import multiprocessing
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["tests.hub.child", "tests.unit.runtime.toy_runner", "pythia_bento.runtime.process"]
+    [
+        "tests.hub.child",
+        "tests.integration.sweep_child",
+        "tests.unit.runtime.toy_runner",
+        "pythia_bento.runtime.process",
+    ]
 )

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from tests.deaf import deaf
 
 EVAL = Path(__file__).parents[1] / ".venv-eval"
+RAY = Path(__file__).parents[1] / ".venv-ray"
 NAMESPACES = "unshare --user --map-root-user --mount --net mount -t tmpfs none /tmp"
 # Nothing asks, and nothing is installed that only goes well with a package.
 APT = "apt-get -qq -o DPkg::Use-Pty=0 -o APT::Install-Recommends=false"
@@ -70,6 +71,7 @@ NEEDS = {
     "gpu": Need(_has_gpu),
     "lm-eval": Need((EVAL / ".ready").exists),  # `make eval`
     "namespaces": Need(_may_make_namespaces),  # containers often forbid it
+    "ray": Need((RAY / ".ready").exists),  # `make ray`
     "promtool": _command("promtool", "prometheus"),
     # It needs Python 3.11.
     "schemathesis": Need(lambda: importlib.util.find_spec("schemathesis") is not None),

@@ -1,4 +1,7 @@
-"""Take docs/playground.png: python -m tools.playground_screenshot docs/playground.png"""
+"""Take the pages' pictures: python -m tools.playground_screenshot FILE [FILE...]
+
+A file is named after its page: docs/playground.png, docs/steps.png.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +11,48 @@ from pathlib import Path
 
 from selenium.webdriver import ActionChains
 
-from tests.e2e.browser import chromium
+from tests.e2e.browser import Browser, chromium
 from tests.e2e.serving import serve
 
 
-def main(target: str) -> None:
+def main(*targets: str) -> None:
     with (
         tempfile.TemporaryDirectory() as home,
         serve(Path(home)) as server,
         chromium(1200, 1090) as browser,
     ):
-        browser.open(f"{server.url}/playground")
-        browser.wait(lambda: "context" in browser("#model").text)
-        browser.type("#seed", 5)
-        browser("#echo").click()
-        browser("#run").click()
-        browser.wait(lambda: "tokens in" in browser("#status").text)
-        browser("#provenance summary").click()
-        token = browser.all(".token:not(.prompt)")[0]
-        ActionChains(browser.driver).move_to_element(token).perform()
-        browser.wait(browser("#tooltip").is_displayed)
-        browser.driver.save_screenshot(target)
+        for target in targets:
+            page = Path(target).stem
+            browser.open(f"{server.url}/{page}")
+            PAGES[page](browser)
+            browser.driver.save_screenshot(target)
 
+
+def _playground(browser: Browser) -> None:
+    browser.wait(lambda: "context" in browser("#model").text)
+    browser.type("#seed", 5)
+    browser("#echo").click()
+    browser("#run").click()
+    browser.wait(lambda: "tokens in" in browser("#status").text)
+    browser("#provenance summary").click()
+    _point_at(browser, ".token:not(.prompt)")
+
+
+def _steps(browser: Browser) -> None:
+    browser.wait(lambda: "steps of" in browser("#model").text)
+    browser("#run").click()
+    browser.wait(lambda: browser("#status").text == "6 of 6 steps")
+    browser("#save").send_keys("\ue012" * 2)  # the left arrow
+    browser("#table").find_element("xpath", "..").find_element("tag name", "summary").click()
+    _point_at(browser, ".token:nth-child(9)")
+
+
+def _point_at(browser: Browser, selector: str) -> None:
+    ActionChains(browser.driver).move_to_element(browser(selector)).perform()
+    browser.wait(browser("#tooltip").is_displayed)
+
+
+PAGES = {"playground": _playground, "steps": _steps}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

@@ -14,7 +14,7 @@ from bench.common import shapes
 from pythia_bento import catalog
 from pythia_bento.checkpoints.save import save_int8
 from pythia_bento.model.config import ModelConfig
-from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
+from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm, Part, parts
 
 SUITE = tuple(f"pythia-{size}" for size in catalog.SIZES)  # a model of each size
 
@@ -33,6 +33,10 @@ class RandomModel:
         self._device = device
         self._seed = seed
         self._outliers = outliers
+
+    def order(self) -> list[Part]:
+        """See ``WeightSource``."""
+        return parts(self.config)
 
     def embedding(self) -> Tensor:
         """See ``WeightSource``."""

@@ -100,11 +100,12 @@ def write(path: str, results: list[dict[str, Any]], **more: Any) -> None:
 
 
 def _options() -> list[str]:
-    """Of the command line, but for ``--out FILE``: a path of one machine says nothing to others."""
+    """Of the command line, but for files: a path of one machine says nothing to others."""
     options = list(sys.argv[1:])
-    if "--out" in options:
-        place = options.index("--out")
-        options[place : place + 2] = []
+    for name in ("--out", "--lock"):
+        if name in options:
+            place = options.index(name)
+            options[place : place + 2] = []
     return options
 
 

@@ -49,6 +49,10 @@ class HostLoader:
         """See ``Loader``."""
         return self._host is not None and self._host.put(key, weights)
 
+    def take_dropped(self) -> list[str]:
+        """See ``Loader``."""
+        return self._host.take_dropped() if self._host else []
+
     def has_changed(self, entry: object) -> bool:
         """See ``Loader``."""
         return False

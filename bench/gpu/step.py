@@ -111,7 +111,8 @@ def measure(model: GPTNeoX, batch: int, context: int) -> dict[str, Any]:
 def sweep_attention(step: Step, model: GPTNeoX, batch: int) -> list[tuple[float, int, int, int]]:
     """(microseconds, splits, stages, warps), the fastest first."""
     found = []
-    most = tiles.splits(batch * model.config.num_heads, step.steps.attend.scratch.max_tiles)
+    config, scratch = model.config, step.steps.attend.scratch
+    most = tiles.splits(batch * config.num_heads, scratch.max_tiles, config.head_dim)
     for splits in sorted({1, most, max(1, most // 2), max(1, most // 4)}):
         for stages in (1, 2, 3):
             for warps in (2, 4, 8):

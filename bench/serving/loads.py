@@ -14,11 +14,9 @@ import argparse
 import asyncio
 import itertools
 import json
-import os
 import statistics
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,11 +24,11 @@ from typing import Any
 import torch
 
 from bench.common import machine
+from bench.common.directories import Directories, forget, read_weights
 from bench.common.options import parser_of
 from bench.common.random_model import write_int8
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
-from pythia_bento.checkpoints.held_files import JOBS
-from pythia_bento.checkpoints.shelf import Shelf, entry_of
+from pythia_bento.checkpoints.shelf import entry_of
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
@@ -41,23 +39,6 @@ from pythia_bento.settings import Settings
 TOKENS = {"cpu": 200, "cuda": 2000}  # of the stream
 BEFORE = 5  # the part of them until another checkpoint is asked for: one in so many
 AIM_SECONDS = 0.05  # and two steps
-
-
-class Directories(Shelf):
-    """Of local directories, which no pattern names."""
-
-    def __init__(self, entries: list[ShelfEntry]) -> None:
-        """The first is the default."""
-        super().__init__(entries[0], "")
-        self._all = {entry.name: entry for entry in entries}
-
-    def known(self, name: str) -> ShelfEntry | None:
-        """See ``Shelf``, here and below."""
-        return self._all.get(name)
-
-    def entries(self) -> list[ShelfEntry]:
-        """All of them."""
-        return list(self._all.values())
 
 
 def main() -> None:
@@ -103,11 +84,11 @@ async def _measure(options: argparse.Namespace, folder: Path) -> list[dict[str, 
 
 async def _alone(served: PythiaRunner, other: ShelfEntry) -> dict[str, Any]:
     """Nobody else asks anything."""
-    _forget(other.path)
+    forget(other.path)
     began = time.perf_counter()
-    size = await asyncio.to_thread(_read, other.path)
+    size = await asyncio.to_thread(read_weights, other.path)
     reading = time.perf_counter() - began
-    _forget(other.path)
+    forget(other.path)
     seconds = await _first_token(served, other.name)
     await served.models.unload(other.name)
     return {
@@ -118,35 +99,9 @@ async def _alone(served: PythiaRunner, other: ShelfEntry) -> dict[str, Any]:
     }
 
 
-def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
-def _forget(folder: Path) -> None:
-    """Files leave the system's cache."""
-    os.sync()
-    for path in _weights(folder):
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _read(folder: Path) -> int:
-    """Bytes of the weights, each of which was read."""
-    with ThreadPoolExecutor(JOBS) as pool:
-        return sum(pool.map(_read_file, _weights(folder)))
-
-
-def _read_file(path: Path) -> int:
-    buffer, total = memoryview(bytearray(1 << 20)), 0
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            total += count
-    return total
-
-
 async def _round(served: PythiaRunner, entry: ShelfEntry) -> dict[str, Any]:
     other = entry.name
-    _forget(entry.path)
+    forget(entry.path)
     tokens = TOKENS[served.settings.device]
     params = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
     request = Request(new_request_id(), tuple(range(100, 132)), params)

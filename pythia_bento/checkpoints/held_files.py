@@ -1,25 +1,21 @@
 """Weight files that are read once: what was hashed is what tensors are made of.
 
-A file is copied into memory that has no name and that nobody can write to any more; its bytes are
-hashed on the way and compared with the hash that was recorded. What happens to the file on the disk
-after that changes nothing.
+Parts of a model are handed out as soon as their bytes are there, the last of them when all bytes
+were compared with the hashes that were recorded: whoever has a whole model has a verified one.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
-import re
-import stat
+import json
 import weakref
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pythia_bento.catalog import parameters
+from pythia_bento.checkpoints import tensor_names
+from pythia_bento.checkpoints.arriving import Arrival, Folder, Readers
 from pythia_bento.checkpoints.config_file import parse_config
 from pythia_bento.checkpoints.files import is_weights
 from pythia_bento.checkpoints.quantize import CheckpointWeights
@@ -30,25 +26,31 @@ from pythia_bento.checkpoints.reader import (
     open_tensors,
     shard_names,
 )
-from pythia_bento.checkpoints.strict import MAX_JSON_BYTES, parse_json
+from pythia_bento.checkpoints.strict import parse_json
 from pythia_bento.checkpoints.tokenizer_file import check_tokenizer_bytes
-from pythia_bento.errors import CheckpointError, shown
+from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.weights import HeadWeights, LayerWeights, Part, parts
+
+if TYPE_CHECKING:  # it takes seconds, and only whoever asks for a tensor needs it
+    from torch import Tensor
 
 JOBS = 4  # files that are read and hashed at a time; a core makes one to two GB/s of sha256
-_CHUNK = 1 << 20
 _MAX_HEADER = 100_000_000  # bytes, by safetensors
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # as of ``files.FileName``
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+_LENGTH = 8  # bytes that say how long the header is that follows
+_T = TypeVar("_T")
 
 
 class ReadOnce(CheckpointWeights):
-    """A ``WeightSource`` whose files were read, hashed and found to be those recorded.
+    """A ``WeightSource`` whose files are those recorded, each read and hashed once.
 
-    All weight files are in memory from the beginning, each until the last of its tensors was asked
-    for and dropped. Beside what a backend keeps that is at first the size of the files; it shrinks
-    file by file as layers are packed, of a checkpoint that is one file only at the end. What is
-    asked for a second time is read, and compared, once more.
+    All weight files come to memory, each until the last of its tensors was asked for and dropped.
+    Beside what a backend keeps that is at most the size of the files; it shrinks file by file as
+    layers are packed, of a checkpoint that is one file only at the end. What is asked for a second
+    time is read, and compared, once more.
+
+    A part that is handed out may be of bytes that nobody has compared yet. The call that hands out
+    the last one waits for that, and raises CheckpointError for a file that is another.
     """
 
     def __init__(
@@ -59,148 +61,173 @@ class ReadOnce(CheckpointWeights):
         config: ModelConfig,
         jobs: int = JOBS,
     ) -> None:
-        """Read ``files``, name -> sha256, of a directory; ``id`` is what errors call it.
+        """Begin to read ``files``, name -> sha256, of a directory; ``id`` is what errors call it.
 
         Raises CheckpointError for what is missing, changed, or no Pythia of this shape, and
         MemoryError.
         """
+        self._missing = set(parts(config))
         with ExitStack() as undo:  # an error that is kept must not keep what was read
-            folder = _Folder(id, directory, files)
-            undo.callback(folder.close)
-            held = self._hold(folder, config, jobs, undo)
-            super().__init__(directory, config, held)
+            self._held: list[HeldFile] = []
+            self._folder = Folder(id, directory, files)
+            self._readers = Readers(jobs)
+            undo.callback(self.close)
+            weakref.finalize(self, self._readers.stop)
+            self._begin(config)
+            with self._verified_if_refused():
+                super().__init__(directory, config, self._held)
             undo.pop_all()
 
-    def _hold(
-        self, folder: _Folder, config: ModelConfig, jobs: int, undo: ExitStack
-    ) -> list[_HeldFile]:
+    def _begin(self, config: ModelConfig) -> None:
         """Read all that was recorded; the small files are looked at first."""
-        files, directory = folder.files, folder.path
-        beside = {name: folder.read(name) for name in files if not is_weights(name)}
+        folder = self._folder
+        beside = {name: folder.read(name) for name in folder.files if not is_weights(name)}
         if absent := [name for name in ("config.json", "tokenizer.json") if name not in beside]:
             raise folder.error(f"{absent[0]} was not recorded")
         self.tokenizer: bytes = beside["tokenizer.json"]
-        check_tokenizer_bytes(self.tokenizer, directory / "tokenizer.json", config)
+        check_tokenizer_bytes(self.tokenizer, folder.path / "tokenizer.json", config)
         _check_shape(folder, beside["config.json"], config)
-        held = [_HeldFile(folder, name, _limit(config)) for name in _weights(folder, beside)]
-        for file in held:
-            undo.callback(file.free)
-        with ThreadPoolExecutor(max(1, min(jobs, len(held)))) as pool:
-            list(pool.map(_HeldFile.hold, held))
-        return held
+        for name in _weights(folder, beside):
+            self._held.append(HeldFile(folder, name, _limit(config), self._readers))
+        for file in self._held:
+            file.begin()
 
+    def close(self) -> None:
+        """Give up what is not there yet, and drop all files; harmless when repeated."""
+        self._readers.close()
+        for file in self._held:
+            file.drop()
+        self._folder.close()
 
-class _Folder:
-    """A directory held open: all files come from this one, whatever takes its name meanwhile."""
+    def order(self) -> Iterator[Part]:
+        """See ``WeightSource``: each as soon as all its bytes are there."""
+        places: dict[Part, list[tuple[HeldFile, str]]] = {part: [] for part in parts(self.config)}
+        by_path = {file.path: file for file in self._held}
+        for name, entry in self.reader.entries():
+            places[tensor_names.part_of(name)].append((by_path[entry.file], entry.stored_name))
 
-    def __init__(self, id: str, path: Path, files: Mapping[str, str]) -> None:
-        self.path, self.files, self._id = path, files, id
-        for name in files:
-            if not _NAME.fullmatch(name):
-                raise self.error(f"{shown(name)} is no file of its directory")
+        def there() -> list[Part]:
+            return [part for part, tensors in places.items() if all(f.has(n) for f, n in tensors)]
+
+        while places:
+            with self._readers.news:
+                part = self._readers.news.wait_for(there)[0]
+            del places[part]
+            yield part
+
+    def embedding(self) -> Tensor:
+        """See ``WeightSource``, here and below."""
+        return self._part("embedding", super().embedding)
+
+    def layer(self, index: int) -> LayerWeights:  # noqa: D102
+        return self._part(index, lambda: super(ReadOnce, self).layer(index))
+
+    def head(self) -> HeadWeights:  # noqa: D102
+        return self._part("head", super().head)
+
+    def _part(self, part: Part, get: Callable[[], _T]) -> _T:
+        self._readers.drop()
+        with self._verified_if_refused():
+            found = get()
+        self._missing.discard(part)
+        if not self._missing:
+            self.verify()
+        return found
+
+    @contextmanager
+    def _verified_if_refused(self) -> Iterator[None]:
+        """What is wrong with bytes that are not the recorded ones is that they are not."""
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise self.error(f"{path} cannot be read: {error.strerror}") from None
-        self.close = weakref.finalize(self, os.close, self._descriptor)
+            yield
+        except CheckpointError:
+            self.verify()
+            raise
 
-    def error(self, problem: str) -> CheckpointError:
-        """An error that says of what the problem is one."""
-        return CheckpointError(f"{self._id} will not be served: {problem}")
-
-    def read(self, name: str) -> bytes:
-        """A small file, compared with its hash."""
-        content = bytearray()
-        self.copy(name, content.extend, MAX_JSON_BYTES)
-        return bytes(content)
-
-    def copy(self, name: str, take: Callable[[memoryview], object], limit: int) -> None:
-        """Hand all bytes of a file to ``take``; raises CheckpointError unless they are recorded.
-
-        A link is followed, as installers make some: the hash says whether it leads to the right
-        bytes. What is no file, or larger than ``limit``, is not read.
-        """
-        try:
-            digest = self._copy(name, take, limit)
-        except FileNotFoundError:
-            raise self.error(f"{name} is missing") from None
-        except OSError as error:
-            raise self.error(f"{name} cannot be read: {error.strerror}") from None
-        if digest != self.files[name]:
-            raise self.error(f"{name} has sha256 {digest}, not {self.files[name]}")
-
-    def _copy(self, name: str, take: Callable[[memoryview], object], limit: int) -> str:
-        # Nobody waits for who writes to a pipe of that name.
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(name, flags, dir_fd=self._descriptor)
-        with open(descriptor, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise self.error(f"{name} is not a file")
-            digest, buffer, total = hashlib.sha256(), memoryview(bytearray(_CHUNK)), 0
-            while count := file.readinto(buffer):
-                total += count
-                if total > limit:
-                    raise self.error(f"{name} has more than {limit} bytes, the limit for its kind")
-                digest.update(buffer[:count])
-                take(buffer[:count])
-            return digest.hexdigest()
+    def verify(self) -> None:
+        """Wait until all files are those recorded; raises CheckpointError for one that is not."""
+        for file in self._held:
+            file.verify()
 
 
-class _HeldFile(TensorFile):
+class HeldFile(TensorFile):
     """A safetensors file in memory; read anew if it is asked for after it was freed."""
 
-    def __init__(self, folder: _Folder, name: str, limit: int) -> None:
+    def __init__(self, folder: Folder, name: str, limit: int, readers: Readers) -> None:
         super().__init__(folder.path / name)
-        self._folder, self._limit = folder, limit
-        self._memory: _Memory | None = None
+        self._folder, self._limit, self._readers = folder, limit, readers
+        self._arrival: Arrival | None = None
+        self._ranges: dict[str, tuple[int, int]] = {}  # of tensors, by the names they have here
 
-    def hold(self) -> _Memory:
-        """Read it unless it is held."""
-        if self._memory is None:
-            memory = _Memory()
-            try:
-                self._folder.copy(self.path.name, memory.write, self._limit)
-                memory.seal()
-            except BaseException:
-                memory.close()
-                raise
-            self._memory = memory
-        return self._memory
+    @property
+    def is_held(self) -> bool:
+        """Whether it takes memory."""
+        return self._arrival is not None
+
+    def begin(self) -> Arrival:
+        """Let it be read; raises CheckpointError where there is nothing to be read."""
+        arrival = Arrival(self._folder, self.path.name, self._limit, self._readers)
+        self._readers.begin(arrival.begin)
+        self._arrival = arrival
+        return arrival
 
     def open(self, framework: str) -> Any:
         """See TensorFile."""
-        return open_tensors(self.hold().place, self.path, framework)
+        arrival = self._arrival
+        if arrival is None:
+            arrival = self.begin()
+            arrival.verify()
+        end = _header_end(arrival)
+        file = open_tensors(arrival.memory.place, self.path, framework)
+        if not self._ranges:
+            self._ranges = _ranges(arrival, end)
+        return file
+
+    def has(self, stored_name: str) -> bool:
+        """Whether ``wait`` returns at once, or raises."""
+        return self._arrival is None or self._arrival.has(*self._ranges[stored_name])
+
+    def wait(self, stored_name: str) -> None:
+        """See TensorFile."""
+        if self._arrival is not None:
+            self._arrival.wait(*self._ranges[stored_name])
+
+    def verify(self) -> None:
+        """Until all of it is there; raises CheckpointError unless it is what was recorded."""
+        if self._arrival is not None:
+            self._arrival.verify()
 
     def free(self) -> None:
-        """See TensorFile; tensors that are in use keep their memory."""
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        """See TensorFile; its memory is dropped when the next part is asked for."""
+        self.verify()
+        if self._arrival is not None:
+            self._readers.freed.append(self._arrival.memory)
+            self._arrival = None
+
+    def drop(self) -> None:
+        """Let go of its memory; nobody reads it any more, or it was verified."""
+        if self._arrival is not None:
+            self._arrival.memory.close()
+            self._arrival = None
 
 
-class _Memory:
-    """A file without a name that lies in memory, for whoever can only read files."""
-
-    def __init__(self) -> None:
-        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-        self._descriptor = os.memfd_create("pythia-weights", flags)
-        self.close = weakref.finalize(self, os.close, self._descriptor)
-        self.place = f"/proc/self/fd/{self._descriptor}"
-
-    def write(self, data: memoryview) -> None:
-        """Add to its end; raises MemoryError."""
-        while data:
-            try:
-                data = data[os.write(self._descriptor, data) :]
-            except OSError as error:  # not to be taken for one of the file that is read
-                raise MemoryError(f"no room for weights: {error.strerror}") from None
-
-    def seal(self) -> None:
-        """Let nobody change it from now on, not even this process."""
-        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS)
+def _header_end(arrival: Arrival) -> int:
+    """Where a file's header ends, once it is there; of a damaged one any place in it."""
+    start = min(_LENGTH, arrival.size)
+    arrival.wait(0, start)
+    length = int.from_bytes(arrival.memory.read(0, start), "little")
+    end = min(start + length, arrival.size)
+    arrival.wait(0, end)
+    return end
 
 
-def _weights(folder: _Folder, beside: Mapping[str, bytes]) -> list[str]:
+def _ranges(arrival: Arrival, end: int) -> dict[str, tuple[int, int]]:
+    """Where tensors begin and end, by a header that the library has found sound."""
+    header = json.loads(arrival.memory.read(_LENGTH, end))
+    offsets = {name: one["data_offsets"] for name, one in header.items() if name != "__metadata__"}
+    return {name: (end + first, end + last) for name, (first, last) in offsets.items()}
+
+
+def _weights(folder: Folder, beside: Mapping[str, bytes]) -> list[str]:
     """The files that hold tensors, all of them recorded ones."""
     if WEIGHTS in folder.files:
         return [WEIGHTS]
@@ -212,7 +239,7 @@ def _weights(folder: _Folder, beside: Mapping[str, bytes]) -> list[str]:
     return names
 
 
-def _check_shape(folder: _Folder, data: bytes, config: ModelConfig) -> None:
+def _check_shape(folder: Folder, data: bytes, config: ModelConfig) -> None:
     path = folder.path / "config.json"
     if parse_config(parse_json(data, str(path)), str(path)) != config:
         raise folder.error("config.json is of another shape than it was")

@@ -6,7 +6,7 @@ Embeddings, norms, biases and the head become fp16 whatever the file holds, as t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from pythia_bento.checkpoints import tensor_names
 from pythia_bento.checkpoints.reader import Reader, TensorFile
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
-from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
+from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm, Part, parts
 
 _CHUNK = 1 << 22
 """Elements that are quantised at once; about 13 bytes of scratch for each."""
@@ -61,6 +61,10 @@ class CheckpointWeights:
     def config(self) -> ModelConfig:
         """The model's shape."""
         return self._config
+
+    def order(self) -> Iterable[Part]:
+        """See ``WeightSource``: all are there."""
+        return parts(self._config)
 
     def embedding(self) -> Tensor:
         """fp16 [vocab, hidden]."""

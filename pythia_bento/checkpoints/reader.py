@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,6 +59,9 @@ class TensorFile:
         """As ``safe_open``; raises CheckpointError."""
         return open_tensors(self.path, self.path, framework)
 
+    def wait(self, stored_name: str) -> None:
+        """Until a tensor of it can be read; raises CheckpointError where that will never be."""
+
     def free(self) -> None:
         """All its tensors were asked for; it may be opened again nevertheless."""
 
@@ -94,6 +97,10 @@ class Reader:
         first = tensor_names.layer_prefix(0) + tensor_names.QKV
         return self.entry(f"{first}.weight").dtype == "I8"
 
+    def entries(self) -> Iterable[tuple[str, Entry]]:
+        """All tensors, by name."""
+        return self._entries.items()
+
     def entry(self, name: str) -> Entry:
         """Raises KeyError for an unknown name."""
         return self._entries[name]
@@ -105,6 +112,7 @@ class Reader:
         tensor touched stop counting against this process as soon as the tensor is dropped.
         """
         entry = self._entries[name]
+        self._by_path[entry.file].wait(entry.stored_name)
         with self._by_path[entry.file].open("pt") as file:
             tensor: Tensor = file.get_tensor(entry.stored_name)
         unread = self._unread[entry.file]

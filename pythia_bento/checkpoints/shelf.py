@@ -67,10 +67,20 @@ class Shelf:
         """What a request that names no model gets."""
         return self._now.entries[0]
 
+    @property
+    def last_seen(self) -> list[ShelfEntry]:
+        """``entries`` without a look at anything."""
+        return self._now.entries
+
     def entries(self) -> list[ShelfEntry]:
         """The default, then the others by step, as they were a second ago at the most."""
         self._refresh()
         return list(self._now.entries)
+
+    def ids(self) -> list[str]:
+        """All that mean something here, those of what makes no sense among them."""
+        self._refresh()
+        return [*self._now.by_name, *self._now.faults]
 
     def known(self, name: str) -> ShelfEntry | None:
         """``find`` without a look at anything: None where that may tell more."""

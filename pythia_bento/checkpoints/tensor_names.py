@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.weights import Part
 
 PREFIX = "gpt_neox."
 EMBEDDING = "gpt_neox.embed_in.weight"
@@ -33,6 +34,14 @@ def canonical(name: str) -> str | None:
 def layer_prefix(index: int) -> str:
     """What the names of block ``index`` begin with."""
     return f"{PREFIX}layers.{index}."
+
+
+def part_of(name: str) -> Part:
+    """Which part of a model needs the tensor of that name, which ``canonical`` gave."""
+    if name == EMBEDDING:
+        return "embedding"
+    after = name.removeprefix(f"{PREFIX}layers.")
+    return "head" if after == name else int(after.partition(".")[0])
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

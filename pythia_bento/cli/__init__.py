@@ -17,9 +17,11 @@ from pythia_bento.cli.checkpoints import checkpoints, lock, quantize, verify
 from pythia_bento.cli.generate import generate
 from pythia_bento.cli.key import key
 from pythia_bento.cli.listing import list_models
+from pythia_bento.cli.plot import plot
 from pythia_bento.cli.pull import pull
 from pythia_bento.cli.score import score
 from pythia_bento.cli.serve import serve
+from pythia_bento.cli.sweep import sweep
 from pythia_bento.errors import PythiaError
 
 INPUT, OTHER = 2, 1  # exit status by whose fault it is
@@ -39,8 +41,9 @@ def commands(context: click.Context) -> None:
 
 
 for command in (
-    *(serve, list_models, generate, score),
+    *(serve, list_models, generate, score, sweep),
     *(pull, lock, verify, checkpoints, quantize, key),
+    plot,
 ):
     commands.add_command(command)
 

@@ -71,11 +71,13 @@ def check_text(text: str, name: str, limits: Limits) -> None:
 @contextmanager
 def open_runner(settings: Settings) -> Iterator[PythiaRunner]:
     """Load the model; a bar on stderr shows how far it is."""
+    from pythia_bento.runtime.backend import SWITCH_SECONDS
     from pythia_bento.runtime.progress import ProgressBars
     from pythia_bento.runtime.runner import PythiaRunner
 
     with ProgressBars() as bars:
         runner = PythiaRunner.load(settings, bars)
+    sys.setswitchinterval(SWITCH_SECONDS)
     with runner:
         yield runner
 

@@ -6,6 +6,17 @@ Needs neither torch nor bentoml. Errors are the leaves of ``pythia_bento.errors`
 from pythia_bento.client.answer import PartReader
 from pythia_bento.client.client import AsyncClient, Client
 from pythia_bento.client.options import SamplingOptions, StructuredOutputs, Tls
+from pythia_bento.protocol.sweep import (
+    Checkpoint,
+    Done,
+    End,
+    Event,
+    Failed,
+    Row,
+    Seconds,
+    Start,
+    SweepItem,
+)
 from pythia_bento.protocol.types import (
     Delta,
     Generation,
@@ -24,8 +35,13 @@ from pythia_bento.protocol.types import (
 
 __all__ = [
     "AsyncClient",
+    "Checkpoint",
     "Client",
     "Delta",
+    "Done",
+    "End",
+    "Event",
+    "Failed",
     "Generation",
     "Info",
     "Limits",
@@ -33,11 +49,15 @@ __all__ = [
     "Output",
     "Part",
     "PartReader",
+    "Row",
     "SamplingOptions",
     "Score",
     "ScoreItem",
+    "Seconds",
+    "Start",
     "StructuredOutputs",
     "Summary",
+    "SweepItem",
     "Timings",
     "Tls",
     "Token",

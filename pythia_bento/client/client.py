@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pythia_bento.client.options import Connection, SamplingOptions, Tls, checked
+from pythia_bento.client.options import Connection, SamplingOptions, Tls, checked, sweep_of
 from pythia_bento.client.transport import AsyncTransport, Carrier, Operation, Transport
 from pythia_bento.errors import EngineUnavailable
+from pythia_bento.protocol.sweep import Event, SweepItem
 from pythia_bento.protocol.types import (
     Generation,
     Info,
@@ -116,6 +126,31 @@ class Client(_BaseClient[Transport]):
         """
         return self._transport.call(self._messages.score(items, model), self._seconds(timeout))
 
+    def sweep(
+        self,
+        items: Iterable[SweepItem | Prompt],
+        *,
+        model: str | None = None,
+        steps: str | Sequence[int] | None = None,
+        models: Sequence[str] | None = None,
+        task: str | Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> Generator[Event, None, None]:
+        """One sweep: the same texts by many checkpoints, told event by event.
+
+        ``model`` is a name without a revision, ``steps`` is "all", "log", "from:to:by" or a list;
+        ``models`` are ids instead of both. ``task`` is a type, or a mapping with the type and its
+        fields, as docs/sweeps.md has them. Closing the iterator ends the sweep. What fails of it
+        is an event, or the ``error`` of a row.
+        """
+        asked = sweep_of(items, model, steps, models, task, priority)
+        operation = self._messages.sweep(asked)
+        seconds = self._seconds(operation.timeout if timeout is None else timeout)
+        with closing(self._transport.stream(operation, seconds)) as messages:
+            for events in messages:
+                yield from events
+
     def tokenize(
         self, text: str, *, model: str | None = None, timeout: float | None = None
     ) -> list[int]:
@@ -186,6 +221,26 @@ class AsyncClient(_BaseClient[AsyncTransport]):
         return await self._transport.call(
             self._messages.score(items, model), self._seconds(timeout)
         )
+
+    async def sweep(
+        self,
+        items: Iterable[SweepItem | Prompt],
+        *,
+        model: str | None = None,
+        steps: str | Sequence[int] | None = None,
+        models: Sequence[str] | None = None,
+        task: str | Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """As ``Client.sweep``."""
+        asked = sweep_of(items, model, steps, models, task, priority)
+        operation = self._messages.sweep(asked)
+        seconds = self._seconds(operation.timeout if timeout is None else timeout)
+        async with aclosing(self._transport.stream(operation, seconds)) as messages:
+            async for events in messages:
+                for event in events:
+                    yield event
 
     async def tokenize(
         self, text: str, *, model: str | None = None, timeout: float | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pythia_bento import errors
 from pythia_bento.errors import (
     DeadlineExceeded,
@@ -45,3 +48,8 @@ def failure(
     if kind is Overloaded and retry_after is not None:
         return Overloaded(message, param=param, retry_after=retry_after)
     return (kind or PythiaError)(message, param=param)
+
+
+def of_json(body: Mapping[str, Any]) -> PythiaError:
+    """An error in an answer of JSON."""
+    return failure(BY_CODE.get(body["code"]), body["message"], body["param"], None)

@@ -11,12 +11,13 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from pythia_bento.client.failures import BY_CODE, BY_GRPC_CODE, failure
+from pythia_bento.client.grpc_sweep import FINISH_REASONS, events
 from pythia_bento.client.transport import Operation
 from pythia_bento.errors import InvalidRequest, PythiaError
 from pythia_bento.protocol.generated import pythia_pb2 as pb
+from pythia_bento.protocol.sweep import Event, SweepItem
 from pythia_bento.protocol.types import (
     Delta,
-    FinishReason,
     Info,
     Limits,
     ModelState,
@@ -32,11 +33,6 @@ from pythia_bento.protocol.types import (
     TopToken,
 )
 
-FINISH_REASONS: dict[int, FinishReason | None] = {
-    pb.FINISH_REASON_UNSPECIFIED: None,
-    pb.FINISH_REASON_STOP: "stop",
-    pb.FINISH_REASON_LENGTH: "length",
-}
 STATES: dict[int, Residence] = {
     pb.ModelState.DISK: "disk",
     pb.ModelState.LOADING: "loading",
@@ -44,6 +40,7 @@ STATES: dict[int, Residence] = {
     pb.ModelState.DEVICE: "device",
     pb.ModelState.FAILED: "failed",
 }
+SWEEP_SECONDS = 86_400.0  # as the server's default: a sweep has no deadline but where it is asked
 DETAILS = "grpc-status-details-bin"
 
 
@@ -61,9 +58,7 @@ def models() -> Operation[list[ModelState]]:
 
 def generate(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> Operation[Part]:
     """``Generate``, answered by a stream. Raises InvalidRequest for what no message can hold."""
-    sampling = pb.Sampling()
-    for name, value in options.items():
-        sampling.MergeFrom(_made(name, pb.Sampling, **{name: _sent(name, value)}))
+    sampling = _sampling(options)
     request = _made("model", pb.GenerateRequest, model=model)
     request.MergeFrom(pb.GenerateRequest(prompt=_prompt("prompt", prompt), sampling=sampling))
     return Operation("Generate", request, _part)
@@ -74,6 +69,38 @@ def score(items: Sequence[ScoreItem], model: str | None) -> Operation[Scores]:
     request = _made("model", pb.ScoreRequest, model=model)
     request.items.extend(_score_item(item) for item in items)
     return Operation("Score", request, lambda response: [_score(r) for r in response.results])
+
+
+def sweep(asked: Mapping[str, Any]) -> Operation[list[Event]]:
+    """``Sweep``, answered by a stream. Raises InvalidRequest for what no message can hold."""
+    request = pb.SweepRequest()
+    for name, value in asked.items():
+        if name == "items":
+            request.items.extend(_sweep_item(item) for item in value)
+        elif name == "task":
+            request.MergeFrom(_task(value))
+        else:
+            listed = name == "steps" and not isinstance(value, str)
+            value = ",".join(map(str, value)) if listed else value
+            request.MergeFrom(_made(name, pb.SweepRequest, **{name: value}))
+    return Operation("Sweep", request, events, timeout=SWEEP_SECONDS)
+
+
+def _sweep_item(item: SweepItem) -> pb.SweepItem:
+    made: pb.SweepItem = _made("id", pb.SweepItem, id=item.id)
+    made.prompt.CopyFrom(_prompt("prompt", item.prompt))
+    if item.continuation is not None:
+        made.continuation.CopyFrom(_prompt("continuation", item.continuation))
+    return made
+
+
+def _task(task: Mapping[str, Any]) -> pb.SweepRequest:
+    fields = {name: value for name, value in task.items() if name != "type"}
+    kind = task.get("type", "score")
+    if kind == "generate":
+        fields = {"sampling": _sampling(fields)}
+    request: pb.SweepRequest = _made("task", pb.SweepRequest, **{kind: fields})
+    return request
 
 
 def tokenize(text: str, model: str | None) -> Operation[list[int]]:
@@ -124,6 +151,13 @@ def _prompt(name: str, prompt: Prompt) -> pb.Prompt:
     content = {"text": prompt} if isinstance(prompt, str) else {"tokens": {"ids": prompt}}
     made: pb.Prompt = _made(name, pb.Prompt, **content)
     return made
+
+
+def _sampling(options: Mapping[str, Any]) -> pb.Sampling:
+    sampling = pb.Sampling()
+    for name, value in options.items():
+        sampling.MergeFrom(_made(name, pb.Sampling, **{name: _sent(name, value)}))
+    return sampling
 
 
 def _sent(name: str, value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class GrpcTransport(_Caller):
         with _translated():
             return operation.result(self._begin(operation, timeout))
 
-    def stream(self, operation: Operation[Result], timeout: float) -> Iterator[Result]:
+    def stream(self, operation: Operation[Result], timeout: float) -> Generator[Result, None, None]:
         call = self._begin(operation, timeout)
         try:
             with _translated():
@@ -63,7 +63,9 @@ class AsyncGrpcTransport(_Caller):
         with _translated():
             return operation.result(await self._begin(operation, timeout))
 
-    async def stream(self, operation: Operation[Result], timeout: float) -> AsyncIterator[Result]:
+    async def stream(
+        self, operation: Operation[Result], timeout: float
+    ) -> AsyncGenerator[Result, None]:
         call = self._begin(operation, timeout)
         try:
             with _translated():

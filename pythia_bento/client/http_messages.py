@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from pythia_bento.client.failures import BY_CODE, BY_STATUS, failure
-from pythia_bento.client.transport import Operation
+from pythia_bento.client import http_sweep
+from pythia_bento.client.failures import BY_CODE, BY_STATUS, failure, of_json
+from pythia_bento.client.transport import Operation, known
 from pythia_bento.errors import EngineUnavailable, InvalidRequest, PythiaError
+from pythia_bento.protocol.sweep import Event, SweepItem
 from pythia_bento.protocol.types import (
     Delta,
     Info,
@@ -60,6 +62,19 @@ def score(items: Sequence[ScoreItem], model: str | None) -> Operation[Scores]:
     """``POST /score``. Raises InvalidRequest for what JSON cannot hold."""
     body = {"items": [score_item(item) for item in items]} | _named(model)
     return Operation("/score", _dumps(body), lambda body: scores_of(json.loads(body)))
+
+
+def sweep(asked: Mapping[str, Any]) -> Operation[list[Event]]:
+    """``POST /v1/sweep``, answered by events. Raises InvalidRequest for what JSON cannot hold."""
+    body = {**asked, "items": [_sweep_item(item) for item in asked["items"]]}
+    return Operation("/v1/sweep", _dumps(body), http_sweep.events)
+
+
+def _sweep_item(item: SweepItem) -> dict[str, Any]:
+    told = {"prompt": _plain(item.prompt), "id": item.id}
+    if item.continuation is not None:
+        told["continuation"] = _plain(item.continuation)
+    return told
 
 
 def tokenize(text: str, model: str | None) -> Operation[list[int]]:
@@ -122,12 +137,8 @@ def part(data: bytes) -> Part:
     """The data of an event; raises the error that it tells of."""
     event = json.loads(data)
     if "error" in event:
-        raise _error(event["error"])
+        raise of_json(event["error"])
     return part_of(event)
-
-
-def _error(error: Mapping[str, Any]) -> PythiaError:
-    return failure(BY_CODE.get(error["code"]), error["message"], error["param"], None)
 
 
 def part_of(body: Mapping[str, Any]) -> Part:
@@ -142,12 +153,12 @@ def part_of(body: Mapping[str, Any]) -> Part:
 
 def _delta(body: Mapping[str, Any]) -> Delta:
     lists = {"token_ids": tuple(body["token_ids"]), "tokens": _tokens(body.get("tokens", ()))}
-    return Delta(**_known(Delta, body) | lists)
+    return Delta(**known(Delta, body) | lists)
 
 
 def _summary(body: Mapping[str, Any]) -> Summary:
-    timings = Timings(**_known(Timings, body["timings"]))
-    return Summary(**_known(Summary, body) | {"timings": timings})
+    timings = Timings(**known(Timings, body["timings"]))
+    return Summary(**known(Summary, body) | {"timings": timings})
 
 
 def _tokens(tokens: Iterable[Mapping[str, Any]]) -> tuple[Token, ...]:
@@ -156,7 +167,7 @@ def _tokens(tokens: Iterable[Mapping[str, Any]]) -> tuple[Token, ...]:
             id=token["id"],
             text=token["text"],
             logprob=token["logprob"],
-            top=tuple(TopToken(**_known(TopToken, top)) for top in token.get("top", ())),
+            top=tuple(TopToken(**known(TopToken, top)) for top in token.get("top", ())),
         )
         for token in tokens
     )
@@ -165,9 +176,9 @@ def _tokens(tokens: Iterable[Mapping[str, Any]]) -> tuple[Token, ...]:
 def scores_of(answer: Sequence[Mapping[str, Any]]) -> Scores:
     """Results of ``/score``."""
     return [
-        _error(score["error"])
+        of_json(score["error"])
         if "error" in score
-        else Score(**_known(Score, score) | {"tokens": _tokens(score["tokens"])})
+        else Score(**known(Score, score) | {"tokens": _tokens(score["tokens"])})
         for score in answer
     ]
 
@@ -176,7 +187,7 @@ def model_state(card: Mapping[str, Any]) -> ModelState:
     """A card of ``/v1/models``."""
     lists = {name: tuple(card[name]) for name in ("aliases", "same_weights")}
     names = {"model": card["id"], "fingerprint": card["system_fingerprint"]}
-    return ModelState(**_known(ModelState, card) | names | lists)
+    return ModelState(**known(ModelState, card) | names | lists)
 
 
 def _first(answer: Mapping[str, Any]) -> Info:
@@ -192,11 +203,6 @@ def _info(card: Mapping[str, Any]) -> Info:
         model=card["id"],
         aliases=tuple(card["aliases"]),
         fingerprint=card["system_fingerprint"],
-        limits=Limits(**_known(Limits, card["limits"])),
-        **_known(Info, provenance) | lists,
+        limits=Limits(**known(Limits, card["limits"])),
+        **known(Info, provenance) | lists,
     )
-
-
-def _known(kind: Any, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass; a server may be newer and say more."""
-    return {name: body[name] for name in kind.__slots__ if name in body}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ class HttpTransport:
         _check(response)
         return operation.result(response.content)
 
-    def stream(self, operation: Operation[Result], timeout: float) -> Iterator[Result]:
+    def stream(self, operation: Operation[Result], timeout: float) -> Generator[Result, None, None]:
         with (
             _translated(timeout),
             self._http.stream(**_request(operation, timeout)) as response,
@@ -57,7 +57,9 @@ class AsyncHttpTransport:
         _check(response)
         return operation.result(response.content)
 
-    async def stream(self, operation: Operation[Result], timeout: float) -> AsyncIterator[Result]:
+    async def stream(
+        self, operation: Operation[Result], timeout: float
+    ) -> AsyncGenerator[Result, None]:
         with _translated(timeout):
             async with self._http.stream(**_request(operation, timeout)) as response:
                 if response.is_error:
@@ -85,7 +87,11 @@ connect_async = AsyncHttpTransport
 def _client_options(connection: Connection) -> dict[str, Any]:
     return {
         "base_url": f"{connection.scheme}://{connection.address}",
-        "headers": {**connection.headers(), "content-type": "application/json"},
+        "headers": {
+            **connection.headers(),
+            "content-type": "application/json",
+            "accept": "application/json, text/event-stream",
+        },
         "verify": _ssl_context(connection) if connection.scheme == "https" else True,
     }
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
+
+from pythia_bento.protocol.sweep import SweepItem
+from pythia_bento.protocol.types import Prompt
 
 
 class StructuredOutputs(TypedDict, total=False):
@@ -87,3 +90,18 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise TypeError(f"{unknown[0]} is not an option; see SamplingOptions")
     return {name: value for name, value in options.items() if value is not None}
+
+
+def sweep_of(
+    items: Iterable[SweepItem | Prompt],
+    model: str | None,
+    steps: str | Sequence[int] | None,
+    models: Sequence[str] | None,
+    task: str | Mapping[str, Any] | None,
+    priority: int | None,
+) -> dict[str, Any]:
+    """A sweep by the names of its fields, without what is None; ``items`` are SweepItems."""
+    task = {"type": task} if isinstance(task, str) else task
+    given = {"model": model, "steps": steps, "models": models, "task": task, "priority": priority}
+    texts = [one if isinstance(one, SweepItem) else SweepItem(one) for one in items]
+    return {"items": texts, **{name: value for name, value in given.items() if value is not None}}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from pythia_bento.client.options import Connection
 from pythia_bento.errors import PythiaError
+from pythia_bento.protocol.sweep import Event
 from pythia_bento.protocol.types import Info, ModelState, Part, Prompt, ScoreItem, Scores
 
 Result = TypeVar("Result")
@@ -20,6 +21,7 @@ class Operation(Generic[Result]):
     method: str  # a path, or a method of ``pythia.v1``
     request: Any
     read: Callable[[Any], Result]  # of a stream, each message
+    timeout: float | None = None  # seconds, where the client's is not long enough
 
     def result(self, answer: Any) -> Result:
         """What ``answer`` says; raises PythiaError where it makes no sense."""
@@ -43,6 +45,8 @@ class Messages(Protocol):
 
     def score(self, items: Sequence[ScoreItem], model: str | None) -> Operation[Scores]: ...
 
+    def sweep(self, asked: Mapping[str, Any]) -> Operation[list[Event]]: ...
+
     def tokenize(self, text: str, model: str | None) -> Operation[list[int]]: ...
 
     def detokenize(self, ids: Sequence[int], model: str | None) -> Operation[str]: ...
@@ -53,7 +57,9 @@ class Transport(Protocol):
 
     def call(self, operation: Operation[Result], timeout: float) -> Result: ...
 
-    def stream(self, operation: Operation[Result], timeout: float) -> Iterator[Result]: ...
+    def stream(
+        self, operation: Operation[Result], timeout: float
+    ) -> Generator[Result, None, None]: ...
 
     def close(self) -> None: ...
 
@@ -63,7 +69,9 @@ class AsyncTransport(Protocol):
 
     async def call(self, operation: Operation[Result], timeout: float) -> Result: ...
 
-    def stream(self, operation: Operation[Result], timeout: float) -> AsyncIterator[Result]: ...
+    def stream(
+        self, operation: Operation[Result], timeout: float
+    ) -> AsyncGenerator[Result, None]: ...
 
     async def close(self) -> None: ...
 
@@ -76,3 +84,8 @@ class Carrier(Protocol):
     def connect(self, connection: Connection) -> Transport: ...
 
     def connect_async(self, connection: Connection) -> AsyncTransport: ...
+
+
+def known(kind: Any, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass; a server may be newer and say more."""
+    return {name: body[name] for name in kind.__slots__ if name in body}

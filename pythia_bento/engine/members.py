@@ -47,6 +47,10 @@ class Loader(Protocol):
         """Weights leave the device: whether they are kept where they come back from soon."""
         ...
 
+    def take_dropped(self) -> list[str]:
+        """Keys of those that were kept and are no more, since others had to be; each once."""
+        ...
+
     def has_changed(self, entry: Any) -> bool:
         """Whether its files are others than when it failed."""
         ...

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pythia_bento.engine.engine import Engine
-from pythia_bento.engine.members import Loaded, Loader, Member
+from pythia_bento.engine.members import Loaded, Loader, Member, Source
 from pythia_bento.engine.outputs import Outputs, failure
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.residents import Residents
+from pythia_bento.engine.stats import LoadTimes
 from pythia_bento.errors import DeadlineExceeded, OutOfMemory, Overloaded, PythiaError
 
 logger = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ class Moves:
         self._loading: str | None = None
         self._unloading: set[str] = set()  # who is to go whether others wait or not
         self._looked = 0.0  # time.monotonic() when late requests were looked for
-        self.loads: Counter[str] = Counter()  # that came to an end, by where they came from
-        self.load_seconds: dict[str, float] = defaultdict(float)  # that these took
+        self.loads: dict[Source, LoadTimes] = {"disk": LoadTimes(), "host": LoadTimes()}
+        """Those that succeeded, by where they came from."""
         self._began = 0.0  # time.monotonic() when the one under way did
-        self.failed_loads = 0
+        self.failed_loads = self.host_evictions = 0
 
     @property
     def is_loading(self) -> bool:
@@ -123,8 +123,7 @@ class Moves:
             self.arrive(end.key, end.found)
         except PythiaError as error:
             return self._fail(end.key, error)
-        self.loads[end.found.source] += 1
-        self.load_seconds[end.found.source] += time.monotonic() - self._began
+        self.loads[end.found.source].add(time.monotonic() - self._began)
         return []
 
     def _begin(self) -> None:
@@ -153,6 +152,10 @@ class Moves:
         self._let_go(weights)
         is_kept = self._loader.keep(key, weights)
         self._residents.evict(key, "host" if is_kept else "disk")
+        for dropped in self._loader.take_dropped():
+            if self._residents[dropped].state == "host":  # else it is on the device besides
+                self._residents.put(dropped, "disk")
+                self.host_evictions += 1
         if member.has_work:
             self._cold[key] = None
 
@@ -206,7 +209,8 @@ class Moves:
 
     def _seconds_of(self, loads: int) -> float:
         """What so many loads take, by those that there were; at least one second."""
-        mean = sum(self.load_seconds.values()) / max(self.loads.total(), 1)
+        ended = self.loads.values()
+        mean = sum(one.seconds for one in ended) / max(sum(one.count for one in ended), 1)
         return max(loads * mean, 1.0)
 
     def _is_running(self, key: str) -> bool:

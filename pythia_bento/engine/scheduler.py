@@ -232,7 +232,8 @@ class Scheduler:
 
     def _cached_blocks(self, sequence: Sequence) -> list[int]:
         """Blocks of the prefix cache it may read; at least one token remains to be computed."""
-        return self.pool.lookup(sequence.block_names(sequence.max_cached_tokens // self.block_size))
+        count = sequence.max_cached_tokens // self.block_size
+        return self.pool.lookup(sequence.block_names(count)) if count else []
 
     def _start(self, sequence: Sequence) -> None:
         cached = self._cached_blocks(sequence)

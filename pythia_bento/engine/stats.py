@@ -9,6 +9,9 @@ from operator import attrgetter
 
 # Steps are counted by how many sequences they had: up to each of these, and more.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+# Loads of checkpoints by what they took: up to each of these seconds, and more.
+LOAD_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_NO_LOADS = (0,) * (len(LOAD_SECONDS) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +20,31 @@ class GroupStats:
 
     changes: int = 0  # of the checkpoint that computes
     switch_microseconds: int = 0  # that they took on the host
-    loads_disk: int = 0  # that succeeded, from there
-    loads_host: int = 0
-    load_microseconds_disk: int = 0  # that these took
+    load_microseconds_disk: int = 0  # that loads took which succeeded, from there
     load_microseconds_host: int = 0
     failed_loads: int = 0
     evictions: int = 0  # from the device
+    host_evictions: int = 0  # from the host, of what was there alone
     places: int = 1  # for checkpoints on the device
     on_device: int = 1  # checkpoints
     on_host: int = 0
     loading: int = 0
     failed: int = 0
     load_progress: int = 0  # grows while a checkpoint is being loaded
+    load_times_disk: tuple[int, ...] = _NO_LOADS  # loads that succeeded; see LOAD_SECONDS
+    load_times_host: tuple[int, ...] = _NO_LOADS
+
+    def numbers(self) -> tuple[int, ...]:
+        """All fields as one row of integers."""
+        return (*_of_group(self), *self.load_times_disk, *self.load_times_host)
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> GroupStats:
+        """The inverse of ``numbers``."""
+        end = len(numbers) - len(_NO_LOADS)
+        start = end - len(_NO_LOADS)
+        disk, host = tuple(numbers[start:end]), tuple(numbers[end:])
+        return cls(*numbers[:start], disk, host)  # type: ignore[call-arg, arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +69,23 @@ class EngineStats:
 
     def numbers(self) -> tuple[int, ...]:
         """All fields as one row of NUM_NUMBERS integers, for shared memory."""
-        return (*_single(self), *_of_group(self.group), *self.batch_sizes)
+        return (*_single(self), *self.group.numbers(), *self.batch_sizes)
 
     @classmethod
     def of(cls, numbers: Sequence[int]) -> EngineStats:
         """The inverse of ``numbers``."""
-        single, sizes = _NUM_SINGLE, _NUM_SINGLE + len(_GROUP)
-        group = GroupStats(*numbers[single:sizes])
+        single, sizes = _NUM_SINGLE, _NUM_SINGLE + _NUM_GROUP
+        group = GroupStats.of(numbers[single:sizes])
         return cls(*numbers[:single], tuple(numbers[sizes:]), group)  # type: ignore[call-arg, arg-type]
 
 
 _SINGLE = [f.name for f in fields(EngineStats) if f.name not in ("batch_sizes", "group")]
 _NUM_SINGLE = len(_SINGLE)
 _single = attrgetter(*_SINGLE)
-_GROUP = [f.name for f in fields(GroupStats)]
+_GROUP = [f.name for f in fields(GroupStats) if not f.name.startswith("load_times_")]
 _of_group = attrgetter(*_GROUP)
-NUM_NUMBERS = _NUM_SINGLE + len(_GROUP) + len(BATCH_SIZES) + 1
+_NUM_GROUP = len(_GROUP) + 2 * len(_NO_LOADS)
+NUM_NUMBERS = _NUM_SINGLE + _NUM_GROUP + len(BATCH_SIZES) + 1
 
 _OF_THE_POOL = ("blocks_used", "blocks_total", "blocks_cached")  # which engines share
 
@@ -100,4 +117,29 @@ class StepSizes:
     @property
     def counts(self) -> tuple[int, ...]:
         """Steps for each of BATCH_SIZES, and of more sequences."""
+        return tuple(self._counts)
+
+
+class LoadTimes:
+    """Counts loads by what they took."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+        self._counts = list(_NO_LOADS)
+
+    def add(self, seconds: float) -> None:
+        """A checkpoint was loaded."""
+        self.count += 1
+        self.seconds += seconds
+        self._counts[bisect_left(LOAD_SECONDS, seconds)] += 1
+
+    @property
+    def microseconds(self) -> int:
+        """Of all together."""
+        return int(self.seconds * 1e6)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Loads for each of LOAD_SECONDS, and longer ones."""
         return tuple(self._counts)

@@ -22,17 +22,28 @@ FEW_ROWS = 64  # of logits at a time where no graph computes them
 Upload = Callable[[np.ndarray], Tensor]
 
 
-class Slices(Protocol):
-    """Scores some rows without a word to the host."""
+class Found(Protocol):
+    """Scores of some rows, on their way to the host."""
 
-    most_rows: int
+    @property
+    def is_pending(self) -> bool:
+        """Whether there is a device to wait for."""
+        ...
+
+    def wait(self) -> np.ndarray:
+        """Columns as ``PromptLogprobs`` has them, int32 [C, R]."""
+        ...
+
+
+class Slices(Protocol):
+    """Scores rows, as many as it takes at a time, without a wait between them."""
+
     most_top: int
 
-    def score(self, hidden: Tensor, asked: Tensor, columns: Tensor) -> None:
-        """Fill all but the first of ``columns``, as ``PromptLogprobs`` has them, int32 [C, R].
-
-        ``asked``, int32 [2, R], are the rows of ``hidden`` and the tokens that follow them.
-        """
+    def score(
+        self, hidden: Tensor, rows: np.ndarray, targets: np.ndarray, num_top: int
+    ) -> list[Found]:
+        """Of some ``rows`` of hidden states and the tokens that follow them, int32 [R] each."""
         ...
 
 
@@ -56,9 +67,9 @@ class PromptScores:
 
     def __init__(self, model: GPTNeoX, upload: Upload, fast: Slices | None = None) -> None:
         """``fast`` is taken where it has alternatives enough."""
-        self._upload, self._fast = upload, fast
+        self._fast = fast
         is_cuda = model.kernels.device.type == "cuda"
-        self._slow: Slices = EagerSlices(model, SCORED_ROWS if is_cuda else FEW_ROWS)
+        self._slow: Slices = EagerSlices(model, upload, SCORED_ROWS if is_cuda else FEW_ROWS)
 
     def queue(
         self,
@@ -77,37 +88,29 @@ class PromptScores:
             for index, chunk in enumerate(chunks)
             if (span := _span(index, chunk, starts[index])) is not None
         ]
-        return QueuedScores(spans, self._columns(spans, hidden), prove) if spans else None
+        return QueuedScores(spans, self._found(spans, hidden), prove) if spans else None
 
-    def _columns(self, spans: Sequence[Span], hidden: Tensor) -> Tensor:
-        """All rows of all spans, a slice after the other without a wait between them."""
+    def _found(self, spans: Sequence[Span], hidden: Tensor) -> list[Found]:
+        """All rows of all spans."""
         num_top = max(span.num_top for span in spans)
         slices = self._fast if self._fast and num_top <= self._fast.most_top else self._slow
         rows = np.concatenate([span.rows for span in spans])
         targets = np.concatenate([span.targets for span in spans])
-        asked = self._upload(np.stack([rows, targets]))
-        shape = HEAD + 2 * num_top, len(rows)
-        columns = torch.empty(shape, dtype=torch.int32, device=hidden.device)
-        columns[0] = asked[1]
-        for begin in range(0, len(rows), slices.most_rows):
-            part = slice(begin, begin + slices.most_rows)
-            slices.score(hidden, asked[:, part], columns[:, part])
-        return columns
+        return slices.score(hidden, rows, targets, num_top)
 
 
 class QueuedScores(QueuedResults):
     """Scores of a pass, for the chunks that have a span."""
 
     def __init__(
-        self, spans: Sequence[Span], columns: Tensor, prove: Callable[[], object] | None
+        self, spans: Sequence[Span], found: Sequence[Found], prove: Callable[[], object] | None
     ) -> None:
-        self._spans, self._prove = spans, prove
-        self._download = Download(columns)
+        self._spans, self._prove, self._found = spans, prove, found
 
     @property
     def is_pending(self) -> bool:
         """See ``QueuedResults``."""
-        return self._download.is_pending
+        return any(part.is_pending for part in self._found)
 
     def of(self, results: Sequence[ChunkResult]) -> list[ChunkResult]:
         """Those, of all results of the pass, that get scores."""
@@ -115,10 +118,10 @@ class QueuedScores(QueuedResults):
 
     def put_into(self, results: Sequence[ChunkResult]) -> None:
         """See ``QueuedResults``: each chunk's log-probabilities."""
-        [columns] = self._download.wait()
+        parts = [part.wait() for part in self._found]
         if self._prove:
             self._prove()
-        found = PromptLogprobs(columns)
+        found = PromptLogprobs(np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0])
         is_sound = np.isfinite(found.values)
         are_all = bool(is_sound.all())
         begin = 0
@@ -133,12 +136,25 @@ class QueuedScores(QueuedResults):
 class EagerSlices:
     """By the model's kernels, one launched after the other."""
 
-    def __init__(self, model: GPTNeoX, most_rows: int) -> None:
-        self._model = model
-        self.most_rows, self.most_top = most_rows, model.config.vocab_size
+    def __init__(self, model: GPTNeoX, upload: Upload, most_rows: int) -> None:
+        self._model, self._upload = model, upload
+        self._most_rows, self.most_top = most_rows, model.config.vocab_size
 
-    def score(self, hidden: Tensor, asked: Tensor, columns: Tensor) -> None:
-        """See ``Slices``; the logits are gone when it returns."""
+    def score(
+        self, hidden: Tensor, rows: np.ndarray, targets: np.ndarray, num_top: int
+    ) -> list[Found]:
+        """See ``Slices``."""
+        asked = self._upload(np.stack([rows, targets]))
+        shape = HEAD + 2 * num_top, len(rows)
+        columns = torch.empty(shape, dtype=torch.int32, device=hidden.device)
+        columns[0] = asked[1]
+        for begin in range(0, len(rows), self._most_rows):
+            part = slice(begin, begin + self._most_rows)
+            self._fill(hidden, asked[:, part], columns[:, part])
+        return [EagerFound(columns)]
+
+    def _fill(self, hidden: Tensor, asked: Tensor, columns: Tensor) -> None:
+        """All but the first column; the logits are gone when it returns."""
         logits = self._model.logits(hidden.index_select(0, asked[0]))
         num_top = (len(columns) - HEAD) // 2
         found = self._model.logprobs(logits, asked[1], num_top)
@@ -147,6 +163,23 @@ class EagerSlices:
         if num_top:
             columns[HEAD : HEAD + num_top] = found.top_ids.T
             columns[HEAD + num_top :] = found.top.view(torch.int32).T
+
+
+class EagerFound:
+    """``Found`` in a tensor."""
+
+    def __init__(self, columns: Tensor) -> None:
+        self._download = Download(columns)
+
+    @property
+    def is_pending(self) -> bool:
+        """See ``Found``."""
+        return self._download.is_pending
+
+    def wait(self) -> np.ndarray:
+        """See ``Found``."""
+        [columns] = self._download.wait()
+        return columns
 
 
 def _span(index: int, chunk: Chunk, first_row: int) -> Span | None:

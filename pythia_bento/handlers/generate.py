@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import new_request_id
-from pythia_bento.handlers.requests import best, make_ready, make_request, with_seed
+from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.handlers.streamed import ShownOutput, ShownToken, shown_output, shown_prompt
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.runtime.served import Served
@@ -32,7 +32,6 @@ async def generate(
 ) -> Generated:
     """Continue one prompt ``n`` times; raises what ended a sequence."""
     body = with_seed(body, served)
-    await make_ready(body, served)
     request = await make_request(served, new_request_id(), body.prompt, body)
     [answers] = await served.complete([request], timeout)
     chosen = await best([raise_error(answer) for answer in answers], body)

@@ -10,7 +10,7 @@ from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.outputs import FinishReason, Outputs, SequenceOutput, collect, raise_error
 from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.handlers.requests import best, make_ready, make_request, with_seed
+from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.protocol.bodies import GenerateStreamRequest
 from pythia_bento.protocol.sampling import Sampling
 from pythia_bento.runtime.served import Served
@@ -92,7 +92,6 @@ class StreamedAnswer:
     ) -> StreamedAnswer:
         """Queue the request; raises what refuses it."""
         body = with_seed(body, served)
-        await make_ready(body, served)
         asked = await make_request(served, new_request_id(), body.prompt, body)
         return cls(served, asked, body, await served.submit([asked], timeout))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pythia_bento.client import http_messages
-from pythia_bento.client.options import SamplingOptions, checked
+from pythia_bento.client.options import SamplingOptions, checked, sweep_of
 from pythia_bento.handlers import score as scoring
 from pythia_bento.handlers.info import limits
 from pythia_bento.handlers.models import shown_model, states
@@ -17,6 +17,7 @@ from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.local.loop import Loop
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.protocol.parsing import parse
+from pythia_bento.protocol.sweep import Event, SweepItem
 from pythia_bento.protocol.types import (
     Generation,
     Info,
@@ -30,6 +31,9 @@ from pythia_bento.protocol.types import (
 from pythia_bento.runtime.progress import ProgressBars
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import load_settings
+from pythia_bento.sweep.here import Here
+from pythia_bento.sweep.run import run
+from pythia_bento.sweep.spec import SweepSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -118,6 +122,21 @@ class Model:
                 if is_shown:
                     bars("scoring texts", len(found), len(asked))
         return found
+
+    def sweep(
+        self,
+        items: Iterable[SweepItem | Prompt],
+        *,
+        model: str | None = None,
+        steps: str | Sequence[int] | None = None,
+        models: Sequence[str] | None = None,
+        task: str | Mapping[str, Any] | None = None,
+    ) -> Iterator[Event]:
+        """Any number of texts by many checkpoints, event by event; see ``Client.sweep``."""
+        fields = json.loads(
+            http_messages.sweep(sweep_of(items, model, steps, models, task, None)).request
+        )
+        return self._loop.iterate(run(parse(SweepSpec, fields), Here(self._runner)))
 
     def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
         """Token ids of a text, nothing added."""

@@ -6,12 +6,13 @@ that joins the end of a layer with the beginning of the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from pythia_bento.model.batch import ForwardBatch, Logprobs
-from pythia_bento.model.kernels.base import Kernels, KVCache, PackedWeights
+from pythia_bento.model.kernels.base import Kernels, KVCache
+from pythia_bento.model.pack import Progress, pack
 from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import WeightSource
 
@@ -23,23 +24,12 @@ class GPTNeoX:
         self,
         source: WeightSource,
         kernels: Kernels,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Progress | None = None,
     ) -> None:
         """Pack all weights; ``on_progress(done, total)`` is called after each part."""
         self.config = source.config
         self.kernels = kernels
-        total = self.config.num_layers + 2
-        report = on_progress or (lambda done, total: None)
-        table = kernels.load_embedding(source.embedding())
-        report(1, total)
-        # The largest parts first, while little memory is taken: their temporaries set the peak.
-        head = kernels.load_head(source.head())
-        report(2, total)
-        layers = []
-        for index in range(self.config.num_layers):
-            layers.append(kernels.load_layer(source.layer(index)))
-            report(index + 3, total)
-        self.weights = PackedWeights(table, layers, head)
+        self.weights = pack(source, kernels, on_progress)
 
     def forward(self, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """Hidden states before the final norm, [T, H]; writes K and V into ``cache``."""

@@ -5,8 +5,9 @@ The 8-bit format is bitsandbytes' (see ``docs/numerics.md``): ``w = weight * SCB
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pythia_bento.model.config import ModelConfig
 
@@ -51,11 +52,24 @@ class HeadWeights:
     weight: Tensor  # fp16 [vocab, hidden]
 
 
+Part = Literal["embedding", "head"] | int
+"""What of a model is packed at a time; a number is a layer's."""
+
+
+def parts(config: ModelConfig) -> list[Part]:
+    """All of a model, the largest first: their temporaries set the peak of memory."""
+    return ["embedding", "head", *range(config.num_layers)]
+
+
 class WeightSource(Protocol):
     """Where a model's weights come from; tensors may be dropped as soon as they were packed."""
 
     @property
     def config(self) -> ModelConfig: ...
+
+    def order(self) -> Iterable[Part]:
+        """All parts, each when it can be had."""
+        ...
 
     def embedding(self) -> Tensor:
         """fp16 [vocab, hidden]."""

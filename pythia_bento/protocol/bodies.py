@@ -29,12 +29,13 @@ from pythia_bento.protocol.schemas import IDS_SCHEMA, STRING_SCHEMA, STRINGS_SCH
 MAX_PROMPTS = 2048
 
 
-def _prompt(value: Any) -> Prompt:
+def _prompt(value: Any, info: ValidationInfo) -> Prompt:
     if isinstance(value, str):
         return value
     if is_ids(value) and value:
         return tuple(value)
-    raise ValueError("prompt must be a string or a list of token ids, and not empty")
+    field = info.field_name
+    raise ValueError(f"{field} must be a string or a list of token ids, and not empty")
 
 
 def _prompts(value: Any) -> list[Prompt]:

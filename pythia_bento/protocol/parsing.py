@@ -56,6 +56,11 @@ def invalid_request(detail: Mapping[str, Any]) -> InvalidRequest:
         message = f"{field} is not a field of this request"
     elif kind == "missing":
         message = f"{field} is required"
+    elif kind in ("too_long", "too_short"):
+        message = f"{field} must have {_bound(**detail['ctx'])}"
+    elif kind == "union_tag_invalid":
+        message = f"{field}.type must be one of {detail['ctx']['expected_tags']}"
+        message += f", not {shown(detail['ctx']['tag'])}"
     elif kind == "value_error":  # ours, and whole sentences
         message = message.removeprefix("Value error, ")
     else:
@@ -63,6 +68,12 @@ def invalid_request(detail: Mapping[str, Any]) -> InvalidRequest:
         if "input" in detail:
             message += f", not {shown(detail['input'])}"
     return InvalidRequest(message, param=field.split("[")[0].split(".")[0] or None)
+
+
+def _bound(actual_length: int, max_length: int | None = None, min_length: int = 0, **_: Any) -> str:
+    """Of a list's or a text's length."""
+    most = f"at least {min_length:,}" if max_length is None else f"at most {max_length:,}"
+    return f"{most} entries, not {actual_length:,}"
 
 
 def field_name(location: Sequence[str | int]) -> str:

@@ -17,6 +17,10 @@ from pythia_bento.engine.validate import Limits
 # hundred continuations each take longer, and others wait for the step.
 MOST_ORDERS = 512
 ORDERS_SECONDS = 0.01
+# How long, in a process that serves, a thread waits for the interpreter: the engine's when it comes
+# back from the device, and those that read a checkpoint after each piece. Python's default of 5 ms
+# is half the time of what the engine queues on the device.
+SWITCH_SECONDS = 0.0005
 
 
 class Backend(Protocol):

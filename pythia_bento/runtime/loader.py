@@ -11,7 +11,7 @@ from typing import Any
 from pythia_bento.checkpoints.files import stamp
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.members import Loaded, LoadEnd
-from pythia_bento.errors import CheckpointError, PythiaError
+from pythia_bento.errors import CheckpointError, EngineUnavailable, PythiaError
 from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.model.kernels.gpu.host_slabs import HostSlabs
 
@@ -33,7 +33,7 @@ class ThreadLoader:
         ``host`` keeps what leaves the device.
         """
         self._load, self._host = load, host
-        self.progress = 0
+        self.progress, self._is_closed = 0, False
         self._asked: queue.SimpleQueue[tuple[str, ShelfEntry] | None] = queue.SimpleQueue()
         self._ends: queue.SimpleQueue[LoadEnd] = queue.SimpleQueue()
         self._woken = threading.Event()
@@ -56,6 +56,10 @@ class ThreadLoader:
         """See ``Loader.keep``."""
         return self._host is not None and self._host.put(key, weights)
 
+    def take_dropped(self) -> list[str]:
+        """See ``Loader.take_dropped``."""
+        return self._host.take_dropped() if self._host else []
+
     def has_changed(self, entry: ShelfEntry) -> bool:
         """See ``Loader.has_changed``."""
         return self._failed.get(entry.weights) != _stamps(entry)
@@ -70,7 +74,8 @@ class ThreadLoader:
         self._woken.set()
 
     def close(self) -> None:
-        """See ``Loader.close``."""
+        """See ``Loader.close``; what is being loaded is given up with its next part."""
+        self._is_closed = True
         self._asked.put(None)
         self._thread.join(CLOSE_SECONDS)
         if self._host and not self._thread.is_alive():
@@ -90,6 +95,8 @@ class ThreadLoader:
 
     def _advance(self, done: int, total: int) -> None:
         self.progress += 1
+        if self._is_closed:
+            raise EngineUnavailable("the engine is closed")
 
     def _found(self, entry: ShelfEntry) -> Loaded | PythiaError | MemoryError:
         """Whatever happens to one checkpoint is no other's end."""

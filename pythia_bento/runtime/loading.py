@@ -25,6 +25,7 @@ from pythia_bento.model import kernels
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Kernels
+from pythia_bento.model.kernels.gpu.slab import outline
 from pythia_bento.runtime.loader import ThreadLoader
 from pythia_bento.runtime.memory_plan import free_bytes, host_slabs, plan
 from pythia_bento.runtime.model_info import ModelInfo, Progress, Provenance
@@ -109,11 +110,12 @@ def _build(
         backend.name, backend.config, backend.device, backend.matmul, is_for_packing=True
     )
     host = host_slabs(settings, model.weights, backend.device)
+    shape = outline(model.weights) if model.weights.slab else None
     group = EngineGroup(
         executor,
         Loaded(model.weights, tokenizer, info.root),
         limits,
-        ThreadLoader(Opener(packer, info, tokenizer, host).load, host),
+        ThreadLoader(Opener(packer, info, tokenizer, host, shape).load, host),
         default_key=shelf.default.weights,
         default_entry=shelf.default,
         capacity=sizes.capacity,

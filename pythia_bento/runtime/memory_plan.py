@@ -40,6 +40,7 @@ def plan(settings: Settings, backend: Kernels, tokens: int, shelf: Shelf | None)
     device, free = backend.device.type, free_bytes(backend.device)
     if device == "cuda":
         free -= pass_bytes(backend.config, settings.batch_size(device), tokens)
+        free -= backend.kept_bytes if shelf is None else 0
     blocks = _num_blocks(settings, backend, free, is_shared=shelf is not None)
     if shelf is None:
         return Plan(blocks, 1)

@@ -24,13 +24,11 @@ from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import PythiaError
-from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS
+from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, SWITCH_SECONDS
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry import logs
 
-# How long the thread that reads orders waits for the interpreter. Python's default is 5 ms.
-SWITCH_SECONDS = 0.0005
 # How often numbers are told while there is work: of many checkpoints they take longer than a step's
 # other work for the host.
 NUMBERS_SECONDS = 0.05

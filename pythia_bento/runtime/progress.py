@@ -22,6 +22,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+_BYTES = "bytes"
+
 
 class ProgressBars:
     """One bar for each thing that is reported; without a terminal only the last state is shown."""
@@ -39,18 +41,22 @@ class ProgressBars:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Set the bar of ``what``; may be called from any thread."""
-        self._show(what, done, total, is_bytes=False)
+        self._show(what, what, done, total, "")
 
     def bytes(self, what: str, done: int, total: int) -> None:
         """The same for bytes, which have a speed."""
-        self._show(what, done, total, is_bytes=True)
+        self._show(what, what, done, total, _BYTES)
 
-    def _show(self, what: str, done: int, total: int, is_bytes: bool) -> None:
+    def rows(self, what: str, done: int, total: int) -> None:
+        """The same for rows; ``what`` may be another each time, as there is one bar for them."""
+        self._show("rows", what, done, total, "rows")
+
+    def _show(self, bar: str, what: str, done: int, total: int, unit: str) -> None:
         if not self._tasks:
             self._progress.start()
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total, is_bytes=is_bytes)
-        self._progress.update(self._tasks[what], completed=done, total=total)
+        if bar not in self._tasks:
+            self._tasks[bar] = self._progress.add_task(what, total=total, unit=unit)
+        self._progress.update(self._tasks[bar], description=what, completed=done, total=total)
 
     def __enter__(self) -> ProgressBars:
         return self
@@ -68,18 +74,21 @@ class _Amount(ProgressColumn):
         self._bytes, self._number = DownloadColumn(), MofNCompleteColumn()
 
     def render(self, task: Task) -> Text:
-        return (self._bytes if task.fields["is_bytes"] else self._number).render(task)
+        return (self._bytes if task.fields["unit"] == _BYTES else self._number).render(task)
 
 
 class _Speed(ProgressColumn):
-    """Of bytes; nothing for all else."""
+    """Of bytes and rows; nothing for all else."""
 
     def __init__(self) -> None:
         super().__init__(Column(no_wrap=True))
         self._speed = TransferSpeedColumn()
 
     def render(self, task: Task) -> Text:
-        return self._speed.render(task) if task.fields["is_bytes"] else Text()
+        unit, speed = task.fields["unit"], task.finished_speed or task.speed
+        if unit == _BYTES:
+            return self._speed.render(task)
+        return Text(f"{speed:,.0f} {unit}/s" if unit and speed else "", "progress.data.speed")
 
 
 class _LossyStderr:

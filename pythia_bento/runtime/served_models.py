@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from pythia_bento.catalog import BUNDLED
+from pythia_bento.catalog import BUNDLED, ModelId
 from pythia_bento.checkpoints.patterns import parse_patterns
 from pythia_bento.checkpoints.shelf import Shelf, not_served
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.residents import Residency
-from pythia_bento.errors import InvalidRequest, PythiaError
+from pythia_bento.errors import PythiaError
 from pythia_bento.runtime.backend import ShelfBackend
 from pythia_bento.runtime.model_info import ModelInfo
+from pythia_bento.runtime.pins import Pins
 from pythia_bento.runtime.served import Desk, Served
 from pythia_bento.runtime.tokenizers import Tokenizers
 from pythia_bento.settings import Settings, SettingsError
@@ -66,6 +68,13 @@ class ServedModels:
         if default.info.checkpoint is not None:
             self._made[default.info.checkpoint.weights] = default
 
+    @cached_property
+    def _pins(self) -> Pins:
+        """Those of the start, and what was asked for since."""
+        thread = self._desk.thread
+        pinned = [key for key, one in thread.residencies.items() if one.is_pinned]
+        return Pins(pinned, thread.stats().group.places)
+
     @property
     def are_many(self) -> bool:
         """Whether others than the default may be asked for."""
@@ -84,6 +93,41 @@ class ServedModels:
         if (made := self._made.get(entry.weights)) is not None:
             return made
         return await asyncio.to_thread(self._make, entry)
+
+    @property
+    def on_disk(self) -> int:
+        """Checkpoints that are nowhere else, of those that the shelf had when it was looked at."""
+        if self._shelf is None:
+            return 0
+        where = self._desk.thread.residencies
+        states = [where.get(entry.weights, Residency()).state for entry in self._shelf.last_seen]
+        return states.count("disk")
+
+    async def look(self, names: Sequence[str]) -> list[ModelInfo | PythiaError]:
+        """What each name means, or what ``find`` would raise, without making anything ready."""
+        return await asyncio.to_thread(lambda: [self._look(name) for name in names])
+
+    async def steps(self, name: str) -> set[int]:
+        """Of a model's bare name: those that can be asked for, or could but for a fault."""
+        info, shelf = self._default.info, self._shelf
+        ids = await asyncio.to_thread(shelf.ids) if shelf else [info.id, *info.aliases]
+        found = (ModelId(*id.partition("@")[::2]) for id in ids)
+        return {one.step for one in found if one.name == name and one.step is not None}
+
+    @property
+    def places(self) -> int:
+        """For checkpoints that come and go: places on the device that no pin keeps."""
+        if self._shelf is None:
+            return 1
+        thread = self._desk.thread
+        num_pinned = sum(one.is_pinned for one in thread.residencies.values())
+        return max(thread.stats().group.places - num_pinned, 1)
+
+    def residency(self, info: ModelInfo) -> Residency:
+        """Where its weights are now."""
+        if self._shelf is None or info.checkpoint is None:
+            return _ALONE
+        return self._desk.thread.residencies.get(info.checkpoint.weights, Residency())
 
     async def states(self) -> list[ModelState]:
         """All that may be asked for: the default, then the others by step."""
@@ -109,7 +153,9 @@ class ServedModels:
         found = await self.find(name)
         if (entry := found.info.checkpoint) is not None and self.are_many:
             if is_pinned:
-                self._check_places(entry)
+                self._pins.add(entry.weights)
+            else:
+                self._pins.discard(entry.weights)
             await self._order(lambda engine: engine.pin(entry.weights, is_pinned=is_pinned))
         for answer in (await found.complete([warm_up()]))[0]:
             raise_error(answer)
@@ -119,19 +165,25 @@ class ServedModels:
         """Evict a checkpoint as soon as nothing of it runs; its next request loads it again."""
         found = await self.find(name)
         if (entry := found.info.checkpoint) is not None and self.are_many:
+            self._pins.discard(entry.weights)
             await self._order(lambda engine: engine.unload(entry.weights))
         return await self.state(name)
 
-    def _check_places(self, entry: ShelfEntry) -> None:
-        thread = self._desk.thread
-        others = [key for key, one in thread.residencies.items() if one.is_pinned]
-        places = thread.stats().group.places
-        if len({*others, entry.weights}) >= places:
-            raise InvalidRequest(
-                f"pin would keep {len({*others, entry.weights})} checkpoints on the device, which "
-                f"holds {places}: one place is for the others",
-                param="pin",
-            )
+    def _look(self, name: str) -> ModelInfo | PythiaError:
+        default, shelf = self._default.info, self._shelf
+        try:
+            if shelf is not None:
+                return self._info(shelf.known(name) or shelf.find(name))
+            if name in (names := (default.id, *default.aliases)):
+                return default
+            return not_served(name, names)
+        except PythiaError as error:
+            return error
+
+    def _info(self, entry: ShelfEntry) -> ModelInfo:
+        default = self._default.info
+        is_default = default.checkpoint and default.checkpoint.weights == entry.weights
+        return default if is_default else default.of(entry)
 
     async def _order(self, follow: Callable[[ShelfBackend], object]) -> None:
         await asyncio.wrap_future(self._desk.thread.order(follow))
@@ -147,11 +199,8 @@ class ServedModels:
         return self._made.get(entry.weights) or self._make(entry)
 
     def _state(self, entry: ShelfEntry) -> ModelState:
-        default = self._default.info
-        is_default = default.checkpoint and default.checkpoint.weights == entry.weights
-        residencies = self._desk.thread.residencies
-        residency = residencies.get(entry.weights, Residency())
-        return ModelState(default if is_default else default.of(entry), entry, residency)
+        info = self._info(entry)
+        return ModelState(info, entry, self.residency(info))
 
     def _make(self, entry: ShelfEntry) -> Served:
         default = self._default

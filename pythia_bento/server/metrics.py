@@ -15,7 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import generate_latest
 
-from pythia_bento.engine.stats import BATCH_SIZES, EngineStats, GroupStats
+from pythia_bento.engine.stats import BATCH_SIZES, LOAD_SECONDS, EngineStats, GroupStats
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.metric_aliases import aliases
@@ -40,15 +40,8 @@ COUNTERS = {
 }
 # No label names a checkpoint: there may be thousands, and callers choose them.
 STATES = {"device": "on_device", "host": "on_host", "loading": "loading", "failed": "failed"}
-LOADS = {
-    ("disk", "ok"): "loads_disk",
-    ("disk", "error"): "failed_loads",
-    ("host", "ok"): "loads_host",
-}
-GROUP_COUNTERS = {
-    "turns": ("changes", "Changes of the checkpoint that computes."),
-    "checkpoint_evictions": ("evictions", "Checkpoints that left the device."),
-}
+SOURCES = ("disk", "host")
+EVICTIONS = {"device": "evictions", "host": "host_evictions"}
 HISTOGRAMS = {
     "time_to_first_token_seconds": "From a request's arrival to its first token.",
     "inter_token_latency_seconds": "Between the tokens of a sequence, for each but the first.",
@@ -79,7 +72,7 @@ def engine_metrics(runner: PythiaRunner, prefix: str | None = None) -> str:
         *_numbers(stats),
         *_requests(watch),
         _batch_size(stats),
-        *_checkpoints(stats.group),
+        *_checkpoints(stats.group, runner.models.on_disk),
         _model(info),
     ]
     return rendered([*families, *aliases(families, prefix, info.id)] if prefix else families)
@@ -131,30 +124,48 @@ def _batch_size(stats: EngineStats) -> Metric:
     return HistogramMetricFamily("pythia_batch_size", text, buckets, stats.step_sequences)
 
 
-def _checkpoints(group: GroupStats) -> Iterable[Metric]:
+def _checkpoints(group: GroupStats, on_disk: int) -> Iterable[Metric]:
     """Of all that are served. A server of one has the same, so that none is ever missing."""
     states = GaugeMetricFamily("pythia_checkpoints", "Checkpoints, by state.", labels=["state"])
     for state, field in STATES.items():
         states.add_metric([state], getattr(group, field))
+    states.add_metric(["disk"], on_disk)
     yield states
+    yield from _loads(group)
+    left = CounterMetricFamily(
+        "pythia_checkpoint_evictions",
+        "Checkpoints that left the device, or the host's memory for the disk.",
+        labels=["from"],
+    )
+    for place, field in EVICTIONS.items():
+        left.add_metric([place], getattr(group, field))
+    yield left
+    text = "Changes of the checkpoint that computes."
+    yield CounterMetricFamily("pythia_turns", text, value=group.changes)
+    text = "Time of the host that changes of the checkpoint took."
+    spent = group.switch_microseconds / 1e6
+    yield CounterMetricFamily("pythia_switch_seconds", text, value=spent)
+
+
+def _loads(group: GroupStats) -> Iterable[Metric]:
     loads = CounterMetricFamily(
         "pythia_checkpoint_loads",
         "Checkpoints brought to the device, by where from and whether it went well.",
         labels=["from", "result"],
     )
-    for (source, result), field in LOADS.items():
-        loads.add_metric([source, result], getattr(group, field))
+    seconds = HistogramMetricFamily(
+        "pythia_checkpoint_load_seconds",
+        "From the beginning of a load that went well to its end.",
+        labels=["from"],
+    )
+    for source in SOURCES:
+        counts = getattr(group, f"load_times_{source}")
+        loads.add_metric([source, "ok"], sum(counts))
+        spent = getattr(group, f"load_microseconds_{source}") / 1e6
+        seconds.add_metric([source], cumulative(LOAD_SECONDS, counts), spent)
+    loads.add_metric(["disk", "error"], group.failed_loads)
     yield loads
-    text = "Time that these loads took, from when they began."
-    seconds = CounterMetricFamily("pythia_checkpoint_load_seconds", text, labels=["from"])
-    for source in ("disk", "host"):
-        seconds.add_metric([source], getattr(group, f"load_microseconds_{source}") / 1e6)
     yield seconds
-    for name, (field, text) in GROUP_COUNTERS.items():
-        yield CounterMetricFamily(f"pythia_{name}", text, value=getattr(group, field))
-    text = "Time of the host that changes of the checkpoint took."
-    spent = group.switch_microseconds / 1e6
-    yield CounterMetricFamily("pythia_switch_seconds", text, value=spent)
 
 
 def _model(info: ModelInfo) -> Metric:

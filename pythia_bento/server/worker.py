@@ -15,6 +15,7 @@ import bentoml
 from starlette.applications import Starlette
 
 from pythia_bento.errors import EngineUnavailable, PythiaError
+from pythia_bento.runtime.backend import SWITCH_SECONDS
 from pythia_bento.runtime.progress import ProgressBars
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.served import loaded
@@ -32,9 +33,6 @@ from pythia_bento.telemetry.loop_watch import LoopWatch
 if TYPE_CHECKING:
     from pythia_bento.server.grpc.server import GrpcServer
 
-# How long the engine's thread waits for the interpreter when it comes back from the device while
-# requests are served. Python's default of 5 ms is half the time of what it queued there.
-SWITCH_SECONDS = 0.0005
 # Objects made, and collections of the young ones, until the next: an answer has a million objects
 # that no collection can free, and looking at them all, often, would hold all threads each time.
 GC_THRESHOLDS = (20_000, 5, 5)
@@ -55,6 +53,7 @@ class Worker:
         self._trimming = Trimming(access.in_flight)
         for app in apps:
             app.state.check_ready = self.check_ready
+            app.state.check_open = access.in_flight.check_open
         self._drain = Drain(access.in_flight, settings.drain_seconds)
 
     async def start(self) -> None:

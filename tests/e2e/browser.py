@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from selenium.webdriver import Chrome, ChromeOptions
@@ -48,6 +49,25 @@ class Browser:
     def console(self) -> list[str]:
         """Errors since the last call; what the page was not allowed to do is among them."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def download_to(self, folder: Path) -> None:
+        """Where files go that pages save; without it they go nowhere."""
+        parameters = {"behavior": "allow", "downloadPath": str(folder)}
+        self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", parameters)
+
+    @contextlib.contextmanager
+    def emulating(self, width: int, height: int, scheme: str) -> Iterator[None]:
+        """A telephone's screen, in light or dark."""
+        command = self.driver.execute_cdp_cmd
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        screen = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
+        command("Emulation.setEmulatedMedia", {"features": [feature]})
+        command("Emulation.setDeviceMetricsOverride", screen)
+        try:
+            yield
+        finally:
+            command("Emulation.setEmulatedMedia", {"features": []})
+            command("Emulation.clearDeviceMetricsOverride", {})
 
     def hosts(self) -> set[str]:
         """Where the page loaded anything from."""

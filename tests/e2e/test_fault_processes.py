@@ -29,6 +29,34 @@ async def test_sigterm_spares_an_engine_in_a_process_of_its_own(home: Path) -> N
         assert await asyncio.to_thread(server.process.wait, 30) == 0
 
 
+@pytest.mark.long
+async def test_sigterm_while_a_checkpoint_is_loaded(home: Path, tmp_path: Path) -> None:
+    """Who waits for it has its answer, and the server ends as ever."""
+    with faulty(home, tmp_path, models="bundled@*") as server:
+        before = _files(home)
+        (disk := tmp_path / "disk").touch()
+        asked = asyncio.create_task(all_of(server, 1, model="bundled@step256", max_tokens=4))
+        await asyncio.to_thread(until, lambda: 'state="loading"} 1' in _metrics(server))
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        assert not asked.done()
+        disk.unlink()
+        assert len(choices(await asked)) == 1
+        assert await asyncio.to_thread(server.process.wait, 60) == 0
+    assert _files(home) == before
+    assert "Traceback" not in server.log.read_text()
+
+
+def _metrics(server: Server) -> str:
+    return HTTP.get(f"{server.url}/metrics").text
+
+
+def _files(home: Path) -> dict[str, int]:
+    """Of the store and whatever else is kept there, with their sizes; logs grow."""
+    found = (path for path in home.rglob("*") if path.is_file() and path.suffix != ".log")
+    return {str(path.relative_to(home)): path.stat().st_size for path in found}
+
+
 async def test_an_engine_in_a_process_of_its_own_and_its_death(home: Path) -> None:
     body = {"prompt": "Once upon a time", "max_tokens": 22, "temperature": 0}
     with serve(home, engine_process=True) as server:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +20,7 @@ from pythia_bento.client import Client, Generation, Score, ScoreItem, Timings
 from pythia_bento.errors import InvalidRequest, ModelNotFound, PythiaError
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
-from tests.e2e.serving import HTTP, Server, serve
+from tests.e2e.serving import HTTP, ROOT, Server, serve
 
 STEPS = (0, 64, 256, 512, 1000, 3000)
 MODELS = tuple(f"bundled@step{step}" for step in STEPS)
@@ -48,6 +51,26 @@ def asks(shelf: Server) -> Iterator[dict[str, Ask]]:
             "http scores": lambda model, number: http.score(items(number), model=model),
             "grpc scores": lambda model, number: over_grpc.score(items(number), model=model),
         }
+
+
+def test_the_python_of_the_page_on_checkpoints(shelf: Server) -> None:
+    """It asks every step, and prints what the client returns."""
+    page = (ROOT / "docs" / "checkpoints.md").read_text()
+    [code] = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    address = f"grpc://127.0.0.1:{shelf.grpc_port}"
+    assert "grpc://localhost:3001" in code
+    command = [sys.executable, "-c", code.replace("grpc://localhost:3001", address)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    printed = [line.split() for line in done.stdout.splitlines()]
+    assert [int(step) for step, _ in printed] == sorted(
+        STEPS, key=lambda step: (step != 3000, step)
+    )
+    with Client(shelf.url) as client:
+        for step, logprob in printed:
+            asked = [ScoreItem("The capital of France is", " Paris", model=f"bundled@step{step}")]
+            [score] = client.score(asked)
+            assert f"{score.logprob}" == logprob
 
 
 def options(number: int) -> dict[str, Any]:

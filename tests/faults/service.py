@@ -4,8 +4,9 @@ The backend is the one that would be used on a processor, but its embedding look
 directory that FAULTS names before every forward pass: ``oom`` is one pass without memory, for as
 many tokens as the file says or more; ``die`` is an error that no engine survives; ``hang`` is a
 pass that lasts as long as the file is there; ``nan`` makes what is computed of the token of this id
-not a number; ``slow`` holds the seconds that a pass takes longer. ``clock`` holds seconds by which
-the system's clock is wrong.
+not a number; ``slow`` holds the seconds that a pass takes longer. ``disk`` is a disk that gives no
+byte of a checkpoint as long as the file is there. ``clock`` holds seconds by which the system's
+clock is wrong.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from pythia_bento.checkpoints.arriving import Source
 from pythia_bento.model import kernels
 
 PLACE = Path(os.environ["FAULTS"])
@@ -58,6 +60,14 @@ def _faulty(*arguments: Any, **options: Any) -> Any:
     return made
 
 
+def _later(source: Source, into: memoryview, start: int) -> memoryview:
+    while (PLACE / "disk").exists():
+        time.sleep(0.05)
+    return _read(source, into, start)
+
+
+_read = Source.read
+Source.read = _later  # type: ignore[method-assign]
 _create = kernels.create
 kernels.create = _faulty
 

@@ -18,7 +18,7 @@ from pythia_bento.model.kernels.reference.kernels import ReferenceKernels
 from tests.gpu.test_triton import RandomWeights, on_gpu
 from tests.tokenizer_parts import raw_tokenizer
 
-CPU = torch.device("cpu")
+CPU, DEVICE = torch.device("cpu"), "cuda"
 
 
 def odd_rows(vocab: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,6 +54,61 @@ def test_scores_are_those_of_the_reference(vocab: int, num_top: int) -> None:
     assert found.chosen[~sound].isnan().all() and found.top[~sound].isnan().all()
 
 
+@pytest.mark.parametrize("count", [3, 12, 20])
+def test_rows_in_larger_room_get_what_they_ask_for_alone(count: int) -> None:
+    from pythia_bento.model.kernels.gpu.kernels import TritonKernels
+
+    few, targets = odd_rows(300)
+    kernels = TritonKernels(ModelConfig(1, 128, 4, 512, 300, 64, 8), torch.device(DEVICE))
+    launch, rows = kernels.launch.sampling, 20
+    logits = torch.zeros(rows, 300, device=DEVICE)
+    logits[:12] = few.to(DEVICE)
+    chosen = torch.zeros(rows, dtype=torch.int32, device=DEVICE)
+    chosen[:12] = targets.to(DEVICE)
+    asked = [0, 3, -1, 2, 1, 0, 5, 5, -1, 1, 2, 4, *[-1] * 8]
+    limits = torch.tensor(asked, dtype=torch.int32, device=DEVICE)
+    room = launch.scores(rows, 5)._replace(keys=launch.keys(rows))
+    room.ranks.fill_(-9)
+    found = room.first(count)
+    launch.score(logits[:count], chosen, found, limits=limits)
+    want = kernels.logprobs(logits[:count], chosen[:count], 5)
+    for row, limit in enumerate(asked[:count]):
+        if limit < 0:
+            assert found.ranks[row] == -9
+            continue
+        assert found.ranks[row] == want.ranks[row]
+        assert same_bits(found.values[row], want.chosen[row])
+        assert found.best_ids[row, :limit].tolist() == want.top_ids[row, :limit].tolist()
+        assert same_bits(found.best[row, :limit], want.top[row, :limit])
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Of fp32 numbers, where one that is none is like any other."""
+    alike = one.view(torch.int32) == other.view(torch.int32)
+    return bool((alike | (one.isnan() & other.isnan())).all())
+
+
+@pytest.mark.parametrize("rows", [37, 128, 300])
+def test_scores_without_logits_have_the_bits_of_those_with(rows: int) -> None:
+    model = on_gpu(RandomWeights(64))
+    kernels, vocab = model.kernels, model.config.vocab_size
+    random = torch.Generator().manual_seed(rows)
+    hidden = torch.randn(rows, model.config.hidden_size, generator=random).to(DEVICE)
+    targets = torch.randint(0, vocab, (rows,), generator=random, dtype=torch.int32)
+    targets[:2] = torch.tensor([-1, vocab])
+    want = kernels.logprobs(model.logits(hidden), targets.to(DEVICE), 1)
+    captured = kernels.capturable()
+    assert captured is not None
+    scored = captured.scored_rows(model.weights, 300)
+    scored.hidden[:rows], scored.asked[rows : 2 * rows] = hidden, targets.to(DEVICE)
+    scored.run(rows)
+    values, ranks, ids, best = scored.found[: 4 * rows].view(4, rows)
+    assert ranks.tolist() == want.ranks.tolist() and ranks[:2].tolist() == [0, 0]
+    assert same_bits(values.view(torch.float32), want.chosen)
+    assert ids.tolist() == want.top_ids[:, 0].tolist()
+    assert same_bits(best.view(torch.float32), want.top[:, 0].contiguous())
+
+
 @pytest.mark.parametrize("num_top", [0, 1, 3])
 def test_scores_have_the_same_bits_in_every_slice_and_pass(
     num_top: int, monkeypatch: pytest.MonkeyPatch
@@ -66,7 +121,7 @@ def test_scores_have_the_same_bits_in_every_slice_and_pass(
         return [score_request(prompt, num_top) for prompt in prompts]
 
     def answers(rows: int, tokens: int) -> list[object]:
-        monkeypatch.setattr(scores.CapturedScores, "most_rows", rows)
+        monkeypatch.setattr(scores, "ROWS", (rows,))
         monkeypatch.setattr(prompt_scores, "SCORED_ROWS", rows)
         sizes = EngineConfig(80, 8, tokens)
         engine = Engine(make_executor(model, sizes, tokenizer.num_tokens), tokenizer)

@@ -22,7 +22,10 @@ from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.executor import make_executor
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import PackedWeights
-from pythia_bento.model.kernels.gpu.host_slabs import HostSlabs
+from pythia_bento.model.kernels.gpu.host_slabs import Aside, HostSlabs
+from pythia_bento.model.kernels.gpu.slab import Filling, outline
+from pythia_bento.model.kernels.gpu.uploads import Uploaded, Uploads
+from pythia_bento.model.pack import pack
 from tests.gpu.test_options import requests
 from tests.gpu.test_triton import RandomWeights, on_gpu
 from tests.tokenizer_parts import raw_tokenizer
@@ -223,3 +226,46 @@ def _memory(weights: PackedWeights | None) -> torch.Tensor:
 def free() -> Iterator[None]:
     yield
     torch.cuda.empty_cache()
+
+
+def test_uploads_arrive_whole_in_a_stream_of_their_own() -> None:
+    """A piece that is filled again before it was sent would show as another tensor's bytes."""
+    made, aside = Uploads(DEVICE, 1 << 20), Aside(DEVICE)
+    draw = torch.Generator().manual_seed(0)
+    sent = [
+        torch.randint(-128, 128, (size,), generator=draw, dtype=torch.int8)
+        for size in (1, 1 << 20, (5 << 20) + 3, 777, 9 << 20)
+    ]
+    for _ in range(5):
+        with aside.work():
+            found = [made.upload(one) for one in sent]
+        for one, other in zip(sent, found, strict=True):
+            assert other.device.type == DEVICE.type
+            assert torch.equal(one, other.cpu())
+
+
+def test_a_slab_that_is_filled_on_the_way_is_that_of_whole_weights() -> None:
+    source, kernels = Seeded(3), resident("a").kernels
+    whole = kernels.contiguous(pack(source, kernels), tag("b"))
+    filling, aside = Filling(outline(resident("a").weights), tag("b"), DEVICE), Aside(DEVICE)
+    with aside.work():
+        found = filling.whole(pack(Uploaded(source, Uploads(DEVICE)), kernels, place=filling.place))
+    aside.hand_over(filling.memory)
+    assert found.slab is not None and whole.slab is not None
+    assert torch.equal(found.slab.memory, whole.slab.memory)
+
+
+def test_what_comes_back_is_all_there_though_it_was_just_put_away() -> None:
+    """Each way has a stream of its own."""
+    weights = [resident(key).weights for key in KEYS]
+    assert weights[0].slab is not None
+    host = HostSlabs(DEVICE, len(weights[0].slab.memory), 4 * len(weights[0].slab.memory))
+    for turn in range(40):
+        key = turn % len(KEYS)
+        host.prepare()
+        assert host.put(KEYS[key], weights[key])
+        back = host.get(KEYS[key])
+        assert back is not None and back.slab is not None
+        own = weights[key].slab
+        assert own is not None and torch.equal(back.slab.memory, own.memory)
+    host.close()

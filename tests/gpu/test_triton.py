@@ -15,7 +15,7 @@ from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.sampling import choose
 from pythia_bento.model.sampling_row import Penalties, SamplingRow
-from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
+from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm, Part, parts
 from tests.forward import Driver
 from tests.tokenizer_parts import raw_tokenizer
 
@@ -51,6 +51,9 @@ class RandomWeights:
     def norm(self) -> Norm:
         size = self.config.hidden_size
         return Norm(1 + 0.1 * self.normal(size), 0.1 * self.normal(size))
+
+    def order(self) -> list[Part]:
+        return parts(self.config)
 
     def embedding(self) -> torch.Tensor:
         self.random.manual_seed(1)

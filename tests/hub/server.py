@@ -85,8 +85,10 @@ class HubServer:
         await self._is_over.wait()
         for listening in server.servers:
             listening.close()
-        for connection in list(server.server_state.connections):
-            connection.transport.abort()  # type: ignore[union-attr]
+        for _ in range(5):  # who was just let in becomes a connection some turns of the loop later
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()  # type: ignore[union-attr]
+            await asyncio.sleep(0)
 
     def _app(self) -> Starlette:
         model = "/api/models/{owner}/{name}"

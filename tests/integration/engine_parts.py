@@ -16,7 +16,7 @@ from pythia_bento.executor import make_executor
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
-from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
+from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm, Part, parts
 from tests.tokenizer_parts import small_tokenizer
 
 TOKENIZER = small_tokenizer()
@@ -30,6 +30,9 @@ class RandomWeights:
         self.config = config
         self._random = torch.Generator().manual_seed(0)
         self._infinite_token = infinite_token
+
+    def order(self) -> list[Part]:
+        return parts(self.config)
 
     def embedding(self) -> Tensor:
         weight = self._normal(self.config.vocab_size, self.config.hidden_size).half()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import random
 import shutil
+import threading
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pythia_bento.catalog import int8_bytes
@@ -165,6 +170,49 @@ def test_a_file_that_changes_is_an_error_of_its_own_requests(steps: Path) -> Non
         asyncio.run(look(runner))
         settled(runner)
         assert runner.stats().group.failed_loads == 1
+
+
+@pytest.mark.long
+def test_memory_and_files_return(steps: Path) -> None:
+    """After a hundred loads, evictions, unloads and a damaged file as after the first of them."""
+    damaged = steps / "step64" / "model.safetensors"
+    good = damaged.read_bytes()
+
+    async def turn(runner: PythiaRunner, number: int) -> None:
+        damaged.write_bytes(good[:-1] + bytes([good[-1] ^ 1 + number]))  # another one each time
+        params = SamplingParams(max_tokens=2, ignore_eos=True)
+        for name in NAMES:
+            served = await runner.served(name)
+            [[answer]] = await served.complete([Request(new_request_id(), (5, 6, 7), params)])
+            assert (answer.error is None) == (name != "bundled@step64"), answer.error
+        await runner.models.unload(NAMES[2])
+        await runner.models.load(NAMES[2], is_pinned=False)
+
+    with PythiaRunner.load(Settings(**TWO)) as runner:
+        for number in range(4):
+            asyncio.run(turn(runner, number))
+        memory, handles = held()
+        for number in range(4, 24):
+            asyncio.run(turn(runner, number))
+        after, handles_after = held()
+        settled(runner)
+        runner._thread._engine.check()  # type: ignore[attr-defined]
+        group = runner.stats().group
+        assert group.failed_loads == 24 and group.evictions > 100
+    assert handles_after == handles
+    assert abs(after - memory) < 0.03 * memory
+
+
+def held() -> tuple[int, int]:
+    """Bytes of this process that are resident, and its open files, when nothing is under way."""
+    deadline = time.monotonic() + 60
+    while any(one.name.startswith(("pythia-read", "pythia-hash")) for one in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for later is not lost
+    process = psutil.Process()
+    return process.memory_info().rss, process.num_fds()
 
 
 def test_loading_and_unloading_by_hand() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -255,6 +258,26 @@ def test_nearest_names_are_distinct_and_never_none(text: str, known: list[str]) 
     found = nearest(text, known)
     assert 1 <= len(found) == len(set(found)) <= 3
     assert set(found) <= set(known)
+
+
+def test_a_wrong_name_is_compared_with_few_of_thousands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that begin as it does; of fewer names with all."""
+    inner, compared = difflib.get_close_matches, []
+
+    def counted(text: str, names: list[str], **options: Any) -> list[str]:
+        compared.append(len(names))
+        return inner(text, names, **options)
+
+    monkeypatch.setattr(catalog.difflib, "get_close_matches", counted)
+    names = [f"owner/model{size}@step{step}" for size in range(20) for step in range(0, 5000, 10)]
+    assert nearest("owner/model7@step77", names)[0] in (
+        "owner/model7@step770",
+        "owner/model7@step70",
+    )
+    assert nearest("?", names)
+    assert max(compared) <= catalog.MAX_COMPARED < len(names)
+    assert nearest("pythia-410mm", MODELS)[0] == "pythia-410m"
+    assert len(MODELS) in compared
 
 
 def test_nearest_names_of_long_texts(monkeypatch: pytest.MonkeyPatch) -> None:

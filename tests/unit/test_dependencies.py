@@ -36,7 +36,12 @@ PLACES = {
     "bitsandbytes": PACKAGE / "model" / "kernels" / "reference",
     "cuda-bindings": PACKAGE / "model" / "kernels" / "gpu",
     "triton": PACKAGE / "model" / "kernels" / "gpu",
+    "matplotlib": PACKAGE / "sweep",
+    "pyarrow": PACKAGE / "sweep",
+    "ray": PACKAGE / "sweep" / "ray",
 }
+# Builds of torch for a GPU bring Triton; Ray has an environment of its own (`make ray`).
+ELSEWHERE = {"ray", "triton"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -48,12 +53,12 @@ OPTIONAL = {name for extra in EXTRAS.keys() - TOOLS for name in names(EXTRAS[ext
 
 
 def modules(distribution: str) -> Iterator[str]:
-    """Dotted names of its files. Only builds of torch for a GPU bring Triton."""
+    """Dotted names of its files, or its own name if it is installed elsewhere."""
     try:
         installed = files(distribution) or []
     except PackageNotFoundError:
-        assert distribution == "triton", f"{distribution} is declared and not installed"
-        yield "triton"
+        assert distribution in ELSEWHERE, f"{distribution} is declared and not installed"
+        yield distribution
         return
     for file in installed:
         if file.suffix in (".py", ".so") and ".." not in file.parts:

@@ -33,9 +33,10 @@ ALLOWED = {
     "client": BASE | {"protocol"},
     "runtime": RUNTIME - {"runtime"},
     "handlers": RUNTIME | {"protocol"},
-    "server": RUNTIME | {"protocol", "handlers"},
-    "local": RUNTIME | {"protocol", "handlers", "client"},
-    "cli": RUNTIME | {"protocol", "handlers", "client", "server"},
+    "sweep": RUNTIME | {"protocol", "handlers", "client"},
+    "server": RUNTIME | {"protocol", "handlers", "sweep"},
+    "local": RUNTIME | {"protocol", "handlers", "client", "sweep"},
+    "cli": RUNTIME | {"protocol", "handlers", "client", "server", "sweep"},
     "service": RUNTIME | {"protocol", "handlers", "server"},
 }
 # What nothing from the engine down may know: it runs where only torch and its like are installed.

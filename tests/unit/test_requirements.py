@@ -92,6 +92,19 @@ def test_the_harness_leaves_torch_and_transformers_to_our_environment() -> None:
     assert not {"torch", "transformers", "triton"} & names
 
 
+def test_ray_is_locked_as_the_extra_has_it_and_with_what_was_tested() -> None:
+    text = (ROOT / "requirements" / "ray.in").read_text()
+    assert [line for line in text.splitlines() if not line.startswith("#")] == EXTRAS["ray"]
+    names = {pin.name for pin in locked("ray.txt")}
+    assert {"pyarrow", "ray"} <= names
+    assert not {"torch", "triton"} & names
+    [asked] = map(Requirement, EXTRAS["ray"])
+    for python in PYTHONS:
+        pins, tested = applying("ray.txt", python), applying("test.txt", python)
+        assert asked.specifier.contains(pins["ray"])
+        assert all(tested.get(name, pin) == pin for name, pin in pins.items())
+
+
 @pytest.mark.parametrize("name", ["serve-cpu.txt", "serve-gpu.txt"])
 def test_images_install_every_dependency_as_tested(name: str) -> None:
     pins = {pin.name: pin for pin in locked(name)}

@@ -34,6 +34,11 @@ class TokenReadback:
         self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._proof = active.proof() if active else None
 
+    @property
+    def proves(self) -> bool:
+        """Whether there are other weights that might have computed something."""
+        return self._proof is not None
+
     def copy(self, tokens: Tensor, rows: int) -> None:
         """Queue the copy of the first ``rows`` of ``tokens``."""
         self._host[:rows].copy_(tokens[:rows], non_blocking=True)

@@ -86,9 +86,10 @@ class CapturedPrefill:
         tokens = next(t for t in self._tokens if t >= count)
         self._buffers.upload(chunks, sequences, tokens, inputs)
         self._graphs[sequences, tokens].replay()
-        if inputs or any(chunk.samples for chunk in chunks):
+        has_tokens = inputs is not None or any(chunk.samples for chunk in chunks)
+        if has_tokens:
             self._choices[sequences].replay()
-        return self._results(count, len(chunks))
+        return self._results(count, len(chunks), has_tokens=has_tokens)
 
     def _compute(self, sequences: int, tokens: int) -> None:
         self._passes.run(self._buffers.batch(sequences, tokens))
@@ -97,17 +98,26 @@ class CapturedPrefill:
         names = ("context_lens", "last_rows", "temperatures", "seeds")
         self._passes.choose(*(self._buffers.part(name, sequences) for name in names))
 
-    def _results(self, tokens: int, sequences: int) -> Pass:
+    def _results(self, tokens: int, sequences: int, *, has_tokens: bool) -> Pass:
         """Of the pass that was queued last; its tokens are on their way to the host."""
-        self._readbacks.reverse()
-        passes, readback = self._passes, self._readbacks[0]
-        readback.copy(passes.tokens, len(passes.tokens))
-        return Pass(
-            passes.hidden[:tokens],
-            passes.logits[:sequences],
-            passes.tokens[:sequences],
-            lambda: readback.wait()[:sequences].tolist(),
-        )
+        passes, wait = self._passes, _nothing
+        if has_tokens or self._readbacks[0].proves:
+            self._readbacks.reverse()
+            readback = self._readbacks[0]
+            readback.copy(passes.tokens, len(passes.tokens))
+            wait = partial(_tokens_of, readback, sequences)
+        found = passes.hidden[:tokens], passes.logits[:sequences], passes.tokens[:sequences]
+        return Pass(*found, wait)
+
+
+def _tokens_of(readback: TokenReadback, sequences: int) -> list[int]:
+    tokens: list[int] = readback.wait()[:sequences].tolist()
+    return tokens
+
+
+def _nothing() -> list[int]:
+    """Of a pass without tokens, whose weights nobody asks to be proved."""
+    return []
 
 
 def buckets(max_batch: int, max_tokens: int) -> tuple[list[int], list[int]]:

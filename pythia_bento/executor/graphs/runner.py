@@ -49,7 +49,8 @@ class CudaModelRunner(ModelRunner):
             self.decode = CapturedDecode(*parts, max_batch, _share(on_progress, 0, 65))
             progress = _share(on_progress, 65, 95)
             self.prefill = CapturedPrefill(*parts, max_batch, max_tokens, progress)
-            scores = CapturedScores(kernels, self._active.weights, _share(on_progress, 95, 100))
+            progress = _share(on_progress, 95, 100)
+            scores = CapturedScores(kernels, self._active.weights, max_tokens, progress)
             self._compile_choice()
         self._eager_scores = self._scores
         self._captured_scores = PromptScores(model, self._upload, scores)

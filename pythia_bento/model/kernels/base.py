@@ -51,20 +51,22 @@ class PackedWeights:
 
 
 SCORED_ROWS = 512
-"""Rows of logits that are scored at a time on a GPU: enough to read the head's weights seldom."""
+"""Rows of logits on a GPU of which several alternatives are found at a time."""
 
 
 def pass_bytes(config: ModelConfig, sequences: int, tokens: int) -> int:
     """Device memory of the largest pass on a GPU, besides weights and cache.
 
     One layer's linears as fp16, the activations of ``tokens`` (residual stream and its copies fp32,
-    norms, qkv, up and attended fp16), four times the logits of ``sequences``, and those of the rows
-    that are scored at a time.
+    norms, qkv, up and attended fp16) and what their scores take, four times the logits of
+    ``sequences``, and those of the rows of which several alternatives are found at a time.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
     linears = 2 * hidden * (4 * hidden + 2 * inner)
     activations = tokens * (3 * 4 * hidden + 2 * (6 * hidden + inner))
-    return linears + activations + 4 * (4 * sequences + SCORED_ROWS) * config.vocab_size
+    scores = tokens * (6 * hidden + config.vocab_size // 8)
+    logits = 4 * (4 * sequences + SCORED_ROWS) * config.vocab_size
+    return linears + activations + scores + logits
 
 
 class Kernels(Protocol):
@@ -80,6 +82,7 @@ class Kernels(Protocol):
     block_size: int  # tokens in a KV block
     batch_invariant: bool
     has_own_threads: bool  # for all cores: torch's would only be in their way
+    kept_bytes: int  # beside the weights, what passes keep where one checkpoint has the device
 
     def load_embedding(self, weight: Tensor) -> Any: ...
 
@@ -169,10 +172,11 @@ class ScoredRows(Protocol):
     """Log-probabilities of rows; what goes in and what comes out stays where it is."""
 
     hidden: Tensor  # fp32 [R, H], before the final norm
-    targets: Tensor  # int32 [R]
+    asked: Tensor
+    """int32 [2 R]: of ``count`` rows the numbers that they have elsewhere, then their targets."""
     found: Tensor
-    """int32 [4, R]: bits of the targets' log-probabilities, their ranks, the best tokens and the
-    bits of theirs; see ``Logprobs``."""
+    """int32 [4 R]: of ``count`` rows bits of the targets' log-probabilities, then their ranks, the
+    best tokens and the bits of theirs; see ``Logprobs``."""
 
     def run(self, count: int) -> None:
         """The first ``count`` rows."""

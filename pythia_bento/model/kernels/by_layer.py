@@ -15,6 +15,7 @@ class LayerKernels(ABC):
     """``Kernels.forward`` in pieces. ``qkv``, ``up`` and ``attended`` may have any layout."""
 
     has_own_threads = False
+    kept_bytes = 0
 
     def capturable(self) -> Capturable | None:
         """See ``Kernels.capturable``."""

@@ -396,3 +396,187 @@ class ModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[ModelState]
     def __init__(self, models: _Optional[_Iterable[_Union[ModelState, _Mapping]]] = ...) -> None: ...
+
+class SweepRequest(_message.Message):
+    __slots__ = ("model", "steps", "models", "items", "score", "generate", "extract", "priority")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    GENERATE_FIELD_NUMBER: _ClassVar[int]
+    EXTRACT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    steps: str
+    models: _containers.RepeatedScalarFieldContainer[str]
+    items: _containers.RepeatedCompositeFieldContainer[SweepItem]
+    score: ScoreTask
+    generate: GenerateTask
+    extract: ExtractTask
+    priority: int
+    def __init__(self, model: _Optional[str] = ..., steps: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., items: _Optional[_Iterable[_Union[SweepItem, _Mapping]]] = ..., score: _Optional[_Union[ScoreTask, _Mapping]] = ..., generate: _Optional[_Union[GenerateTask, _Mapping]] = ..., extract: _Optional[_Union[ExtractTask, _Mapping]] = ..., priority: _Optional[int] = ...) -> None: ...
+
+class SweepItem(_message.Message):
+    __slots__ = ("prompt", "continuation", "id")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    CONTINUATION_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    prompt: Prompt
+    continuation: Prompt
+    id: str
+    def __init__(self, prompt: _Optional[_Union[Prompt, _Mapping]] = ..., continuation: _Optional[_Union[Prompt, _Mapping]] = ..., id: _Optional[str] = ...) -> None: ...
+
+class ScoreTask(_message.Message):
+    __slots__ = ("tokens",)
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    tokens: bool
+    def __init__(self, tokens: bool = ...) -> None: ...
+
+class GenerateTask(_message.Message):
+    __slots__ = ("sampling",)
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    sampling: Sampling
+    def __init__(self, sampling: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
+
+class ExtractTask(_message.Message):
+    __slots__ = ("prompt_tokens", "tokens", "share")
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    prompt_tokens: int
+    tokens: int
+    share: bool
+    def __init__(self, prompt_tokens: _Optional[int] = ..., tokens: _Optional[int] = ..., share: bool = ...) -> None: ...
+
+class SweepEvent(_message.Message):
+    __slots__ = ("start", "checkpoint", "rows", "done", "failed", "end")
+    START_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    start: SweepStart
+    checkpoint: SweepCheckpoint
+    rows: SweepRows
+    done: SweepDone
+    failed: SweepFailed
+    end: SweepEnd
+    def __init__(self, start: _Optional[_Union[SweepStart, _Mapping]] = ..., checkpoint: _Optional[_Union[SweepCheckpoint, _Mapping]] = ..., rows: _Optional[_Union[SweepRows, _Mapping]] = ..., done: _Optional[_Union[SweepDone, _Mapping]] = ..., failed: _Optional[_Union[SweepFailed, _Mapping]] = ..., end: _Optional[_Union[SweepEnd, _Mapping]] = ...) -> None: ...
+
+class SweepStart(_message.Message):
+    __slots__ = ("key", "checkpoints", "items")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    checkpoints: int
+    items: int
+    def __init__(self, key: _Optional[str] = ..., checkpoints: _Optional[int] = ..., items: _Optional[int] = ...) -> None: ...
+
+class SweepCheckpoint(_message.Message):
+    __slots__ = ("index", "model", "step", "tokens_seen", "commit", "weights", "system_fingerprint", "same_weights", "computed")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_SEEN_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    SAME_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTED_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    model: str
+    step: int
+    tokens_seen: int
+    commit: str
+    weights: str
+    system_fingerprint: str
+    same_weights: _containers.RepeatedScalarFieldContainer[str]
+    computed: bool
+    def __init__(self, index: _Optional[int] = ..., model: _Optional[str] = ..., step: _Optional[int] = ..., tokens_seen: _Optional[int] = ..., commit: _Optional[str] = ..., weights: _Optional[str] = ..., system_fingerprint: _Optional[str] = ..., same_weights: _Optional[_Iterable[str]] = ..., computed: bool = ...) -> None: ...
+
+class SweepRows(_message.Message):
+    __slots__ = ("checkpoint", "rows")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: int
+    rows: _containers.RepeatedCompositeFieldContainer[SweepRow]
+    def __init__(self, checkpoint: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[SweepRow, _Mapping]]] = ...) -> None: ...
+
+class SweepRow(_message.Message):
+    __slots__ = ("item", "id", "logprob", "num_tokens", "greedy_tokens", "is_greedy", "tokens", "text", "finish_reason", "matched", "extractable", "share", "error")
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    GREEDY_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    IS_GREEDY_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
+    EXTRACTABLE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    item: int
+    id: str
+    logprob: float
+    num_tokens: int
+    greedy_tokens: int
+    is_greedy: bool
+    tokens: SweepTokens
+    text: str
+    finish_reason: FinishReason
+    matched: int
+    extractable: bool
+    share: float
+    error: Error
+    def __init__(self, item: _Optional[int] = ..., id: _Optional[str] = ..., logprob: _Optional[float] = ..., num_tokens: _Optional[int] = ..., greedy_tokens: _Optional[int] = ..., is_greedy: bool = ..., tokens: _Optional[_Union[SweepTokens, _Mapping]] = ..., text: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., matched: _Optional[int] = ..., extractable: bool = ..., share: _Optional[float] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
+class SweepTokens(_message.Message):
+    __slots__ = ("ids", "logprobs", "ranks")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[int]
+    logprobs: _containers.RepeatedScalarFieldContainer[float]
+    ranks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ..., ranks: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class SweepDone(_message.Message):
+    __slots__ = ("checkpoint", "seconds")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: int
+    seconds: SweepSeconds
+    def __init__(self, checkpoint: _Optional[int] = ..., seconds: _Optional[_Union[SweepSeconds, _Mapping]] = ...) -> None: ...
+
+class SweepSeconds(_message.Message):
+    __slots__ = ("wait", "load", "compute")
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_FIELD_NUMBER: _ClassVar[int]
+    wait: float
+    load: float
+    compute: float
+    def __init__(self, wait: _Optional[float] = ..., load: _Optional[float] = ..., compute: _Optional[float] = ...) -> None: ...
+
+class SweepFailed(_message.Message):
+    __slots__ = ("checkpoint", "model", "error")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: int
+    model: str
+    error: Error
+    def __init__(self, checkpoint: _Optional[int] = ..., model: _Optional[str] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
+class SweepEnd(_message.Message):
+    __slots__ = ("done", "failed")
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    done: int
+    failed: int
+    def __init__(self, done: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...

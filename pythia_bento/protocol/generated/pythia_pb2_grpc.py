@@ -34,6 +34,11 @@ class PythiaStub(object):
                 request_serializer=pythia_dot_v1_dot_pythia__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=pythia_dot_v1_dot_pythia__pb2.ScoreResponse.FromString,
                 )
+        self.Sweep = channel.unary_stream(
+                '/pythia.v1.Pythia/Sweep',
+                request_serializer=pythia_dot_v1_dot_pythia__pb2.SweepRequest.SerializeToString,
+                response_deserializer=pythia_dot_v1_dot_pythia__pb2.SweepEvent.FromString,
+                )
         self.Tokenize = channel.unary_unary(
                 '/pythia.v1.Pythia/Tokenize',
                 request_serializer=pythia_dot_v1_dot_pythia__pb2.TokenizeRequest.SerializeToString,
@@ -79,6 +84,15 @@ class PythiaServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Sweep(self, request, context):
+        """The same texts by many checkpoints, one after another. `start` is first and `end` last; between
+        them, for each checkpoint, `checkpoint`, its rows and `done`, or `failed`. Cancelling the call,
+        or its deadline, ends the sweep.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Tokenize(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -113,6 +127,11 @@ def add_PythiaServicer_to_server(servicer, server):
                     servicer.Score,
                     request_deserializer=pythia_dot_v1_dot_pythia__pb2.ScoreRequest.FromString,
                     response_serializer=pythia_dot_v1_dot_pythia__pb2.ScoreResponse.SerializeToString,
+            ),
+            'Sweep': grpc.unary_stream_rpc_method_handler(
+                    servicer.Sweep,
+                    request_deserializer=pythia_dot_v1_dot_pythia__pb2.SweepRequest.FromString,
+                    response_serializer=pythia_dot_v1_dot_pythia__pb2.SweepEvent.SerializeToString,
             ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
@@ -199,6 +218,23 @@ class Pythia(object):
         return grpc.experimental.unary_unary(request, target, '/pythia.v1.Pythia/Score',
             pythia_dot_v1_dot_pythia__pb2.ScoreRequest.SerializeToString,
             pythia_dot_v1_dot_pythia__pb2.ScoreResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Sweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/pythia.v1.Pythia/Sweep',
+            pythia_dot_v1_dot_pythia__pb2.SweepRequest.SerializeToString,
+            pythia_dot_v1_dot_pythia__pb2.SweepEvent.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

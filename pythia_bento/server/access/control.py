@@ -155,11 +155,15 @@ class InFlight:
         """All that ever came."""
         return self._entered
 
+    def check_open(self) -> None:
+        """Raise EngineUnavailable once closed."""
+        if self._when_empty is not None:
+            raise EngineUnavailable("the server is shutting down")
+
     def enter(self) -> None:
         """Count one more until ``leave``; raises EngineUnavailable once closed."""
         with self._lock:
-            if self._when_empty is not None:
-                raise EngineUnavailable("the server is shutting down")
+            self.check_open()
             self._count += 1
             self._entered += 1
 

@@ -26,7 +26,8 @@ from pythia_bento.server.spans import Uncollected, trace_call
 from pythia_bento.telemetry.calls import CallContext, current_call, new_call, working_for
 
 REQUEST_ID = "x-request-id"
-GENERATE = "/pythia.v1.Pythia/Generate"  # refused unread while the engine is full
+# Refused unread while the engine is full.
+GENERATING = ("/pythia.v1.Pythia/Generate", "/pythia.v1.Pythia/Sweep")
 
 WATCH = "/grpc.health.v1.Health/Watch"
 
@@ -147,7 +148,7 @@ class ApiKeys(Layer):
     @override
     def over(self, inner: Run) -> Run:
         async def run(call: Call) -> Any:
-            generates = call.method == GENERATE
+            generates = call.method in GENERATING
             key = call.lone_text("authorization")
             with self._access.enter(key, generates=generates):
                 return await inner(call)

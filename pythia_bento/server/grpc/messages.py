@@ -41,12 +41,18 @@ STATES: dict[State, pb.ModelState.State] = {
 
 def generate_body(request: pb.GenerateRequest) -> GenerateRequest:
     """Raises InvalidRequest, with the words that HTTP's clients read too."""
-    fields = _fields(request.sampling)
+    fields = sampling_of(request.sampling)
+    if request.HasField("prompt"):
+        fields["prompt"] = prompt_of(request.prompt)
+    return parse(GenerateRequest, fields)
+
+
+def sampling_of(sampling: pb.Sampling) -> dict[str, Any]:
+    """What was set, as JSON would have it."""
+    fields = fields_of(sampling)
     if "logit_bias" in fields:  # JSON has only strings for keys
         fields["logit_bias"] = {str(id): bias for id, bias in fields["logit_bias"].items()}
-    if request.HasField("prompt"):
-        fields["prompt"] = _prompt(request.prompt)
-    return parse(GenerateRequest, fields)
+    return fields
 
 
 def score_body(item: pb.ScoreItem) -> Any:
@@ -54,7 +60,7 @@ def score_body(item: pb.ScoreItem) -> Any:
     body: dict[str, Any] = {"logprobs": item.logprobs, "model": item.model or None}
     for name in ("prompt", "continuation"):
         if item.HasField(name):
-            body[name] = _prompt(getattr(item, name))
+            body[name] = prompt_of(getattr(item, name))
     return body
 
 
@@ -105,7 +111,8 @@ def _model(state: ModelState) -> pb.ModelState:
     return pb.ModelState(model=state.info.id, fingerprint=state.info.fingerprint, **shown)
 
 
-def _prompt(prompt: pb.Prompt) -> str | list[int]:
+def prompt_of(prompt: pb.Prompt) -> str | list[int]:
+    """As JSON would have it."""
     # Where there is neither, the list is empty, which the schemas refuse.
     return prompt.text if prompt.HasField("text") else list(prompt.tokens.ids)
 
@@ -154,14 +161,14 @@ def _error(body: Mapping[str, Any]) -> dict[str, str]:
     return {name: body[name] or "" for name in ("code", "message", "param")}
 
 
-def _fields(message: Message) -> dict[str, Any]:
+def fields_of(message: Message) -> dict[str, Any]:
     """What was set, as JSON would have it."""
     return {field.name: _plain(value) for field, value in message.ListFields()}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Message):
-        return _fields(value)
+        return fields_of(value)
     if isinstance(value, Mapping):
         return dict(value)
     return list(value) if hasattr(value, "extend") else value

@@ -54,6 +54,7 @@ class GrpcServer:
         """Open the port; raises SettingsError."""
         self._runner = runner
         self._settings = settings
+        self._check_open = access.in_flight.check_open
         self._metrics = GrpcMetrics()
         tracer = trace.get_tracer(__name__, tracer_provider=tracer_provider)
         layers = (
@@ -111,7 +112,7 @@ class GrpcServer:
 
     def _add_services(self) -> None:
         server = self._server
-        add_PythiaServicer_to_server(PythiaService(self._runner), server)
+        add_PythiaServicer_to_server(PythiaService(self._runner, self._check_open), server)
         add_BentoServiceServicer_to_server(BentoService(self._runner), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from grpc.aio import ServicerContext
@@ -12,11 +13,14 @@ from pythia_bento.handlers.score import score
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaServicer
+from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.served import Served
 from pythia_bento.runtime.turns import Turns
-from pythia_bento.server.grpc import messages
+from pythia_bento.server.grpc import messages, sweep_messages
 from pythia_bento.server.grpc.write_timeout import WriteTimeout
+from pythia_bento.server.sweeping import SweepAnswer
+from pythia_bento.sweep.spec import SweepRequest
 
 Context = ServicerContext[Any, Any]
 
@@ -24,8 +28,9 @@ Context = ServicerContext[Any, Any]
 class PythiaService(PythiaServicer):
     """Methods raise leaves of the exception tree; ``interceptors.Errors`` translates them."""
 
-    def __init__(self, runner: PythiaRunner) -> None:
-        self._runner = runner
+    def __init__(self, runner: PythiaRunner, check_open: Callable[[], None] = lambda: None) -> None:
+        """``check_open`` raises EngineUnavailable while the server shuts down."""
+        self._runner, self._check_open = runner, check_open
 
     async def Info(self, request: pb.InfoRequest, context: Context) -> pb.InfoResponse:
         """See pythia.proto, here and below."""
@@ -72,6 +77,26 @@ class PythiaService(PythiaServicer):
             messages.scored_tokens,
         )
         return await messages.score_results(results)
+
+    async def Sweep(self, request: pb.SweepRequest, context: Context) -> None:
+        """Messages are written as in ``Generate``."""
+        body, turns = sweep_messages.body(request), Turns()
+        body["items"] = []
+        for item in request.items:
+            body["items"].append(sweep_messages.item(item))
+            await turns.take()
+        spec = parse(SweepRequest, body)
+        answer = await SweepAnswer.begin(self._runner, spec, self._check_open)
+        write_timeout = WriteTimeout(self._runner.settings.client_timeout)
+        try:
+            async for batch in answer.batches():
+                for message in sweep_messages.messages(batch):
+                    with write_timeout:
+                        await context.write(message)
+                    await turns.take()
+        finally:
+            write_timeout.close()
+            await answer.close()
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Nothing is added to the text."""

@@ -16,10 +16,13 @@ from pythia_bento.server.http.errors import error_response
 def make_app(routes: Sequence[Route]) -> Starlette:
     """An application that answers once ``app.state.runner`` is a PythiaRunner.
 
+    ``app.state.check_open`` raises EngineUnavailable while the server shuts down.
+
     It counts on ``RequestMiddleware`` around it, for the size limit and for clients that leave.
     """
     app = Starlette(routes=routes, exception_handlers={PythiaError: _pythia_error})
     app.state.runner = None
+    app.state.check_open = lambda: None
     return app
 
 

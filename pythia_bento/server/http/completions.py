@@ -14,7 +14,7 @@ from pythia_bento.engine.outputs import Outputs, SequenceOutput, collect, raise_
 from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.validate import alternatives_of, check_alternatives, check_sequences
 from pythia_bento.errors import PythiaError
-from pythia_bento.handlers.requests import best, make_ready, make_request, with_seed
+from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
@@ -38,7 +38,6 @@ async def completions(request: HttpRequest) -> Response:
 async def answer(kind: type[Completion], body: CompletionRequest, served: Served) -> Response:
     """Ask the engine; raises what refuses the request."""
     body = with_seed(body, served)
-    await make_ready(body, served)
     completion = await kind.create(body, served)
     stream = await served.submit(completion.requests)
     if body.stream:

@@ -1,4 +1,4 @@
-"""Pages for people: the description of the API at ``/`` and the playground.
+"""Pages for people: the description of the API at ``/``, the playground, and training's steps.
 
 They load nothing from other hosts, and the browser is told not to allow it.
 """
@@ -47,6 +47,7 @@ def create_app() -> Starlette:
             Route("/favicon.ico", icon),
             Route("/playground", playground),
             Route("/playground/{name}", asset),
+            Route("/steps", steps),
         ]
     )
 
@@ -76,8 +77,13 @@ async def playground(request: Request) -> Response:
     return _page("playground.html", _POLICY.format(inline=""))
 
 
+async def steps(request: Request) -> Response:
+    """GET ``/steps``."""
+    return _page("steps.html", _POLICY.format(inline=""))
+
+
 async def asset(request: Request) -> Response:
-    """GET ``/playground/{name}``: styles and scripts."""
+    """GET ``/playground/{name}``: styles and scripts of both."""
     name = request.path_params["name"]
     if name not in ASSETS:
         raise HTTPException(404)

@@ -11,7 +11,9 @@ from pythia_bento.protocol.types import Limits, Summary
 from pythia_bento.runtime.model_info import Provenance
 
 
-class _Schema(BaseModel):
+class Schema(BaseModel):
+    """Base of all answers."""
+
     model_config = ConfigDict(
         extra="forbid",
         use_attribute_docstrings=True,
@@ -19,7 +21,7 @@ class _Schema(BaseModel):
     )
 
 
-class ErrorDetail(_Schema):
+class ErrorDetail(Schema):
     """What went wrong."""
 
     message: str
@@ -30,13 +32,13 @@ class ErrorDetail(_Schema):
     code: str
 
 
-class Error(_Schema):
+class Error(Schema):
     """The body of every answer with a status of 400 or above."""
 
     error: ErrorDetail
 
 
-class Usage(_Schema):
+class Usage(Schema):
     """Token counts; all of ``best_of`` are counted."""
 
     prompt_tokens: int
@@ -44,7 +46,7 @@ class Usage(_Schema):
     total_tokens: int
 
 
-class Logprobs(_Schema):
+class Logprobs(Schema):
     """One entry for each token; null for the first token of an echoed prompt."""
 
     tokens: list[str]
@@ -54,7 +56,7 @@ class Logprobs(_Schema):
     """Where each token begins, in characters of ``text``."""
 
 
-class PromptLogprob(_Schema):
+class PromptLogprob(Schema):
     """A token that stands in the prompt, or could."""
 
     logprob: float
@@ -63,7 +65,7 @@ class PromptLogprob(_Schema):
     decoded_token: str
 
 
-class Choice(_Schema):
+class Choice(Schema):
     """One continuation."""
 
     index: int
@@ -77,7 +79,7 @@ class Choice(_Schema):
     prompt_logprobs: list[dict[str, PromptLogprob] | None] = []
 
 
-class _CompletionParts(_Schema):
+class _CompletionParts(Schema):
     id: str
     object: Literal["text_completion"]
     created: int
@@ -104,7 +106,7 @@ class CompletionChunk(_CompletionParts):
     """Filler that makes events of similar size, where ``include_obfuscation`` asks for it."""
 
 
-class Model(_Schema):
+class Model(Schema):
     """A checkpoint that may be asked for, where it comes from, and where its weights are."""
 
     id: str
@@ -140,14 +142,14 @@ class Model(_Schema):
     provenance: Provenance | None
 
 
-class Models(_Schema):
+class Models(Schema):
     """All that may be asked for: the default, then what stays on the device, then by step."""
 
     object: Literal["list"]
     data: list[Model]
 
 
-class TopToken(_Schema):
+class TopToken(Schema):
     """A token that could have stood there."""
 
     id: int
@@ -161,7 +163,7 @@ class Token(TopToken):
     top: list[TopToken] = []
 
 
-class Output(_Schema):
+class Output(Schema):
     """One continuation."""
 
     text: str
@@ -171,7 +173,7 @@ class Output(_Schema):
     tokens: list[Token] = []
 
 
-class Generated(_Schema):
+class Generated(Schema):
     """The continuations of one prompt."""
 
     model: str
@@ -183,7 +185,7 @@ class Generated(_Schema):
     prompt_tokens: list[Token] = []
 
 
-class Delta(_Schema):
+class Delta(Schema):
     """What was added to one continuation."""
 
     index: int
@@ -194,7 +196,7 @@ class Delta(_Schema):
     tokens: list[Token] = []
 
 
-class GeneratedPart(_Schema):
+class GeneratedPart(Schema):
     """The data of one event of a stream; the last one before the end has ``summary``."""
 
     deltas: list[Delta]
@@ -202,7 +204,7 @@ class GeneratedPart(_Schema):
     summary: Summary | None = None
 
 
-class Scored(_Schema):
+class Scored(Schema):
     """Log-probabilities of one text."""
 
     logprob: float
@@ -217,7 +219,7 @@ class Scores(RootModel[list[Scored | Error]]):
     """One for each item, in order; an item that failed has its error."""
 
 
-class Tokenized(_Schema):
+class Tokenized(Schema):
     """The tokens of a text."""
 
     count: int
@@ -226,13 +228,13 @@ class Tokenized(_Schema):
     token_strs: list[str] | None
 
 
-class Detokenized(_Schema):
+class Detokenized(Schema):
     """The text of some tokens."""
 
     prompt: str
 
 
-class TokenizerInfo(_Schema):
+class TokenizerInfo(Schema):
     """Keys as in ``tokenizer_config.json``."""
 
     tokenizer_class: str
@@ -247,7 +249,7 @@ class TokenizerInfo(_Schema):
     vocab_size: int
 
 
-class Version(_Schema):
+class Version(Schema):
     """Which software serves."""
 
     version: str

@@ -22,7 +22,7 @@ from pythia_bento.server.openapi.fields import (
     limits_of_fields,
     unsupported_fields,
 )
-from pythia_bento.server.openapi.operation import Content, Events, Operation
+from pythia_bento.server.openapi.operation import Content, Events, Lines, Operation
 from pythia_bento.server.openapi.operations import ACCESS, OPERATIONS
 
 Schema = dict[str, Any]
@@ -48,7 +48,7 @@ def describe(runner: PythiaRunner) -> Schema:
             "title": "pythia-bento",
             "version": __version__,
             "description": f"Pythia in 8 bits: {runner.info.id}. Try it in the "
-            "[playground](playground).",
+            "[playground](playground), or see a text over all [steps of training](steps).",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "."}],
@@ -120,19 +120,28 @@ def _sentence(error: type[PythiaError]) -> str:
 def _media_type(content: Content) -> str:
     if isinstance(content, Events):
         return "text/event-stream"
+    if isinstance(content, Lines):
+        return "application/x-ndjson"
     return content if isinstance(content, str) else "application/json"
 
 
 def _content(content: Content) -> Schema:
     if isinstance(content, Events):
         return {"schema": _event([_ref(model) for model in content.models])}
+    if isinstance(content, Lines):
+        return {"schema": _json([_ref(model) for model in content.models])}
     return {"schema": {"type": "string"} if isinstance(content, str) else _ref(content)}
 
 
 def _event(data: list[Schema]) -> Schema:
-    text = {"type": "string", "contentMediaType": "application/json"}
-    kinds = [{"const": "[DONE]"}, {**text, "contentSchema": {"anyOf": data}}]
+    kinds = [{"const": "[DONE]"}, _json(data)]
     return {"type": "object", "required": ["data"], "properties": {"data": {"anyOf": kinds}}}
+
+
+def _json(kinds: list[Schema]) -> Schema:
+    """Text that is JSON, or lines of it."""
+    text: Schema = {"type": "string", "contentMediaType": "application/json"}
+    return {**text, "contentSchema": {"anyOf": kinds}}
 
 
 def _ref(model: type[BaseModel]) -> Schema:
@@ -159,7 +168,7 @@ def _schemas(runner: PythiaRunner) -> dict[str, Schema]:
 def _models(operation: Operation) -> Iterable[type[BaseModel]]:
     """Those of its answers."""
     for answer in operation.answers:
-        if isinstance(answer, Events):
+        if isinstance(answer, (Events, Lines)):
             yield from answer.models
         elif not isinstance(answer, str):
             yield answer
@@ -180,7 +189,7 @@ def _field(
     schema = limits.get(f"{model}.{name}", limits.get(name, _without_null(found)))
     if name not in required:
         schema = _or_null(schema)
-    return {"description": MEANINGS[name], **schema, **kept}
+    return {"description": MEANINGS.get(f"{model}.{name}") or MEANINGS[name], **schema, **kept}
 
 
 def _or_null(schema: Schema) -> Schema:

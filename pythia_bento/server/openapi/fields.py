@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pythia_bento.checkpoints.steps import MAX_STEP, MAX_STEPS
 from pythia_bento.engine.params import INTEGERS, NUMBERS
 from pythia_bento.engine.validate import Limits
 from pythia_bento.protocol.bodies import MAX_PROMPTS, NEUTRAL
 from pythia_bento.protocol.structured import ALIASES
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.sweep.spec import MAX_EXTRACT, MAX_ID_CHARS, MAX_ITEMS
 
 Schema = dict[str, Any]
 
@@ -55,6 +57,17 @@ MEANINGS: dict[str, str] = {
     "spaces_between_special_tokens": "Either value gives the same.",
     "continuation": "What to score after the prompt; without it all but the first token is scored.",
     "items": "The texts to score.",
+    "id": "Of a text; its rows have it too.",
+    "SweepRequest.model": "A name without a revision; left out it is the server's.",
+    "steps": "all, log, a list, or from:to:by.",
+    "models": "Ids, instead of model and steps.",
+    "SweepRequest.items": "The texts; times checkpoints at most 1,000,000.",
+    "task": "What to do with each text; left out it is scored.",
+    "type": "Which task it is.",
+    "ScoreTask.tokens": "Whether rows have each token's log-probability and rank.",
+    "prompt_tokens": "Of a text's ids, to continue from.",
+    "ExtractTask.tokens": "Of the ids behind them, to compare with.",
+    "share": "Whether to generate, too, and tell the share of tokens that are in their places.",
     "tokens": "Token ids.",
     "return_token_strs": "Whether to answer with the tokens as the vocabulary spells them too.",
 }
@@ -76,8 +89,28 @@ def limits_of_fields(runner: PythiaRunner) -> dict[str, Schema]:
         "ScoreItem.continuation": {"anyOf": one_prompt},
         "ScoreItem.logprobs": _between(*limits.integer_range("logprobs")),
         "tokens": ids,
+        **_sweep(one_prompt, limits),
         **_numbers(limits),
         **_stops(limits),
+    }
+
+
+def _sweep(one_prompt: list[Schema], limits: Limits) -> dict[str, Schema]:
+    name: Schema = {"type": "string"}
+    step = _between(0, MAX_STEP)
+    return {
+        "Item.id": name | {"maxLength": MAX_ID_CHARS},
+        "Item.prompt": {"anyOf": one_prompt},
+        "Item.continuation": {"anyOf": one_prompt},
+        "SweepRequest.items": _array({"$ref": "#/components/schemas/Item"}, most=MAX_ITEMS),
+        "SweepRequest.model": name,
+        "SweepRequest.steps": {"anyOf": [name, _array(step, most=MAX_STEPS)]},
+        "SweepRequest.models": _array(name, most=MAX_STEPS),
+        "ScoreTask.tokens": {"type": "boolean"},
+        "ExtractTask.tokens": _between(1, MAX_EXTRACT),
+        # A row has one continuation, and the request the priority.
+        "GenerateTask.n": {"const": 1},
+        **{f"GenerateTask.{field}": {"type": "null"} for field in ("priority", "prompt_logprobs")},
     }
 
 

@@ -60,6 +60,7 @@ OPEN_OPERATIONS: tuple[Operation, ...] = (
         answers.AnyObject,
     ),
     _get("/playground", "playground", "A page to try the model with.", "text/html"),
+    _get("/steps", "steps", "A page with a slider over the steps of training.", "text/html"),
     _get("/", "index", "This description as a page.", "text/html", is_documented=False),
     _get("/favicon.ico", "icon", "For browsers' tabs.", "image/svg+xml", is_documented=False),
     _get(

@@ -22,7 +22,14 @@ class Events:
     models: tuple[type[BaseModel], ...]
 
 
-Content = type[BaseModel] | Events | str  # JSON, a stream of it, or another media type
+@dataclass(frozen=True)
+class Lines:
+    """JSON of one of these models in each line."""
+
+    models: tuple[type[BaseModel], ...]
+
+
+Content = type[BaseModel] | Events | Lines | str  # JSON, a stream of it, or another media type
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from pythia_bento.protocol.bodies import (
     TokenizeRequest,
     UnloadRequest,
 )
-from pythia_bento.server.openapi import answers
+from pythia_bento.server.openapi import answers, sweep_answers
 from pythia_bento.server.openapi.open_operations import OPEN_OPERATIONS, UNAVAILABLE
-from pythia_bento.server.openapi.operation import Errors, Events, Operation
+from pythia_bento.server.openapi.operation import Errors, Events, Lines, Operation
+from pythia_bento.sweep.spec import SweepRequest
 
 ACCESS: Errors = (errors.Unauthenticated, errors.PermissionDenied, errors.Overloaded)
 BODY: Errors = (
@@ -194,6 +195,34 @@ OPERATIONS: tuple[Operation, ...] = (
                     {"prompt": "Once upon a time", "model": "bundled@step0"},
                     {"prompt": "Once upon a time", "model": "bundled"},
                 ]
+            },
+        },
+    ),
+    Operation(
+        tag="Native",
+        method="post",
+        path="/v1/sweep",
+        id="sweep",
+        summary="The same texts by many checkpoints, a row for each pair; see docs/sweeps.md.",
+        answers=(Lines(sweep_answers.EVENTS), Events(sweep_answers.EVENTS)),
+        errors=(*BODY, *MODEL, *UNAVAILABLE),
+        body=SweepRequest,
+        generates=True,
+        examples={
+            "A continuation over training": {
+                "items": [{"prompt": "Once upon a", "continuation": " time"}],
+                "task": {"type": "score", "tokens": True},
+            },
+            "Greedy continuations at some steps": {
+                "model": "bundled",
+                "steps": [0, 512],
+                "items": [{"id": "a", "prompt": "Once upon a time"}],
+                "task": {"type": "generate", "max_tokens": 4, "temperature": 0},
+            },
+            "What is known by heart": {
+                "models": ["bundled@step3000"],
+                "items": [{"prompt": [5, 6, 7, 8, 9, 10]}],
+                "task": {"type": "extract", "prompt_tokens": 3, "tokens": 3, "share": True},
             },
         },
     ),

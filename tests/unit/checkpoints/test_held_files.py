@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pythia_bento.checkpoints import files, held_files
+from pythia_bento.checkpoints import arriving, files, held_files
 from pythia_bento.checkpoints.bundle import list_bundled
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.config_file import read_config
@@ -63,8 +64,9 @@ def equal(one: list[Tensor], two: list[Tensor]) -> bool:
 
 
 def refusal(entry: ShelfEntry) -> str:
+    """Of whoever asks for a whole model."""
     with pytest.raises(CheckpointError) as caught:
-        open_entry(entry)
+        values(open_entry(entry))
     assert caught.value.message.startswith(f"{entry.name} will not be served: ")
     return caught.value.message
 
@@ -110,6 +112,7 @@ def test_what_changes_after_the_hash_changes_nothing(
 ) -> None:
     one: ShelfEntry = request.getfixturevalue(kind)
     wanted, opened = values(open_entry(one)), open_entry(one)
+    opened.verify()
     for path in opened.reader.files:
         change(path)
     assert equal(values(opened), wanted)
@@ -118,8 +121,10 @@ def test_what_changes_after_the_hash_changes_nothing(
 def test_nobody_writes_to_what_was_hashed(single: ShelfEntry) -> None:
     opened = open_entry(single)
     [held] = opened.reader._by_path.values()
-    assert isinstance(held, held_files._HeldFile)
-    descriptor = os.open(held.hold().place, os.O_RDWR)
+    assert isinstance(held, held_files.HeldFile)
+    held.verify()
+    assert held._arrival is not None
+    descriptor = os.open(held._arrival.memory.place, os.O_RDWR)
     with pytest.raises(PermissionError):
         os.write(descriptor, b"\xff" * 4096)
     os.close(descriptor)
@@ -149,13 +154,13 @@ def test_what_is_asked_for_twice_is_compared_twice(single: ShelfEntry) -> None:
 
 def test_files_are_read_once(entry: ShelfEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    inner = held_files._Folder._copy
+    inner = arriving.Folder.open
 
-    def noted(self: held_files._Folder, name: str, *rest: object) -> str:
+    def noted(self: arriving.Folder, name: str, limit: int) -> arriving.Source:
         read.append(name)
-        return inner(self, name, *rest)  # type: ignore[arg-type]
+        return inner(self, name, limit)
 
-    monkeypatch.setattr(held_files._Folder, "_copy", noted)
+    monkeypatch.setattr(arriving.Folder, "open", noted)
     values(open_entry(entry))
     assert sorted(read) == sorted(entry.files)
 
@@ -233,7 +238,7 @@ def test_what_was_recorded_and_is_no_pythia_is_refused(single: ShelfEntry) -> No
 def test_no_descriptor_and_no_memory_is_left(entry: ShelfEntry) -> None:
     def held(source: held_files.ReadOnce) -> int:
         sources = source.reader._by_path.values()
-        return sum(isinstance(f, held_files._HeldFile) and f._memory is not None for f in sources)
+        return sum(isinstance(f, held_files.HeldFile) and f.is_held for f in sources)
 
     values(open_entry(entry))
     before = open_files()
@@ -246,8 +251,8 @@ def test_no_descriptor_and_no_memory_is_left(entry: ShelfEntry) -> None:
     del opened
     shards = sorted(entry.path.glob("*.safetensors"))
     shards[-1].write_bytes(b"")
-    with pytest.raises(CheckpointError) as kept:
-        open_entry(entry)
+    with pytest.raises(CheckpointError) as kept, closing(open_entry(entry)) as damaged:
+        values(damaged)
     assert open_files() == before
     assert kept.value.message  # whoever keeps an error keeps no file with it
 
@@ -274,10 +279,10 @@ def test_no_memory_is_an_error_of_its_own(
     """Whoever can free some may try again, which a damaged file would not be helped by."""
     before = open_files()
 
-    def full(descriptor: int, data: memoryview) -> int:
+    def full(descriptor: int, data: memoryview, offset: int) -> int:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(held_files.os, "write", full)
+    monkeypatch.setattr(arriving.os, "pwrite", full)
     with pytest.raises(MemoryError, match="no room for weights: Cannot allocate memory"):
-        open_entry(single)
+        values(open_entry(single))
     assert open_files() == before

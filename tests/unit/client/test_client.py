@@ -175,7 +175,7 @@ def test_unknown_options_are_mistakes(client: Client) -> None:
 def test_nobody_there() -> None:
     for scheme in ("grpc", "http"):
         with (
-            Client(f"{scheme}://{HOST}:{free_port()}", timeout=5) as client,
+            Client(f"{scheme}://{HOST}:{free_port()}", timeout=30) as client,
             pytest.raises(EngineUnavailable),
         ):
             client.tokenize("a")

@@ -6,12 +6,15 @@ Schemas, kustomize and the running pod are `make k8s-check`'s.
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from pythia_bento import __version__
+from pythia_bento.cli.sweep import sweep
 from pythia_bento.settings import Settings
 from tests.unit.deploy.manifests import K8S, ROOT, container, document, pod, settings
 
@@ -181,3 +184,79 @@ def test_ci_checks_them_with_the_image_that_was_built() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     folders = re.findall(r'make (image|k8s)-check ARGS="(\S+)"', script)
     assert folders == [("image", "$work/image"), ("k8s", "$work/image")]
+
+
+def claims(spec: dict[str, Any]) -> set[str]:
+    return {
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in spec["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+
+
+def sweep_pods() -> dict[str, dict[str, Any]]:
+    cluster = document("components/ray/rayjob.yaml")["spec"]["rayClusterSpec"]
+    [workers] = cluster["workerGroupSpecs"]
+    return {
+        "job": document("components/sweep/job.yaml")["spec"]["template"],
+        "head": cluster["headGroupSpec"]["template"],
+        "worker": workers["template"],
+    }
+
+
+@pytest.mark.parametrize("kind", ["job", "head", "worker"])
+def test_pods_of_sweeps_may_do_no_more_than_the_service_s(kind: str) -> None:
+    spec = sweep_pods()[kind]["spec"]
+    [ours] = spec["containers"]
+    assert spec["securityContext"] == pod()["securityContext"]
+    assert ours["securityContext"] == container()["securityContext"]
+    assert spec["automountServiceAccountToken"] is spec["enableServiceLinks"] is False
+    mounted = {mount["name"] for mount in ours["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in spec["volumes"]}
+    [home] = [one["value"] for one in ours["env"] if one["name"] == "BENTOML_HOME"]
+    [store] = [one["mountPath"] for one in ours["volumeMounts"] if one["name"] == "store"]
+    assert home == store
+
+
+@pytest.mark.parametrize("component", ["sweep", "ray"])
+def test_volumes_of_sweeps_are_claimed(component: str) -> None:
+    names = {
+        document(f"components/{folder}/persistentvolumeclaim.yaml")["metadata"]["name"]
+        for folder in ("store", component)
+    }
+    pods = {"sweep": ["job"], "ray": ["head", "worker"]}[component]
+    assert all(claims(sweep_pods()[kind]["spec"]) == names for kind in pods)
+
+
+def test_both_sweeps_are_commands_that_the_program_takes() -> None:
+    [job] = sweep_pods()["job"]["spec"]["containers"]
+    entrypoint = shlex.split(document("components/ray/rayjob.yaml")["spec"]["entrypoint"])
+    for command in ([*job["command"], *job["args"]], entrypoint):
+        assert command[:3] == job["command"]
+        assert command[3] == "sweep"
+        parser = sweep.make_parser(click.Context(sweep))  # which looks for no file
+        options, _, _ = parser.parse_args(command[4:])
+        assert options["names"] == ("bundled",)
+        assert {"items_path", "output", "suffix"} <= options.keys()
+
+
+def test_every_shard_of_the_job_is_computed_once() -> None:
+    job = document("components/sweep/job.yaml")["spec"]
+    [ours] = job["template"]["spec"]["containers"]
+    [shard] = [part for part in ours["args"] if part.startswith("--shard=")]
+    assert job["completionMode"] == "Indexed"
+    assert shard == f"--shard=$(JOB_COMPLETION_INDEX)/{job['completions']}"
+
+
+def test_only_the_pods_of_sweeps_are_shut_off_by_their_policies() -> None:
+    for component, kinds in (("sweep", ["job"]), ("ray", ["head", "worker"])):
+        policy = document(f"components/{component}/networkpolicy.yaml")["spec"]
+        chosen = policy["podSelector"]["matchLabels"]
+        for kind in kinds:
+            assert chosen.items() <= sweep_pods()[kind]["metadata"]["labels"].items()
+        assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+
+
+def test_ray_of_the_job_is_the_one_that_is_tested() -> None:
+    said = document("components/ray/rayjob.yaml")["spec"]["rayClusterSpec"]["rayVersion"]
+    assert f"\nray=={said} " in (ROOT / "requirements" / "ray.txt").read_text()

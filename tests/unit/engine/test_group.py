@@ -321,3 +321,24 @@ def test_ids_in_use_and_unknown_keys_are_refused() -> None:
     assert not group.is_alive
     with pytest.raises(EngineUnavailable):
         group.step()
+
+
+def test_who_leaves_the_host_too_is_on_the_disk_again() -> None:
+    loader = ToyLoader()
+    loader.places = 2
+    group = toy_group(5, 2, loader=loader)
+    group.pin("m0", is_pinned=True)
+    for number in (1, 2, 3, 4):
+        group.add_request(ask(number, str(number), max_tokens=1))
+        run(group)
+    states = {key: one.state for key, one in group.residencies.items()}
+    assert states == {"m0": "device", "m1": "disk", "m2": "host", "m3": "host", "m4": "device"}
+    stats = group.stats().group
+    assert (stats.evictions, stats.host_evictions, stats.on_host) == (3, 1, 2)
+    group.add_request(ask(3, "again", max_tokens=1))
+    run(group)
+    stats = group.stats().group
+    assert (sum(stats.load_times_disk), sum(stats.load_times_host)) == (4, 1)
+    assert (stats.evictions, stats.host_evictions, stats.on_host) == (4, 2, 1)
+    assert group.residencies["m2"].state == "disk"
+    assert group.residencies["m3"].state == "device"

@@ -4,9 +4,11 @@ from dataclasses import fields, replace
 
 from pythia_bento.engine.stats import (
     BATCH_SIZES,
+    LOAD_SECONDS,
     NUM_NUMBERS,
     EngineStats,
     GroupStats,
+    LoadTimes,
     StepSizes,
     total,
 )
@@ -18,7 +20,13 @@ def test_numbers_of_stats_and_back() -> None:
     stats = toy_engine(64).stats()
     names = [name for name in EngineStats.__slots__ if name not in ("batch_sizes", "group")]
     sizes = tuple(range(100, 101 + len(BATCH_SIZES)))
-    group = GroupStats(*range(50, 50 + len(fields(GroupStats))))
+    times = len(LOAD_SECONDS) + 1
+    singles_of_group = range(50, 48 + len(fields(GroupStats)))
+    group = GroupStats(
+        *singles_of_group,
+        load_times_disk=tuple(range(200, 200 + times)),
+        load_times_host=tuple(range(300, 300 + times)),
+    )
     singles = {name: i for i, name in enumerate(names)}
     stats = replace(stats, **singles, batch_sizes=sizes, group=group)
     numbers = stats.numbers()
@@ -48,3 +56,12 @@ def test_engines_that_share_a_device_are_counted_together() -> None:
     assert (found.steps, found.running, found.group.evictions) == (7, 2, 2)
     assert (found.blocks_used, found.blocks_total) == (7, 64), "of the pool, which they share"
     assert found.batch_sizes == (2,) * 11
+
+
+def test_loads_by_what_they_took() -> None:
+    times = LoadTimes()
+    for seconds in (0.001, 0.01, 0.02, 0.3, 1000.0):
+        times.add(seconds)
+    assert times.count == sum(times.counts) == 5
+    assert times.counts[:2] == (2, 1) and times.counts[-1] == 1
+    assert times.microseconds == 1_000_331_000

@@ -10,7 +10,7 @@ from typing import Any
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.group import EngineGroup
-from pythia_bento.engine.members import Loaded, LoadEnd
+from pythia_bento.engine.members import Loaded, LoadEnd, Source
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.validate import Limits
@@ -33,7 +33,10 @@ class ToyLoader:
         self.steps = steps
         self.progress = 0
         self.loads: list[str] = []
-        self.kept: list[str] = []
+        self.kept: list[str] = []  # that it was asked to keep
+        self.places = 0  # for those that it does keep
+        self.on_host: list[str] = []
+        self.dropped: list[str] = []
         self.faults: dict[str, PythiaError | MemoryError] = {}
         self.is_changed = False
         self.is_closed = False
@@ -54,11 +57,20 @@ class ToyLoader:
         (key, entry), self._due = self._due, None
         if (fault := self.faults.get(key)) is not None:
             return LoadEnd(key, fault)
-        return LoadEnd(key, Loaded(entry, TOKENIZER, key.encode()))
+        source: Source = "host" if key in self.on_host else "disk"
+        return LoadEnd(key, Loaded(entry, TOKENIZER, key.encode(), source))
 
     def keep(self, key: str, weights: Any) -> bool:
         self.kept.append(key)
-        return False
+        if self.places and key not in self.on_host:
+            if len(self.on_host) == self.places:
+                self.dropped.append(self.on_host.pop(0))
+            self.on_host.append(key)
+        return key in self.on_host
+
+    def take_dropped(self) -> list[str]:
+        dropped, self.dropped = self.dropped, []
+        return dropped
 
     def has_changed(self, entry: Any) -> bool:
         return self.is_changed

@@ -11,7 +11,7 @@ import pytest
 from pythia_bento.catalog import SIZES
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.members import Loaded, LoadEnd
-from pythia_bento.errors import CheckpointError
+from pythia_bento.errors import CheckpointError, EngineUnavailable
 from pythia_bento.model.kernels.gpu.host_slabs import HostSlabs
 from pythia_bento.model.kernels.gpu.slab import contiguous
 from pythia_bento.runtime.loader import ThreadLoader
@@ -102,6 +102,32 @@ def test_a_failure_holds_until_a_file_is_another(
     assert not loader.has_changed(entry)
     (entry.path / "model.safetensors").write_bytes(b"other weights")
     assert loader.has_changed(entry)
+
+
+def test_what_is_under_way_is_given_up_with_its_next_part(entry: ShelfEntry) -> None:
+    under_way, go_on, got = threading.Event(), threading.Event(), []
+
+    def load(entry: ShelfEntry, report: Report) -> Loaded:
+        report(1, 3)
+        under_way.set()
+        assert go_on.wait(20)
+        report(2, 3)
+        got.append(entry)
+        return Loaded(entry.weights, TOKENIZER, b"root")
+
+    loader = ThreadLoader(load)
+    loader.begin("key", entry)
+    assert under_way.wait(20)
+    closing = threading.Thread(target=loader.close)
+    closing.start()
+    while not loader._is_closed:
+        closing.join(0.01)
+    go_on.set()
+    closing.join(20)
+    assert not closing.is_alive() and not got
+    end = loader.take()
+    assert end is not None and isinstance(end.found, EngineUnavailable)
+    assert not any(thread.name == "pythia-loader" for thread in threading.enumerate())
 
 
 def test_who_waits_is_woken(loader: ThreadLoader) -> None:

@@ -20,6 +20,7 @@ from tests.unit.model.kernels.gpu.packed import CPU, packed
 
 CONFIG = SIZES["1b"].config
 GB = 10**9
+KEPT = 2 * GB  # beside the weights of one checkpoint
 BLOCK = 2 * CONFIG.num_layers * CONFIG.hidden_size * 64 * 2
 
 
@@ -37,6 +38,7 @@ def planned(
         device=torch.device(device),
         block_size=64,
         kv_bytes_per_block=lambda: BLOCK,
+        kept_bytes=KEPT,
     )
     return plan(Settings(**settings), backend, 2048, shelf)  # type: ignore[arg-type]
 
@@ -44,6 +46,14 @@ def planned(
 def test_one_checkpoint_has_the_device_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     found = planned(monkeypatch, 141, "cuda", None)
     assert found.capacity == 1 and 60 * GB < found.num_blocks * BLOCK < 127 * GB
+
+
+def test_what_one_checkpoint_keeps_is_no_room_for_keys_and_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passes = pass_bytes(CONFIG, Settings().batch_size("cuda"), 2048)
+    found = planned(monkeypatch, 12, "cuda", None)
+    assert found.num_blocks == int((12 * GB - passes - KEPT) * 0.9) // BLOCK
 
 
 def test_a_gpu_holds_a_hundred_of_1b_beside_8_gb_of_keys_and_values(

@@ -43,7 +43,7 @@ async def test_an_order_ends_with_the_engine(monkeypatch: pytest.MonkeyPatch) ->
         left.cancel()
         thread.abandon(EngineUnavailable("the engine makes no step"))
         with pytest.raises(EngineUnavailable, match="makes no step"):
-            await asyncio.wait_for(order, 10)
+            await asyncio.wait_for(order, 60)
         stream.close()
         released.set()
 

@@ -82,7 +82,7 @@ async def test_an_engine_that_hangs_is_abandoned(capfd: pytest.CaptureFixture[st
     runner.close()  # does not wait for what does not come
     assert runner.is_stuck
     gate.is_open.set()  # it comes back after all: nobody is left, and the thread ends
-    runner._thread._thread.join(10)
+    runner._thread._thread.join(60)
     assert not runner._thread._thread.is_alive()
     assert not runner.is_stuck
     _joined("pythia-watchdog")
@@ -191,5 +191,5 @@ class _Broken(io.StringIO):
 def _joined(name: str) -> None:
     for thread in threading.enumerate():
         if thread.name == name:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()

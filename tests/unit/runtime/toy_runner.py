@@ -44,8 +44,8 @@ def toy_engine_of(settings: Settings, num_blocks: int = 64, before: Before | Non
     return toy_engine(num_blocks, before=before, limits=limits, max_batch_size=batch)
 
 
-def settled(runner: PythiaRunner, seconds: float = 10.0) -> None:
-    """Wait until nothing runs, waits or holds a block."""
+def settled(runner: PythiaRunner, seconds: float = 120.0) -> None:
+    """Wait until nothing runs, waits or holds a block; on a busy machine that takes a while."""
     end = time.monotonic() + seconds
     while True:
         stats = runner.stats()

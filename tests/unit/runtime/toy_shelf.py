@@ -40,8 +40,15 @@ class ToyShelf:
     def default(self) -> ShelfEntry:
         return self._entries[0]
 
+    @property
+    def last_seen(self) -> list[ShelfEntry]:
+        return self._entries
+
     def entries(self) -> list[ShelfEntry]:
         return [self.default, *sorted(self._entries[1:], key=lambda entry: entry.step or 0)]
+
+    def ids(self) -> list[str]:
+        return [name for entry in self._entries for name in entry.names]
 
     def known(self, name: str) -> ShelfEntry | None:
         return None
@@ -96,7 +103,9 @@ def toy_step(step: int, **settings: Any) -> Iterator[PythiaRunner]:
     chosen = Settings(**{"default_seed": 0} | settings)
     entry = _entry(step)
     group = _group(chosen, entry, 1, _Loader())
-    alone = SimpleNamespace(default=entry, entries=lambda: [entry], find=lambda name: entry)
+    alone = SimpleNamespace(
+        default=entry, entries=lambda: [entry], last_seen=[entry], find=lambda name: entry
+    )
     with PythiaRunner(group, _info(entry), chosen, cast(Shelf, alone)) as runner:
         yield runner
 

@@ -62,7 +62,7 @@ async def test_checkpoints_come_and_go() -> None:
     assert {name: found[f"pythia_{name}"] for name in CHECKPOINTS} == CHECKPOINTS
     assert found["pythia_turns_total"] >= 2
     assert found["pythia_switch_seconds_total"] > 0
-    assert found['pythia_checkpoint_load_seconds_total{from="disk"}'] > 0
+    assert found['pythia_checkpoint_load_seconds_sum{from="disk"}'] > 0
     assert not any("toy@step1" in name for name in found)
 
 
@@ -71,10 +71,15 @@ CHECKPOINTS = {
     'checkpoints{state="host"}': 0,
     'checkpoints{state="loading"}': 0,
     'checkpoints{state="failed"}': 1,
+    'checkpoints{state="disk"}': 4,
     'checkpoint_loads_total{from="disk",result="ok"}': 3,
     'checkpoint_loads_total{from="disk",result="error"}': 1,
     'checkpoint_loads_total{from="host",result="ok"}': 0,
-    "checkpoint_evictions_total": 3,
+    'checkpoint_load_seconds_count{from="disk"}': 3,
+    'checkpoint_load_seconds_bucket{from="disk",le="+Inf"}': 3,
+    'checkpoint_load_seconds_count{from="host"}': 0,
+    'checkpoint_evictions_total{from="device"}': 3,
+    'checkpoint_evictions_total{from="host"}': 0,
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.model.batch import MOST_TOP, DecodeRows, ForwardBatch
-from pythia_bento.model.kernels.base import SCORED_ROWS, PackedWeights
+from pythia_bento.model.kernels.base import PackedWeights
 from pythia_bento.model.kernels.gpu.forward import DecodeAttention, Forward, PromptAttention
 from pythia_bento.model.kernels.gpu.launch import Launcher
 from pythia_bento.model.kernels.gpu.launch_options import Prepared
@@ -45,8 +45,9 @@ class TritonDecodeSteps:
         self._prepared = launch.options.room(rows.options)
         self._scores = launch.sampling.scores(count, MOST_TOP)._replace(keys=self._keys)
         # Most rows at which several programs share a context.
+        heads, head_dim = config.num_heads, config.head_dim
         shared = max(
-            (b for b in range(1, count + 1) if splits(b * config.num_heads, 1 << 20) > 1), default=1
+            (b for b in range(1, count + 1) if splits(b * heads, 1 << 20, head_dim) > 1), default=1
         )
         scratch = AttentionScratch(config, shared, device)
         self.attend = DecodeAttention(launch, cache, rows, scratch)
@@ -171,30 +172,21 @@ class TritonScoredRows:
         self._launch, self._head = launch, weights.head
         config, device = launch.config, launch.device
         self.hidden = torch.zeros(rows, config.hidden_size, device=device)
-        self.targets = torch.zeros(rows, dtype=torch.int32, device=device)
-        self.found = torch.zeros(4, rows, dtype=torch.int32, device=device)
-        at_once = min(rows, SCORED_ROWS)
-        self._h = torch.zeros(at_once * config.hidden_size, dtype=torch.float16, device=device)
-        self._logits = torch.zeros(at_once, config.vocab_size, device=device)
-        self._norms = torch.zeros(at_once, device=device)
+        self.asked = torch.zeros(2 * rows, dtype=torch.int32, device=device)
+        self.found = torch.zeros(4 * rows, dtype=torch.int32, device=device)
+        self._h = torch.zeros(rows, config.hidden_size, dtype=torch.float16, device=device)
+        self._norms = torch.zeros(rows, device=device)
+        self._parts = launch.sampling.parts(rows)
 
     def run(self, count: int) -> None:
         """See ``ScoredRows``."""
-        for first in range(0, count, SCORED_ROWS):
-            self._slice(slice(first, min(first + SCORED_ROWS, count)))
-
-    def _slice(self, rows: slice) -> None:
-        hidden, launch = self.hidden[rows], self._launch
-        count = len(hidden)
-        h = self._h[: hidden.numel()].view(1, count, -1)
-        logits = self._logits[:count]
-        values, ranks, best_ids, best = self.found[:, rows]
-        launch.norm(self._head.norms, hidden, h)
-        launch.head_product(self._head, h, logits)
-        best = best.view(torch.float32)
-        norms = self._norms[:count]
-        found = Scores(values.view(torch.float32), ranks, norms, best_ids[:, None], best[:, None])
-        launch.sampling.score(logits, self.targets[rows], found)
+        launch, h = self._launch, self._h[:count]
+        values, ranks, best_ids, best = self.found[: 4 * count].view(4, count)
+        columns = best_ids[:, None], best.view(torch.float32)[:, None]
+        norms, values = self._norms[:count], values.view(torch.float32)
+        found = Scores(values, ranks, norms, *columns, self._parts)
+        launch.norm(self._head.norms, self.hidden[:count], h[None])
+        launch.sampling.score_head(self._head, h, self.asked[count : 2 * count], found)
 
 
 def _persistent(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from pythia_bento.model.batch import DecodeRows, ForwardBatch
@@ -18,6 +17,7 @@ from pythia_bento.model.kernels.base import PackedWeights
 from pythia_bento.model.kernels.gpu.launch import Launcher
 from pythia_bento.model.kernels.gpu.packing import TritonLayer
 from pythia_bento.model.kernels.gpu.tiles import WIDE_FROM
+from pythia_bento.model.kernels.gpu.wide import WideWeights
 from pythia_bento.model.kernels.gpu.workspace import Activations, AttentionScratch, TritonKVCache
 
 
@@ -59,7 +59,7 @@ class DecodeAttention:
         a: Activations,
         *,
         splits: int | None = None,
-        stages: int = 2,
+        stages: int | None = None,
         warps: int = 4,
     ) -> None:
         """See ``Attention``; the options change the speed, never the bits."""
@@ -81,9 +81,10 @@ class DecodeAttention:
 class Forward:
     """The loop over a model's layers."""
 
-    def __init__(self, launch: Launcher) -> None:
+    def __init__(self, launch: Launcher, *, keeps_wide: bool = False) -> None:
+        """``keeps_wide``: widened weights stay, of models whose weights are in no slab."""
         self._launch = launch
-        self._wide: Tensor | None = None
+        self._wide = WideWeights(launch, launch.device, keeps=keeps_wide)
 
     def __call__(
         self,
@@ -98,33 +99,38 @@ class Forward:
         self._launch.norm(layers[0].norms, a.x, a.h, table=weights.table, token_ids=token_ids)
         for index, layer in enumerate(layers):
             is_last = index + 1 == len(layers)
+            norms = last_norms if is_last else layers[index + 1].norms
+            if len(a.x) >= WIDE_FROM:
+                self._wide_layer(index, layer, a, attend, norms, is_own=weights.slab is None)
+                continue
             self.project_in(layer, a)
             attend(index, layer, a)
-            self.project_out(layer, a, last_norms if is_last else layers[index + 1].norms)
+            self.project_out(layer, a, norms)
 
     def project_in(self, layer: TritonLayer, a: Activations) -> None:
-        """Both branches' first products: ``a.qkv`` and ``a.up`` from ``a.h``."""
-        if len(a.x) >= WIDE_FROM:
-            self._launch.prefill_in(layer, a.h, a.qkv, a.up, self._wide_weights())
-        else:
-            self._launch.in_product(layer, a.h, a.qkv, a.up)
+        """Both branches' first products of few tokens: ``a.qkv`` and ``a.up`` from ``a.h``."""
+        self._launch.in_product(layer, a.h, a.qkv, a.up)
 
     def project_out(self, layer: TritonLayer, a: Activations, norms: Tensor) -> None:
         """Add both second products to ``a.x``, then norm it for what follows."""
+        self._launch.out_partial(layer, a.attended, a.up, a.parts)
+        self._launch.norm(norms, a.x, a.h, parts=a.parts, layer=layer)
+
+    def _wide_layer(
+        self,
+        index: int,
+        layer: TritonLayer,
+        a: Activations,
+        attend: Attention,
+        norms: Tensor,
+        *,
+        is_own: bool,
+    ) -> None:
+        """All of a layer for many tokens; ``is_own`` if no other weights come in its place."""
         launch = self._launch
-        if len(a.x) < WIDE_FROM:
-            launch.out_partial(layer, a.attended, a.up, a.parts)
-            launch.norm(norms, a.x, a.h, parts=a.parts, layer=layer)
-            return
-        launch.prefill_out(layer, a.attended, a.up, a.x, self._wide_weights())
+        first, second, is_wide = self._wide.of(layer, may_keep=is_own)
+        launch.prefill_in(layer, a.h, a.qkv, a.up, first, is_wide=is_wide)
+        attend(index, layer, a)
+        launch.prefill_out(layer, a.attended, a.up, a.x, second, is_wide=is_wide)
         if len(norms):
             launch.norm(norms, a.x, a.h)
-
-    def _wide_weights(self) -> Tensor:
-        """fp16 room for one layer's linears, kept."""
-        if self._wide is None:
-            config = self._launch.config
-            hidden, inner = config.hidden_size, config.intermediate_size
-            size = hidden * (4 * hidden + 2 * inner)
-            self._wide = torch.empty(size, dtype=torch.float16, device=self._launch.device)
-        return self._wide

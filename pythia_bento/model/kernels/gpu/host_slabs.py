@@ -52,15 +52,26 @@ class Aside:
             done.record()
         done.synchronize()
 
-    def download(self, source: Tensor, target: Tensor) -> None:
-        """Queue a copy to page-locked memory; ``source`` may be forgotten at once."""
+    def download(self, source: Tensor, target: Tensor) -> torch.cuda.Event | None:
+        """Queue a copy to page-locked memory; ``source`` may be forgotten at once.
+
+        What it returns is for ``await_copy``.
+        """
         if self._stream is None:
             target.copy_(source)
-            return
+            return None
         self._stream.wait_stream(torch.cuda.default_stream(self._device))
         with torch.cuda.stream(self._stream):
             target.copy_(source, non_blocking=True)
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record()
         source.record_stream(self._stream)
+        return done
+
+    def await_copy(self, done: torch.cuda.Event | None) -> None:
+        """What is queued here from now on follows a copy that another stream makes."""
+        if self._stream is not None and done is not None:
+            self._stream.wait_event(done)
 
     def hand_over(self, memory: Tensor) -> None:
         """Memory that was taken here is read where the device computes, until it is forgotten."""
@@ -102,6 +113,7 @@ class _Kept:
     shape: PackedWeights  # without memory
     tag: bytes
     memory: LockedMemory
+    done: torch.cuda.Event | None  # when it is all there
     readers: int = 0
 
 
@@ -112,10 +124,12 @@ class HostSlabs:
         """Slabs of ``size`` bytes, of which ``budget`` bytes may be locked together."""
         self._device, self._size = device, size
         self._left = budget // size  # slabs that may still be locked
-        self._aside = Aside(device)
+        # One each way: what comes does not wait for what leaves.
+        self._leaving, self._coming = Aside(device), Aside(device)
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._free: list[LockedMemory] = []
+        self._dropped: list[str] = []  # that made room since ``take_dropped``
         self._is_closed = False
 
     @property
@@ -156,9 +170,15 @@ class HostSlabs:
                 return True
             if (memory := self._take()) is None:
                 return False
-            self._aside.download(slab.memory, memory.bytes)
-            self._kept[key] = _Kept(outline(weights), slab.tag, memory)
+            done = self._leaving.download(slab.memory, memory.bytes)
+            self._kept[key] = _Kept(outline(weights), slab.tag, memory, done)
             return True
+
+    def take_dropped(self) -> list[str]:
+        """Keys of those that made room for others, each once."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, []
+        return dropped
 
     @torch.inference_mode()
     def get(self, key: str) -> PackedWeights | None:
@@ -172,10 +192,11 @@ class HostSlabs:
             self._kept.move_to_end(key)
             kept.readers += 1
         try:
-            with self._aside.work():
+            with self._coming.work():
+                self._coming.await_copy(kept.done)
                 memory = torch.empty(self._size, dtype=torch.uint8, device=self._device)
                 memory.copy_(kept.memory.bytes, non_blocking=True)
-            self._aside.hand_over(memory)
+            self._coming.hand_over(memory)
             return placed(kept.shape, memory, kept.tag)
         finally:
             with self._lock:
@@ -183,7 +204,8 @@ class HostSlabs:
 
     def close(self) -> None:
         """Forget everything and give the memory back; nothing is being read."""
-        with suppress(RuntimeError), self._aside.work():  # of a device that failed nothing is left
+        # Of a device that failed nothing is left.
+        with suppress(RuntimeError), self._leaving.work(), self._coming.work():
             pass
         with self._lock:
             for memory in (*self._free, *(kept.memory for kept in self._kept.values())):
@@ -199,4 +221,5 @@ class HostSlabs:
         unread = (key for key, kept in self._kept.items() if not kept.readers)
         if (oldest := next(unread, None)) is None:
             return None
+        self._dropped.append(oldest)
         return self._kept.pop(oldest).memory

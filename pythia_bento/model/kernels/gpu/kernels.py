@@ -27,6 +27,7 @@ from pythia_bento.model.kernels.gpu.packing import (
 )
 from pythia_bento.model.kernels.gpu.row_options import row_options
 from pythia_bento.model.kernels.gpu.tiles import kv_tile
+from pythia_bento.model.kernels.gpu.wide import kept_bytes
 from pythia_bento.model.kernels.gpu.workspace import TritonKVCache, Workspace
 from pythia_bento.model.sampling import masked
 from pythia_bento.model.sampling_row import SamplingRow
@@ -54,7 +55,10 @@ class TritonKernels:
         self.device = device
         self.block_size = kv_tile(config.head_dim)
         self.launch = Launcher(config, device)
-        self._forward = Forward(self.launch)
+        is_cuda = device.type == "cuda"
+        device_bytes = torch.cuda.mem_get_info(device)[1] if is_cuda else 0
+        self.kept_bytes = kept_bytes(config, device_bytes)
+        self._forward = Forward(self.launch, keeps_wide=self.kept_bytes > 0)
 
     def load_embedding(self, weight: Tensor) -> Tensor:
         """fp16 [V, H] on the device."""

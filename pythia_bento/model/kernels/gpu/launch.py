@@ -20,7 +20,8 @@ from pythia_bento.model.kernels.gpu.triton.norm import norm
 from pythia_bento.model.kernels.gpu.workspace import AttentionScratch
 from pythia_bento.model.rotary import rotary_tables
 
-NORM_WARPS = 8
+NORM_WARPS = 8  # for few tokens, where all of them wait for one row
+ROTATED = 1024  # values of q, and as many of k, that one program rotates
 
 
 class Launcher(WideLauncher):
@@ -79,7 +80,7 @@ class Launcher(WideLauncher):
             CHUNKS=0 if parts is None else CHUNKS,
             EMBED=table is not None,
             NORMS=len(norms),
-            num_warps=NORM_WARPS,
+            num_warps=_norm_warps(hidden, len(x)),
         )
 
     def in_product(
@@ -172,11 +173,15 @@ class Launcher(WideLauncher):
         out: Tensor,
         scale: float,
         *,
-        rows: int | None = None,
+        tile: tiles.AttentionTile | None = None,
     ) -> None:
-        """Rotate, write to the cache, attend: any mix of chunks. Changes ``qkv``."""
+        """Rotate, write to the cache, attend: any mix of chunks. Changes ``qkv``.
+
+        ``tile`` is for sequences of many rows.
+        """
         heads, count, seqs = self.config.num_heads, len(qkv), len(batch.context_lens)
-        attention_prefill.rotate_and_write[(count, heads)](
+        at_once = max(1, ROTATED // self._shape["BD"])
+        attention_prefill.rotate_and_write[(-(-count // at_once), heads)](
             qkv_ptr=qkv,
             k_cache=keys,
             v_cache=values,
@@ -184,12 +189,36 @@ class Launcher(WideLauncher):
             sin_ptr=self.sine,
             positions_ptr=batch.positions,
             slots_ptr=batch.slots,
+            num_tokens=count,
             ROTARY=self.config.rotary_dims,
-            num_warps=1,
+            TOKENS=at_once,
+            num_warps=4,
             **self._shape,
         )
-        rows = rows or (64 if count >= 16 * seqs else 16)
-        attention_prefill.prefill_attention[(count // rows + seqs, heads)](
+        few = tiles.attention_few(seqs * heads, self.config.head_dim)
+        self._attend(qkv, keys, values, batch, out, scale, few, is_short=True)
+        if count > seqs:
+            tile = tile or tiles.ATTENTION_MANY
+            self._attend(qkv, keys, values, batch, out, scale, tile)
+
+    def _attend(
+        self,
+        qkv: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        batch: ForwardBatch,
+        out: Tensor,
+        scale: float,
+        tile: tiles.AttentionTile,
+        *,
+        is_short: bool = False,
+    ) -> None:
+        """Of sequences with few rows, or of all others."""
+        seqs = len(batch.context_lens)
+        dims = min(tile.dims, self._shape["BD"])
+        blocks = seqs if is_short else len(qkv) // tile.rows + seqs
+        grid = blocks, self.config.num_heads, self._shape["BD"] // dims
+        attention_prefill.prefill_attention[grid](
             qkv_ptr=qkv,
             k_cache=keys,
             v_cache=values,
@@ -200,10 +229,13 @@ class Launcher(WideLauncher):
             table_stride=batch.block_tables.stride(0),
             num_seqs=seqs,
             qk_scale=self.score_scale(scale),
-            BQ=rows,
+            BQ=tile.rows,
             SEQS=triton.next_power_of_2(seqs + 1),
-            STAGES=2,
-            num_warps=4,
+            FEW=tiles.FEW_ROWS,
+            SHORT=is_short,
+            BV=dims,
+            STAGES=tile.stages,
+            num_warps=tile.warps,
             **self._shape,
         )
 
@@ -219,12 +251,13 @@ class Launcher(WideLauncher):
         scale: float,
         *,
         splits: int | None = None,
-        stages: int = 2,
+        stages: int | None = None,
         warps: int = 4,
     ) -> None:
         """One new token a sequence: rotate, write to the cache, attend."""
-        heads, count = self.config.num_heads, len(qkv)
-        splits = splits or tiles.splits(count * heads, scratch.max_tiles)
+        heads, count, head_dim = self.config.num_heads, len(qkv), self.config.head_dim
+        splits = splits or tiles.splits(count * heads, scratch.max_tiles, head_dim)
+        stages = stages or tiles.decode_stages(count * heads, head_dim)
         attention.decode_attention[(heads, count, splits)](
             qkv_ptr=qkv,
             k_cache=keys,
@@ -250,3 +283,8 @@ class Launcher(WideLauncher):
     def score_scale(self, scale: float) -> float:
         """1 / sqrt(head_dim) and the change to base 2, times a layer's power of two."""
         return scale * math.log2(math.e) / math.sqrt(self.config.head_dim)
+
+
+def _norm_warps(hidden: int, tokens: int) -> int:
+    """A row's sums are exact, so that any number of threads finds the same."""
+    return NORM_WARPS if tokens < tiles.WIDE_FROM else max(1, min(NORM_WARPS, hidden // 256))

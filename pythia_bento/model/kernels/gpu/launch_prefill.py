@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.gpu import tiles
 from pythia_bento.model.kernels.gpu.packing import CHUNKS, TritonLayer, depth_at_once
+from pythia_bento.model.kernels.gpu.tiled import has_tma, tiled
 from pythia_bento.model.kernels.gpu.triton import prefill
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class WideLauncher:
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self.config = config
+        self.tma = has_tma(device)
         is_cuda = device.type == "cuda"  # else Triton's interpreter
-        self.tma = is_cuda and torch.cuda.get_device_capability(device)[0] >= 9
         self.wide_products = _wide_products(config, device) if is_cuda else None
 
     def prefill_in(
@@ -38,23 +38,28 @@ class WideLauncher:
         up: Tensor,
         scratch: Tensor,
         tile: tiles.Tile | None = None,
+        *,
+        is_wide: bool = False,
     ) -> None:
         """``in_product`` for many tokens; ``scratch`` holds the weights as fp16.
 
-        With a ``tile`` by Triton's kernel, where there is another one.
+        It has them already where it ``is_wide``. With a ``tile`` by Triton's kernel, where there is
+        another one.
         """
         hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(qkv)
         rows = 3 * hidden + inner
-        wide = self._widen(layer.w_in, scratch)
+        if not is_wide:
+            self.widen_in(layer, scratch)
+        wide = scratch[: rows * hidden].view(rows, hidden)
         if self.wide_products and not tile:
             self.wide_products.first(layer, wide, h, qkv, up)
             return
         tile = (tile or tiles.WIDE_IN).fit(math.gcd(3 * hidden, inner), hidden)
         prefill.prefill_in[tiles.grid(rows, count, tile)](
-            w=self._tiled(wide, tile.rows, tile.depth),
+            w=tiled(wide, tile.rows, tile.depth, tma=self.tma),
             scale_ptr=layer.in_scale,
             bias_ptr=layer.in_bias,
-            h=self._tiled(h.view(-1, hidden), tile.tokens, tile.depth),
+            h=tiled(h.view(-1, hidden), tile.tokens, tile.depth, tma=self.tma),
             qkv_ptr=qkv,
             up_ptr=up,
             num_tokens=count,
@@ -78,26 +83,29 @@ class WideLauncher:
         x: Tensor,
         scratch: Tensor,
         tile: tiles.Tile | None = None,
+        *,
+        is_wide: bool = False,
     ) -> None:
-        """x += both second products, for many tokens; ``tile`` as above."""
+        """x += both second products, for many tokens; ``scratch`` and ``tile`` as above."""
         hidden, inner, count = self.config.hidden_size, self.config.intermediate_size, len(x)
         depth = inner // CHUNKS
+        if not is_wide:
+            self.widen_out(layer, scratch)
         if self.wide_products and not tile:
-            self._widen(layer.dense, scratch)
-            self._widen(layer.down.view(CHUNKS * hidden, -1), scratch[hidden * hidden :])
             wide = scratch[: (1 + CHUNKS) * hidden * hidden].view(-1, hidden)
             self.wide_products.second(layer, wide, attended, up, x)
             return
         tile = (tile or tiles.WIDE_OUT).fit(hidden, math.gcd(hidden, depth))
-        pieces = [(layer.dense, layer.dense_scale, attended, 0)]
-        pieces += [(layer.down[i], layer.down_scale, up, i * depth) for i in range(CHUNKS)]
-        for i, (weight, scale, source, column) in enumerate(pieces):
-            wide = self._widen(weight, scratch)
+        dense, downs = scratch[: hidden * hidden], scratch[hidden * hidden :]
+        pieces = [(dense.view(hidden, hidden), layer.dense_scale, attended, 0)]
+        for i, down in enumerate(downs[: hidden * inner].view(CHUNKS, hidden, depth)):
+            pieces.append((down, layer.down_scale, up, i * depth))
+        for i, (wide, scale, source, column) in enumerate(pieces):
             prefill.prefill_add[tiles.grid(hidden, count, tile)](
-                w=self._tiled(wide, tile.rows, tile.depth),
+                w=tiled(wide, tile.rows, tile.depth, tma=self.tma),
                 scale_ptr=scale,
                 bias_ptr=layer.out_bias,
-                a=self._tiled(source, tile.tokens, tile.depth),
+                a=tiled(source, tile.tokens, tile.depth, tma=self.tma),
                 x_ptr=x,
                 num_tokens=count,
                 col=column,
@@ -113,7 +121,17 @@ class WideLauncher:
                 num_warps=tile.warps,
             )
 
-    def _widen(self, pairs: Tensor, scratch: Tensor) -> Tensor:
+    def widen_in(self, layer: TritonLayer, out: Tensor) -> None:
+        """Weights of the first products as fp16 to the start of ``out``."""
+        self._widen(layer.w_in, out)
+
+    def widen_out(self, layer: TritonLayer, out: Tensor) -> None:
+        """Those of the second products: dense, then the pieces of down."""
+        self._widen(layer.dense, out)
+        down = layer.down.view(CHUNKS * len(layer.dense), -1)
+        self._widen(down, out[2 * layer.dense.numel() :])
+
+    def _widen(self, pairs: Tensor, scratch: Tensor) -> None:
         """int16 pairs [R, K / 2] as fp16 [R, K] at the start of ``scratch``."""
         rows, depth = pairs.shape[0], 2 * pairs.shape[1]
         wide = scratch[: rows * depth].view(rows, depth)
@@ -126,13 +144,6 @@ class WideLauncher:
             ROWS_AT_ONCE=at_once,
             num_warps=4,
         )
-        return wide
-
-    def _tiled(self, matrix: Tensor, rows: int, cols: int) -> Tensor | TensorDescriptor:
-        """A matrix as the kernel's loads want it."""
-        if not self.tma:
-            return matrix
-        return TensorDescriptor.from_tensor(matrix, [rows, cols])
 
 
 def _wide_products(config: ModelConfig, device: torch.device) -> PrefillProducts | None:

@@ -24,6 +24,15 @@ class Tile(NamedTuple):
         )
 
 
+class AttentionTile(NamedTuple):
+    """Query rows and dimensions of the result of a program of ``prefill_attention``."""
+
+    rows: int
+    dims: int
+    stages: int
+    warps: int
+
+
 # (most tokens, tile), by rising number of tokens. Measured on an H200, see docs/gpu.md.
 IN = (
     (8, Tile(32, 8, 6, 2)),
@@ -48,7 +57,19 @@ HEAD = (
 # For ``prefill``: rows are rows of weights, as above.
 WIDE_IN = Tile(256, 128, 4, 8, 64)
 WIDE_OUT = Tile(128, 128, 4, 8, 64)
+# For ``parts.head_parts``, whose rows of weights are a part of the vocabulary.
+SCORES = Tile(128, 128, 3, 4, 64)
+TARGETS_AT_ONCE = 16
 WIDE_FROM = 513  # tokens from which widening the weights first pays
+
+# Of sequences with many rows. All of 256 dimensions would be more than fits into registers.
+ATTENTION_MANY = AttentionTile(64, 128, 2, 4)
+FEW_ROWS = 16  # of a sequence in a pass: what decodes, and prompts as short
+
+
+def attention_few(rows: int, head_dim: int) -> AttentionTile:
+    """Of sequences with few, ``rows`` of them and heads together."""
+    return AttentionTile(FEW_ROWS, 256, decode_stages(rows, head_dim), 4)
 
 
 def choose(table: tuple[tuple[int, Tile], ...], tokens: int) -> Tile:
@@ -61,10 +82,18 @@ def kv_tile(head_dim: int) -> int:
     return 32 if head_dim > 128 else 64
 
 
-def splits(rows: int, max_tiles: int) -> int:
-    """Programs that share the context of one sequence and head, for ``rows`` = both together."""
-    wanted = max(1, 256 // rows)
+def splits(rows: int, max_tiles: int, head_dim: int) -> int:
+    """Programs that share the context of one sequence and head, for ``rows`` = both together.
+
+    Tiles of heads of 256 are so long to load that a program for each row is enough from 128 on.
+    """
+    wanted = 1 if head_dim > 128 and rows >= 128 else max(1, 256 // rows)
     return min(1 << (wanted.bit_length() - 1), max_tiles)
+
+
+def decode_stages(rows: int, head_dim: int) -> int:
+    """Stages of loads ahead of a program that attends alone, for ``rows`` as above."""
+    return 3 if head_dim > 128 and rows >= 512 else 2
 
 
 def grid(rows: int, tokens: int, tile: Tile) -> tuple[int]:

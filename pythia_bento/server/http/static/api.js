@@ -1,4 +1,6 @@
-// The two calls that the page makes; every failure is an Error whose message can be shown.
+// The calls that the pages make; every failure is an Error whose message can be shown.
+
+const BROKEN = "the server ended the answer before it was complete";
 
 // All that may be asked for; the first is the default.
 export async function servedModels(key) {
@@ -8,19 +10,40 @@ export async function servedModels(key) {
 
 // Yields the parsed events of a streamed completion.
 export async function* completion(body, key, signal) {
-  const response = await call("v1/completions", key, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
-    signal,
-  });
-  for await (const data of events(response.body)) {
+  const streamed = { ...body, stream: true, stream_options: { include_usage: true } };
+  const response = await post("v1/completions", streamed, key, signal);
+  for await (const part of parts(response.body, "\n\n")) {
+    const data = part.replace(/^data: /, "");
     if (data === "[DONE]") return;
     const event = JSON.parse(data);
     if (event.error) throw new Error(event.error.message);
     yield event;
   }
-  throw new Error("the server ended the answer before it was complete");
+  throw new Error(BROKEN);
+}
+
+// The tokens of a text as a completion that is the text alone; `prompt_token_ids` are beside them.
+export async function spelled(text, key, signal) {
+  const body = { prompt: text, max_tokens: 0, echo: true, logprobs: 0, return_token_ids: true };
+  const response = await post("v1/completions", body, key, signal);
+  return (await response.json()).choices[0];
+}
+
+// Yields the events of a sweep; what fails of it is an event too, unless all of it does.
+export async function* sweep(body, key, signal) {
+  const response = await post("v1/sweep", body, key, signal);
+  for await (const line of parts(response.body, "\n")) {
+    const event = JSON.parse(line);
+    if (event.event === "error" && event.checkpoint == null) throw new Error(event.error.message);
+    yield event;
+    if (event.event === "end") return;
+  }
+  throw new Error(BROKEN);
+}
+
+function post(path, body, key, signal) {
+  const headers = { "Content-Type": "application/json" };
+  return call(path, key, { method: "POST", headers, body: JSON.stringify(body), signal });
 }
 
 async function call(path, key, options = {}) {
@@ -45,14 +68,15 @@ async function sentence(response) {
   }
 }
 
-async function* events(stream) {
+// What stands between separators, each as soon as it is whole.
+async function* parts(stream, separator) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    const parts = (text + value).split("\n\n");
-    text = parts.pop();
-    for (const part of parts) yield part.replace(/^data: /, "");
+    const found = (text + value).split(separator);
+    text = found.pop();
+    yield* found;
   }
 }

@@ -1,4 +1,5 @@
-// The tokens of an answer as coloured spans, and the tooltip with a token's alternatives.
+// The tokens of a text as coloured spans, and the tooltip of a token. The box tells by an event
+// "token", whose detail is an index, which one is looked at.
 
 const SURPRISING = -6; // natural log-probability at the far end of the scale: 1 in 400
 
@@ -44,15 +45,23 @@ export class TokenView {
     this.#spell(0, true);
   }
 
+  // The same tokens with other values; null where nothing is known of one.
+  update(values) {
+    for (const [index, token] of this.tokens.entries()) {
+      Object.assign(token, { logprob: null, rank: undefined, top: {} }, values[index]);
+      colour(token);
+    }
+    if (this.shown) this.#show(this.shown);
+  }
+
   #add(token) {
     const span = document.createElement("span");
     span.className = "token";
     span.tabIndex = -1;
     span.role = "option";
-    span.classList.toggle("first", token.logprob === null);
     span.classList.toggle("prompt", token.offset < this.promptLength);
-    span.style.setProperty("--surprise", Math.min((token.logprob ?? 0) / SURPRISING, 1).toFixed(3));
     this.tokens.push({ ...token, span });
+    colour(this.tokens.at(-1));
     this.box.append(span);
   }
 
@@ -77,13 +86,14 @@ export class TokenView {
   }
 
   #show(target) {
-    const token = this.tokens.find(({ span }) => span === target);
-    if (!token) return this.#hide();
-    this.tooltip.replaceChildren(...describe(token));
+    const index = this.tokens.findIndex(({ span }) => span === target);
+    if (index < 0) return this.#hide();
+    this.tooltip.replaceChildren(...describe(this.tokens[index], index));
     this.tooltip.hidden = false;
     this.shown = target;
     target.setAttribute("aria-describedby", this.tooltip.id);
     this.#place(target);
+    this.box.dispatchEvent(new CustomEvent("token", { detail: index }));
   }
 
   #hide() {
@@ -102,10 +112,22 @@ export class TokenView {
   }
 }
 
-function describe({ name, logprob, top }) {
+function colour({ span, logprob }) {
+  span.classList.toggle("first", logprob === null);
+  span.style.setProperty("--surprise", Math.min((logprob ?? 0) / SURPRISING, 1).toFixed(3));
+}
+
+function describe({ name, logprob, rank, top }, index) {
   const title = element("strong", visible(name));
-  if (logprob === null) return [title, element("div", "the first token: nothing comes before it")];
-  const line = element("div", `probability ${percent(logprob)}, log-probability ${logprob.toFixed(4)}`);
+  if (logprob === null) {
+    const why = index ? "not computed" : "the first token: nothing comes before it";
+    return [title, element("div", why)];
+  }
+  const place = rank === undefined ? "" : `, rank ${rank}`;
+  const line = element(
+    "div",
+    `probability ${percent(logprob)}, log-probability ${logprob.toFixed(4)}${place}`,
+  );
   const rows = Object.entries(top).sort(([, a], [, b]) => b - a);
   const table = element("table");
   for (const [other, value] of rows) {
@@ -131,6 +153,6 @@ function percent(logprob) {
   return share >= 0.01 ? `${share.toFixed(2)} %` : "under 0.01 %";
 }
 
-function visible(text) {
+export function visible(text) {
   return text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
 }

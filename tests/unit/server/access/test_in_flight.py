@@ -58,7 +58,7 @@ def ends() -> Iterator[list[int]]:
 
 
 async def _until(condition) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0.005)

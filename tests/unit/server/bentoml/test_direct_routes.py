@@ -96,6 +96,7 @@ def test_whole_paths_of_operations_are_known_before() -> None:
     assert set(routes_of([(openai.create_app(), "/v1"), (extra, "/")])) == {
         ("POST", "/v1/completions"),
         ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/sweep"),
         ("GET", "/v1/models"),
         ("HEAD", "/v1/models"),
         ("POST", "/v1/models/load"),

@@ -19,11 +19,14 @@ from tests.unit.runtime.toy_runner import toy_runner
 
 
 @contextlib.asynccontextmanager
-async def serving(runner: PythiaRunner, **settings: Any) -> AsyncIterator[GrpcServer]:
+async def serving(
+    runner: PythiaRunner, access: AccessControl | None = None, **settings: Any
+) -> AsyncIterator[GrpcServer]:
     """A server on a port of the system's choice, stopped at the end."""
     chosen = grpc_settings(**settings)
-    access = AccessControl.from_settings(chosen)
-    access.check_room = runner.check_room
+    if access is None:
+        access = AccessControl.from_settings(chosen)
+        access.check_room = runner.check_room
     server = GrpcServer(runner, chosen, access)
     await server.start()
     try:

@@ -88,12 +88,12 @@ async def test_files_that_are_no_certificates(runner: PythiaRunner, tmp_path: Pa
 
 
 async def _tokens(url: str, tls: Tls | None) -> list[int]:
-    async with AsyncClient(url, tls=tls, timeout=5) as client:
+    async with AsyncClient(url, tls=tls, timeout=30) as client:
         return await client.tokenize("the end")
 
 
 def _tokens_sync(url: str, tls: Tls) -> list[int]:
-    with Client(url, tls=tls, timeout=5) as client:
+    with Client(url, tls=tls, timeout=30) as client:
         return client.tokenize("the end")
 
 

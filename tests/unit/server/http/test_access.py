@@ -24,9 +24,11 @@ BODY = {"prompt": "a", "max_tokens": 2}
 OPEN = (
     *("/", "/docs.json", "/playground", "/playground/{name}", "/static_content/{name}"),
     *("/livez", "/readyz", "/healthz", "/metrics", "/schema.json"),
-    *("/health", "/ping", "/version", "/openapi.json", "/favicon.ico"),
+    *("/health", "/ping", "/version", "/openapi.json", "/favicon.ico", "/steps"),
 )
-GENERATING = {"/v1/completions", "/v1/chat/completions", "/generate", "/generate_stream"}
+GENERATING = {
+    *("/v1/completions", "/v1/chat/completions", "/v1/sweep", "/generate", "/generate_stream")
+}
 
 
 def http(runner: PythiaRunner, **limits: int) -> httpx.AsyncClient:

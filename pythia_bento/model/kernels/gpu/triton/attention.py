@@ -112,6 +112,7 @@ def decode_attention(
                 context_len=context_len,
                 qk_scale=qk_scale,
                 dims=dims,
+                value_dims=dims,
                 HEAD=HEAD,
                 TILE=TILE,
                 BQ=16,

@@ -75,6 +75,7 @@ def attend_tile(
     context_len,
     qk_scale,
     dims,
+    value_dims,  # those of the result; any columns of v have the same bits alone
     HEAD: tl.constexpr,
     TILE: tl.constexpr,
     BQ: tl.constexpr,
@@ -82,9 +83,11 @@ def attend_tile(
     """(acc, best, weight sum) of one tile on its own."""
     at = tl.arange(0, TILE)
     is_context = start + at < context_len
-    here = (dims < HEAD)[None, :] & is_context[:, None]
-    k = tl.load(k_ptr + at[:, None] * HEAD + dims[None, :], mask=here, other=0.0)
-    v = tl.load(v_ptr + at[:, None] * HEAD + dims[None, :], mask=here, other=0.0)
+    here = is_context[:, None]
+    k_ptrs = k_ptr + at[:, None] * HEAD + dims[None, :]
+    v_ptrs = v_ptr + at[:, None] * HEAD + value_dims[None, :]
+    k = tl.load(k_ptrs, mask=(dims < HEAD)[None, :] & here, other=0.0)
+    v = tl.load(v_ptrs, mask=(value_dims < HEAD)[None, :] & here, other=0.0)
     score = tl.dot(q, tl.trans(k)) * qk_scale
     sees = (q_positions[:, None] >= (start + at)[None, :]) & is_context[None, :]
     score = tl.where(sees, score, float("-inf"))

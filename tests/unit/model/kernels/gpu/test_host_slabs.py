@@ -101,14 +101,14 @@ def test_weights_that_are_being_read_are_not_overwritten(monkeypatch: pytest.Mon
 
     def slow(*args: object, **kwargs: object) -> torch.Tensor:
         reading.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return empty(*args, **kwargs)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr(torch, "empty", slow)
     found: list[PackedWeights | None] = []
     thread = threading.Thread(target=lambda: found.append(host.get("a")))
     thread.start()
-    assert reading.wait(10)
+    assert reading.wait(60)
     assert not host.put("b", WEIGHTS["b"])
     go_on.set()
     thread.join()
@@ -173,3 +173,11 @@ def test_many_threads_find_what_they_put() -> None:
     assert wrong and not any(wrong)
     assert len(host.keys) == 3
     assert all(one != other for one, other in pairwise(host.keys))
+
+
+def test_who_made_room_is_told_once() -> None:
+    host = slabs(2)
+    assert host.take_dropped() == []
+    host.put("c", WEIGHTS["c"]), host.put("c", WEIGHTS["c"]), host.put("d", WEIGHTS["d"])
+    assert host.take_dropped() == ["a", "b"]
+    assert host.take_dropped() == []

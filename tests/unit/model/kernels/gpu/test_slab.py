@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from pythia_bento.model.kernels.base import PackedWeights
-from pythia_bento.model.kernels.gpu.slab import ALIGNED, contiguous, outline, placed
-from tests.unit.model.kernels.gpu.packed import CONFIG, packed
+from pythia_bento.model.kernels.gpu.slab import ALIGNED, Filling, contiguous, outline, placed
+from pythia_bento.model.weights import Part
+from tests.unit.model.kernels.gpu.packed import CONFIG, CPU, packed
 
 
 def tensors(weights: PackedWeights) -> Iterator[tuple[str, Tensor]]:
@@ -102,3 +104,36 @@ def test_what_does_not_fit_is_refused() -> None:
         placed(weights, weights.slab.memory[:-ALIGNED], tag(1))
     with pytest.raises(ValueError, match="32 bytes, not 3"):
         contiguous(packed(1), b"abc")
+
+
+def parts_of(weights: PackedWeights) -> dict[Part, Any]:
+    return {
+        "head": weights.head,
+        **dict(enumerate(weights.layers)),
+        "embedding": weights.table,
+    }
+
+
+def test_a_slab_that_is_filled_part_by_part_is_the_same() -> None:
+    weights, shape = packed(1), outline(contiguous(packed(2), tag(2)))
+    weights = replace(weights, head=replace(weights.head, scale=2.0))
+    filling = Filling(shape, tag(1), CPU)
+    placed = {part: filling.place(part, own) for part, own in parts_of(weights).items()}
+    layers = [placed[index] for index in range(CONFIG.num_layers)]
+    found = filling.whole(PackedWeights(placed["embedding"], layers, placed["head"]))
+    wanted = contiguous(weights, tag(1))
+    assert found.slab is not None and wanted.slab is not None
+    assert torch.equal(found.slab.memory, wanted.slab.memory)
+    assert (found.slab.tag, found.slab.scalars) == (wanted.slab.tag, wanted.slab.scalars)
+    begin, end = found.slab.memory.data_ptr(), found.slab.memory.nbytes
+    for (_, one), (_, other) in zip(tensors(found), tensors(wanted), strict=True):
+        assert torch.equal(one, other)
+        assert begin < one.data_ptr() < begin + end  # nothing lies beside it
+
+
+def test_a_slab_takes_no_part_of_another_model() -> None:
+    filling = Filling(outline(packed(1)), tag(1), CPU)
+    other = packed(1, replace(CONFIG, hidden_size=128, intermediate_size=512))
+    for part, own in parts_of(other).items():
+        with pytest.raises(ValueError, match="is of another model than the slab is"):
+            filling.place(part, own)

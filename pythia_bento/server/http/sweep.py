@@ -1,0 +1,92 @@
+"""``/v1/sweep``: one row for each text and checkpoint, as lines of JSON or server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from pythia_bento.errors import PythiaError
+from pythia_bento.protocol.errors import error_body
+from pythia_bento.protocol.parsing import parse
+from pythia_bento.runtime.served import loaded
+from pythia_bento.runtime.turns import Turns
+from pythia_bento.server.http.body import read_json
+from pythia_bento.server.http.json_answer import PIECE_BYTES
+from pythia_bento.server.http.sse import DONE, event
+from pythia_bento.server.sweeping import SweepAnswer
+from pythia_bento.sweep.spec import SweepRequest
+
+LINES, EVENTS = "application/x-ndjson", "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How events are written."""
+
+    media_type: str
+    write: Callable[[Mapping[str, Any]], bytes]
+    silence: bytes  # where there is nothing to tell, for proxies that close what is silent
+    end: bytes  # behind an answer that is whole
+
+
+FORMATS = {
+    LINES: Format(LINES, lambda told: orjson.dumps(told) + b"\n", b"", b""),
+    EVENTS: Format(EVENTS, event, b": nothing new\n\n", DONE),
+}
+
+
+async def sweep(request: HttpRequest) -> Response:
+    """POST ``/v1/sweep``."""
+    runner = loaded(request.app.state.runner)
+    spec = parse(SweepRequest, await read_json(request, runner.limits))
+    answer = await SweepAnswer.begin(runner, spec, request.app.state.check_open)
+    return SweepResponse(answer, FORMATS[accepted(request.headers.get("accept", ""))])
+
+
+def accepted(header: str) -> str:
+    """The media type to answer with: lines, unless only events are accepted."""
+    kinds = {part.partition(";")[0].strip().lower() for part in header.split(",")}
+    return EVENTS if EVENTS in kinds and LINES not in kinds else LINES
+
+
+class SweepResponse(StreamingResponse):
+    """An answer that ends its sweep when the client is gone."""
+
+    def __init__(self, answer: SweepAnswer, format: Format) -> None:
+        super().__init__(_pieces(answer, format), media_type=format.media_type)
+        self.headers["Cache-Control"] = "no-store"
+        self.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all. ``RequestMiddleware`` watches whether the client is there."""
+        try:
+            await self.stream_response(send)
+        finally:
+            await self._answer.close()
+
+
+async def _pieces(answer: SweepAnswer, format: Format) -> AsyncIterator[bytes]:
+    turns, piece = Turns(), bytearray()
+    try:
+        async for batch in answer.batches():
+            piece += b"" if batch else format.silence
+            for told in batch:
+                piece += format.write(told.as_dict())
+                await turns.take()
+                if len(piece) > PIECE_BYTES:
+                    yield bytes(piece)
+                    piece.clear()
+            if piece:
+                yield bytes(piece)
+                piece.clear()
+    except PythiaError as error:
+        yield bytes(piece) + format.write({"event": "error", **error_body(error)})
+    else:
+        yield format.end

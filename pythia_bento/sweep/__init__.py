@@ -1,0 +1,1 @@
+"""The same items asked of many checkpoints: one stream, one row for each item and checkpoint."""

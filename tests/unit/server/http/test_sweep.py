@@ -1,0 +1,327 @@
+"""``/v1/sweep`` as an application, over six toys of which two have room at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from pythia_bento.errors import CheckpointError, EngineUnavailable
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server import sweeping
+from pythia_bento.server.access.control import AccessControl
+from pythia_bento.server.http import openai
+from pythia_bento.server.http.sweep import EVENTS, LINES, accepted
+from pythia_bento.sweep.here import Here
+from pythia_bento.sweep.run import run
+from pythia_bento.sweep.spec import SweepRequest
+from pythia_bento.telemetry.calls import new_call, working_for
+from tests.unit.conftest import app_of
+from tests.unit.runtime.toy_runner import settled, toy_runner
+from tests.unit.runtime.toy_shelf import BROKEN, toy_shelf
+from tests.unit.turning import turning
+
+MODELS = [f"toy@step{step}" for step in (1, 2, 3, 5)]
+ITEMS = [{"id": "a", "prompt": [5, 6, 7]}, {"prompt": "the end", "continuation": " of"}]
+BODY = {"models": MODELS, "items": ITEMS}
+
+
+@pytest.fixture
+def shelf() -> Any:
+    with toy_shelf() as runner:
+        yield runner
+
+
+@pytest.fixture
+async def http(shelf: PythiaRunner) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(shelf) as client:
+        yield client
+
+
+def client_of(runner: PythiaRunner) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app_of(runner))
+    return httpx.AsyncClient(transport=transport, base_url="http://test/v1", timeout=60)
+
+
+async def told(http: httpx.AsyncClient, body: dict[str, Any], **headers: str) -> list[Any]:
+    answer = await http.post("/sweep", json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def timeless(events: list[Any]) -> list[Any]:
+    """Rows of a checkpoint come in any order, and times are of the moment."""
+    kept = [{name: v for name, v in event.items() if name != "seconds"} for event in events]
+    return sorted(kept, key=json.dumps)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"type": "score"},
+        {"type": "score", "tokens": True},
+        {"type": "generate", "max_tokens": 4, "ignore_eos": True, "logprobs": 0},
+        {"type": "extract", "prompt_tokens": 1, "tokens": 1, "share": True},
+    ],
+)
+async def test_it_tells_what_the_sweep_tells(
+    http: httpx.AsyncClient, shelf: PythiaRunner, task: dict[str, Any]
+) -> None:
+    body = {**BODY, "task": task}
+    spec = SweepRequest.model_validate(body)
+    expected = [event.as_dict() async for event in run(spec, Here(shelf))]
+    lines = await told(http, body)
+    assert timeless(lines) == timeless(json.loads(json.dumps(expected)))
+    assert [lines[0]["event"], lines[-1]] == ["start", {"event": "end", "done": 4, "failed": 0}]
+    answer = await http.post("/sweep", json=body, headers={"accept": EVENTS})
+    assert answer.headers["content-type"] == f"{EVENTS}; charset=utf-8"
+    events = answer.text.split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    assert timeless([json.loads(one[6:]) for one in events[:-2]]) == timeless(lines)
+
+
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [
+        ("", LINES),
+        ("*/*", LINES),
+        ("application/json", LINES),
+        (f"{LINES}, {EVENTS}", LINES),
+        (EVENTS, EVENTS),
+        (f"application/json, {EVENTS.upper()};q=0.5", EVENTS),
+    ],
+)
+def test_what_a_client_accepts(header: str, kind: str) -> None:
+    assert accepted(header) == kind
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"items": []}, "items", "items must have at least 1 entries, not 0"),
+    ({"items": [ITEMS[0]] * 2049}, "items", "items must have at most 2,048 entries, not 2,049"),
+    ({"models": ["a"] * 2049}, "models", "models must have at most 2,048 entries, not 2,049"),
+    ({"items": [{"prompt": 5}]}, "items", "prompt must be a string or a list of token ids"),
+    ({"items": [{"prompt": "a", "id": "b" * 257}]}, "items", "items[0].id"),
+    ({"task": {"type": "dream"}}, "task", "task.type must be one of 'score', 'generate'"),
+    ({"task": {"type": "generate", "n": 2}}, "task", "task.n must be 1"),
+    ({"priority": 21}, "priority", "priority must be less than or equal to 20, not 21"),
+    ({"steps": "all"}, "", "models goes without model and steps"),
+    (
+        {"models": None, "model": "pythia-14m", "steps": "5:4:1"},
+        "steps",
+        "FROM must be at most TO",
+    ),
+    ({"step": 3}, "step", "step is not a field of this request"),
+    (
+        {"items": [ITEMS[0]] * 2000, "models": [f"toy@step{n}" for n in range(501)]},
+        "items",
+        "2,000 items at 501 checkpoints are 1,002,000 rows, but the limit of one sweep is "
+        "1,000,000; 'pythia-bento sweep' writes files without that limit",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changed", "param", "words"), REFUSED)
+async def test_what_is_refused_as_a_whole(
+    http: httpx.AsyncClient, changed: dict[str, Any], param: str, words: str
+) -> None:
+    answer = await http.post("/sweep", json={**BODY, **changed})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"] or "") == (400, param)
+    assert words in error["message"]
+    assert len(await told(http, BODY)) == 1 + 4 * 4 + 1  # the server answers the next one
+
+
+async def test_what_fails_is_told_and_the_others_are_there() -> None:
+    fault = CheckpointError("toy@step13 is damaged")
+    with toy_shelf(fault=fault) as runner:
+        async with client_of(runner) as http:
+            models = ["toy@step4", BROKEN, "toy@step2"]
+            items = [*ITEMS, {"id": "long", "prompt": [5] * 9999}]
+            events = await told(http, {"models": models, "items": items})
+    errors = [event for event in events if event["event"] == "error"]
+    assert [(one["checkpoint"], one["error"]["code"]) for one in errors] == [
+        (0, "model_not_found"),
+        (1, "checkpoint_error"),
+    ]
+    rows = {event["item"]: event for event in events if event["event"] == "row"}
+    assert rows[2]["error"]["code"] == "context_length_exceeded" and rows[2]["id"] == "long"
+    assert "error" not in rows[0] and "error" not in rows[1]
+    assert events[-1] == {"event": "end", "done": 1, "failed": 2}
+
+
+async def test_a_full_server_refuses_it_unread(
+    http: httpx.AsyncClient, shelf: PythiaRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with toy_runner(max_queue=0, max_batch_size=1, step_seconds=0.005) as runner:
+        async with client_of(runner) as client:
+            body = {"prompt": [5], "max_tokens": 40, "ignore_eos": True}
+            busy = asyncio.ensure_future(client.post("/completions", json=body))
+            while not runner.stats().running:
+                await asyncio.sleep(0.001)
+            answer = await client.post("/sweep", content=b"{")
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+            assert (await busy).status_code == 200
+
+
+async def test_too_late_is_an_error_of_each_checkpoint() -> None:
+    with toy_shelf(sweep_timeout=1e-9) as runner:
+        async with client_of(runner) as http:
+            events = await told(http, BODY)
+    errors = [event["error"] for event in events if event["event"] == "error"]
+    assert [error["code"] for error in errors] == ["deadline_exceeded"] * 4
+    assert "PYTHIA_SWEEP_TIMEOUT" in errors[0]["message"]
+
+
+async def test_a_server_that_shuts_down_says_so(shelf: PythiaRunner) -> None:
+    def check_open() -> None:
+        raise EngineUnavailable("the server is shutting down")
+
+    app = openai.create_app()
+    app.state.runner, app.state.check_open = shelf, check_open
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        start, error = await told(http, BODY)
+        assert start["event"] == "start" and set(error) == {"event", "error"}
+        assert error["error"]["code"] == "engine_unavailable"
+        answer = await http.post("/sweep", json=BODY, headers={"accept": EVENTS})
+        assert "[DONE]" not in answer.text
+
+
+async def test_comments_keep_a_silent_stream_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "SILENCE_SECONDS", 0.001)
+    with toy_runner(step_seconds=0.02, max_batch_size=1) as runner:
+        async with client_of(runner) as http:
+            task = {"type": "generate", "max_tokens": 8, "ignore_eos": True}
+            body = {"models": ["toy"], "items": ITEMS[:1], "task": task}
+            answer = await http.post("/sweep", json=body, headers={"accept": EVENTS})
+            assert "\n: nothing new\n" in answer.text and "[DONE]" in answer.text
+            assert all(
+                json.loads(line) for line in (await http.post("/sweep", json=body)).iter_lines()
+            )
+
+
+class Reader:
+    """An ASGI client that reads one message at a time, where it is told to."""
+
+    def __init__(
+        self,
+        runner: PythiaRunner,
+        body: dict[str, Any],
+        access: AccessControl | None = None,
+        key: str = "",
+    ) -> None:
+        self._body = json.dumps(body).encode()
+        self.pieces: list[bytes] = []
+        self.may_read = asyncio.Semaphore(0)
+        self.leaves = asyncio.Event()
+        self._scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/sweep",
+            "raw_path": b"/v1/sweep",
+            "root_path": "",
+            "query_string": b"",
+            "headers": [(b"authorization", f"Bearer {key}".encode())],
+        }
+        app = app_of(runner, access)
+        with working_for(new_call(None)):
+            self.task = asyncio.ensure_future(app(self._scope, self._receive, self._send))
+
+    @property
+    def num_rows(self) -> int:
+        return sum(piece.count(b'"event":"row"') for piece in self.pieces)
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._body:
+            body, self._body = self._body, b""
+            return {"type": "http.request", "body": body}
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await self.may_read.acquire()
+        self.pieces.append(message.get("body", b""))
+
+
+async def test_a_client_that_leaves_ends_it() -> None:
+    with toy_shelf() as runner:
+        reader = Reader(runner, {"models": MODELS, "items": [ITEMS[0]] * 500})
+        for _ in range(3):
+            reader.may_read.release()
+        while not any(b'"row"' in piece for piece in reader.pieces):
+            assert not reader.task.done(), reader.pieces
+            await asyncio.sleep(0.001)
+        reader.leaves.set()
+        await asyncio.wait_for(reader.task, 30)
+        assert b'"end"' not in b"".join(reader.pieces)
+        await asyncio.to_thread(settled, runner)
+
+
+async def test_a_client_that_does_not_read_stops_the_sweep() -> None:
+    """What is computed ahead of it is bounded, and with it the memory."""
+    with toy_shelf(max_batch_size=32) as runner:
+        reader = Reader(runner, {"models": MODELS, "items": [{"prompt": [5] * 30}] * 400})
+        while not any(b'"row"' in piece for piece in reader.pieces):
+            assert not reader.task.done(), reader.pieces
+            reader.may_read.release()
+            await asyncio.sleep(0.001)
+        asked = -1
+        while asked != runner.stats().prompt_tokens:
+            asked = runner.stats().prompt_tokens
+            await asyncio.sleep(0.3)
+        assert 0 < asked <= 30 * 500  # of 1,600 texts those of the first checkpoint, perhaps
+        for _ in range(10_000):
+            reader.may_read.release()
+        await reader.task
+        text = b"".join(reader.pieces)
+        assert text.count(b'"event":"row"') == 1600 and text.endswith(b'"failed":0}\n')
+
+
+async def test_others_have_their_turn_while_it_is_told(
+    http: httpx.AsyncClient,
+) -> None:
+    body = {"models": MODELS[:1], "items": [{"prompt": [5] * 60}] * 60, "task": {"tokens": True}}
+    async with turning() as count:
+        await told(http, body)
+    assert count() > 60
+
+
+async def rows_beside(priority: int) -> int:
+    """Rows that a sweep tells while a completion of the same caller is answered."""
+    key = "a-key-of-16-or-more"
+    options = {"max_batch_size": 32, "max_tokens_per_step": 64, "api_keys": key}  # a text a step
+    with toy_runner(step_seconds=0.002, **options) as runner:
+        access = AccessControl.from_settings(runner.settings)
+        transport = httpx.ASGITransport(app_of(runner, access))
+        headers = {"authorization": f"Bearer {key}"}
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://test", headers=headers
+        ) as http:
+            items = [
+                {"prompt": [5 + number % 8, number // 8, *range(5, 60)]} for number in range(400)
+            ]
+            body = {"models": ["toy"], "items": items, "priority": priority}
+            reader = Reader(runner, body, access, key)
+            for _ in range(10_000):
+                reader.may_read.release()
+            while reader.num_rows < 20:
+                await asyncio.sleep(0.001)
+            before = reader.num_rows
+            completion = {"prompt": [5], "max_tokens": 1, "ignore_eos": True}
+            with working_for(new_call(None)):
+                answer = await http.post("/v1/completions", json=completion)
+            assert answer.status_code == 200
+            between = reader.num_rows - before
+            await reader.task
+            assert reader.num_rows == 400
+            return between
+
+
+async def test_what_people_wait_for_goes_before_a_sweep() -> None:
+    """By turns: only what runs already is told first. A sweep in a hurry tells nearly all of it."""
+    assert await rows_beside(priority=10) < 20 < await rows_beside(priority=0)
+    assert await rows_beside(priority=-20) > 200
