@@ -37,7 +37,9 @@ def with_seed(body: _Body, served: Served) -> _Body:
 
 
 async def make_request(served: Served, request_id: str, prompt: Prompt, body: Sampling) -> Request:
-    """Tokenise and cut the prompt, compile what the text must be; raises InvalidRequest, Overloaded.
+    """Tokenise and cut the prompt, compile what the text must be.
+
+    Raises InvalidRequest or Overloaded.
 
     The request has ``best_of`` continuations where that is asked for; ``best`` picks among them.
     """
