@@ -1,7 +1,8 @@
 """What ``pythia-bento sweep --plan`` reckons with, from bench/results.
 
-``python -m bench.common.sweep_rates`` writes pythia_bento/sweep/static/rates.json, and the table in
-docs/sweeps.md. ``--check`` changes nothing and exits with 1 where something would change.
+``python -m bench.common.sweep_rates`` writes pythia_bento/sweep/static/rates.json, and in
+docs/sweeps.md the table and what the example of ``--plan`` prints. ``--check`` changes nothing and
+exits with 1 where something would change.
 """
 
 from __future__ import annotations
@@ -16,12 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from pythia_bento.catalog import STEPS
-from pythia_bento.sweep.plan import RATES, Part, Work, plan, size_text, time_text
+from pythia_bento.sweep.plan import (
+    AT_MOST,
+    RATES,
+    Part,
+    Work,
+    plan,
+    rendered,
+    size_text,
+    time_text,
+)
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "sweeps.md"
 BLOCK = re.compile(r"(<!-- bench\.common\.sweep_rates -->\n).*?(<!-- end -->)", re.DOTALL)
+EXAMPLE = re.compile(r"(--plan --hours 0\.05\n```\n\n```text\n).*?(```)", re.DOTALL)
+TEXTS = re.compile(r"<<'END'\n(.*?)END\n", re.DOTALL)
 OURS = ("pythia-bento w8a16", "pythia-bento")
 
 PILE = 146_432_000  # sequences that a model has seen after 143,000 steps of 1,024
@@ -124,6 +136,20 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def example(page: str) -> str:
+    """What ``sweep pythia-410m pythia-1b --plan --hours 0.05`` prints for the page's texts."""
+    [texts] = TEXTS.findall(page)
+    work = Work(sum(len(line.encode()) for line in texts.splitlines()))
+    parts = [Part.of(model, len(STEPS), len(STEPS)) for model in ("pythia-410m", "pythia-1b")]
+    lines = [*rendered(plan(parts, work, "h200", hours=0.05)), AT_MOST]
+    return "\n".join(lines) + "\n"
+
+
+def filled(page: str) -> str:
+    page = EXAMPLE.sub(lambda block: block[1] + example(page) + block[2], page)
+    return BLOCK.sub(lambda block: block[1] + table() + block[2], page)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.common.sweep_rates", description=__doc__)
     parser.add_argument("--check", action="store_true")
@@ -131,8 +157,7 @@ def main() -> None:
     wanted = {RATES: json.dumps(rates(), indent=2) + "\n"}
     if not options.check:
         RATES.write_text(wanted[RATES])
-    page = PAGE.read_text()
-    wanted[PAGE] = BLOCK.sub(lambda block: block[1] + table() + block[2], page)
+    wanted[PAGE] = filled(PAGE.read_text())
     stale = [path.name for path, text in wanted.items() if path.read_text() != text]
     if not options.check:
         PAGE.write_text(wanted[PAGE])

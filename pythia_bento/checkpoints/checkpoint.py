@@ -56,8 +56,9 @@ class Checkpoint:
     def source(self) -> WeightSource:
         """Its weights, to be asked for part by part.
 
-        Of a bundled or a pulled checkpoint all files are read now, once, and compared with what was
-        recorded; see ``ReadOnce`` for the memory that takes. A local directory has nothing to be
+        Of a bundled or a pulled checkpoint all files are read from now on, once, and compared with
+        what was recorded before the last part is handed out; see ``ReadOnce``, also for the memory
+        that takes. A local directory has nothing to be
         compared with and may hold floats four times as large as what is kept of them: its files are
         mapped as they are asked for.
         """

@@ -16,7 +16,7 @@ from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.tokenizers import Tokenizers
 from pythia_bento.sweep.at_hand import AtHand
 from pythia_bento.sweep.items import read_items
-from pythia_bento.sweep.plan import Part, plan, rendered, work_of
+from pythia_bento.sweep.plan import AT_MOST, Part, plan, rendered, work_of
 from pythia_bento.sweep.spec import SweepSpec
 
 Count = Callable[[Any], int]
@@ -44,7 +44,7 @@ def print_plan(
     found = plan(_parts(ids, at_hand), work_of(spec, count or _most), device, hours)
     click.echo("\n".join(rendered(found)))
     if count is None:
-        click.echo("Tokens are at most that many: no tokenizer of these models is here.")
+        click.echo(AT_MOST)
 
 
 def _parts(ids: Sequence[str], at_hand: AtHand) -> list[Part]:

@@ -176,10 +176,14 @@ class Engine:
         return bool(self._scheduler.running or self._under_way)
 
     @property
-    def callers(self) -> set[str]:
-        """Who has something to do."""
-        scheduler = self._scheduler
-        return scheduler.waiting.callers | {s.request.caller for s in scheduler.running}
+    def callers(self) -> dict[str, int]:
+        """Who has something to do; see ``Scheduler.callers``."""
+        return self._scheduler.callers
+
+    @property
+    def newcomers(self) -> dict[str, int]:
+        """Who has nothing running yet; see ``Scheduler.newcomers``."""
+        return self._scheduler.newcomers
 
     @property
     def running(self) -> Seq[Sequence]:

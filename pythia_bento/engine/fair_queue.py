@@ -10,7 +10,8 @@ sequence so becomes the first of its caller in time: nobody starves.
 
 A newcomer's first token takes the rest of the step that is under way, and one more. Where a caller
 is alone a step is filled: nobody else waits for it. Where others are about, or were a moment ago,
-it has as many tokens of prompts as this device computes in ``STEP_SECONDS``.
+it has as many tokens of prompts as this device computes in ``STEP_SECONDS``, or in
+``PATIENT_SECONDS`` where all that is in it has a priority above 0, as sweeps have.
 """
 
 from __future__ import annotations
@@ -23,22 +24,47 @@ from pythia_bento.engine.sequence import Sequence
 
 AGING_SECONDS = 10.0  # of waiting are worth as much as one level of priority
 STEP_SECONDS = 0.05
+PATIENT_SECONDS = 0.01  # the same of steps in which nothing is in a hurry: others may come
 COMPANY_SECONDS = 10.0  # for which a caller is still about that has nothing to do
 LEAST_TOKENS = 16  # of prompts in a step, however slow the device is
 
 Rank = tuple[float, tuple[int, int]]  # no two sequences have the same
 
 
+class Company:
+    """Who has had something to do of late; for one thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[str, float] = {}  # when, by caller
+
+    def see(self, callers: Iterable[str]) -> None:
+        """These have something to do."""
+        now = self._clock()
+        self._seen |= dict.fromkeys(callers, now)
+        if len(self._seen) > 1:
+            oldest = now - COMPANY_SECONDS
+            self._seen = {caller: seen for caller, seen in self._seen.items() if seen >= oldest}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several callers are about."""
+        return len(self._seen) > 1
+
+
 class Books:
     """What each caller has been served, by one queue or by several that share them."""
 
     def __init__(self) -> None:
+        self.company = Company()
+        """Of all these queues: who waits for one checkpoint waits for a step of another."""
         self._served: dict[str, int] = {}  # tokens by caller; there are few callers
         self._turns: dict[str, int] = {}  # number of each caller's last turn
         self._level = 0  # what the last caller that had its turn had been served
 
     def enter(self, caller: str) -> None:
         """A caller has something to do again."""
+        self.company.see((caller,))
         self._served[caller] = max(self._served.get(caller, 0), self._level)
 
     def charge(self, sequence: Sequence) -> None:
@@ -82,6 +108,12 @@ class FairQueue:
     def callers(self) -> set[str]:
         """Whose sequences wait."""
         return {*self._preempted, *self._new}
+
+    @property
+    def firsts(self) -> dict[str, int]:
+        """Whose sequences wait, and the priority of the first of each."""
+        lines = {**self._new, **self._preempted}
+        return {caller: line.first().request.priority for caller, line in lines.items()}
 
     def add(self, sequence: Sequence) -> None:
         """One more; it was preempted if it had begun."""
@@ -155,27 +187,21 @@ class _Line:
 
 
 class Pace:
-    """Knows when each caller was last seen and how fast steps are; for one thread."""
+    """Knows who is about and how fast steps are; for one thread."""
 
-    def __init__(self, max_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_tokens: int, company: Company) -> None:
         """``max_tokens`` is what a step may have in any case."""
-        self._max_tokens = max_tokens
-        self._clock = clock
-        self._seen: dict[str, float] = {}  # by caller
+        self._max_tokens, self._company = max_tokens, company
         self._rate = 0.0  # tokens a second, of late; 0 before the first step
 
     def see(self, callers: Iterable[str]) -> None:
-        """These have something to do."""
-        now = self._clock()
-        self._seen |= dict.fromkeys(callers, now)
-        if len(self._seen) > 1:
-            oldest = now - COMPANY_SECONDS
-            self._seen = {caller: seen for caller, seen in self._seen.items() if seen >= oldest}
+        """See ``Company``, and so below."""
+        self._company.see(callers)
 
     @property
     def is_shared(self) -> bool:
         """Whether several callers are about."""
-        return len(self._seen) > 1
+        return self._company.is_shared
 
     def observe(self, tokens: int, seconds: float) -> None:
         """A step of so many tokens took so long.
@@ -187,12 +213,13 @@ class Pace:
             rate = tokens / max(seconds, 1e-6)
             self._rate = (self._rate + rate) / 2 if self._rate else rate
 
-    def prompt_tokens(self, decodes: int) -> int:
+    def prompt_tokens(self, decodes: int, *, is_patient: bool = False) -> int:
         """What a step may have of prompts beside so many other tokens."""
         most = self._max_tokens - decodes
         if not self.is_shared or not self._rate:
             return most
-        return min(max(int(self._rate * STEP_SECONDS) - decodes, LEAST_TOKENS), most)
+        seconds = PATIENT_SECONDS if is_patient else STEP_SECONDS
+        return min(max(int(self._rate * seconds) - decodes, LEAST_TOKENS), most)
 
 
 def _without(callers: KeysView[str], passed: Collection[str]) -> Collection[str]:

@@ -130,7 +130,7 @@ class EngineGroup:
             if self._moves.is_loading and not ended:
                 self._loader.wait(WAIT_SECONDS)
             return ended
-        key, is_last = self._visits.next(ready, self._callers)
+        key, is_last = self._visits.next(ready, self._callers, self._newcomers)
         engine, weights = self._members[key].engine, self._members[key].weights
         assert engine is not None
         if weights is not self._active or is_last != self._is_last:
@@ -207,9 +207,13 @@ class EngineGroup:
             self._alive().activate(None, is_last=False)
             self._active, self._is_last = None, False
 
-    def _callers(self, key: str) -> set[str]:
+    def _callers(self, key: str) -> dict[str, int]:
         engine = self._members[key].engine
-        return engine.callers if engine else set()
+        return engine.callers if engine else {}
+
+    def _newcomers(self, key: str) -> dict[str, int]:
+        engine = self._members[key].engine
+        return engine.newcomers if engine else {}
 
     def _group_stats(self) -> GroupStats:
         moves, states = self._moves, [one.state for one in self.residencies.values()]

@@ -45,10 +45,26 @@ class Scheduler:
         self.running: list[Sequence] = []  # by age, oldest first
         self.late: list[Sequence] = []  # their deadline passed before they began; to be ended
         self._claimant: Sequence | None = None  # others gave way to it, so nobody overtakes it
-        self.pace = Pace(max_tokens)
+        self.pace = Pace(max_tokens, self.waiting.books.company)
         self.num_preemptions = 0
         self.num_prefix_queries = 0  # prompt tokens looked up
         self.num_prefix_hits = 0  # prompt tokens found
+
+    @property
+    def callers(self) -> dict[str, int]:
+        """Who has something to do, and the lowest priority of what runs and of who is next."""
+        found = self.waiting.firsts
+        for sequence in self.running:
+            caller, priority = sequence.request.caller, sequence.request.priority
+            found[caller] = min(found.get(caller, priority), priority)
+        return found
+
+    @property
+    def newcomers(self) -> dict[str, int]:
+        """The same of those of whom nothing runs."""
+        found = self.waiting.firsts
+        busy = {sequence.request.caller for sequence in self.running} if found else ()
+        return {caller: priority for caller, priority in found.items() if caller not in busy}
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
@@ -73,7 +89,8 @@ class Scheduler:
         preemptions = self.num_preemptions
         self.pace.see((*self.waiting.callers, *(s.request.caller for s in self.running)))
         chunks = self._decodes()
-        budget = self.pace.prompt_tokens(len(chunks))
+        is_patient = self.pace.is_shared and min(self.callers.values(), default=0) > 0
+        budget = self.pace.prompt_tokens(len(chunks), is_patient=is_patient)
         begun = [s for s in self.running if s.num_tokens - s.num_computed > 1]
         if self.pace.is_shared and begun:
             # Nobody's first token waits for all of another's long prompt.

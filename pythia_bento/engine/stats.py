@@ -34,6 +34,16 @@ class GroupStats:
     load_times_disk: tuple[int, ...] = _NO_LOADS  # loads that succeeded; see LOAD_SECONDS
     load_times_host: tuple[int, ...] = _NO_LOADS
 
+    @property
+    def loads_disk(self) -> int:
+        """That succeeded, from there."""
+        return sum(self.load_times_disk)
+
+    @property
+    def loads_host(self) -> int:
+        """As those from the disk."""
+        return sum(self.load_times_host)
+
     def numbers(self) -> tuple[int, ...]:
         """All fields as one row of integers."""
         return (*_of_group(self), *self.load_times_disk, *self.load_times_host)

@@ -72,8 +72,8 @@ def invalid_request(detail: Mapping[str, Any]) -> InvalidRequest:
 
 def _bound(actual_length: int, max_length: int | None = None, min_length: int = 0, **_: Any) -> str:
     """Of a list's or a text's length."""
-    most = f"at least {min_length:,}" if max_length is None else f"at most {max_length:,}"
-    return f"{most} entries, not {actual_length:,}"
+    most = f"at least {min_length}" if max_length is None else f"at most {max_length}"
+    return f"{most} entries, not {actual_length}"
 
 
 def field_name(location: Sequence[str | int]) -> str:

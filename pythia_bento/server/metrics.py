@@ -160,7 +160,7 @@ def _loads(group: GroupStats) -> Iterable[Metric]:
     )
     for source in SOURCES:
         counts = getattr(group, f"load_times_{source}")
-        loads.add_metric([source, "ok"], sum(counts))
+        loads.add_metric([source, "ok"], getattr(group, f"loads_{source}"))
         spent = getattr(group, f"load_microseconds_{source}") / 1e6
         seconds.add_metric([source], cumulative(LOAD_SECONDS, counts), spent)
     loads.add_metric(["disk", "error"], group.failed_loads)

@@ -14,7 +14,8 @@ from pythia_bento.protocol.sweep import Checkpoint, Event, Row
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from pythia_bento.sweep.here import Here
-from pythia_bento.sweep.run import Limits, run
+from pythia_bento.sweep.part import Limits
+from pythia_bento.sweep.run import run
 from pythia_bento.sweep.spec import SweepRequest
 from pythia_bento.telemetry.calls import current_call
 

@@ -41,7 +41,7 @@ class ParquetTable:
     def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
         """Raises NoPyarrow, and OSError as all else here."""
         self._arrow = arrow()
-        self._schema = _schema(self._arrow).with_metadata({_META: json.dumps(metadata)})
+        self._schema = schema(self._arrow).with_metadata({_META: json.dumps(metadata)})
         self._writer = self._arrow.parquet.ParquetWriter(
             path, self._schema, compression="zstd", compression_level=_LEVEL
         )
@@ -101,7 +101,8 @@ def _check_names(path: Path, found: Sequence[str], names: Sequence[str]) -> None
         )
 
 
-def _schema(pa: Any) -> Any:
+def schema(pa: Any) -> Any:
+    """``COLUMNS`` in pyarrow's types."""
     types: dict[Kind, Any] = {
         "dictionary": pa.dictionary(pa.int32(), pa.string()),
         "string": pa.string(),

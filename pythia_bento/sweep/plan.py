@@ -15,6 +15,7 @@ from pythia_bento.sweep.spec import ExtractTask, GenerateTask, SweepSpec
 
 RATES = Path(__file__).parent / "static" / "rates.json"
 DEVICES = ("h200", "cpu")
+AT_MOST = "Tokens are at most that many: no tokenizer of these models is here."
 ORIGINAL_BYTES = 2  # of a parameter on the hub: fp16
 
 

@@ -1,4 +1,4 @@
-"""``/v1/sweep``: one row for each text and checkpoint, as lines of JSON or server-sent events."""
+"""``/v1/sweep``: a row for each text and checkpoint, as lines, events or Arrow's batches."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pythia_bento.runtime.turns import Turns
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.json_answer import PIECE_BYTES
 from pythia_bento.server.http.sse import DONE, event
+from pythia_bento.server.http.sweep_arrow import ARROW, check_arrow, record_batches
 from pythia_bento.server.sweeping import SweepAnswer
 from pythia_bento.sweep.spec import SweepRequest
 
@@ -29,15 +30,14 @@ LINES, EVENTS = "application/x-ndjson", "text/event-stream"
 class Format:
     """How events are written."""
 
-    media_type: str
     write: Callable[[Mapping[str, Any]], bytes]
     silence: bytes  # where there is nothing to tell, for proxies that close what is silent
     end: bytes  # behind an answer that is whole
 
 
 FORMATS = {
-    LINES: Format(LINES, lambda told: orjson.dumps(told) + b"\n", b"", b""),
-    EVENTS: Format(EVENTS, event, b": nothing new\n\n", DONE),
+    LINES: Format(lambda told: orjson.dumps(told) + b"\n", b"", b""),
+    EVENTS: Format(event, b": nothing new\n\n", DONE),
 }
 
 
@@ -45,21 +45,25 @@ async def sweep(request: HttpRequest) -> Response:
     """POST ``/v1/sweep``."""
     runner = loaded(request.app.state.runner)
     spec = parse(SweepRequest, await read_json(request, runner.limits))
+    kind = accepted(request.headers.get("accept", ""))
+    if kind == ARROW:
+        await check_arrow()
     answer = await SweepAnswer.begin(runner, spec, request.app.state.check_open)
-    return SweepResponse(answer, FORMATS[accepted(request.headers.get("accept", ""))])
+    pieces = record_batches(answer) if kind == ARROW else _pieces(answer, FORMATS[kind])
+    return SweepResponse(answer, pieces, kind)
 
 
 def accepted(header: str) -> str:
-    """The media type to answer with: lines, unless only events are accepted."""
+    """The media type to answer with: lines, unless others are accepted and they are not."""
     kinds = {part.partition(";")[0].strip().lower() for part in header.split(",")}
-    return EVENTS if EVENTS in kinds and LINES not in kinds else LINES
+    return next((kind for kind in (LINES, ARROW, EVENTS) if kind in kinds), LINES)
 
 
 class SweepResponse(StreamingResponse):
     """An answer that ends its sweep when the client is gone."""
 
-    def __init__(self, answer: SweepAnswer, format: Format) -> None:
-        super().__init__(_pieces(answer, format), media_type=format.media_type)
+    def __init__(self, answer: SweepAnswer, pieces: AsyncIterator[bytes], kind: str) -> None:
+        super().__init__(pieces, media_type=kind)
         self.headers["Cache-Control"] = "no-store"
         self.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
         self._answer = answer

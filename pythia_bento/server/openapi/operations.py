@@ -204,7 +204,11 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/v1/sweep",
         id="sweep",
         summary="The same texts by many checkpoints, a row for each pair; see docs/sweeps.md.",
-        answers=(Lines(sweep_answers.EVENTS), Events(sweep_answers.EVENTS)),
+        answers=(
+            Lines(sweep_answers.EVENTS),
+            Events(sweep_answers.EVENTS),
+            "application/vnd.apache.arrow.stream",
+        ),
         errors=(*BODY, *MODEL, *UNAVAILABLE),
         body=SweepRequest,
         generates=True,

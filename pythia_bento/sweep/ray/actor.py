@@ -87,6 +87,11 @@ class Scorer:
             {name: pyarrow.array([value], types[name]) for name, value in told.items()}
         )
 
+    def close(self) -> None:
+        """Free the device; where Ray ends the process nobody has to."""
+        self._open.close()
+        self._loop.close()
+
     def _answer(self, model: str, first: int, items: Sequence[Item]) -> _Found:
         try:
             runner = self._runner_of(model)

@@ -66,7 +66,7 @@ async def _events(left: list[Group], work: Work, spool: Spool) -> AsyncGenerator
     for group in left:
         if group.failed is not None:
             yield group.failed
-    telling = _Telling(work.groups, spool)
+    telling = Telling(work.groups, spool)
     work.begin()
     while telling.groups:
         answer = await asyncio.to_thread(work.next)
@@ -76,7 +76,7 @@ async def _events(left: list[Group], work: Work, spool: Spool) -> AsyncGenerator
             yield event
 
 
-class _Telling:
+class Telling:
     """Which groups are not complete, and what is known of them."""
 
     def __init__(self, groups: Mapping[int, Group], spool: Spool) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import tokenizers
+import torch
 
 from pythia_bento.checkpoints.bundle import MANIFEST, list_bundled
 from pythia_bento.checkpoints.checkpoint import find_checkpoint, load_checkpoint
 from pythia_bento.checkpoints.files import sha256
 from pythia_bento.checkpoints.held_files import ReadOnce
 from pythia_bento.errors import CheckpointError, ModelNotFound
+from pythia_bento.model.kernels import create
+from pythia_bento.model.pack import pack
 from tests.models import random_checkpoint
 
 
@@ -103,12 +106,13 @@ def test_weights_are_compared_when_they_are_read(root: Path) -> None:
     assert found == load_checkpoint("bundled@step0", root)
     source = found.source
     assert isinstance(source, ReadOnce)
+    source.verify()
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert source.layer(1).dense.weight.shape == (64, 64)
     late = find_checkpoint("bundled@step0", root)
     words = r"^bundled@step0 will not be served: model\.safetensors has sha256 \w{64}, not \w{64}$"
     with pytest.raises(CheckpointError, match=words):
-        late.source  # noqa: B018
+        pack(late.source, create("reference", late.config, torch.device("cpu")))
     (root / "step0" / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is 2 bytes long"):
         find_checkpoint("bundled@step0", root)

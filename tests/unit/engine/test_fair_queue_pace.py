@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from pythia_bento.engine.fair_queue import COMPANY_SECONDS, LEAST_TOKENS, STEP_SECONDS, Pace
+from pythia_bento.engine.block_pool import BlockPool
+from pythia_bento.engine.fair_queue import (
+    COMPANY_SECONDS,
+    LEAST_TOKENS,
+    PATIENT_SECONDS,
+    STEP_SECONDS,
+    Books,
+    Company,
+    Pace,
+)
+from pythia_bento.engine.scheduler import Scheduler
+from pythia_bento.engine.sequence import Sequence
+from tests.unit.engine.toy import BLOCK_SIZE, TOKENIZER, request
 
 
 @pytest.fixture
@@ -14,7 +28,7 @@ def now() -> list[float]:
 
 @pytest.fixture
 def pace(now: list[float]) -> Pace:
-    return Pace(512, lambda: now[0])
+    return Pace(512, Company(lambda: now[0]))
 
 
 def test_who_is_alone_has_whole_steps(pace: Pace) -> None:
@@ -64,3 +78,26 @@ def test_steps_without_results_tell_nothing(pace: Pace) -> None:
     for _ in range(10):
         pace.observe(0, 1.0)
     assert pace.prompt_tokens(0) == 128
+
+
+def test_what_is_in_no_hurry_takes_short_steps_where_others_are_about(pace: Pace) -> None:
+    pace.observe(512, 2 * STEP_SECONDS)
+    pace.see(["sweep"])
+    assert pace.prompt_tokens(0, is_patient=True) == 512
+    pace.see(["sweep", "somebody"])
+    assert pace.prompt_tokens(0) == 256
+    assert pace.prompt_tokens(0, is_patient=True) == int(256 * PATIENT_SECONDS / STEP_SECONDS)
+
+
+def test_callers_of_one_checkpoint_are_about_for_another() -> None:
+    """Whoever waits for weights waits for the step of those whose turn it is."""
+    books = Books()
+    scheduler = Scheduler(BlockPool(64), BLOCK_SIZE, 4, 512, books=books)
+    other = Scheduler(BlockPool(64), BLOCK_SIZE, 4, 512, books=books)
+    asked = replace(request("sweep", tuple(range(2, 202)), max_tokens=1), caller="sweep")
+    scheduler.add(Sequence(replace(asked, priority=10), 0, 0, TOKENIZER, BLOCK_SIZE))
+    scheduler.pace.observe(512, 2 * STEP_SECONDS)
+    other.add(Sequence(request("somebody"), 0, 1, TOKENIZER, BLOCK_SIZE))
+    assert scheduler.pace.is_shared
+    [chunk] = scheduler.schedule()
+    assert chunk.count == int(256 * PATIENT_SECONDS / STEP_SECONDS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from pythia_bento.engine.fair_queue import Books, FairQueue
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.engine.visits import Visits
@@ -19,8 +21,8 @@ class Clock:
         return self.now
 
 
-def anyone(key: str) -> set[str]:
-    return {"anyone"}
+def anyone(key: str) -> dict[str, int]:
+    return {"anyone": 0}
 
 
 def test_one_alone_keeps_the_device() -> None:
@@ -60,7 +62,7 @@ def test_none_of_many_waits_for_more_than_twice_their_number() -> None:
     visits = Visits(0, books, Clock())
     waits = 0
     for _ in range(100):
-        key = visits.next(keys, lambda key: {"rich"} if key == "m3" else {"poor"}).key
+        key = visits.next(keys, lambda key: {"rich": 0} if key == "m3" else {"poor": 0}).key
         waits = 0 if key == "m3" else waits + 1
         assert waits <= 2 * len(keys)
 
@@ -74,7 +76,7 @@ def test_the_caller_that_was_served_least_goes_first() -> None:
         queue.add(sequence)
         queue.admit(sequence)
     visits = Visits(0, books, Clock())
-    callers = {"a": {"rich"}, "b": {"rich"}, "c": {"poor"}}
+    callers = {"a": {"rich": 0}, "b": {"rich": 0}, "c": {"poor": 0}}
     order = [visits.next([*callers], callers.__getitem__).key for _ in range(40)]
     assert 16 <= order.count("c") <= 20 and min(order.count("a"), order.count("b")) >= 9
 
@@ -83,3 +85,46 @@ def test_every_step_may_be_another_ones() -> None:
     visits = Visits(0, Books(), Clock())
     seen = [visits.next(["a", "b"], anyone) for _ in range(4)]
     assert seen == [("a", True), ("b", True), ("a", True), ("b", True)]
+
+
+def served(**tokens: int) -> Books:
+    """Books of callers who were served so much."""
+    queue = FairQueue(books := Books())
+    for number, (caller, count) in enumerate(tokens.items()):
+        asked = replace(request(caller, tuple(range(2, count)), max_tokens=2), caller=caller)
+        queue.add(sequence := Sequence(asked, 0, number, TOKENIZER, 4))
+        queue.admit(sequence)
+    return books
+
+
+@pytest.mark.parametrize(
+    ("caller", "priority", "is_first"),
+    [
+        ("poor", 0, True),  # who was served less
+        ("poor", 20, True),
+        ("rich", -20, False),  # no hurry makes up for that
+        ("sweep", 9, True),  # of the same caller's, what is in a hurry
+        ("sweep", 10, False),
+        ("sweep", 11, False),
+    ],
+)
+def test_a_newcomer_may_end_a_turn(caller: str, priority: int, is_first: bool) -> None:
+    visits = Visits(60, served(poor=4, sweep=40, rich=80), Clock())
+    busy = {"a": {"sweep": 10}, "b": {caller: priority}, "c": {"sweep": 10}}
+
+    def newcomers(key: str) -> dict[str, int]:
+        return busy[key] if key == "b" else {}
+
+    assert visits.next(["a", "c"], busy.__getitem__, newcomers) == ("a", False)
+    found = visits.next(["a", "b", "c"], busy.__getitem__, newcomers)
+    assert found == ("b" if is_first else "a", False)
+    if is_first:  # whose turn it then is, as anybody's
+        assert visits.next(["a", "b", "c"], busy.__getitem__).key == "b"
+        assert visits.next(["a", "c"], busy.__getitem__).key == "c"
+
+
+def test_who_has_something_running_waits_for_the_turn() -> None:
+    visits = Visits(60, served(poor=4, sweep=40), Clock())
+    busy = {"a": {"sweep": 10}, "b": {"poor": 0}}
+    assert visits.next(["a"], busy.__getitem__).key == "a"
+    assert visits.next(["a", "b"], busy.__getitem__, lambda key: {}).key == "a"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import pyarrow.ipc
 import pytest
 
 from pythia_bento.errors import CheckpointError, EngineUnavailable
@@ -16,6 +18,8 @@ from pythia_bento.server import sweeping
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.http import openai
 from pythia_bento.server.http.sweep import EVENTS, LINES, accepted
+from pythia_bento.server.http.sweep_arrow import ARROW
+from pythia_bento.sweep.columns import COLUMNS
 from pythia_bento.sweep.here import Here
 from pythia_bento.sweep.run import run
 from pythia_bento.sweep.spec import SweepRequest
@@ -92,6 +96,7 @@ async def test_it_tells_what_the_sweep_tells(
         ("application/json", LINES),
         (f"{LINES}, {EVENTS}", LINES),
         (EVENTS, EVENTS),
+        (f"{ARROW}, {EVENTS}", ARROW),
         (f"application/json, {EVENTS.upper()};q=0.5", EVENTS),
     ],
 )
@@ -101,8 +106,8 @@ def test_what_a_client_accepts(header: str, kind: str) -> None:
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"items": []}, "items", "items must have at least 1 entries, not 0"),
-    ({"items": [ITEMS[0]] * 2049}, "items", "items must have at most 2,048 entries, not 2,049"),
-    ({"models": ["a"] * 2049}, "models", "models must have at most 2,048 entries, not 2,049"),
+    ({"items": [ITEMS[0]] * 2049}, "items", "items must have at most 2048 entries, not 2049"),
+    ({"models": ["a"] * 2049}, "models", "models must have at most 2048 entries, not 2049"),
     ({"items": [{"prompt": 5}]}, "items", "prompt must be a string or a list of token ids"),
     ({"items": [{"prompt": "a", "id": "b" * 257}]}, "items", "items[0].id"),
     ({"task": {"type": "dream"}}, "task", "task.type must be one of 'score', 'generate'"),
@@ -133,6 +138,53 @@ async def test_what_is_refused_as_a_whole(
     assert (answer.status_code, error["param"] or "") == (400, param)
     assert words in error["message"]
     assert len(await told(http, BODY)) == 1 + 4 * 4 + 1  # the server answers the next one
+
+
+async def test_arrow_has_the_same_rows(http: httpx.AsyncClient) -> None:
+    body = {**BODY, "models": [*MODELS, "toy@step4"], "task": {"tokens": True}}
+    rows = [event for event in await told(http, body) if event["event"] == "row"]
+    answer = await http.post("/sweep", json=body, headers={"accept": ARROW})
+    assert answer.headers["content-type"] == ARROW
+    table = pyarrow.ipc.open_stream(answer.content).read_all()
+    assert table.schema.names == list(COLUMNS) and len(table.schema.metadata[b"key"]) == 64
+    *found, failed = table.to_pylist()
+    place = {f"toy@{row['revision']}": row["step"] for row in found}
+    assert place == dict(zip(MODELS, (1, 2, 3, 5), strict=True))
+    assert sorted(
+        (row["step"], row["item"], row["id"], row["logprob"], row["token_ids"], row["ranks"])
+        for row in found
+    ) == sorted(
+        (
+            *((1, 2, 3, 5)[row["checkpoint"]], row["item"], row.get("id"), row["logprob"]),
+            *([token[name] for token in row["tokens"]] for name in ("id", "rank")),
+        )
+        for row in rows
+    )
+    assert (failed["model"], failed["revision"], failed["item"]) == ("toy", "step4", None)
+    assert "not served" in failed["error"]
+
+
+async def test_arrow_tells_what_ends_the_whole(shelf: PythiaRunner) -> None:
+    def check_open() -> None:
+        raise EngineUnavailable("the server is shutting down")
+
+    app = openai.create_app()
+    app.state.runner, app.state.check_open = shelf, check_open
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        answer = await http.post("/sweep", json=BODY, headers={"accept": ARROW})
+    [row] = pyarrow.ipc.open_stream(answer.content).read_all().to_pylist()
+    assert (row["model"], row["item"]) == (None, None)
+    assert row["error"] == "the server is shutting down"
+
+
+async def test_arrow_without_pyarrow_is_refused(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    answer = await http.post("/sweep", json=BODY, headers={"accept": ARROW})
+    assert answer.status_code == 400
+    assert "this server has no pyarrow" in answer.json()["error"]["message"]
 
 
 async def test_what_fails_is_told_and_the_others_are_there() -> None:
