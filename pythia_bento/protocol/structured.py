@@ -81,7 +81,9 @@ def constraint_of(value: Any) -> Constraint:
     return _constraint(FIELD, f"{FIELD}.{kind}", kind, said[kind])
 
 
-def _written(constraint: Constraint) -> dict[str, Any]:
+def _written(constraint: Constraint | None) -> dict[str, Any] | None:
+    if constraint is None:
+        return None
     text = constraint.text
     return {constraint.kind: json.loads(text) if constraint.kind == "choice" else text}
 

@@ -119,6 +119,12 @@ def test_what_is_written_is_read_again(name: str) -> None:
     assert again.structured_outputs == body.structured_outputs == CASES[name].constraint
 
 
+def test_nothing_is_written_as_nothing() -> None:
+    body = parse(GenerateRequest, {"prompt": "a"})
+    assert GenerateRequest.model_validate_json(body.model_dump_json()) == body
+    assert body.model_dump()["structured_outputs"] is None
+
+
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
