@@ -16,6 +16,7 @@ import re
 import tempfile
 import threading
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,12 @@ def main() -> None:
     cluster, _ = start_cluster()
     result = asyncio.run(measured(sweep_of(options.rows), cluster.address))
     command = f"python -m bench.serving.on_ray --rows {options.rows}"
-    record = {"command": command, "machine": machine.describe(), "results": [result]}
+    record = {
+        "date": date.today().isoformat(),
+        "command": command,
+        "machine": machine.describe(),
+        "results": [result],
+    }
     text = json.dumps(record, indent=1) + "\n"
     print(text)
     if options.output:

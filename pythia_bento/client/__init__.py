@@ -5,7 +5,7 @@ Needs neither torch nor bentoml. Errors are the leaves of ``pythia_bento.errors`
 
 from pythia_bento.client.answer import PartReader
 from pythia_bento.client.client import AsyncClient, Client
-from pythia_bento.client.options import SamplingOptions, Tls
+from pythia_bento.client.options import SamplingOptions, StructuredOutputs, Tls
 from pythia_bento.protocol.sweep import (
     Checkpoint,
     Done,
@@ -55,6 +55,7 @@ __all__ = [
     "ScoreItem",
     "Seconds",
     "Start",
+    "StructuredOutputs",
     "Summary",
     "SweepItem",
     "Timings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -164,6 +165,9 @@ def _sent(name: str, value: Any) -> Any:
         return [value]
     if name == "seed" and isinstance(value, int) and 2**63 <= value < 2**64:
         return value - 2**64  # the same modulo 2^64
+    if name == "structured_outputs" and isinstance(value, Mapping):
+        schema = value.get("json")
+        return {**value, "json": json.dumps(schema)} if isinstance(schema, Mapping) else {**value}
     return value
 
 

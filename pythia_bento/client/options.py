@@ -11,6 +11,15 @@ from pythia_bento.protocol.sweep import SweepItem
 from pythia_bento.protocol.types import Prompt
 
 
+class StructuredOutputs(TypedDict, total=False):
+    """What a text must be: one of these. The server needs the extra ``guided``."""
+
+    choice: Sequence[str]
+    regex: str  # that matches the text from end to end
+    json: Mapping[str, Any] | str  # a JSON schema
+    grammar: str  # Lark's, or GBNF
+
+
 class SamplingOptions(TypedDict, total=False):
     """How to continue a prompt; what is left out has the server's default; a seed is drawn."""
 
@@ -36,6 +45,7 @@ class SamplingOptions(TypedDict, total=False):
     skip_special_tokens: bool | None
     truncate_prompt_tokens: int | None
     priority: int | None
+    structured_outputs: StructuredOutputs | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from collections.abc import Sequence as Seq
 from pythia_bento.engine.block_pool import ROOT_HASH, BlockPool
 from pythia_bento.engine.executor import Chunk, ChunkResult, Executor, execute_what_fits
 from pythia_bento.engine.fair_queue import Books
+from pythia_bento.engine.grammars import Constraint
+from pythia_bento.engine.guides import grammars_of
 from pythia_bento.engine.open_requests import OpenRequests
 from pythia_bento.engine.outputs import SequenceOutput, collect, failure
 from pythia_bento.engine.params import Request
@@ -69,18 +71,29 @@ class Engine:
         self._under_way: list[tuple[Chunk, ChunkResult]] = []  # in order
         self._began = 0.0  # time.monotonic() when the device began what it is at
 
+    def prepare(self, constraint: Constraint) -> None:
+        """Compile what requests are to ask for, which may take seconds. In any thread.
+
+        Raises InvalidRequest or Overloaded.
+        """
+        grammars_of(self.tokenizer).get(constraint)
+
     def add_request(self, request: Request) -> None:
         """Queue a request that ``validate`` has passed with these limits.
 
-        Raises InvalidRequest where its id is in use, and EngineUnavailable.
+        Raises InvalidRequest where its id is in use, EngineUnavailable, and what ``prepare`` raises
+        where that was not called of late.
         """
         self._alive()
         if request.request_id in self._open:
             raise InvalidRequest(f"request id {request.request_id!r} is in use")
+        constraint = request.params.constraint
+        grammar = None if constraint is None else grammars_of(self.tokenizer).get(constraint)
         self._num_requests += 1
         self._prompt_tokens += len(request.prompt)
+        order, size = self._num_requests, self.block_size
         sequences = [
-            Sequence(request, index, self._num_requests, self.tokenizer, self.block_size, self.root)
+            Sequence(request, index, order, self.tokenizer, size, self.root, grammar)
             for index in range(request.n)
         ]
         self._open.add(request.request_id, sequences)

@@ -17,6 +17,8 @@ from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Executor
 from pythia_bento.engine.fair_queue import Books
+from pythia_bento.engine.grammars import Constraint
+from pythia_bento.engine.guides import grammars_of
 from pythia_bento.engine.members import Loaded, Loader, Member
 from pythia_bento.engine.moves import Moves
 from pythia_bento.engine.outputs import Outputs
@@ -90,6 +92,10 @@ class EngineGroup:
     def residencies(self) -> Mapping[str, Residency]:
         """Where each checkpoint's weights are, by key; another mapping after each change."""
         return self._residents.all
+
+    def prepare(self, constraint: Constraint) -> None:
+        """See ``Engine.prepare``; checkpoints of one shape have the same tokens."""
+        grammars_of(self.tokenizer).get(constraint)
 
     def add_request(self, request: Request) -> None:
         """See ``Engine.add_request``; raises what keeps its checkpoint from being loaded too."""

@@ -35,6 +35,7 @@ class OpenRequests:
     def report(self, sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
         """The delta of this step; with the first, the other continuations follow."""
         output = _output(sequence, result, text)
+        output.error = sequence.error
         if sequence.num_generated <= len(result.token_ids) and sequence.index == 0:
             self._release_siblings(sequence)
         if sequence.finish_reason is not None:

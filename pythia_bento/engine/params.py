@@ -7,6 +7,8 @@ import math
 import random
 from dataclasses import dataclass, field
 
+from pythia_bento.engine.grammars import Constraint
+
 # Lowest and highest value of fields, for ``engine.validate`` and for what describes the API. A name
 # is that of one of the ``Limits``.
 INTEGERS: dict[str, tuple[int, int | str]] = {
@@ -54,6 +56,7 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     skip_special_tokens: bool = True  # whether the text leaves generated special tokens out
     include_stop_str_in_output: bool = False  # whether the text has what stopped it
+    constraint: Constraint | None = None  # what the text must be
 
     @property
     def has_penalties(self) -> bool:

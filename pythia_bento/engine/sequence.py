@@ -10,31 +10,17 @@ import numpy as np
 
 from pythia_bento.engine.block_pool import ROOT_HASH, hash_block
 from pythia_bento.engine.detokenizer import Detokenizer
+from pythia_bento.engine.guides import Grammar, Guide
 from pythia_bento.engine.logprobs import PromptLogprobs, end_to_end
 from pythia_bento.engine.outputs import FinishReason
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.penalties import TokenCounts
+from pythia_bento.engine.seeds import sequence_seed
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.errors import PythiaError
 from pythia_bento.model.sampling_row import SamplingRow
 
-_MASK = 2**64 - 1
-_GOLDEN = 0x9E3779B97F4A7C15
-
 Status = Literal["new", "waiting", "running", "finished"]
-
-
-def sequence_seed(seed: int, index: int) -> int:
-    """Seed of continuation ``index``: ``seed`` itself for 0, else output ``index`` of splitmix64.
-
-    splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014):
-    the state advances by the golden gamma and is mixed; all arithmetic modulo 2**64.
-    """
-    if index == 0:
-        return seed & _MASK
-    z = (seed + index * _GOLDEN) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
 
 
 class Sequence:
@@ -45,6 +31,8 @@ class Sequence:
         "_counts",
         "_detokenizer",
         "_early_bias",
+        "_grammar",
+        "_guide",
         "_names",
         "_stops",
         "arrived",
@@ -52,6 +40,7 @@ class Sequence:
         "block_size",
         "block_table",
         "blocks",
+        "error",
         "finish_reason",
         "has_options",
         "index",
@@ -82,7 +71,9 @@ class Sequence:
         tokenizer: Tokenizer,
         block_size: int,
         root: bytes = ROOT_HASH,
+        grammar: Grammar | None = None,
     ) -> None:
+        """``grammar`` is that of the request's constraint."""
         params = request.params
         self.request = request
         self.root = root  # names the weights that compute it, and so what its blocks hold
@@ -108,6 +99,7 @@ class Sequence:
         self.scores: list[PromptLogprobs] = []  # of them in order, once the device has told
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
+        self.error: PythiaError | None = None  # of one that ended with it
         self._names: list[bytes] = []
         self._counts = TokenCounts(params, request.prompt) if params.has_penalties else None
         self._detokenizer = Detokenizer(
@@ -117,7 +109,10 @@ class Sequence:
             include_stop=params.include_stop_str_in_output,
         )
         self._stops: dict[int, int | None] = {id: id for id in params.stop_token_ids}
-        if not params.ignore_eos:
+        self._grammar = grammar
+        self._guide: Guide | None = None
+        # A text of some form ends where that is complete.
+        if not params.ignore_eos or grammar is not None:
             self._stops[tokenizer.eos_id] = None
         self._bias = params.logit_bias
         banned = dict(params.logit_bias) | dict.fromkeys(self._stops, float("-inf"))
@@ -125,13 +120,27 @@ class Sequence:
         is_filtered = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
         self.biases = self._biases()
         # Whether any of its tokens takes more than temperature and seed.
-        self.has_options = is_filtered or bool(self.biases) or params.has_penalties
+        is_guided = grammar is not None
+        self.has_options = is_filtered or bool(self.biases) or params.has_penalties or is_guided
 
     def _biases(self) -> tuple[tuple[int, float, float], ...]:
         """(token, addend before ``min_tokens``, addend from there on), each token once."""
         late = dict(self._bias)
-        early = dict(self._early_bias) if self.params.min_tokens else late
+        has_early = self.params.min_tokens > 0 and not self.is_guided
+        early = dict(self._early_bias) if has_early else late
         return tuple((token, value, late.get(token, 0.0)) for token, value in early.items())
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether each token decides, here, which ones may follow."""
+        return self._grammar is not None
+
+    @property
+    def guide(self) -> Guide | None:
+        """Made when it is first asked for: what waits takes no memory."""
+        if self._guide is None and self._grammar is not None:
+            self._guide = self._grammar.guide()
+        return self._guide
 
     @property
     def num_generated(self) -> int:
@@ -197,7 +206,8 @@ class Sequence:
         p = self.params
         position = self.num_tokens
         is_early = position - self.num_prompt < p.min_tokens
-        bias = self._early_bias if is_early else self._bias
+        guide = self.guide
+        bias = self._early_bias if is_early and guide is None else self._bias
         return SamplingRow(
             position=position,
             temperature=p.temperature,
@@ -207,6 +217,7 @@ class Sequence:
             seed=self.seed,
             bias=bias,
             penalties=self._counts.penalties() if self._counts else None,
+            mask=guide.mask(self._stops if is_early else ()) if guide is not None else None,
         )
 
     def accept(self, token_id: int) -> str:
@@ -225,13 +236,15 @@ class Sequence:
         text = self._detokenizer.push(token_id, may_stop=generated >= self.params.min_tokens)
         if self._detokenizer.stopped_by is not None:
             self.finish_reason, self.stop_reason = "stop", self._detokenizer.stopped_by
+        elif (end := self._guided_to(token_id)) is not None:
+            text += self.finish(end)
         elif generated == self.params.max_tokens:
             text += self.finish("length")
         return text
 
     def accept_all(self, token_ids: Seq[int]) -> str:
         """``accept`` of one after the other, up to the one that finishes the sequence."""
-        if len(token_ids) == 1:
+        if len(token_ids) == 1:  # as always where tokens depend on those before
             return self.accept(token_ids[0])
         generated = self.num_generated + len(token_ids)
         if generated <= self.params.max_tokens and self._stops.keys().isdisjoint(token_ids):
@@ -254,6 +267,16 @@ class Sequence:
         if self._counts:
             for token_id in token_ids:
                 self._counts.add(token_id)
+
+    def _guided_to(self, token_id: int) -> FinishReason | None:
+        """How the sequence ends with this token, if its form says so."""
+        if (guide := self.guide) is None:
+            return None
+        guide.add(token_id)
+        self.error = guide.error
+        if self.error is not None:
+            return "error"
+        return "stop" if guide.is_done else None
 
     def _stop_text(self, token_id: int) -> str:
         if not self.params.include_stop_str_in_output:

@@ -37,14 +37,19 @@ def with_seed(body: _Body, served: Served) -> _Body:
 
 
 async def make_request(served: Served, request_id: str, prompt: Prompt, body: Sampling) -> Request:
-    """Tokenise and cut the prompt; raises InvalidRequest.
+    """Tokenise and cut the prompt, compile what the text must be.
+
+    Raises InvalidRequest or Overloaded.
 
     The request has ``best_of`` continuations where that is asked for; ``best`` picks among them.
     """
     check_integer("n", body.n, served.limits)  # the engine is asked for ``best_of``
     ids = truncated(await served.encode(prompt), body, served.limits)
     check_integer("best_of", body.num_sequences, served.limits)
-    return Request(request_id, ids, body.sampling_params(), body.num_sequences, body.priority)
+    params = body.sampling_params()
+    if params.constraint is not None:
+        await served.make_ready(params.constraint)
+    return Request(request_id, ids, params, body.num_sequences, body.priority)
 
 
 def truncated(ids: Ids, body: Sampling, limits: Limits) -> Ids:

@@ -3,20 +3,22 @@
 Only ids below ``num_tokens`` take part. All values are fp32 unless said otherwise.
 
 1. A row with a non-finite logit, at any id, has no choice: -1.
-2. ``raw = logit + bias``; biases on ids from ``num_tokens`` on are ignored.
-3. Penalties, in vLLM's order, for the tokens that were seen. repetition, where a token is in the
+2. Where the row has a mask, the logit of every id that it leaves out is the least fp32 number,
+   which stays behind all others whatever follows.
+3. ``raw = logit + bias``; biases on ids from ``num_tokens`` on are ignored.
+4. Penalties, in vLLM's order, for the tokens that were seen. repetition, where a token is in the
    prompt or was generated: ``raw / repetition`` if ``raw > 0``, else ``raw * repetition``. Then for
    a token that was generated ``count`` times, ``raw - count * frequency``, then ``raw - presence``
    (OpenAI's definitions). Every operation is rounded to fp32 by itself.
-4. Temperature 0: the largest ``raw``, the lowest id on a tie. Nothing below applies.
-5. ``z = raw / temperature``. Candidates are ranked by (z falling, id rising).
-6. top-k: with ``0 < top_k < num_tokens``, the first ``top_k`` candidates stay.
-7. ``weight = exp(z - max z)``. top-p: with ``top_p < 1``, the shortest prefix of the ranking stays
+5. Temperature 0: the largest ``raw``, the lowest id on a tie. Nothing below applies.
+6. ``z = raw / temperature``. Candidates are ranked by (z falling, id rising).
+7. top-k: with ``0 < top_k < num_tokens``, the first ``top_k`` candidates stay.
+8. ``weight = exp(z - max z)``. top-p: with ``top_p < 1``, the shortest prefix of the ranking stays
    whose sum of weights reaches ``top_p`` times the sum over all candidates that top-k left (sums in
    fp64); at least one candidate.
-8. min-p: candidates with ``weight < min_p`` leave. The best one has weight 1 and always stays.
-9. The candidate with the largest ``z + noise`` wins, the lowest id on a tie. The noise is Gumbel's,
-   so this draws from the softmax of ``z`` over the candidates (the Gumbel-max trick).
+9. min-p: candidates with ``weight < min_p`` leave. The best one has weight 1 and always stays.
+10. The candidate with the largest ``z + noise`` wins, the lowest id on a tie. The noise is
+    Gumbel's, so this draws from the softmax of ``z`` over the candidates (the Gumbel-max trick).
 
 The noise of a token is ``-ln(-ln u)`` with ``u = (word >> 9) * 2^-23 + 2^-24``: 23 bits, because
 these values are exact in fp32 and never 0 or 1. ``word`` is word 0 of Philox-4x32-10 (Salmon et
@@ -28,8 +30,12 @@ differently in the last place; on one backend the choice is a function of the ro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pythia_bento.model.sampling_row import Penalties, SamplingRow
 
@@ -37,6 +43,7 @@ _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
+_LEAST = torch.finfo(torch.float32).min
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:
@@ -72,12 +79,32 @@ def choose(logits: Tensor, row: SamplingRow, num_tokens: int) -> int:
     """The next token from one row (fp32 [V]); -1 where a logit is not finite."""
     if not bool(logits.isfinite().all()):
         return -1
+    [logits] = masked(logits[None], [row])
     raw = penalised(_biased(logits[:num_tokens], row.bias), row.penalties)
     if row.temperature == 0:
         return _argmax(raw)
     z = raw / row.temperature
     ids = candidates(z, row)
     return int(ids[_argmax(z[ids] + gumbel_noise(row.seed, row.position, ids))])
+
+
+def masked(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """fp32 [R, V] after the masks of some rows; ``logits`` itself where none has one.
+
+    Backends begin with this. A logit that is not finite stays what it is: its row has no choice.
+    """
+    masks = [(place, row.mask) for place, row in enumerate(rows) if row.mask is not None]
+    if not masks:
+        return logits
+    device = logits.device
+    words = torch.from_numpy(np.stack([mask for _, mask in masks])).to(device)
+    bits = (words[:, :, None] >> torch.arange(32, dtype=torch.int32, device=device)) & 1
+    bits = bits.flatten(1).bool()
+    allowed = functional.pad(bits, (0, logits.shape[1] - bits.shape[1]))  # or cut off
+    places = torch.tensor([place for place, _ in masks], device=device)
+    own = logits[places]
+    kept = torch.where(allowed | ~own.isfinite(), own, _LEAST)
+    return logits.index_copy(0, places, kept)
 
 
 def candidates(z: Tensor, row: SamplingRow) -> Tensor:

@@ -38,3 +38,5 @@ class SamplingRow:
     bias: tuple[tuple[int, float], ...] = ()
     """(token id, addend) pairs on the raw logit; -inf bans the token."""
     penalties: Penalties | None = None
+    mask: np.ndarray | None = None
+    """int32 [W]: bit ``id % 32`` of word ``id // 32`` is whether that token may be chosen."""

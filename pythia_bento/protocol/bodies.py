@@ -23,17 +23,8 @@ from typing_extensions import override
 
 from pythia_bento.engine.params import SamplingParams
 from pythia_bento.errors import InvalidRequest
-from pythia_bento.protocol.sampling import (
-    IDS_SCHEMA,
-    STRING_SCHEMA,
-    STRINGS_SCHEMA,
-    Body,
-    Integer,
-    Prompt,
-    Sampling,
-    is_ids,
-    schema,
-)
+from pythia_bento.protocol.sampling import Body, Integer, Prompt, Sampling, is_ids
+from pythia_bento.protocol.schemas import IDS_SCHEMA, STRING_SCHEMA, STRINGS_SCHEMA, schema
 
 MAX_PROMPTS = 2048
 
@@ -95,12 +86,10 @@ NEUTRAL: dict[str, Any] = {
     "suffix": "",
     "use_beam_search": False,
     "length_penalty": 1,
-    "response_format": {"type": "text"},
     **dict.fromkeys(
         (
-            *("allowed_token_ids", "bad_words", "cache_salt", "guided_choice", "guided_grammar"),
-            *("guided_json", "guided_regex", "kv_transfer_params", "logits_processors"),
-            *("prompt_embeds", "request_id", "structured_outputs", "vllm_xargs"),
+            *("allowed_token_ids", "bad_words", "cache_salt", "kv_transfer_params"),
+            *("logits_processors", "prompt_embeds", "request_id", "vllm_xargs"),
         )
     ),
 }

@@ -11,7 +11,8 @@ from typing_extensions import override
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.protocol.bodies import CompletionRequest, without_neutral
 from pythia_bento.protocol.parsing import parse
-from pythia_bento.protocol.sampling import STRING_SCHEMA, Body, Integer, schema
+from pythia_bento.protocol.sampling import Body, Integer
+from pythia_bento.protocol.schemas import STRING_SCHEMA, schema
 
 MAX_MESSAGES = 2048
 

@@ -13,13 +13,15 @@ from pydantic import (
     PlainSerializer,
     StrictBool,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
+from typing_extensions import override
 
 from pythia_bento.engine.params import SamplingParams
 from pythia_bento.engine.validate import MAX_LOGIT_BIAS
+from pythia_bento.protocol.schemas import IDS_SCHEMA, STRING_SCHEMA, STRINGS_SCHEMA, schema
+from pythia_bento.protocol.structured import ALIASES, Structured, without_aliases
 
 Ids = tuple[int, ...]
 Prompt = str | Ids
@@ -69,14 +71,6 @@ def _real(value: Any) -> float:
     return float(value)
 
 
-def schema(*kinds: dict[str, Any]) -> WithJsonSchema:
-    """How a hand-written validator's field is described."""
-    return WithJsonSchema({"anyOf": list(kinds)} if len(kinds) > 1 else kinds[0])
-
-
-STRING_SCHEMA: dict[str, Any] = {"type": "string"}
-STRINGS_SCHEMA: dict[str, Any] = {"type": "array", "items": STRING_SCHEMA}
-IDS_SCHEMA: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
 _BIAS: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "number"}}
 
 MAX_INTEGER = 10**20  # 20 digits: no message has to show more, and no sum comes near it
@@ -143,6 +137,18 @@ class Sampling(Body):
     priority: Integer = 0
     truncate_prompt_tokens: Integer | None = None
     """Keep this many of the prompt's last tokens; -1 is all that fit beside ``max_tokens``."""
+    structured_outputs: Structured = None
+    """What the text must be, as a ``Constraint``; ``ALIASES`` are other ways to say it."""
+
+    @classmethod
+    @override
+    def knows(cls, field: str) -> bool:
+        return field in ALIASES or super().knows(field)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_constraint(cls, data: Any) -> Any:
+        return without_aliases(data) if isinstance(data, Mapping) else data
 
     @property
     def num_sequences(self) -> int:
@@ -184,4 +190,5 @@ class Sampling(Body):
             logit_bias=self.logit_bias,
             skip_special_tokens=self.skip_special_tokens,
             include_stop_str_in_output=self.include_stop_str_in_output,
+            constraint=self.structured_outputs if self.max_tokens > 0 else None,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from pythia_bento.engine.grammars import Constraint
 from pythia_bento.engine.outputs import Outputs
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.residents import Residency
@@ -38,6 +39,13 @@ class Backend(Protocol):
     @property
     def is_alive(self) -> bool:
         """Whether requests are taken. In any thread."""
+        ...
+
+    def prepare(self, constraint: Constraint) -> None:
+        """Compile what requests are to ask for. In any thread, for which it may take seconds.
+
+        Raises InvalidRequest or Overloaded; ``add_request`` does too, of one that is not prepared.
+        """
         ...
 
     def add_request(self, request: Request) -> None:

@@ -15,6 +15,7 @@ from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.group import EngineGroup
+from pythia_bento.engine.guides import grammars_of
 from pythia_bento.engine.members import Loaded
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
@@ -81,6 +82,7 @@ def _build(
 ) -> Engine | EngineGroup:
     """Everything that takes much memory."""
     tokenizer = Tokenizer.from_bytes(checkpoint.tokenizer, checkpoint.tokenizer_path)
+    grammars_of(tokenizer).warm()
     loading = partial(on_progress, f"loading {checkpoint.model_id}")
     model = GPTNeoX(checkpoint.source, backend, loading)
     if backend.has_own_threads:

@@ -84,7 +84,8 @@ def _num_blocks(settings: Settings, backend: Kernels, free: int, *, is_shared: b
 def _capacity(settings: Settings, backend: Kernels, free: int) -> int:
     """Checkpoints, of which one is loaded. On a GPU there is a copy of the one that computes.
 
-    One that comes there has its parts beside the slab that they are copied into.
+    One that comes there has its largest part beside the slab that it is copied into, and the first
+    of all is there twice for a moment.
     """
     nbytes, device = int8_bytes(backend.config), backend.device.type
     copies, parts = (nbytes, nbytes * 5 // 4) if device == "cuda" else (0, 0)

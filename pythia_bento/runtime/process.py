@@ -14,6 +14,7 @@ import select
 from collections.abc import Mapping
 from typing import Any
 
+from pythia_bento.engine.grammars import Constraint
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.residents import Residency
@@ -66,6 +67,9 @@ class EngineProcess:
     def is_alive(self) -> bool:
         """Whether the process runs."""
         return self._process.is_alive()
+
+    def prepare(self, constraint: Constraint) -> None:
+        """Nothing: the process does so before its engine sees the request."""
 
     def add_request(self, request: Request) -> None:
         """Hand a request over; an error comes back as the output of its sequences."""

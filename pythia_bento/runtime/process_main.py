@@ -74,7 +74,7 @@ def main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> 
     gc.collect()
     gc.freeze()  # what lives now lives on: later collections need not look at it
     orders: Orders = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(pipe, orders), daemon=True).start()
+    threading.Thread(target=_read, args=(pipe, orders, engine), daemon=True).start()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         told = 0.0
         while _follow(orders, engine, pipe):
@@ -95,11 +95,16 @@ def _residencies(engine: Engine | EngineGroup) -> Mapping[str, Residency]:
     return engine.residencies if isinstance(engine, EngineGroup) else _NONE
 
 
-def _read(pipe: Connection, orders: Orders) -> None:
+def _read(pipe: Connection, orders: Orders, engine: Engine | EngineGroup) -> None:
     """On a thread, so that neither side ever waits for the other to read before it reads."""
     with contextlib.suppress(EOFError, OSError):
         while True:
-            orders.put(pickle.loads(pipe.recv_bytes()))
+            order = pickle.loads(pipe.recv_bytes())
+            if isinstance(order, Request) and order.params.constraint is not None:
+                # Here, while the engine goes on; what is wrong with it ``add_request`` finds again.
+                with contextlib.suppress(PythiaError):
+                    engine.prepare(order.params.constraint)
+            orders.put(order)
     orders.put(None)
 
 

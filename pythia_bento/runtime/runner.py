@@ -10,6 +10,7 @@ from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime.admission import AdmissionControl, Demand
 from pythia_bento.runtime.backend import Backend
+from pythia_bento.runtime.grammar_trials import GrammarTrials
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.served import Desk, Served
 from pythia_bento.runtime.served_models import ServedModels, shelf_of, warm_up
@@ -38,9 +39,9 @@ class PythiaRunner(Served):
         has_keys = (settings.api_keys, settings.api_keys_file) != (None, None)
         admission = AdmissionControl(most, share=settings.caller_share)
         self._thread = EngineThread(engine, admission)
-        super().__init__(
-            Desk(self._thread, settings, has_keys, TextThreads()), info, engine.tokenizer, limits
-        )
+        trials = GrammarTrials(self._thread)
+        desk = Desk(self._thread, settings, has_keys, TextThreads(), trials)
+        super().__init__(desk, info, engine.tokenizer, limits)
         self.models = ServedModels(self, self._desk, shelf)
         self._desk.find = self.models.find
 
@@ -99,6 +100,7 @@ class PythiaRunner(Served):
         """End open requests with EngineUnavailable, free the model; harmless when repeated."""
         self._thread.close()
         self._desk.threads.close()
+        self._desk.trials.close()
 
     def __enter__(self) -> PythiaRunner:
         return self

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
+from pythia_bento.engine.grammars import Constraint
 from pythia_bento.engine.outputs import SequenceOutput, collect, failure, raise_error
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits, validate
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.admission import Intake
+from pythia_bento.runtime.grammar_trials import GrammarTrials
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
 from pythia_bento.runtime.thread import EngineThread
@@ -33,6 +35,7 @@ class Desk:
     settings: Settings
     has_keys: bool  # whether callers have names of their own
     threads: TextThreads
+    trials: GrammarTrials
     find: Callable[[str], Awaitable[Served]] | None = None
     """The checkpoint of a name; see ``ServedModels.find``."""
 
@@ -87,6 +90,10 @@ class Served:
     async def starts(self, text: str) -> list[int]:
         """Where the tokens of a text begin."""
         return await self._texts.starts(text)
+
+    async def make_ready(self, constraint: Constraint) -> None:
+        """Compile what requests are to ask for; see ``GrammarTrials.check``."""
+        await self._desk.trials.check(constraint)
 
     def check(self, request: Request) -> None:
         """Raise InvalidRequest or ContextLengthExceeded for what can never succeed."""

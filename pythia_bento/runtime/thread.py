@@ -19,6 +19,7 @@ from typing import cast
 from weakref import WeakKeyDictionary
 
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
+from pythia_bento.engine.grammars import Constraint
 from pythia_bento.engine.outputs import Outputs, SequenceOutput, failure
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.residents import Residency
@@ -82,6 +83,10 @@ class EngineThread:
     def is_stuck(self) -> bool:
         """Whether the thread is in a step that it may never come back from."""
         return self._is_abandoned and not self._has_left.is_set()
+
+    def prepare(self, constraint: Constraint) -> None:
+        """See ``Backend.prepare``."""
+        self._engine.prepare(constraint)
 
     def stats(self) -> EngineStats:
         """The engine's counters; a snapshot that may be torn between two steps."""

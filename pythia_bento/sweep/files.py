@@ -50,7 +50,8 @@ def begin(
             "another --output",
             param="output",
         )
-    write_json(path, _said(output, spec, asked))
+    shard = output.shard
+    write_json(path, _said(output, spec, asked), f"{shard.index}-of-{shard.count}")
 
 
 def _said(

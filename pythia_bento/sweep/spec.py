@@ -23,15 +23,8 @@ from pythia_bento.catalog import MAIN, ModelId, parse
 from pythia_bento.checkpoints.steps import ALL, LOG, MAX_STEPS, steps_of
 from pythia_bento.errors import InvalidRequest, ModelNotFound
 from pythia_bento.protocol.bodies import OnePrompt
-from pythia_bento.protocol.sampling import (
-    IDS_SCHEMA,
-    STRING_SCHEMA,
-    Body,
-    Integer,
-    Sampling,
-    is_ids,
-    schema,
-)
+from pythia_bento.protocol.sampling import Body, Integer, Sampling, is_ids
+from pythia_bento.protocol.schemas import IDS_SCHEMA, STRING_SCHEMA, schema
 
 MAX_ITEMS = 2048  # of a request to a server
 MAX_ROWS = 1_000_000  # the same: items times checkpoints

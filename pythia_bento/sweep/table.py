@@ -133,10 +133,14 @@ class TableFile:
             self._ready = []
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Beside and renamed; raises OSError."""
+def write_json(path: Path, value: Mapping[str, Any], writer: str) -> None:
+    """Beside and renamed; raises OSError.
+
+    ``writer`` is nobody else's at the time: shards say the same in the same directory, and each
+    must find what it wrote.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
+    partial = path.with_name(f".{path.name}.{writer}.part")
     partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _move(partial, path)
 

@@ -7,6 +7,8 @@ FOLDER has items.jsonl. What is swept goes to FOLDER/<name>, what happened to FO
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -49,24 +51,26 @@ def kill_one() -> int:
 def swept(folder: Path, name: str, ray: str | None, between: Between | None = None) -> None:
     if between:
         between.start()
+    told = io.StringIO()
     try:
-        sweep_into(
-            folder / name,
-            ["bundled"],
-            folder / "items.jsonl",
-            steps=None,
-            task={"type": "score", "tokens": True},
-            suffix="parquet",
-            shard=None,
-            shard_by="checkpoints",
-            server=None,
-            api_key=None,
-            ray=ray,
-            plot=False,
-        )
+        with contextlib.redirect_stderr(told):
+            sweep_into(
+                folder / name,
+                ["bundled"],
+                folder / "items.jsonl",
+                steps=None,
+                task={"type": "score", "tokens": True},
+                suffix="parquet",
+                shard=None,
+                shard_by="checkpoints",
+                server=None,
+                api_key=None,
+                ray=ray,
+                plot=False,
+            )
         failed = ""
     except BaseException as error:
-        failed = repr(error)
+        failed = f"{error!r}: {told.getvalue()[-2000:]}"
     if between:
         between.join()
     said = {"failed": failed, "files": between and between.files, "did": between and between.did}

@@ -77,6 +77,7 @@ def test_openai_client_sends_every_field(client: openai.OpenAI, http: httpx.Clie
         **{"truncate_prompt_tokens": 3, "priority": -3, "return_token_ids": True},
         **{"return_tokens_as_token_ids": True, "add_special_tokens": True},
         **{"spaces_between_special_tokens": True, **NEUTRAL},
+        **{"structured_outputs": {"regex": "[^0-9]{9,}"}},
     }
     fields = CompletionRequest.model_fields.keys() - {"stream", "stream_options"}
     assert fields | NEUTRAL.keys() == known.keys() | added.keys()

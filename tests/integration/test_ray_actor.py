@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import types
 from contextlib import closing
@@ -65,6 +66,26 @@ def compare(scorer: Scorer, expected: dict[str, dict[int, Row]]) -> None:
         rows = [row for one in found for row in decode(one["rows"], index)]
         assert {row.item: row for row in rows} == expected[model]
         assert [row.item for row in rows] == [7, 8, 9, 0, 1, 2, 3, 4, 5, 6]
+
+
+class Left(BaseException):
+    """In place of the end of the process."""
+
+
+def test_an_engine_that_is_lost_ends_the_actor_and_is_no_answer(
+    spec: SweepSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(status: int) -> None:
+        raise Left
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with closing(Scorer(spec.model_copy(update={"items": ()}), [(0, spec.items)])) as scorer:
+        assert asked(scorer, MODELS[0], 0)["error"] is None
+        runner = scorer._runner
+        assert isinstance(runner, PythiaRunner)
+        runner.close()
+        with pytest.raises(Left):
+            asked(scorer, MODELS[0], 0)
 
 
 def test_a_checkpoint_that_is_not_here_is_an_answer(spec: SweepSpec) -> None:

@@ -55,7 +55,7 @@ def applies(requirement: Requirement, python: str) -> bool:
 @pytest.mark.parametrize("name", ["serve.txt", "test.txt"])
 def test_every_dependency_is_locked_within_its_range(name: str, python: str) -> None:
     pins = applying(name, python)
-    extras = ("cuda", "dev", "llm-int8", "otlp") if name == "test.txt" else ()
+    extras = ("cuda", "dev", "guided", "llm-int8", "otlp") if name == "test.txt" else ()
     ranges = [*PROJECT["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]
     for requirement in map(Requirement, ranges):
         if requirement.name not in ("torch", "triton") and applies(requirement, python):

@@ -17,7 +17,12 @@ MOST_BIASES = 16384  # of all rows; steps of more are chosen eagerly
 
 
 def fit(sequences: Seq[Sequence]) -> bool:
-    """Whether captured steps can do what these sequences ask for."""
+    """Whether captured steps can do what these sequences ask for.
+
+    Not where one is guided: the host makes a mask of each token before the next is chosen.
+    """
+    if any(sequence.is_guided for sequence in sequences):
+        return False
     alternatives = max((s.params.logprobs or 0 for s in sequences), default=0)
     return alternatives <= MOST_TOP and sum(len(s.biases) for s in sequences) <= MOST_BIASES
 

@@ -167,6 +167,8 @@ def fields_of(message: Message) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return fields_of(value)
     if isinstance(value, Mapping):
         return dict(value)
     return list(value) if hasattr(value, "extend") else value

@@ -13,9 +13,15 @@ from pydantic.json_schema import models_json_schema
 from pythia_bento import __version__
 from pythia_bento.errors import PythiaError
 from pythia_bento.protocol.bodies import CompletionRequest
+from pythia_bento.protocol.structured import FIELD
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.openapi.answers import Error
-from pythia_bento.server.openapi.fields import MEANINGS, limits_of_fields, unsupported_fields
+from pythia_bento.server.openapi.fields import (
+    MEANINGS,
+    alias_fields,
+    limits_of_fields,
+    unsupported_fields,
+)
 from pythia_bento.server.openapi.operation import Content, Events, Lines, Operation
 from pythia_bento.server.openapi.operations import ACCESS, OPERATIONS
 
@@ -153,6 +159,8 @@ def _schemas(runner: PythiaRunner) -> dict[str, Schema]:
             field: _field(name, field, described, schema.get("required", ()), limits)
             for field, described in schema["properties"].items()
         }
+        if FIELD in schema["properties"]:
+            schema["properties"] |= alias_fields()
     requests[CompletionRequest.__name__]["properties"] |= unsupported_fields()
     return {**requests, **_definitions([*models, Error])}
 

@@ -11,6 +11,7 @@ from pythia_bento.checkpoints.steps import MAX_STEP, MAX_STEPS
 from pythia_bento.engine.params import INTEGERS, NUMBERS
 from pythia_bento.engine.validate import Limits
 from pythia_bento.protocol.bodies import MAX_PROMPTS, NEUTRAL
+from pythia_bento.protocol.structured import ALIASES
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.sweep.spec import MAX_EXTRACT, MAX_ID_CHARS, MAX_ITEMS
 
@@ -42,6 +43,7 @@ MEANINGS: dict[str, str] = {
     "skip_special_tokens": "Whether to leave special tokens out of the text.",
     "truncate_prompt_tokens": "Keep this many last tokens of a prompt; -1: all that fit.",
     "priority": "Lower goes first among the waiting requests of one API key.",
+    "structured_outputs": "What the text must be; the server needs the extra `guided` for it.",
     "echo": "Whether the text begins with the prompt.",
     "stream": "Whether to answer with server-sent events.",
     "stream_options": "Only where stream is true.",
@@ -125,6 +127,12 @@ def unsupported_fields() -> dict[str, Schema]:
         name: {"enum": [value, None] if value is not None else [None], "description": note}
         for name, value in NEUTRAL.items()
     }
+
+
+def alias_fields() -> dict[str, Schema]:
+    """Other names of ``structured_outputs``, of which one may be given."""
+    note = "The same as `structured_outputs` in other words."
+    return {name: {**schema, "description": note} for name, schema in ALIASES.items()}
 
 
 def _numbers(limits: Limits) -> dict[str, Schema]:

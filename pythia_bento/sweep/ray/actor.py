@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pythia_bento.errors import PythiaError
+from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.sweep.at_hand import AtHand, Together
 from pythia_bento.sweep.events import Checkpoint, Failed, Row
@@ -51,9 +52,15 @@ class _Found:
     fingerprint: str = ""
     error: str | None = None
 
-    @classmethod
-    def failed(cls, error: PythiaError) -> _Found:
-        return cls(error=error.message)
+
+def _failed(error: PythiaError) -> _Found:
+    """A checkpoint's fault is an answer; an engine's is not, and ends this process.
+
+    So it does where a machine leaves in order: Ray begins the actor anew, with what it was at.
+    """
+    if isinstance(error, EngineUnavailable):
+        os._exit(1)
+    return _Found(error=error.message)
 
 
 class Scorer:
@@ -96,9 +103,9 @@ class Scorer:
         try:
             runner = self._runner_of(model)
         except PythiaError as error:
-            return _Found.failed(error)
+            return _failed(error)
         if not isinstance(runner, PythiaRunner):
-            return _Found.failed(runner[model])
+            return _failed(runner[model])
         return self._loop.run_until_complete(self._ask(runner, model, first, items))
 
     def _runner_of(self, model: str) -> PythiaRunner | Mapping[str, PythiaError]:
@@ -128,5 +135,5 @@ class Scorer:
             elif isinstance(event, Checkpoint):
                 found.fingerprint = event.system_fingerprint
             elif isinstance(event, Failed):
-                return _Found.failed(event.error)
+                return _failed(event.error)
         return found

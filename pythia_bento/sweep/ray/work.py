@@ -16,6 +16,8 @@ from pythia_bento.sweep.spec import SweepSpec
 
 LOOK_SECONDS = 0.5  # between two looks whether there still is somebody who reads
 
+RETRIES = 16  # of an actor and of a unit; then the sweep ends, and goes on with the next command
+
 
 class Answer(NamedTuple):
     """What a unit led to; names are those of columns."""
@@ -105,10 +107,11 @@ class Work:
 
 
 def _options(node: str | None, share: Share) -> dict[str, Any]:
-    """Where actors run; on another machine when that one is lost."""
+    """Where actors run; on another machine when that one is lost, and not for ever in vain."""
+    options = {**share.options, "max_restarts": RETRIES, "max_task_retries": RETRIES}
     if node is None:
-        return dict(share.options)
+        return options
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     strategy = NodeAffinitySchedulingStrategy(node, soft=True)
-    return {**share.options, "scheduling_strategy": strategy}
+    return {**options, "scheduling_strategy": strategy}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -91,10 +93,21 @@ def spoil(path: Path, place: int) -> None:
         file.write(bytes([old ^ 1]))
 
 
-def readers() -> list[threading.Thread]:
-    """Threads that read or hash."""
-    prefixes = ("pythia-read", "pythia-hash")
-    return [one for one in threading.enumerate() if one.name.startswith(prefixes)]
+Readers = Callable[[], list[threading.Thread]]
+
+
+@pytest.fixture
+def readers() -> Readers:
+    """Threads that read or hash, beside those that others have left."""
+    gc.collect()
+    others = {*threading.enumerate()}
+
+    def found() -> list[threading.Thread]:
+        prefixes = ("pythia-read", "pythia-hash")
+        threads = (one for one in threading.enumerate() if one not in others)
+        return [one for one in threads if one.name.startswith(prefixes)]
+
+    return found
 
 
 @pytest.mark.parametrize("late", ["embedding", 0, 1, "head"])
@@ -127,7 +140,7 @@ def test_the_end_of_a_file_comes_first(entry: ShelfEntry, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("damaged", ["embedding", 0, 1, "head"])
 def test_nobody_gets_a_whole_model_before_all_of_it_was_compared(
-    entry: ShelfEntry, damaged: Part
+    entry: ShelfEntry, readers: Readers, damaged: Part
 ) -> None:
     path = file_of(entry, damaged)
     spoil(path, path.stat().st_size // 2)  # a weight like any other
@@ -182,7 +195,9 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
 
 
 @pytest.mark.parametrize("place", [0, 7, 8, 40])
-def test_a_damaged_header_is_a_file_that_is_another(entry: ShelfEntry, place: int) -> None:
+def test_a_damaged_header_is_a_file_that_is_another(
+    entry: ShelfEntry, readers: Readers, place: int
+) -> None:
     """That is what there is to be said, not what the header then means."""
     path = file_of(entry, 0)
     spoil(path, place)
@@ -193,7 +208,9 @@ def test_a_damaged_header_is_a_file_that_is_another(entry: ShelfEntry, place: in
     assert not readers()
 
 
-def test_closing_ends_what_is_under_way(entry: ShelfEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_ends_what_is_under_way(
+    entry: ShelfEntry, monkeypatch: pytest.MonkeyPatch, readers: Readers
+) -> None:
     before = len(os.listdir("/proc/self/fd"))
     gate = Gate(monkeypatch, file_of(entry, 0))
     opened = open_entry(entry, 1)
@@ -208,7 +225,9 @@ def test_closing_ends_what_is_under_way(entry: ShelfEntry, monkeypatch: pytest.M
     opened.close()
 
 
-def test_who_is_forgotten_reads_no_more(entry: ShelfEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_forgotten_reads_no_more(
+    entry: ShelfEntry, monkeypatch: pytest.MonkeyPatch, readers: Readers
+) -> None:
     gate = Gate(monkeypatch, file_of(entry, 0))
     opened = open_entry(entry, 1)
     assert gate.reached.wait(WAIT)

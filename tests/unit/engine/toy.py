@@ -19,7 +19,7 @@ from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.validate import Limits
 from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.model.batch import ForwardBatch, Logprobs
-from pythia_bento.model.sampling import penalised
+from pythia_bento.model.sampling import masked, penalised
 from pythia_bento.model.sampling_row import SamplingRow
 from tests.tokenizer_parts import small_tokenizer
 
@@ -68,8 +68,8 @@ class ToyModel:
         return torch.where(hidden < 0, torch.nan, logits)
 
     def sample(self, logits: Tensor, rows: list[SamplingRow], num_tokens: int) -> Tensor:
-        """Best of logits, bias and noise by seed."""
-        chosen = []
+        """Best of logits, bias and noise by seed, among what masks leave."""
+        logits, chosen = masked(logits, rows), []
         for row, values in zip(rows, logits[:, :num_tokens], strict=True):
             ids = torch.arange(num_tokens)
             mixed = (ids * 31 + row.seed % 1009 * 17 + row.position * 7) * 2654435761

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pythia_bento.model.sampling import candidates, choose, gumbel_noise, penalised, philox
+from pythia_bento.model.sampling import candidates, choose, gumbel_noise, masked, penalised, philox
 from pythia_bento.model.sampling_row import Penalties, SamplingRow
 from tests.amounts import rest_long
 
@@ -193,3 +193,49 @@ def test_a_choice_is_a_candidate_and_repeats(row: SamplingRow, seed: int) -> Non
     kept = candidates(logits[:60] / row.temperature, row)
     assert chosen in kept
     assert logits[:60].argmax() in kept
+
+
+def mask_of(*ids: int, words: int = 3) -> np.ndarray:
+    bits = np.zeros(32 * words, np.uint8)
+    bits[list(ids)] = 1
+    return np.packbits(bits, bitorder="little").view(np.int32)
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 9}, {"top_p": 0.99}, {"min_p": 0.001}], ids=str)
+@pytest.mark.parametrize("temperature", [0.0, 0.01, 1.0, 100.0])
+def test_only_what_a_mask_allows_is_chosen(options: dict, temperature: float) -> None:
+    logits, mask = 5 * torch.randn(90, generator=torch.Generator().manual_seed(2)), mask_of(31, 64)
+    rows = [SamplingRow(p, temperature, **options, mask=mask) for p in range(50)]
+    chosen = {choose(logits, row, 80) for row in rows}
+    assert chosen <= {31, 64}
+    assert len(chosen) == (1 if temperature < 1 else 2)
+
+
+def test_a_mask_that_allows_all_changes_nothing() -> None:
+    logits, mask = torch.randn(90), np.full(3, -1, np.int32)
+    for position in range(20):
+        plain = SamplingRow(position, top_p=0.9, bias=((3, 1.0),))
+        with_mask = SamplingRow(position, top_p=0.9, bias=((3, 1.0),), mask=mask)
+        assert choose(logits, with_mask, 80) == choose(logits, plain, 80)
+
+
+def test_a_mask_hides_no_logit_that_is_not_finite() -> None:
+    for value in (math.nan, math.inf, -math.inf):
+        logits = torch.zeros(90)
+        logits[5] = value
+        assert choose(logits, SamplingRow(0, mask=mask_of(7)), 80) == -1
+
+
+def test_masks_are_of_their_rows_alone() -> None:
+    logits, plain = torch.randn(4, 90), SamplingRow(0)
+    assert masked(logits, [plain] * 4) is logits
+    found = masked(logits, [plain, SamplingRow(0, mask=mask_of(7)), plain, plain])
+    assert torch.equal(found[[0, 2, 3]], logits[[0, 2, 3]])
+    assert found[1].argmax() == 7 and found[1, 7] == logits[1, 7]
+    assert (found[1] == torch.finfo(torch.float32).min).sum() == 89
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 5])
+def test_ids_without_a_bit_are_not_allowed(words: int) -> None:
+    [found] = masked(torch.ones(1, 70), [SamplingRow(0, mask=mask_of(7, words=words))])
+    assert found.argmax() == 7 and (found == 1).sum() == 1

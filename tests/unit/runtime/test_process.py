@@ -1,26 +1,37 @@
 from __future__ import annotations
 
 import os
+import pickle
+import queue
 import signal
 import time
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Chunk, EngineConfig, Results
-from pythia_bento.errors import CheckpointError, EngineUnavailable, NonFiniteLogits
-from pythia_bento.runtime import process
+from pythia_bento.engine.grammars import Constraint
+from pythia_bento.errors import (
+    CheckpointError,
+    EngineUnavailable,
+    InvalidRequest,
+    NonFiniteLogits,
+)
+from pythia_bento.runtime import process, process_main
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.process import EngineProcess
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
+from tests.constraints import CASES
 from tests.forkserver import CONTEXT
 from tests.unit.engine.toy import TOKENIZER, ToyExecutor, ToyModel, toy_engine
 from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled, toy_engine_of
 
 PARTS = ("queue", "prefill", "decode")
+GUIDED = [*CASES.values()]
 
 # Named functions of a module: the process imports them.
 
@@ -184,3 +195,28 @@ async def test_closing_ends_the_process_and_what_is_open() -> None:
     outputs = await stream.all()
     assert isinstance(outputs[-1].error, EngineUnavailable)
     assert not engine.is_alive
+
+
+@pytest.mark.usefixtures("forked")
+async def test_what_a_text_must_be_is_compiled_before_the_engine_sees_it() -> None:
+    asked = [ask((5, i), max_tokens=50, constraint=c.constraint) for i, c in enumerate(GUIDED)]
+    unknown = ask(constraint=Constraint("guided_regex", "regex", "("))
+    with runner_over() as runner:
+        together = await runner.complete([*asked, unknown])
+    assert together[:-1] == toy_engine(64).generate(asked)
+    for case, [answer] in zip(GUIDED, together, strict=False):
+        assert answer.finish_reason == "length" or case.conforms(answer.text)
+    assert isinstance(together[-1][0].error, InvalidRequest)
+
+
+def test_the_reader_compiles_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = CONTEXT.Pipe()
+    prepared, orders = [], queue.SimpleQueue()
+    engine = SimpleNamespace(prepare=prepared.append)
+    plain, guided = ask(), ask(constraint=GUIDED[0].constraint)
+    for order in (plain, guided, "an id"):
+        ours.send_bytes(pickle.dumps(order))
+    ours.close()
+    process_main._read(theirs, orders, engine)
+    assert [orders.get() for _ in range(4)] == [plain, guided, "an id", None]
+    assert prepared == [guided.params.constraint]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -186,3 +188,18 @@ def test_rows_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("PAR1")
     with pytest.raises(InvalidRequest, match="cannot be read as Parquet"):
         list(read_rows(tmp_path / "a.parquet"))
+
+
+def test_shards_say_the_same_at_the_same_time(tmp_path: Path) -> None:
+    """Each renames what it wrote itself: none misses a file that another one has moved."""
+    said = {"checkpoints": list(range(500))}
+    path = tmp_path / "sweep.json"
+
+    def say(shard: int) -> None:
+        for _ in range(40):
+            table.write_json(path, said, f"{shard}-of-8")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(say, range(8)))
+    assert json.loads(path.read_bytes()) == said
+    assert [one.name for one in tmp_path.iterdir()] == ["sweep.json"]

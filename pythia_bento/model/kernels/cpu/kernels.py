@@ -34,6 +34,7 @@ from pythia_bento.model.kernels.cpu.library import (
 )
 from pythia_bento.model.kernels.cpu.memory import CpuKVCache, room_for
 from pythia_bento.model.rotary import rotary_tables
+from pythia_bento.model.sampling import masked
 from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
 
@@ -211,6 +212,7 @@ class CpuKernels(LayerKernels):
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
         """See ``Kernels.sample``."""
+        logits = masked(logits, rows)
         choices = np.zeros(len(rows), CHOICE)
         keep = [fill_choice(choices[i], row) for i, row in enumerate(rows)]
         tokens = torch.empty(len(rows), dtype=torch.int32)

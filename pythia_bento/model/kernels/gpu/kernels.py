@@ -29,6 +29,7 @@ from pythia_bento.model.kernels.gpu.row_options import row_options
 from pythia_bento.model.kernels.gpu.tiles import kv_tile
 from pythia_bento.model.kernels.gpu.wide import kept_bytes
 from pythia_bento.model.kernels.gpu.workspace import TritonKVCache, Workspace
+from pythia_bento.model.sampling import masked
 from pythia_bento.model.sampling_row import SamplingRow
 from pythia_bento.model.weights import HeadWeights, LayerWeights
 
@@ -132,6 +133,7 @@ class TritonKernels:
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow], num_tokens: int) -> Tensor:
         """See ``Kernels.sample``."""
+        logits = masked(logits, rows)
         device, count, launch = self.device, len(rows), self.launch
         tokens = torch.empty(count, dtype=torch.int32, device=device)
         seeds = [_signed(row.seed) for row in rows]

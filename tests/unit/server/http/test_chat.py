@@ -137,7 +137,7 @@ async def test_parts_of_text_are_joined(http: httpx.AsyncClient) -> None:
         ({"prompt": "a"}, "prompt", "not a field"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"chat_template": "{{ 1 }}"}, "chat_template", "not supported"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ({"response_format": {"type": "xml"}}, "response_format", 'must be {"type": "text"}'),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "give one of them"),
         ({"logprobs": 2}, "logprobs", "boolean"),
         ({"top_logprobs": 2}, None, "only allowed when logprobs is true"),

@@ -22,6 +22,9 @@ PENALTIES = Penalties(
     ids=np.array([3, 5, 101, 700, 998], np.int32),
     counts=np.array([0, 1, 0, 4, 2], np.int32),
 )
+MASK = np.random.default_rng(3).integers(-(2**31), 2**31, -(-TOKENS // 32)).astype(np.int32)
+FEW = np.zeros_like(MASK)
+FEW[[3, 30]] = 1 << 5, -(2**31)  # ids 101 and 991, of which the second is no token
 FILTERS = [
     {},
     {"top_k": 1},
@@ -39,6 +42,12 @@ FILTERS = [
     {"temperature": 0.0, "penalties": PENALTIES},
     {"temperature": 0.0, "penalties": PENALTIES, "bias": ((3, 9.0), (700, 12.0), (5, -math.inf))},
     {"penalties": PENALTIES, "top_p": 0.9, "bias": ((101, 4.0),)},
+    {"mask": MASK},
+    {"mask": FEW},
+    {"mask": FEW, "temperature": 0.0},
+    {"mask": FEW, "temperature": 0.2, "top_k": 40, "penalties": PENALTIES},
+    {"mask": MASK, "temperature": 0.0, "penalties": PENALTIES, "bias": ((3, 9.0), (700, 12.0))},
+    {"mask": MASK, "top_k": 900, "top_p": 0.9, "min_p": 0.01, "temperature": 1.7},
 ]
 
 
@@ -54,7 +63,9 @@ def test_choices_follow_the_definition(kernels: CpuKernels, options: dict[str, o
     logits[:, 100:110] = logits[:, :1]  # ties
     rows = [SamplingRow(position=i * 97, seed=(i - 3) << 40 | i, **options) for i in range(24)]  # type: ignore[arg-type]
     want = [sampling.choose(logits[i], row, TOKENS) for i, row in enumerate(rows)]
+    before = logits.clone()
     assert kernels.sample(logits, rows, TOKENS).tolist() == want
+    assert torch.equal(logits, before)
 
 
 def test_noise_has_gumbels_distribution(kernels: CpuKernels) -> None:
