@@ -36,6 +36,7 @@ PLACES = {
     "bitsandbytes": PACKAGE / "model" / "kernels" / "reference",
     "cuda-bindings": PACKAGE / "model" / "kernels" / "gpu",
     "triton": PACKAGE / "model" / "kernels" / "gpu",
+    "llguidance": PACKAGE / "engine",
     "matplotlib": PACKAGE / "sweep",
     "pyarrow": PACKAGE / "sweep",
     "ray": PACKAGE / "sweep" / "ray",
