@@ -1,0 +1,1 @@
+"""Sweeps over checkpoints; see ``__main__``."""
