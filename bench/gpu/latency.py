@@ -72,7 +72,7 @@ def _options() -> argparse.Namespace:
 
 def set_budget(engine: Engine, tokens: int) -> None:
     """Change ``max_tokens_per_step``, which the scheduler alone reads, without a new capture."""
-    engine._scheduler.pace = Pace(tokens)
+    engine._scheduler.pace = Pace(tokens, engine._scheduler.waiting.books.company)
 
 
 def run(

@@ -13,9 +13,8 @@ from pythia_bento.engine.detokenizer import Detokenizer
 from pythia_bento.engine.guides import Grammar, Guide
 from pythia_bento.engine.logprobs import PromptLogprobs, end_to_end
 from pythia_bento.engine.outputs import FinishReason
-from pythia_bento.engine.params import Request
+from pythia_bento.engine.params import Request, sequence_seed
 from pythia_bento.engine.penalties import TokenCounts
-from pythia_bento.engine.seeds import sequence_seed
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import PythiaError
 from pythia_bento.model.sampling_row import SamplingRow

@@ -148,7 +148,9 @@ class Sampling(Body):
     @model_validator(mode="before")
     @classmethod
     def _one_constraint(cls, data: Any) -> Any:
-        return without_aliases(data) if isinstance(data, Mapping) else data
+        if not isinstance(data, Mapping) or ALIASES.keys().isdisjoint(data):
+            return data
+        return without_aliases(data)
 
     @property
     def num_sequences(self) -> int:

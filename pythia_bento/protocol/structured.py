@@ -50,8 +50,6 @@ def without_aliases(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises InvalidRequest, which pydantic lets through.
     """
-    if ALIASES.keys().isdisjoint(given):
-        return dict(given)
     rest = {field: value for field, value in given.items() if field not in ALIASES}
     said = {field: given[field] for field in ALIASES if given.get(field) is not None}
     constraints = [c for field, value in said.items() if (c := _of_alias(field, value))]

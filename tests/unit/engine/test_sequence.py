@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_bento.engine.seeds import sequence_seed
+from pythia_bento.engine.params import sequence_seed
 from pythia_bento.engine.sequence import Sequence
 from tests.unit.engine.toy import TOKENIZER, request
 
