@@ -12,19 +12,19 @@ import hashlib
 import os
 import re
 import stat
-import threading
 import weakref
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pythia_bento.checkpoints.reading_threads import Hash, Readers
 from pythia_bento.checkpoints.strict import MAX_JSON_BYTES
 from pythia_bento.errors import CheckpointError, shown
 
 CHUNK = 1 << 22  # bytes that are read, or hashed, at a time
 AHEAD = 8 * CHUNK  # that the system is asked to read meanwhile
-END = 1 << 16  # bytes at a file's end that come first: its smallest tensors lie there
+BEGIN = 1 << 17  # bytes at a file's beginning that come first: what is where stands there
+END = 1 << 16  # the same at its end: its smallest tensors lie there
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # as of ``files.FileName``
 _SIZE = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 _ALL = _SIZE | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -143,60 +143,6 @@ class Memory:
         fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _ALL)
 
 
-class Hash:
-    """Of bytes that another thread takes in while the next ones are read."""
-
-    def __init__(self, threads: Executor) -> None:
-        self._state, self._threads = hashlib.sha256(), threads
-        self._under_way: Future[None] | None = None
-
-    def update(self, data: memoryview) -> None:
-        """Queue bytes, which must stay as they are until the next call returns."""
-        self._wait()
-        self._under_way = self._threads.submit(self._state.update, data)
-
-    def hexdigest(self) -> str:
-        """Of all that was queued."""
-        self._wait()
-        return self._state.hexdigest()
-
-    def _wait(self) -> None:
-        if self._under_way is not None:
-            self._under_way.result()
-
-
-class Readers:
-    """Threads that read some files at a time, and those that hash what was read."""
-
-    def __init__(self, jobs: int) -> None:
-        self._reading = ThreadPoolExecutor(jobs, "pythia-read")
-        self.hashing = ThreadPoolExecutor(jobs, "pythia-hash")
-        self.news = threading.Condition()  # of bytes that are there, and of ends
-        self.freed: list[Memory] = []  # that is in use until ``drop``
-        self.is_stopped = False
-
-    def begin(self, work: Callable[[], None]) -> None:
-        """Do it as soon as a thread is free, in the order of the calls."""
-        self._reading.submit(work)
-
-    def drop(self) -> None:
-        """Give ``freed`` back, which takes the system a while, in another thread."""
-        while self.freed:
-            self.hashing.submit(self.freed.pop().close)
-
-    def stop(self) -> None:
-        """Nobody wants the rest."""
-        self.is_stopped = True
-
-    def close(self) -> None:
-        """Stop, and wait until nothing is read or hashed any more."""
-        self.stop()
-        while self.freed:
-            self.freed.pop().close()
-        self._reading.shutdown()
-        self.hashing.shutdown()
-
-
 class Arrival:
     """One file, and what is there of it; written by one of the readers' threads at a time."""
 
@@ -207,26 +153,31 @@ class Arrival:
         self.memory = Memory(self.size)
         self._beginning = 0  # bytes that are there
         self._end = self.size  # from where on they are too
-        self._last = b""
+        self._first = self._last = b""
         self._is_over = False
         self._error: BaseException | None = None
 
     def begin(self) -> None:
-        """Read the end; the rest follows when all that were begun before have come so far."""
+        """Read both ends; the rest follows, a few files at a time."""
         try:
-            self._read_end()
-            self._readers.begin(self._read)
+            self._read_ends()
+            self._readers.read(self._read)
         except BaseException as error:
             self._finish(error)
 
-    def _read_end(self) -> None:
+    def _read_ends(self) -> None:
         self._go_on()
         self._source.expect(0, AHEAD)
-        start = max(0, self.size - END)
-        last = self._source.read(memoryview(bytearray(self.size - start)), start)
-        self.memory.write(last, start)
-        self._last = bytes(last)
-        self._tell(end=start)
+        self._first = self._take(0, min(BEGIN, self.size))
+        start = max(len(self._first), self.size - END)
+        self._last = self._take(start, self.size)
+        self._tell(beginning=len(self._first), end=start)
+
+    def _take(self, start: int, end: int) -> bytes:
+        """What is used before the rest is there is hashed as it was then: it is read once."""
+        data = self._source.read(memoryview(bytearray(end - start)), start)
+        self.memory.write(data, start)
+        return bytes(data)
 
     def _go_on(self) -> None:
         if self._readers.is_stopped:
@@ -253,6 +204,7 @@ class Arrival:
     def _read(self) -> None:
         try:
             hash = Hash(self._readers.hashing)
+            hash.update(memoryview(self._first))
             self._copy(hash)
             hash.update(memoryview(self._last))
             self._folder.compare(self._name, hash.hexdigest())
@@ -263,9 +215,9 @@ class Arrival:
             self._finish(None)
 
     def _copy(self, hash: Hash) -> None:
-        """All but the end."""
+        """All but the ends."""
         buffers = [memoryview(bytearray(min(CHUNK, self._end))) for _ in range(2)]
-        start = 0
+        start = len(self._first)
         while start < self._end:
             self._go_on()
             self._source.expect(start + AHEAD, CHUNK)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pythia_bento.catalog import parameters
 from pythia_bento.checkpoints import tensor_names
-from pythia_bento.checkpoints.arriving import Arrival, Folder, Readers
+from pythia_bento.checkpoints.arriving import Arrival, Folder
 from pythia_bento.checkpoints.config_file import parse_config
 from pythia_bento.checkpoints.files import is_weights
 from pythia_bento.checkpoints.quantize import CheckpointWeights
@@ -26,6 +26,7 @@ from pythia_bento.checkpoints.reader import (
     open_tensors,
     shard_names,
 )
+from pythia_bento.checkpoints.reading_threads import Readers
 from pythia_bento.checkpoints.strict import parse_json
 from pythia_bento.checkpoints.tokenizer_file import check_tokenizer_bytes
 from pythia_bento.errors import CheckpointError
@@ -166,7 +167,7 @@ class HeldFile(TensorFile):
     def begin(self) -> Arrival:
         """Let it be read; raises CheckpointError where there is nothing to be read."""
         arrival = Arrival(self._folder, self.path.name, self._limit, self._readers)
-        self._readers.begin(arrival.begin)
+        self._readers.look(arrival.begin)
         self._arrival = arrival
         return arrival
 

@@ -44,12 +44,15 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
         self._open, self.reached = threading.Event(), threading.Event()
+        self._was_left_shut = False
         inner, header = arriving.Source.read, 8 + int.from_bytes(path.read_bytes()[:8], "little")
 
         def read(source: arriving.Source, into: memoryview, start: int) -> memoryview:
             if source._name == path.name and header <= start < source.size - arriving.END:
                 self.reached.set()
-                assert self._open.wait(WAIT)
+                if not self._open.wait(WAIT):
+                    self._was_left_shut = True
+                    raise TimeoutError("nobody opened the gate")
             return inner(source, into, start)
 
         monkeypatch.setattr(arriving.Source, "read", read)
@@ -59,6 +62,8 @@ class Gate:
         return self._open.is_set()
 
     def open(self) -> None:
+        """Whoever waited behind it has not given up: until now nothing went through."""
+        assert not self._was_left_shut
         self._open.set()
 
 
@@ -67,6 +72,7 @@ def small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the files were large."""
     monkeypatch.setattr(arriving, "CHUNK", 1 << 10)
     monkeypatch.setattr(arriving, "AHEAD", 1 << 12)
+    monkeypatch.setattr(arriving, "BEGIN", 1 << 12)
     monkeypatch.setattr(arriving, "END", 64)
 
 
@@ -136,6 +142,26 @@ def test_the_end_of_a_file_comes_first(entry: ShelfEntry, monkeypatch: pytest.Mo
         assert opened.reader.tensor(name) == 0
         assert gate.reached.wait(WAIT) and not gate.is_open
         gate.open()
+
+
+def test_no_file_is_waited_for_to_know_what_is_in_the_others(
+    entry: ShelfEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few are read at a time: the ends of all come before the rest of any."""
+    gate = Gate(monkeypatch, file_of(entry, "embedding"))
+    with closing(open_entry(entry, 1)) as opened:
+        assert {part_of(name) for name, _ in opened.reader.entries()} == {*parts(entry.config)}
+        assert gate.reached.wait(WAIT) and not gate.is_open
+        gate.open()
+
+
+@pytest.mark.parametrize("begin", [4, 100])
+def test_a_header_may_be_longer_than_what_comes_first(
+    entry: ShelfEntry, monkeypatch: pytest.MonkeyPatch, begin: int
+) -> None:
+    monkeypatch.setattr(arriving, "BEGIN", begin)
+    with closing(open_entry(entry)) as opened:
+        assert len([get(opened, part) for part in opened.order()]) == len(parts(entry.config))
 
 
 @pytest.mark.parametrize("damaged", ["embedding", 0, 1, "head"])
