@@ -151,6 +151,11 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def has_keys(self) -> bool:
+        """Whether callers need an API key, and so have names."""
+        return self.api_keys is not None or self.api_keys_file is not None
+
+    @property
     def pinned_ids(self) -> list[str]:
         """Those of ``pinned``."""
         return [id for part in self.pinned.split(",") if (id := part.strip())]

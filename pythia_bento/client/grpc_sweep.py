@@ -9,6 +9,7 @@ from pythia_bento.client.failures import BY_CODE, failure
 from pythia_bento.errors import PythiaError
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.sweep import (
+    PLAIN,
     Checkpoint,
     Done,
     End,
@@ -25,10 +26,6 @@ FINISH_REASONS: dict[int, FinishReason | None] = {
     pb.FINISH_REASON_STOP: "stop",
     pb.FINISH_REASON_LENGTH: "length",
 }
-_PLAIN = (
-    *("id", "logprob", "num_tokens", "greedy_tokens", "is_greedy", "text", "matched"),
-    *("extractable", "share"),
-)
 
 
 def events(message: pb.SweepEvent) -> list[Event]:
@@ -56,7 +53,7 @@ def _checkpoint(told: pb.SweepCheckpoint) -> Checkpoint:
 
 
 def _row(checkpoint: int, row: pb.SweepRow) -> Row:
-    told = {name: getattr(row, name) for name in _PLAIN if row.HasField(name)}
+    told = {name: getattr(row, name) for name in PLAIN if row.HasField(name)}
     if row.HasField("tokens"):
         told |= _columns(row.tokens)
     return Row(

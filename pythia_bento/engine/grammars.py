@@ -40,9 +40,10 @@ class Constraint:
     """A regular expression, a grammar (Lark's, or GBNF), a JSON schema, or a JSON list of texts."""
 
     def refused(self, reason: str) -> InvalidRequest:
-        """What tells a client why it cannot be had."""
+        """What tells a client why it cannot be had, by the first line of the library's words."""
+        first = " ".join(reason.split("\n", 1)[0].split())
         return InvalidRequest(
-            f"{self.field} cannot be followed: {printable(reason, _LONGEST_REASON)}",
+            f"{self.field} cannot be followed: {printable(first, _LONGEST_REASON)}",
             param=self.field,
         )
 
@@ -117,7 +118,7 @@ def compiled(constraint: Constraint, tokenizer: Any) -> Any:
     limits = llguidance.LLParserLimits(**_LIMITS)
     matcher = llguidance.LLMatcher(tokenizer, source, log_level=0, limits=limits)
     if matcher.is_error():
-        raise constraint.refused(_first_line(matcher.get_error()))
+        raise constraint.refused(matcher.get_error())
     return matcher
 
 
@@ -133,7 +134,3 @@ def _source(constraint: Constraint, llguidance: Any) -> str:
         options = " | ".join(json.dumps(option, ensure_ascii=False) for option in json.loads(text))
         return str(make.grammar_from_lark(f"start: {options}"))
     return str(llguidance.grammar_from("grammar", text))
-
-
-def _first_line(text: str) -> str:
-    return " ".join(text.split("\n", 1)[0].split())

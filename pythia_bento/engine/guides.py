@@ -50,7 +50,7 @@ class Guide:
         if matcher.consume_token(token) and not matcher.is_stopped():
             self._mask = _next_mask(matcher)
         if matcher.is_error():
-            self.error = self._constraint.refused(matcher.get_error().split("\n")[0])
+            self.error = self._constraint.refused(matcher.get_error())
         self.is_done = matcher.is_stopped() or _is_only(self._mask, self._eos)
 
 
@@ -64,7 +64,7 @@ class Grammar:
         self._matcher = compiled(constraint, tokenizer)
         self._first = _next_mask(self._matcher)
         if self._matcher.is_error():
-            raise constraint.refused(self._matcher.get_error().split("\n")[0])
+            raise constraint.refused(self._matcher.get_error())
         if _is_only(self._first, eos_id) or not self._first.any():
             raise constraint.refused("it allows no text")
 

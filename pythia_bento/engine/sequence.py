@@ -235,7 +235,7 @@ class Sequence:
         text = self._detokenizer.push(token_id, may_stop=generated >= self.params.min_tokens)
         if self._detokenizer.stopped_by is not None:
             self.finish_reason, self.stop_reason = "stop", self._detokenizer.stopped_by
-        elif (end := self._guided_to(token_id)) is not None:
+        elif self._grammar is not None and (end := self._guided_to(token_id)) is not None:
             text += self.finish(end)
         elif generated == self.params.max_tokens:
             text += self.finish("length")
@@ -268,9 +268,9 @@ class Sequence:
                 self._counts.add(token_id)
 
     def _guided_to(self, token_id: int) -> FinishReason | None:
-        """How the sequence ends with this token, if its form says so."""
-        if (guide := self.guide) is None:
-            return None
+        """How a guided sequence ends with this token, if its form says so."""
+        guide = self.guide
+        assert guide is not None  # of a guided one
         guide.add(token_id)
         self.error = guide.error
         if self.error is not None:

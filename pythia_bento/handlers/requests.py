@@ -66,6 +66,20 @@ def truncated(ids: Ids, body: Sampling, limits: Limits) -> Ids:
     return ids[-(max(limits.room(body.max_tokens), 1) if keep == -1 else keep) :]
 
 
+async def scored_ids(
+    served: Served, prompt: Prompt, continuation: Prompt | None
+) -> tuple[tuple[int, ...], int]:
+    """All ids of a text that is scored, and the first that is asked for; raises InvalidRequest.
+
+    That is the continuation's first, or the second of all: nothing tells of the very first.
+    """
+    ids, start = await served.encode(prompt), 1
+    if continuation is not None:
+        start = max(len(ids), 1)
+        ids += await served.encode(continuation, "continuation")
+    return ids, start
+
+
 async def best(answers: Sequence[SequenceOutput], body: Sampling) -> list[SequenceOutput]:
     """The ``n`` answers with the highest mean log-probability, best first; all where n are asked.
 

@@ -14,6 +14,7 @@ from pythia_bento.engine.params import Request, score_request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import check_alternatives, check_items
 from pythia_bento.errors import InvalidRequest, PythiaError
+from pythia_bento.handlers.requests import scored_ids
 from pythia_bento.handlers.streamed import shown_prompt
 from pythia_bento.protocol.bodies import ScoreItem
 from pythia_bento.protocol.errors import ErrorBody, error_body
@@ -111,10 +112,7 @@ class _Batch:
         try:
             item, call = parse(ScoreItem, attributed.item, "an item"), id(attributed.call)
             served = await self._served(item.model, call)
-            ids, start = await served.encode(item.prompt), 1
-            if item.continuation is not None:
-                start = max(len(ids), 1)
-                ids += await served.encode(item.continuation, "continuation")
+            ids, start = await scored_ids(served, item.prompt, item.continuation)
             most = served.limits.max_logprobs
             count = self._alternatives[call] + min(item.logprobs, most) * len(ids)
             check_alternatives(count)

@@ -79,7 +79,7 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """See ``Start``. Only what is told; tokens one by one."""
-        told = {name: value for name in _PLAIN if (value := getattr(self, name)) is not None}
+        told = {name: value for name in _IN_JSON if (value := getattr(self, name)) is not None}
         shown = {"event": "row", "checkpoint": self.checkpoint, "item": self.item, **told}
         if self.token_ids is not None:
             shown["tokens"] = self._tokens(self.token_ids)
@@ -94,10 +94,12 @@ class Row:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-_PLAIN = (
-    *("id", "logprob", "num_tokens", "greedy_tokens", "is_greedy", "text", "finish_reason"),
+PLAIN = (
+    *("id", "logprob", "num_tokens", "greedy_tokens", "is_greedy", "text"),
     *("matched", "extractable", "share"),
 )
+"""Fields of a row that every transport writes as they are, where they are told."""
+_IN_JSON = (*PLAIN, "finish_reason")  # which gRPC has as a number
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,11 +36,10 @@ class PythiaRunner(Served):
             limits.max_batch_size + settings.max_queue,
             limits.cache_tokens + settings.max_queue_tokens,
         )
-        has_keys = (settings.api_keys, settings.api_keys_file) != (None, None)
         admission = AdmissionControl(most, share=settings.caller_share)
         self._thread = EngineThread(engine, admission)
         trials = GrammarTrials(self._thread)
-        desk = Desk(self._thread, settings, has_keys, TextThreads(), trials)
+        desk = Desk(self._thread, settings, settings.has_keys, TextThreads(), trials)
         super().__init__(desk, info, engine.tokenizer, limits)
         self.models = ServedModels(self, self._desk, shelf)
         self._desk.find = self.models.find

@@ -33,7 +33,7 @@ class Desk:
 
     thread: EngineThread
     settings: Settings
-    has_keys: bool  # whether callers have names of their own
+    has_keys: bool  # as the settings say
     threads: TextThreads
     trials: GrammarTrials
     find: Callable[[str], Awaitable[Served]] | None = None

@@ -115,6 +115,5 @@ def _weight(event: Event) -> int:
 
 def _caller(settings: Settings) -> str | None:
     """The name of the key that asks, where there are keys."""
-    has_keys = (settings.api_keys, settings.api_keys_file) != (None, None)
     call = current_call()
-    return call.caller if has_keys and call is not None else None
+    return call.caller if settings.has_keys and call is not None else None

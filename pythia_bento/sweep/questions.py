@@ -9,7 +9,7 @@ from pythia_bento.engine.logprobs import PromptLogprobs
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id, score_request
 from pythia_bento.errors import InvalidRequest
-from pythia_bento.handlers.requests import best, make_request
+from pythia_bento.handlers.requests import best, make_request, scored_ids
 from pythia_bento.runtime.served import Served
 from pythia_bento.sweep.events import Row
 from pythia_bento.sweep.spec import ExtractTask, GenerateTask, Item, ScoreTask, Task
@@ -34,21 +34,12 @@ async def question(task: Task, served: Served, item: Item, row: Row) -> Question
 
 
 async def _score(task: ScoreTask, served: Served, item: Item, row: Row) -> Question:
-    ids, start = await _ids(served, item)
+    ids, start = await scored_ids(served, item.prompt, item.continuation)
 
     async def read(answers: list[SequenceOutput]) -> Row:
         return _scored(row, _scores(answers, start), with_tokens=task.tokens)
 
     return Question(score_request(ids, 0), read, row)
-
-
-async def _ids(served: Served, item: Item) -> tuple[tuple[int, ...], int]:
-    """Prompt and continuation, and where the tokens begin that are asked for; as ``/score``."""
-    ids, start = await served.encode(item.prompt), 1
-    if item.continuation is not None:
-        start = max(len(ids), 1)
-        ids += await served.encode(item.continuation, "continuation")
-    return ids, start
 
 
 def _scores(answers: list[SequenceOutput], start: int) -> PromptLogprobs:
@@ -79,7 +70,7 @@ def greedy_prefix(ranks: Sequence[int]) -> int:
 
 
 async def _extract(task: ExtractTask, served: Served, item: Item, row: Row) -> Question:
-    ids, _ = await _ids(served, item)
+    ids, _ = await scored_ids(served, item.prompt, item.continuation)
     ids = split(ids, task)
 
     async def read(answers: list[SequenceOutput]) -> Row | Question:

@@ -64,7 +64,7 @@ def read_keys(settings: Settings) -> tuple[ApiKey, ...] | None:
 
     Raises SettingsError, which names the place of a bad entry and never what stands there.
     """
-    if settings.api_keys is None and settings.api_keys_file is None:
+    if not settings.has_keys:
         return None
     keys: list[ApiKey] = []
     if settings.api_keys is not None:

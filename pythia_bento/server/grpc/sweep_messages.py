@@ -8,14 +8,10 @@ from typing import Any
 
 from pythia_bento.errors import PythiaError
 from pythia_bento.protocol.generated import pythia_pb2 as pb
-from pythia_bento.protocol.sweep import Checkpoint, Done, End, Event, Failed, Row, Start
+from pythia_bento.protocol.sweep import PLAIN, Checkpoint, Done, End, Event, Failed, Row, Start
 from pythia_bento.server.grpc.messages import FINISH_REASONS, fields_of, prompt_of, sampling_of
 
 MAX_ROWS = 256  # of a message
-_PLAIN = (
-    *("item", "id", "logprob", "num_tokens", "greedy_tokens", "is_greedy", "text", "matched"),
-    *("extractable", "share"),
-)
 
 
 def body(request: pb.SweepRequest) -> dict[str, Any]:
@@ -62,8 +58,8 @@ def _has_room(rows: pb.SweepRows, row: Row) -> bool:
 
 
 def _row(row: Row) -> pb.SweepRow:
-    told = {name: value for name in _PLAIN if (value := getattr(row, name)) is not None}
-    made = pb.SweepRow(**told, finish_reason=FINISH_REASONS[row.finish_reason])
+    told = {name: value for name in PLAIN if (value := getattr(row, name)) is not None}
+    made = pb.SweepRow(item=row.item, **told, finish_reason=FINISH_REASONS[row.finish_reason])
     if row.token_ids is not None:
         tokens = pb.SweepTokens(ids=row.token_ids, logprobs=row.logprobs, ranks=row.ranks)
         made.tokens.CopyFrom(tokens)

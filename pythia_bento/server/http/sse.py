@@ -6,27 +6,16 @@ import re
 from collections.abc import AsyncIterator, Mapping
 
 import orjson
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from pythia_bento.runtime.streams import AsyncStream
+from pythia_bento.server.http.streamed_answer import StreamedAnswer
 
 
-class EventStream(StreamingResponse):
-    """Events that end their requests when the client is gone, even at once."""
+class EventStream(StreamedAnswer):
+    """Events that end their requests when the client is gone."""
 
     def __init__(self, events: AsyncIterator[bytes], stream: AsyncStream) -> None:
-        super().__init__(events, media_type="text/event-stream")
-        self.headers["Cache-Control"] = "no-store"
-        self.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
-        self._stream = stream
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all events. ``RequestMiddleware`` watches whether the client is there."""
-        try:
-            await self.stream_response(send)
-        finally:
-            self._stream.close()
+        super().__init__(events, "text/event-stream", stream.close)
 
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")

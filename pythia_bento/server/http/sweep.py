@@ -8,8 +8,7 @@ from typing import Any
 
 import orjson
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from pythia_bento.errors import PythiaError
 from pythia_bento.protocol.errors import error_body
@@ -19,6 +18,7 @@ from pythia_bento.runtime.turns import Turns
 from pythia_bento.server.http.body import read_json
 from pythia_bento.server.http.json_answer import PIECE_BYTES
 from pythia_bento.server.http.sse import DONE, event
+from pythia_bento.server.http.streamed_answer import StreamedAnswer
 from pythia_bento.server.http.sweep_arrow import ARROW, check_arrow, record_batches
 from pythia_bento.server.sweeping import SweepAnswer
 from pythia_bento.sweep.spec import SweepRequest
@@ -50,30 +50,13 @@ async def sweep(request: HttpRequest) -> Response:
         await check_arrow()
     answer = await SweepAnswer.begin(runner, spec, request.app.state.check_open)
     pieces = record_batches(answer) if kind == ARROW else _pieces(answer, FORMATS[kind])
-    return SweepResponse(answer, pieces, kind)
+    return StreamedAnswer(pieces, kind, answer.close)
 
 
 def accepted(header: str) -> str:
     """The media type to answer with: lines, unless others are accepted and they are not."""
     kinds = {part.partition(";")[0].strip().lower() for part in header.split(",")}
     return next((kind for kind in (LINES, ARROW, EVENTS) if kind in kinds), LINES)
-
-
-class SweepResponse(StreamingResponse):
-    """An answer that ends its sweep when the client is gone."""
-
-    def __init__(self, answer: SweepAnswer, pieces: AsyncIterator[bytes], kind: str) -> None:
-        super().__init__(pieces, media_type=kind)
-        self.headers["Cache-Control"] = "no-store"
-        self.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
-        self._answer = answer
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all. ``RequestMiddleware`` watches whether the client is there."""
-        try:
-            await self.stream_response(send)
-        finally:
-            await self._answer.close()
 
 
 async def _pieces(answer: SweepAnswer, format: Format) -> AsyncIterator[bytes]:

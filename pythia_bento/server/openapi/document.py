@@ -38,7 +38,7 @@ _HEADERS: dict[int, dict[str, tuple[str, str]]] = {
 @lru_cache(maxsize=1)
 def describe(runner: PythiaRunner) -> Schema:
     """The document for what ``runner`` serves, with its names and limits."""
-    is_open = runner.settings.api_keys is None and runner.settings.api_keys_file is None
+    is_open = not runner.settings.has_keys
     paths: dict[str, Schema] = defaultdict(dict)
     for operation in DOCUMENTED:
         paths[operation.path][operation.method] = _operation(operation, is_open)

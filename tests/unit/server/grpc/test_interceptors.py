@@ -79,6 +79,9 @@ async def test_methods_that_do_not_exist_have_no_metrics(runner: PythiaRunner) -
         assert "othing" not in server.metrics()
 
 
+REFUSED = f'pythia_grpc_calls_total{{code="INVALID_ARGUMENT",method="{GENERATE}"}}'
+
+
 async def test_metrics_by_method_and_code() -> None:
     with toy_runner(step_seconds=0.01) as runner:
         async with serving(runner) as server, open_stub(server.port) as stub:
@@ -90,6 +93,7 @@ async def test_metrics_by_method_and_code() -> None:
             await _to_the_end(call)
             with pytest.raises(grpc.aio.AioRpcError):
                 await stub.Generate(asked("")).read()
+            await _until(lambda: f"{REFUSED} 1.0" in server.metrics())
             page = server.metrics()
     for code, method, count in (
         ("OK", INFO, 2),
