@@ -7,7 +7,9 @@ import math
 import random
 from dataclasses import dataclass, field
 
+from pythia_bento.engine.capture import Capture
 from pythia_bento.engine.grammars import Constraint
+from pythia_bento.engine.interventions import Interventions
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # of splitmix64
@@ -79,6 +81,8 @@ class Request:
     caller: str = "anyone"  # callers take turns
     deadline: float = math.inf  # of time.monotonic(): not begun any more from then on
     weights: str = ""  # key of the checkpoint that is to answer; the only one where it is empty
+    capture: Capture | None = None  # what of its inside is to be seen
+    interventions: Interventions | None = None  # what is to be changed there
 
 
 def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:

@@ -1,0 +1,158 @@
+"""What of its inside a request wants to see, and where each number of it goes.
+
+A request's numbers lie in one region of shared memory, which is reserved before it begins: sizes
+follow from the request and its tokens alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pythia_bento.model.config import ModelConfig
+from pythia_bento.model.sites import Place
+
+Dtype = Literal["float32", "bfloat16", "float16", "int32"]
+ITEM_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "int32": 4}
+ALIGNMENT = 64  # bytes; of each part's beginning
+
+Positions = range | tuple[int, ...]
+"""Rising positions of a sequence's inputs, from 0; those that never come are not captured."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Project:
+    """Products with directions."""
+
+    directions: np.ndarray  # fp32 [D, the site's last dimension]
+
+
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """What the final norm and the head make of a row: the ``top`` best, and some given tokens."""
+
+    top: int
+    tokens: tuple[int, ...] = ()
+
+
+Reduction = Literal["mean", "norm"] | Project | Lens
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One tensor of an answer, rows of positions first."""
+
+    suffix: str  # of its name after the place's
+    row: tuple[int, ...]  # shape of a position
+    dtype: Dtype
+    has_rows: bool = True  # False for what is of all positions together
+
+    def nbytes(self, rows: int) -> int:
+        """Of so many positions."""
+        return (rows if self.has_rows else 1) * math.prod(self.row) * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """What is read at one place."""
+
+    place: Place
+    positions: Positions
+    heads: tuple[int, ...] | None = None  # None is all, of "heads" and "keys"
+    neurons: tuple[int, ...] | None = None  # None is all, of "inner"
+    reduction: Reduction | None = None
+    dtype: Dtype = "float32"  # of values; what a reduction makes is float32
+
+    def row(self, config: ModelConfig, keys: int) -> tuple[int, ...]:
+        """Shape of a position's values; ``keys`` are those of a pattern."""
+        shape = self.place.shape(config)
+        if self.heads is not None:
+            shape = (len(self.heads), *shape[1:])
+        if self.neurons is not None:
+            shape = (len(self.neurons),)
+        return (*shape, keys) if self.place.site.kind == "keys" else shape
+
+    def parts(self, config: ModelConfig, keys: int) -> tuple[Part, ...]:
+        """The tensors that it makes, in order."""
+        row, reduction = self.row(config, keys), self.reduction
+        if reduction is None:
+            return (Part("", row, self.dtype),)
+        if reduction == "mean":
+            return (Part(":mean", row, "float32", has_rows=False),)
+        if reduction == "norm":
+            return (Part(":norm", row[:-1], "float32"),)
+        if isinstance(reduction, Project):
+            return (Part(":project", (*row[:-1], len(reduction.directions)), "float32"),)
+        return (
+            Part(":lens_ids", (reduction.top,), "int32"),
+            Part(":lens_logprobs", (reduction.top,), "float32"),
+            Part(":lens_token_logprobs", (len(reduction.tokens),), "float32"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LogitsTap:
+    """Logits of some tokens."""
+
+    tokens: tuple[int, ...]
+    positions: Positions
+
+    @property
+    def part(self) -> Part:
+        """The tensor that it makes."""
+        return Part("logits", (len(self.tokens),), "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """All that one request wants to see; for requests of one continuation."""
+
+    taps: tuple[Tap, ...]
+    logits: LogitsTap | None = None
+    region: int = 0
+    """Byte of the arena where its region begins; see ``layout``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A part and where its first row is."""
+
+    part: Part
+    offset: int  # bytes from the region's beginning, a multiple of ``ALIGNMENT``
+    rows: int  # that it has at most
+
+
+def layout(
+    capture: Capture, config: ModelConfig, inputs: int
+) -> tuple[list[tuple[Placed, ...]], int]:
+    """Where the parts of each tap are, those of ``logits`` last, and the bytes of all.
+
+    ``inputs`` are the tokens that may be computed: of the prompt, and all that are generated but
+    for the last. A pattern's rows have so many keys.
+    """
+    offset = 0
+    groups: list[tuple[Placed, ...]] = []
+    asked: list[tuple[Positions, Sequence[Part]]] = [
+        (tap.positions, tap.parts(config, inputs)) for tap in capture.taps
+    ]
+    if capture.logits is not None:
+        asked.append((capture.logits.positions, (capture.logits.part,)))
+    for positions, parts in asked:
+        rows = num_rows(positions, inputs)
+        group = []
+        for part in parts:
+            group.append(Placed(part, offset, rows))
+            offset += -(-part.nbytes(rows) // ALIGNMENT) * ALIGNMENT
+        groups.append(tuple(group))
+    return groups, offset
+
+
+def num_rows(positions: Positions, inputs: int) -> int:
+    """How many positions are among the first ``inputs``."""
+    if isinstance(positions, range):
+        return len(range(positions.start, min(positions.stop, inputs), positions.step))
+    return int(np.searchsorted(positions, inputs))

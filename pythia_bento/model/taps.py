@@ -1,0 +1,36 @@
+"""How a forward pass shows its inside, and lets it be changed."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from pythia_bento.model.sites import Place
+
+
+class Taps(Protocol):
+    """What somebody wants of one pass. T rows are its tokens, in the order of its batch.
+
+    A pass with taps has the bits of one without, but for what ``at`` changes.
+    """
+
+    def wants(self, place: Place) -> bool:
+        """Whether ``at`` or ``patterns`` is to be called for a place."""
+        ...
+
+    def at(self, place: Place, rows: Tensor, exponent: int = 0) -> None:
+        """Read rows, and perhaps change some of them where they are.
+
+        ``rows`` are [T, H], [T, heads, head_dim] or [T, intermediate], any strides; their values
+        are ``rows * 2**exponent``.
+        """
+        ...
+
+    def pattern_rows(self, layer: int) -> Tensor:
+        """Of which rows the attention weights are wanted: int64 [R], rising, on the device."""
+        ...
+
+    def patterns(self, layer: int, weights: Tensor) -> None:
+        """Attention weights of those rows: fp32 [R, heads, K], 0 beyond each row's own position."""
+        ...
