@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
@@ -12,6 +12,7 @@ from google.rpc.status_pb2 import Status
 
 from pythia_bento.client.failures import BY_CODE, BY_GRPC_CODE, failure
 from pythia_bento.client.grpc_sweep import FINISH_REASONS, events
+from pythia_bento.client.inside import Asked
 from pythia_bento.client.transport import Operation
 from pythia_bento.errors import InvalidRequest, PythiaError
 from pythia_bento.protocol.generated import pythia_pb2 as pb
@@ -32,6 +33,10 @@ from pythia_bento.protocol.types import (
     Token,
     TopToken,
 )
+
+if TYPE_CHECKING:
+    from pythia_bento.client.patches import PatchGrid
+    from pythia_bento.protocol.activations import Activations
 
 STATES: dict[int, Residence] = {
     pb.ModelState.DISK: "disk",
@@ -101,6 +106,16 @@ def _task(task: Mapping[str, Any]) -> pb.SweepRequest:
         fields = {"sampling": _sampling(fields)}
     request: pb.SweepRequest = _made("task", pb.SweepRequest, **{kind: fields})
     return request
+
+
+def activations(asked: Asked) -> Operation[Activations]:
+    """Raises InvalidRequest."""
+    raise InvalidRequest("activations are asked for over http:// or https://", param="url")
+
+
+def patch(asked: Asked) -> Operation[PatchGrid]:
+    """Raises InvalidRequest."""
+    raise InvalidRequest("patches are asked for over http:// or https://", param="url")
 
 
 def tokenize(text: str, model: str | None) -> Operation[list[int]]:

@@ -40,6 +40,9 @@ class GrpcTransport(_Caller):
         with _translated():
             return operation.result(self._begin(operation, timeout))
 
+    def fetch(self, operation: Operation[Result], timeout: float) -> Result:
+        return self.call(operation, timeout)
+
     def stream(self, operation: Operation[Result], timeout: float) -> Generator[Result, None, None]:
         call = self._begin(operation, timeout)
         try:
@@ -62,6 +65,9 @@ class AsyncGrpcTransport(_Caller):
     async def call(self, operation: Operation[Result], timeout: float) -> Result:
         with _translated():
             return operation.result(await self._begin(operation, timeout))
+
+    async def fetch(self, operation: Operation[Result], timeout: float) -> Result:
+        return await self.call(operation, timeout)
 
     async def stream(
         self, operation: Operation[Result], timeout: float

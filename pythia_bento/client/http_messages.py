@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pythia_bento.client import http_sweep
 from pythia_bento.client.failures import BY_CODE, BY_STATUS, failure, of_json
+from pythia_bento.client.http_json import dumps
+from pythia_bento.client.inside import Asked
 from pythia_bento.client.transport import Operation, known
-from pythia_bento.errors import EngineUnavailable, InvalidRequest, PythiaError
+from pythia_bento.errors import EngineUnavailable, PythiaError
+from pythia_bento.protocol.json_types import tokens_of
 from pythia_bento.protocol.sweep import Event, SweepItem
 from pythia_bento.protocol.types import (
     Delta,
@@ -25,9 +28,11 @@ from pythia_bento.protocol.types import (
     Scores,
     Summary,
     Timings,
-    Token,
-    TopToken,
 )
+
+if TYPE_CHECKING:
+    from pythia_bento.client.patches import PatchGrid
+    from pythia_bento.protocol.activations import Activations
 
 END = b"[DONE]"  # the data of the last event
 
@@ -55,19 +60,19 @@ def generate(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> O
             body[name] = _plain(body[name])
     if "logit_bias" in body:
         body["logit_bias"] = {str(id): bias for id, bias in body["logit_bias"].items()}
-    return Operation("/generate", _dumps(body), part)
+    return Operation("/generate", dumps(body), part)
 
 
 def score(items: Sequence[ScoreItem], model: str | None) -> Operation[Scores]:
     """``POST /score``. Raises InvalidRequest for what JSON cannot hold."""
     body = {"items": [score_item(item) for item in items]} | _named(model)
-    return Operation("/score", _dumps(body), lambda body: scores_of(json.loads(body)))
+    return Operation("/score", dumps(body), lambda body: scores_of(json.loads(body)))
 
 
 def sweep(asked: Mapping[str, Any]) -> Operation[list[Event]]:
     """``POST /v1/sweep``, answered by events. Raises InvalidRequest for what JSON cannot hold."""
     body = {**asked, "items": [_sweep_item(item) for item in asked["items"]]}
-    return Operation("/v1/sweep", _dumps(body), http_sweep.events)
+    return Operation("/v1/sweep", dumps(body), http_sweep.events)
 
 
 def _sweep_item(item: SweepItem) -> dict[str, Any]:
@@ -79,14 +84,28 @@ def _sweep_item(item: SweepItem) -> dict[str, Any]:
 
 def tokenize(text: str, model: str | None) -> Operation[list[int]]:
     """``POST /tokenize``. Raises InvalidRequest for what JSON cannot hold."""
-    body = _dumps({"prompt": text} | _named(model))
+    body = dumps({"prompt": text} | _named(model))
     return Operation("/tokenize", body, lambda body: list(json.loads(body)["tokens"]))
 
 
 def detokenize(ids: Sequence[int], model: str | None) -> Operation[str]:
     """``POST /detokenize``. Raises InvalidRequest for what JSON cannot hold."""
-    body = _dumps({"tokens": list(ids)} | _named(model))
+    body = dumps({"tokens": list(ids)} | _named(model))
     return Operation("/detokenize", body, lambda body: str(json.loads(body)["prompt"]))
+
+
+def activations(asked: Asked) -> Operation[Activations]:
+    """``POST /v1/activations``. Raises InvalidRequest for what JSON cannot hold."""
+    from pythia_bento.client import http_inside  # who does not ask needs no numpy
+
+    return http_inside.activations(asked)
+
+
+def patch(asked: Asked) -> Operation[PatchGrid]:
+    """``POST /v1/patch``. Raises InvalidRequest for what JSON cannot hold."""
+    from pythia_bento.client import http_inside
+
+    return http_inside.patch(asked)
 
 
 def refusal(status: int, retry_after: str | None, body: bytes) -> PythiaError:
@@ -108,13 +127,6 @@ def _seconds(retry_after: str | None) -> float | None:
     except ValueError:
         return None
     return seconds if 0 <= seconds < math.inf else None
-
-
-def _dumps(body: Any) -> bytes:
-    try:
-        return json.dumps(body, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -146,13 +158,13 @@ def part_of(body: Mapping[str, Any]) -> Part:
     summary = body.get("summary")
     return Part(
         deltas=tuple(_delta(delta) for delta in body["deltas"]),
-        prompt_tokens=_tokens(body.get("prompt_tokens", ())),
+        prompt_tokens=tokens_of(body.get("prompt_tokens", ())),
         summary=None if summary is None else _summary(summary),
     )
 
 
 def _delta(body: Mapping[str, Any]) -> Delta:
-    lists = {"token_ids": tuple(body["token_ids"]), "tokens": _tokens(body.get("tokens", ()))}
+    lists = {"token_ids": tuple(body["token_ids"]), "tokens": tokens_of(body.get("tokens", ()))}
     return Delta(**known(Delta, body) | lists)
 
 
@@ -161,24 +173,12 @@ def _summary(body: Mapping[str, Any]) -> Summary:
     return Summary(**known(Summary, body) | {"timings": timings})
 
 
-def _tokens(tokens: Iterable[Mapping[str, Any]]) -> tuple[Token, ...]:
-    return tuple(
-        Token(
-            id=token["id"],
-            text=token["text"],
-            logprob=token["logprob"],
-            top=tuple(TopToken(**known(TopToken, top)) for top in token.get("top", ())),
-        )
-        for token in tokens
-    )
-
-
 def scores_of(answer: Sequence[Mapping[str, Any]]) -> Scores:
     """Results of ``/score``."""
     return [
         of_json(score["error"])
         if "error" in score
-        else Score(**known(Score, score) | {"tokens": _tokens(score["tokens"])})
+        else Score(**known(Score, score) | {"tokens": tokens_of(score["tokens"])})
         for score in answer
     ]
 

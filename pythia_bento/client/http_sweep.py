@@ -38,6 +38,10 @@ def _row(body: Mapping[str, Any]) -> Row:
     told = known(Row, body)
     if "tokens" in body:
         told |= _columns(body["tokens"])
+    if "run" in body:
+        from pythia_bento.protocol.activations import from_dict  # who asks for it has numpy
+
+        told["run"] = from_dict(body["run"])
     if "error" in body:
         told["error"] = of_json(body["error"])
     return Row(**told)

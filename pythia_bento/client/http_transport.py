@@ -28,6 +28,19 @@ class HttpTransport:
         _check(response)
         return operation.result(response.content)
 
+    def fetch(self, operation: Operation[Result], timeout: float) -> Result:
+        with (
+            _translated(timeout),
+            self._http.stream(**_request(operation, timeout)) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                _check(response)
+            body = _Body(operation.method, response.headers)
+            for piece in response.iter_raw():
+                body.add(piece)
+        return operation.result(body.whole())
+
     def stream(self, operation: Operation[Result], timeout: float) -> Generator[Result, None, None]:
         with (
             _translated(timeout),
@@ -57,6 +70,17 @@ class AsyncHttpTransport:
         _check(response)
         return operation.result(response.content)
 
+    async def fetch(self, operation: Operation[Result], timeout: float) -> Result:
+        with _translated(timeout):
+            async with self._http.stream(**_request(operation, timeout)) as response:
+                if not response.is_success:
+                    await response.aread()
+                    _check(response)
+                body = _Body(operation.method, response.headers)
+                async for piece in response.aiter_raw():
+                    body.add(piece)
+        return operation.result(body.whole())
+
     async def stream(
         self, operation: Operation[Result], timeout: float
     ) -> AsyncGenerator[Result, None]:
@@ -75,6 +99,31 @@ class AsyncHttpTransport:
         await self._http.aclose()
 
 
+class _Body:
+    """An answer of the length that its headers say, in one piece of memory."""
+
+    def __init__(self, method: str, headers: httpx2.Headers) -> None:
+        """Raises PythiaError where they say none, or more than there is memory for."""
+        try:
+            self._memory = bytearray(int(headers["content-length"]))
+        except (KeyError, MemoryError, OverflowError, ValueError):
+            raise PythiaError(f"the server's answer to {method} has no length to read") from None
+        self._method, self._place = method, 0
+
+    def add(self, piece: bytes) -> None:
+        """The next bytes."""
+        end = self._place + len(piece)
+        if end <= len(self._memory):  # what is more is no part of it
+            self._memory[self._place : end] = piece
+        self._place = end
+
+    def whole(self) -> bytearray:
+        """All of it; raises EngineUnavailable where something is missing."""
+        if self._place != len(self._memory):
+            raise EngineUnavailable(f"the server's answer to {self._method} broke off")
+        return self._memory
+
+
 def messages() -> Messages:
     """How HTTP says the operations."""
     return http_messages
@@ -89,8 +138,7 @@ def _client_options(connection: Connection) -> dict[str, Any]:
         "base_url": f"{connection.scheme}://{connection.address}",
         "headers": {
             **connection.headers(),
-            "content-type": "application/json",
-            "accept": "application/json, text/event-stream",
+            "accept": "application/json, text/event-stream, application/vnd.safetensors",
         },
         "verify": _ssl_context(connection) if connection.scheme == "https" else True,
     }
@@ -105,12 +153,13 @@ def _ssl_context(connection: Connection) -> ssl.SSLContext:
 
 
 def _request(operation: Operation[Any], timeout: float) -> dict[str, Any]:
-    return {
-        "method": "GET" if operation.request is None else "POST",
-        "url": operation.method,
-        "content": operation.request,
-        "timeout": timeout,
-    }
+    options = {"url": operation.method, "timeout": timeout}
+    if operation.request is None:
+        return {"method": "GET", **options}
+    if isinstance(operation.request, bytes):
+        headers = {"content-type": "application/json"}
+        return {"method": "POST", "content": operation.request, "headers": headers, **options}
+    return {"method": "POST", "files": operation.request, **options}  # parts by their names
 
 
 def _check(response: httpx2.Response) -> None:

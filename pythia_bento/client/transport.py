@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from pythia_bento.client.inside import Asked
 from pythia_bento.client.options import Connection
 from pythia_bento.errors import PythiaError
 from pythia_bento.protocol.sweep import Event
 from pythia_bento.protocol.types import Info, ModelState, Part, Prompt, ScoreItem, Scores
+
+if TYPE_CHECKING:  # who does not ask for activations needs no numpy
+    from pythia_bento.client.patches import PatchGrid
+    from pythia_bento.protocol.activations import Activations
 
 Result = TypeVar("Result")
 
@@ -47,6 +52,10 @@ class Messages(Protocol):
 
     def sweep(self, asked: Mapping[str, Any]) -> Operation[list[Event]]: ...
 
+    def activations(self, asked: Asked) -> Operation[Activations]: ...
+
+    def patch(self, asked: Asked) -> Operation[PatchGrid]: ...
+
     def tokenize(self, text: str, model: str | None) -> Operation[list[int]]: ...
 
     def detokenize(self, ids: Sequence[int], model: str | None) -> Operation[str]: ...
@@ -56,6 +65,10 @@ class Transport(Protocol):
     """Blocking calls; ``timeout`` in seconds. Raises leaves of ``pythia_bento.errors``."""
 
     def call(self, operation: Operation[Result], timeout: float) -> Result: ...
+
+    def fetch(self, operation: Operation[Result], timeout: float) -> Result:
+        """The same for an answer of many bytes, which says itself how many."""
+        ...
 
     def stream(
         self, operation: Operation[Result], timeout: float
@@ -68,6 +81,8 @@ class AsyncTransport(Protocol):
     """The same for coroutines, in the event loop that it was made in."""
 
     async def call(self, operation: Operation[Result], timeout: float) -> Result: ...
+
+    async def fetch(self, operation: Operation[Result], timeout: float) -> Result: ...
 
     def stream(
         self, operation: Operation[Result], timeout: float

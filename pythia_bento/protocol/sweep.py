@@ -8,11 +8,14 @@ which they were asked for, except that those with equal weights follow the first
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pythia_bento.errors import PythiaError
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.types import Prompt
+
+if TYPE_CHECKING:
+    from pythia_bento.protocol.activations import Run  # needs numpy
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Row:
     matched: int | None = None  # ``extract``: the first tokens that greedy decoding gives back
     extractable: bool | None = None  # whether that is all
     share: float | None = None  # of the tokens, that a free-running continuation has in its place
+    run: Run | None = None  # ``activations``: what is inside
     error: PythiaError | None = None  # in place of the rest
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,6 +87,8 @@ class Row:
         shown = {"event": "row", "checkpoint": self.checkpoint, "item": self.item, **told}
         if self.token_ids is not None:
             shown["tokens"] = self._tokens(self.token_ids)
+        if self.run is not None:
+            shown["run"] = self.run.as_dict()
         if self.error is not None:
             shown["error"] = error_body(self.error)["error"]
         return shown

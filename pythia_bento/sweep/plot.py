@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pythia_bento.errors import InvalidRequest, PythiaError
+from pythia_bento.client.pictures import save
+from pythia_bento.errors import InvalidRequest
 from pythia_bento.sweep.curves import Chart, Curve, read_chart, usual_metric
 from pythia_bento.sweep.report import report
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".html", ".png", ".pdf")
 MOST_NAMES = 12  # a longer legend covers the curves
 NAME_CHARACTERS = 40
-# Without the time, so that equal charts are equal files.
-METADATA: dict[str, dict[str, Any]] = {".png": {}, ".pdf": {"CreationDate": None}}
 
 
 def check_output(path: Path) -> None:
@@ -51,31 +49,15 @@ def write(chart: Chart, path: Path) -> None:
         PythiaError: A picture is asked for and matplotlib is not installed.
     """
     check_output(path)
+    if path.suffix != ".html":
+        save(lambda: figure_of(chart), path, ", or --output report.html")
+        return
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     try:
-        if path.suffix == ".html":
-            partial.write_text(report(chart), encoding="utf-8")
-        else:
-            _picture(chart, partial)
+        partial.write_text(report(chart), encoding="utf-8")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _picture(chart: Chart, path: Path) -> None:
-    try:
-        import matplotlib
-    except ImportError:
-        raise PythiaError(
-            "pictures are drawn with matplotlib, which is not installed; "
-            "pip install 'pythia-bento[sweep]', or --output report.html"
-        ) from None
-    # Whatever a user's own settings are: the same picture everywhere.
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        matplotlib.rcdefaults()
-        matplotlib.rcParams["text.parse_math"] = False  # "$" in a name is a "$"
-        figure_of(chart).savefig(path, dpi=150, metadata=METADATA[path.suffix])
 
 
 def figure_of(chart: Chart) -> Figure:
