@@ -20,8 +20,10 @@ from pathlib import Path
 FLAGS = ("-fsanitize=address", "-fno-omit-frame-pointer", "-g1", "-O1")
 # Leaks are Python's own; the others are as they would be.
 OPTIONS = "detect_leaks=0:halt_on_error=1:abort_on_error=1"
-_OF_KERNELS = [f"tests/unit/model/kernels/cpu/test_{name}.py" for name in ("check", "kernels")]
-TESTS = (*_OF_KERNELS, "tests/unit/model/kernels/cpu/test_sampling.py")
+TESTS = tuple(
+    f"tests/unit/model/kernels/cpu/test_{name}.py"
+    for name in ("check", "kernels", "inside", "sampling")
+)
 
 
 def start_anew() -> None:

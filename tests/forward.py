@@ -11,6 +11,7 @@ from torch import Tensor
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.sampling_row import SamplingRow
+from tests.taps import Recorder
 
 
 @dataclass
@@ -26,8 +27,15 @@ class Context:
 class Driver:
     """Runs sequences whose blocks are interleaved in the pool, so that no order helps by luck."""
 
-    def __init__(self, model: GPTNeoX, prompts: Sequence[Sequence[int]], room: int) -> None:
+    def __init__(
+        self,
+        model: GPTNeoX,
+        prompts: Sequence[Sequence[int]],
+        room: int,
+        taps: Recorder | None = None,
+    ) -> None:
         self.model = model
+        self.taps = taps
         self.size = model.kernels.block_size
         longest = max(len(prompt) for prompt in prompts) + room
         count = -(-longest // self.size)
@@ -43,7 +51,10 @@ class Driver:
         for sequence in chosen:
             left = len(sequence.tokens) - sequence.cached
             sequence.pending = min(chunk or left, left)
-        hidden = self.model.forward(self._batch(chosen), self.cache)
+        batch = self._batch(chosen)
+        if self.taps is not None:
+            self.taps.begin(batch)
+        hidden = self.model.forward(batch, self.cache, self.taps)
         for sequence in chosen:
             sequence.cached += sequence.pending
         return hidden

@@ -60,6 +60,7 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/integration/test_pull_oddities.py",
         "tests/integration/test_pull_steps.py",
         "tests/integration/test_score_ties.py",
+        "tests/integration/test_sites.py",
         "tests/unit/checkpoints/test_arriving.py",
         "tests/unit/checkpoints/test_bundled_files.py",
         "tests/unit/checkpoints/test_checkpoint.py",

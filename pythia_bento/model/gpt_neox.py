@@ -14,6 +14,7 @@ from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.kernels.base import Kernels, KVCache
 from pythia_bento.model.pack import Progress, pack
 from pythia_bento.model.sampling_row import SamplingRow
+from pythia_bento.model.taps import Taps
 from pythia_bento.model.weights import WeightSource
 
 
@@ -31,9 +32,13 @@ class GPTNeoX:
         self.kernels = kernels
         self.weights = pack(source, kernels, on_progress)
 
-    def forward(self, batch: ForwardBatch, cache: KVCache) -> Tensor:
+    def forward(self, batch: ForwardBatch, cache: KVCache, taps: Taps | None = None) -> Tensor:
         """Hidden states before the final norm, [T, H]; writes K and V into ``cache``."""
-        return self.kernels.forward(self.weights, batch, cache)
+        return self.kernels.forward(self.weights, batch, cache, taps)
+
+    def normalised(self, hidden: Tensor) -> Tensor:
+        """[R, H] -> fp32 [R, H] under the final norm: what the head multiplies."""
+        return self.kernels.normalised(self.weights.head, hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, H] -> fp32 [R, V]."""

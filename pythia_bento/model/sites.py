@@ -44,7 +44,8 @@ NORMALIZED = Site("ln_final.hook_normalized", "hidden", is_in_layer=False, is_wr
 
 SITES = (*(EMBED, RESID_PRE, Q, K, V, PATTERN, Z, ATTN_OUT, POST, MLP_OUT, RESID_POST, NORMALIZED),)
 _BY_NAME = {site.name: site for site in SITES}
-_IN_LAYER = re.compile(r"blocks\.(\*|\d{1,4}|\{(\d{1,4})\.\.(\d{1,4})\})\.(.+)")
+_LAYER = r"\*|\d{1,4}|\{(\d{1,4})\.\.(\d{1,4})\}"
+_IN_LAYER = re.compile(rf"blocks\.({_LAYER})\.(.+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

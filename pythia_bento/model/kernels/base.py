@@ -17,6 +17,7 @@ from torch import Tensor
 from pythia_bento.model.batch import DecodeRows, ForwardBatch, Logprobs, RowOptions
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.sampling_row import SamplingRow
+from pythia_bento.model.taps import Taps
 from pythia_bento.model.weights import HeadWeights, LayerWeights
 
 
@@ -102,11 +103,17 @@ class Kernels(Protocol):
 
     def allocate_cache(self, num_blocks: int) -> KVCache: ...
 
-    def forward(self, weights: PackedWeights, batch: ForwardBatch, cache: Any) -> Tensor:
+    def forward(
+        self, weights: PackedWeights, batch: ForwardBatch, cache: Any, taps: Taps | None = None
+    ) -> Tensor:
         """Hidden states before the final norm, [T, H].
 
         K and V of every layer go to the batch's slots of ``cache``, which this backend allocated.
         """
+        ...
+
+    def normalised(self, head: Any, x: Tensor) -> Tensor:
+        """Final norm with weight and bias: [R, H] -> fp32 [R, H]."""
         ...
 
     def logits(self, head: Any, x: Tensor) -> Tensor:

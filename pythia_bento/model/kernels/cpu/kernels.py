@@ -7,7 +7,6 @@ so the backend is batch-invariant. See ``src/matmul.h`` and ``src/attention.h`` 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,33 +21,21 @@ from pythia_bento.model.kernels.cpu.choices import fill_choice
 from pythia_bento.model.kernels.cpu.library import (
     BLOCK,
     CHOICE,
-    PANEL,
     CBatch,
-    CHead,
-    CLayer,
-    CLinear,
-    CNorm,
     CShape,
     address,
     load,
 )
-from pythia_bento.model.kernels.cpu.memory import CpuKVCache, room_for
+from pythia_bento.model.kernels.cpu.memory import CpuKVCache
+from pythia_bento.model.kernels.cpu.packing import Loaded, Packer
 from pythia_bento.model.rotary import rotary_tables
 from pythia_bento.model.sampling import masked
 from pythia_bento.model.sampling_row import SamplingRow
-from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm
+from pythia_bento.model.weights import HeadWeights, LayerWeights
 
 # Models below this hidden size get activations of 31 bits instead of 15: they have fewer terms to
 # average rounding out, and too little arithmetic for the second pass to be felt.
 FINE = 512
-RANGE = 32639.0  # largest 15-bit value, as in src/matmul.h
-
-
-class Loaded(NamedTuple):
-    """A C struct and the tensors it points into, which must outlive it."""
-
-    struct: Any
-    tensors: list[Tensor]
 
 
 class CpuKernels(LayerKernels):
@@ -77,6 +64,7 @@ class CpuKernels(LayerKernels):
         self._state = self._library.pythia_open(
             threads or usable_cores(), config.hidden_size < FINE
         )
+        self._packer = Packer(self._library, self._state)
         self._cosine, self._sine = rotary_tables(config)
         self._shape = CShape(
             config.num_heads,
@@ -102,37 +90,11 @@ class CpuKernels(LayerKernels):
 
     def load_layer(self, layer: LayerWeights) -> Loaded:
         """Pack the four linears of a block."""
-        linears = (layer.qkv, layer.up, layer.dense, layer.down)  # in the order of their use
-        sizes = [_panels(len(linear.weight)) * PANEL * linear.weight.shape[1] for linear in linears]
-        packed = room_for(sum(sizes))
-        keep = [packed]
-        qkv, up, dense, down = (
-            self._linear(linear, space, keep)
-            for linear, space in zip(linears, torch.split(packed, sizes), strict=True)
-        )
-        norms = (layer.input_norm, layer.post_attention_norm)
-        return Loaded(CLayer(*(self._norm(n, keep) for n in norms), qkv, dense, up, down), keep)
+        return self._packer.layer(layer)
 
     def load_head(self, head: HeadWeights) -> Loaded:
-        """Pack the fp16 head as 15-bit integers by row, high and low bytes in separate panels."""
-        keep: list[Tensor] = []
-        out, depth = head.weight.shape
-        panels = _panels(out)
-        packed = room_for(panels * 2 * PANEL * depth)
-        scale = torch.zeros(panels * PANEL)
-        step = 8  # panels at a time: the temporaries are several times as large as the weights
-        for first in range(0, panels, step):
-            rows = head.weight[first * PANEL : (first + step) * PANEL].float()
-            largest = rows.abs().amax(1)
-            q = (rows * (RANGE / largest.clamp_min(1e-30))[:, None]).round().to(torch.int32)
-            scale[first * PANEL : first * PANEL + len(rows)] = largest / RANGE
-            high = (q + 128) >> 8
-            start = packed[first * 2 * PANEL * depth :]
-            self._pack(high.to(torch.int8), start, 2)
-            self._pack((q - (high << 8)).to(torch.int8), start[PANEL * depth :], 2)
-        keep += [packed, scale]
-        norm = self._norm(head.norm, keep)
-        return Loaded(CHead(norm, address(packed), address(scale), out, depth), keep)
+        """Pack the final norm and the head."""
+        return self._packer.head(head)
 
     def kv_bytes_per_block(self) -> int:
         """Keys and values of all layers."""
@@ -165,21 +127,37 @@ class CpuKernels(LayerKernels):
     def attend(self, index: int, qkv: Tensor, cache: CpuKVCache, batch: ForwardBatch) -> Tensor:
         """See ``LayerKernels.attend``; changes ``qkv``."""
         out = torch.empty(len(qkv), self.config.hidden_size)
-        sequences, width = batch.block_tables.shape
-        pointers = (
-            batch.positions,
-            batch.slots,
-            batch.query_starts,
-            batch.context_lens,
-            batch.block_tables,
-        )
-        struct = CBatch(len(qkv), sequences, width, *(address(p) for p in pointers))
         self._library.pythia_attend(
             self._state,
             self._shape,
             cache.layers[index],
-            struct,
+            _struct(batch),
             address(qkv),
+            address(out),
+        )
+        return out
+
+    def patterns(
+        self,
+        index: int,
+        qkv: Tensor,
+        cache: CpuKVCache,
+        batch: ForwardBatch,
+        rows: Tensor,
+        keys: int,
+    ) -> Tensor:
+        """See ``LayerKernels.patterns``: the weights that were used, to the bit."""
+        out = torch.empty(len(rows), self.config.num_heads, keys)
+        rows = rows.to(torch.int64).contiguous()
+        self._library.pythia_patterns(
+            self._state,
+            self._shape,
+            cache.layers[index],
+            _struct(batch),
+            address(qkv),
+            address(rows),
+            len(rows),
+            keys,
             address(out),
         )
         return out
@@ -195,6 +173,36 @@ class CpuKernels(LayerKernels):
             address(up),
         )
         return x
+
+    def project_out_parts(
+        self, layer: Loaded, attended: Tensor, up: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See ``LayerKernels.project_out_parts``."""
+        attn_out, mlp_out = torch.empty_like(attended), torch.empty_like(attended)
+        self._library.pythia_project_out_parts(
+            self._state,
+            layer.struct,
+            len(attended),
+            address(attended),
+            address(up),
+            address(attn_out),
+            address(mlp_out),
+        )
+        return attn_out, mlp_out
+
+    def normalised(self, head: Loaded, x: Tensor) -> Tensor:
+        """See ``Kernels.normalised``."""
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        self._library.pythia_normalise(
+            self._state,
+            head.struct,
+            address(x),
+            len(x),
+            self.config.norm_eps,
+            address(out),
+        )
+        return out
 
     def logits(self, head: Loaded, x: Tensor) -> Tensor:
         """See ``Kernels.logits``."""
@@ -250,28 +258,15 @@ class CpuKernels(LayerKernels):
         )
         return Logprobs(values, ranks, top_ids, top)
 
-    def _pack(self, weight: Tensor, to: Tensor, every: int = 1) -> None:
-        weight = weight.contiguous()
-        out, depth = weight.shape
-        stride = every * PANEL * depth
-        self._library.pythia_pack(self._state, address(weight), out, depth, stride, address(to))
 
-    def _linear(self, linear: Int8Linear, packed: Tensor, keep: list[Tensor]) -> CLinear:
-        out, depth = linear.weight.shape
-        self._pack(linear.weight, packed)
-        padded = _panels(out) * PANEL
-        scale, bias = torch.zeros(padded), torch.zeros(padded)
-        scale[:out] = linear.scb.float() / 127
-        bias[:out] = linear.bias.float()
-        keep += [scale, bias]
-        return CLinear(address(packed), address(scale), address(bias), out, depth)
-
-    def _norm(self, norm: Norm, keep: list[Tensor]) -> CNorm:
-        weight = norm.weight.to(torch.float32, copy=True)
-        bias = norm.bias.to(torch.float32, copy=True)
-        keep += [weight, bias]
-        return CNorm(address(weight), address(bias))
-
-
-def _panels(out: int) -> int:
-    return -(-out // PANEL)
+def _struct(batch: ForwardBatch) -> CBatch:
+    """Points into the batch's tensors, which must outlive it."""
+    sequences, width = batch.block_tables.shape
+    pointers = (
+        batch.positions,
+        batch.slots,
+        batch.query_starts,
+        batch.context_lens,
+        batch.block_tables,
+    )
+    return CBatch(len(batch.positions), sequences, width, *(address(p) for p in pointers))

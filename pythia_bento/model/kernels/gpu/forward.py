@@ -107,6 +107,22 @@ class Forward:
             attend(index, layer, a)
             self.project_out(layer, a, norms)
 
+    def first(self, layer: TritonLayer, a: Activations, *, is_own: bool) -> None:
+        """The first products of any number of tokens; see ``_wide_layer`` for ``is_own``."""
+        if len(a.x) < WIDE_FROM:
+            self.project_in(layer, a)
+            return
+        wide, _, is_wide = self._wide.of(layer, may_keep=is_own)
+        self._launch.prefill_in(layer, a.h, a.qkv, a.up, wide, is_wide=is_wide)
+
+    def second(self, layer: TritonLayer, a: Activations, *, is_own: bool) -> None:
+        """Add the second ones to ``a.x``, likewise; ``a.h`` is not made anew."""
+        if len(a.x) < WIDE_FROM:
+            self.project_out(layer, a, layer.norms[:0])
+            return
+        _, wide, is_wide = self._wide.of(layer, may_keep=is_own)
+        self._launch.prefill_out(layer, a.attended, a.up, a.x, wide, is_wide=is_wide)
+
     def project_in(self, layer: TritonLayer, a: Activations) -> None:
         """Both branches' first products of few tokens: ``a.qkv`` and ``a.up`` from ``a.h``."""
         self._launch.in_product(layer, a.h, a.qkv, a.up)

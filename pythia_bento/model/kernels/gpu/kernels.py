@@ -17,6 +17,7 @@ from pythia_bento.model.kernels.gpu.captured import (
     TritonScoredRows,
 )
 from pythia_bento.model.kernels.gpu.forward import Forward, PromptAttention
+from pythia_bento.model.kernels.gpu.inside import TappedPass
 from pythia_bento.model.kernels.gpu.launch import Launcher
 from pythia_bento.model.kernels.gpu.packing import (
     CHUNKS,
@@ -29,8 +30,10 @@ from pythia_bento.model.kernels.gpu.row_options import row_options
 from pythia_bento.model.kernels.gpu.tiles import kv_tile
 from pythia_bento.model.kernels.gpu.wide import kept_bytes
 from pythia_bento.model.kernels.gpu.workspace import TritonKVCache, Workspace
+from pythia_bento.model.kernels.tapped import Shown
 from pythia_bento.model.sampling import masked
 from pythia_bento.model.sampling_row import SamplingRow
+from pythia_bento.model.taps import Taps
 from pythia_bento.model.weights import HeadWeights, LayerWeights
 
 
@@ -84,10 +87,21 @@ class TritonKernels:
         """Reserve the pool."""
         return TritonKVCache(self.config, num_blocks, self.device)
 
-    def forward(self, weights: PackedWeights, batch: ForwardBatch, cache: TritonKVCache) -> Tensor:
+    def forward(
+        self,
+        weights: PackedWeights,
+        batch: ForwardBatch,
+        cache: TritonKVCache,
+        taps: Taps | None = None,
+    ) -> Tensor:
         """See ``Kernels.forward``."""
         count = len(batch.token_ids)
         a = Workspace(self.config, count, self.device).first(count)
+        if taps is not None:
+            shown = Shown(taps, self.config)
+            TappedPass(self.launch, self._forward, weights, batch, cache, shown)(a)
+            shown.final(lambda: self.normalised(weights.head, a.x))
+            return a.x
         attend = PromptAttention(self.launch, cache, batch)
         self._forward(weights, batch.token_ids, a, attend, last_norms=weights.head.norms[:0])
         return a.x
@@ -121,6 +135,12 @@ class TritonKernels:
     def scored_rows(self, weights: PackedWeights, rows: int) -> TritonScoredRows:
         """See ``Capturable.scored_rows``."""
         return TritonScoredRows(self.launch, weights, rows)
+
+    def normalised(self, head: TritonHead, x: Tensor) -> Tensor:
+        """See ``Kernels.normalised``: the head multiplies these numbers in fp16."""
+        h = self._empty(1, len(x), self.config.hidden_size)
+        self.launch.norm(head.norms, x.contiguous(), h)
+        return h[0].float() * head.scale
 
     def logits(self, head: TritonHead, x: Tensor) -> Tensor:
         """See ``Kernels.logits``."""

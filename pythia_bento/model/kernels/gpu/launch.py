@@ -12,6 +12,7 @@ from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.gpu import tiles
 from pythia_bento.model.kernels.gpu.launch_options import OptionsLauncher
+from pythia_bento.model.kernels.gpu.launch_patterns import PatternLauncher
 from pythia_bento.model.kernels.gpu.launch_prefill import WideLauncher
 from pythia_bento.model.kernels.gpu.launch_sampling import SamplingLauncher
 from pythia_bento.model.kernels.gpu.packing import CHUNKS, TritonHead, TritonLayer, depth_at_once
@@ -45,6 +46,7 @@ class Launcher(WideLauncher):
             "HEADS": config.num_heads,
             "TILE": self.block_size,
         }
+        self.patterns = PatternLauncher(self._shape)
 
     def norm(
         self,

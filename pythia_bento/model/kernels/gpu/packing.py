@@ -35,8 +35,19 @@ class TritonLayer:
     down: Tensor  # int16 pairs [CHUNKS, H, U / CHUNKS / 2]
     down_scale: Tensor
     out_bias: Tensor
+    dense_bias: Tensor  # a part of ``out_bias``, for who wants to see what attention adds
     gelu_scale: float
     qk_scale: float  # of the scores, for powers of two
+
+    @property
+    def qkv_exponent(self) -> int:
+        """q, k, v and what attention makes of them are as many powers of two larger."""
+        return round(math.log2(self.qk_scale) / 2)
+
+    @property
+    def up_exponent(self) -> int:
+        """The same of the MLP's activations."""
+        return -round(math.log2(self.gelu_scale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,7 @@ def pack_layer(layer: LayerWeights, device: torch.device) -> TritonLayer:
         down=torch.stack([paired(piece) for piece in pieces]),
         down_scale=down.scale * 2.0**up_exponent,
         out_bias=dense.bias + down.bias,
+        dense_bias=dense.bias,
         gelu_scale=2.0**-up_exponent,
         qk_scale=4.0**qkv_exponent,
     )

@@ -53,6 +53,28 @@ class Attention:
             results.append(self._attend(queries[rows], keys, values, batch.positions[rows]))
         return torch.cat(results).flatten(1)
 
+    def patterns(
+        self,
+        index: int,
+        qkv: Tensor,
+        cache: ReferenceKVCache,
+        batch: ForwardBatch,
+        rows: Tensor,
+        keys: int,
+    ) -> Tensor:
+        """fp32 [R, heads, keys]; see ``LayerKernels.patterns``."""
+        heads = qkv.view(len(qkv), self._heads, 3, self._head_dim)
+        positions = batch.positions[rows]
+        queries = self._rotate(heads[rows, :, 0], positions)
+        owners = torch.searchsorted(batch.query_starts, rows.int(), right=True) - 1
+        found = torch.zeros(len(rows), self._heads, keys, device=rows.device)
+        for place, (owner, position) in enumerate(zip(owners, positions.tolist(), strict=True)):
+            slots = _slots(batch.block_tables[owner], position + 1)
+            seen, one = cache.keys[index, slots], slice(place, place + 1)
+            weights = self._weights(queries[one].float(), seen.float(), positions[one])
+            found[place, :, : position + 1] = weights[:, 0]
+        return found
+
     def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         """Rotate pairs (i, i + rotary / 2) of the leading dimensions by position: [T, heads, d]."""
         half = self._rotary // 2
@@ -62,11 +84,17 @@ class Attention:
         return torch.cat((*turned, rest), -1)
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
-        """[n, heads, d] over [context, heads, d]: a query sees keys up to its own position."""
+        """[n, heads, d] over [context, heads, d]."""
+        weights = self._weights(queries, keys, positions)
+        return torch.einsum("hnc,chd->nhd", weights, values)
+
+    def _weights(self, queries: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
+        """[heads, n, context]: a query sees keys up to its own position."""
         scores = torch.einsum("nhd,chd->hnc", queries, keys) * self._head_dim**-0.5
         context = torch.arange(len(keys), device=keys.device)
         scores = scores.masked_fill(context > positions[:, None], -torch.inf)
-        return torch.einsum("hnc,chd->nhd", scores.softmax(-1), values)
+        weights: Tensor = scores.softmax(-1)
+        return weights
 
 
 def _slots(table: Tensor, length: int) -> Tensor:

@@ -94,9 +94,31 @@ class ReferenceKernels(LayerKernels):
         """See ``LayerKernels.attend``."""
         return self._attention(index, qkv, cache, batch)
 
+    def patterns(
+        self,
+        index: int,
+        qkv: Tensor,
+        cache: ReferenceKVCache,
+        batch: ForwardBatch,
+        rows: Tensor,
+        keys: int,
+    ) -> Tensor:
+        """See ``LayerKernels.patterns``."""
+        return self._attention.patterns(index, qkv, cache, batch, rows, keys)
+
     def project_out(self, layer: ReferenceLayer, x: Tensor, attended: Tensor, up: Tensor) -> Tensor:
         """See ``LayerKernels.project_out``."""
-        return x + layer.dense(attended) + layer.down(up)
+        return self.join(x, *self.project_out_parts(layer, attended, up))
+
+    def project_out_parts(
+        self, layer: ReferenceLayer, attended: Tensor, up: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See ``LayerKernels.project_out_parts``."""
+        return layer.dense(attended), layer.down(up)
+
+    def normalised(self, head: HeadWeights, x: Tensor) -> Tensor:
+        """See ``Kernels.normalised``."""
+        return self._normalise(head.norm, x).float()
 
     def logits(self, head: HeadWeights, x: Tensor) -> Tensor:
         """See ``Kernels.logits``."""

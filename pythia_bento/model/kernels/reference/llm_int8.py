@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.reference.attention import Attention
-from pythia_bento.model.kernels.reference.kernels import ReferenceKernels, ReferenceLayer
+from pythia_bento.model.kernels.reference.kernels import ReferenceKernels
 from pythia_bento.model.kernels.reference.linear import Linear, LLMInt8
 from pythia_bento.model.rotary import rotary_angles
 from pythia_bento.model.weights import HeadWeights
@@ -58,9 +58,9 @@ class LLMInt8Kernels(ReferenceKernels):
     linear: ClassVar[type[Linear]] = LLMInt8
     attention: ClassVar[type[Attention]] = HalfAttention
 
-    def project_out(self, layer: ReferenceLayer, x: Tensor, attended: Tensor, up: Tensor) -> Tensor:
-        """See ``LayerKernels.project_out``; the order of the sum is transformers'."""
-        return layer.down(up) + layer.dense(attended) + x
+    def join(self, x: Tensor, attn_out: Tensor, mlp_out: Tensor) -> Tensor:
+        """See ``LayerKernels.join``; the order of the sum is transformers'."""
+        return mlp_out + attn_out + x
 
     def logits(self, head: HeadWeights, x: Tensor) -> Tensor:
         """See ``Kernels.logits``; rounded to fp16."""

@@ -139,6 +139,14 @@ class Attention {
     for (; d < D_; d += LANES) values_of<1>(count, scores, first, inverse, d, out);
   }
 
+  // What run() multiplies the values by: weights[t] for t < width, 0 from position + 1 on.
+  void weights(const float* q, int64_t position, int64_t width, float* weights) {
+    scores_of<1, 4>(&q, position / BLOCK + 1, &weights);
+    const float inverse = soften(weights, position);
+    for (int64_t t = 0; t <= position; t++) weights[t] *= inverse;
+    std::memset(weights + position + 1, 0, sizeof(float) * (width - position - 1));
+  }
+
  private:
   template <int Q, int B>
   void scores_of(const float* const* q, int64_t blocks, float* const* scores) {

@@ -51,6 +51,15 @@ inline const char* wrong(const Batch& b, const Shape& shape, const Cache& cache)
   return nullptr;
 }
 
+// Rows of a batch whose attention weights are asked for, `keys` of each.
+inline const char* wrong(const int64_t* rows, int64_t count, int64_t keys, const Batch& b) {
+  if (!between(0, count, b.tokens)) return "more rows are asked than there are tokens";
+  if (keys != b.table_width * BLOCK) return "keys is not what the block tables have room for";
+  for (int64_t i = 0; i < count; i++)
+    if (!between(0, rows[i], b.tokens - 1)) return "a row is out of range";
+  return nullptr;
+}
+
 inline bool fits(const Linear& w, int64_t out, int64_t in) {
   return w.out == out && w.in == in && between(LANES, out, 3 * MAX_SIZE) && !(out % LANES) &&
          between(LANES, in, MAX_SIZE) && !(in % LANES);

@@ -40,6 +40,13 @@ const char* wrong(const Layer& layer, int64_t tokens) {
   return pythia::wrong(layer.qkv, layer.dense, layer.up, layer.down);
 }
 
+const char* wrong(const Head& head, int64_t rows) {
+  if (const char* what = wrong_rows(rows, head.in)) return what;
+  if (const char* what = wrong_rows(rows, head.out)) return what;
+  if (head.in % LANES) return "the head's depth is not a multiple of 16";
+  return nullptr;
+}
+
 // Waking the other threads costs more than this many multiply-adds.
 constexpr int64_t SMALL = 1 << 16;
 
@@ -60,6 +67,27 @@ void parallel_panels(State& state, int64_t count, int64_t bytes, int64_t work, c
   const int64_t run = std::max<int64_t>(1, std::min(fair, LONG / bytes));
   parallel(state, (count + run - 1) / run, work, [&](int r) {
     body(r * run, std::min(count, (r + 1) * run));
+  });
+}
+
+// Calls dense(token, channel, 16 values) and down(...) with the products of a layer's second half.
+template <class Dense, class Down>
+void second_products(State& state, const Layer& layer, int64_t tokens, const float* attended,
+                     const float* up, const Dense& dense, const Down& down) {
+  const int64_t hidden = layer.dense.out, wide = layer.down.in;
+  state.first.resize(tokens, hidden);
+  state.second.resize(tokens, wide);
+  parallel(state, 2 * tokens, tokens * (hidden + wide), [&](int i) {
+    const int64_t t = i / 2;
+    if (i % 2) state.first.quantise(t, attended + t * hidden);
+    else state.second.quantise(t, up + t * wide);
+  });
+  const int64_t bytes = PANEL * (hidden + wide), work = tokens * hidden * (hidden + wide);
+  parallel_panels(state, panels(hidden), bytes, work, [&](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; p++)
+      multiply_panel(layer.dense, p, state.first.get(), dense);
+    for (int64_t p = first; p < last; p++)
+      multiply_panel(layer.down, p, state.second.get(), down);
   });
 }
 
@@ -153,31 +181,61 @@ const char* pythia_attend(void* handle, const Shape* shape, const Cache* cache, 
   return nullptr;
 }
 
+// The weights with which some rows attended, after pythia_attend and with the qkv that it left:
+// out [count, heads, keys], 0 beyond each row's own position.
+const char* pythia_patterns(void* handle, const Shape* shape, const Cache* cache, const Batch* batch, const float* qkv,
+                     const int64_t* rows, int64_t count, int64_t keys, float* out) {
+  if (const char* what = wrong(*shape)) return what;
+  if (const char* what = wrong(*batch, *shape, *cache)) return what;
+  if (const char* what = wrong(rows, count, keys, *batch)) return what;
+  State& state = *static_cast<State*>(handle);
+  const int32_t *starts = batch->query_starts, *end = starts + batch->sequences + 1;
+  const int64_t work = count * shape->heads * shape->head_dim * keys;
+  parallel(state, count * shape->heads, work, [&](int task) {
+    const int64_t row = rows[task / shape->heads], head = task % shape->heads;
+    const int64_t s = std::upper_bound(starts, end, row) - starts - 1;
+    const float* q = qkv + (row * shape->heads + head) * 3 * shape->head_dim;
+    Attention attention(*shape, *cache, batch->tables + s * batch->table_width, head);
+    attention.weights(q, batch->context_lens[s] - (starts[s + 1] - row), keys, out + task * keys);
+  });
+  return nullptr;
+}
+
 // x [tokens, hidden] += dense(attended) + down(up).
 const char* pythia_project_out(void* handle, const Layer* layer, float* x, int64_t tokens, const float* attended,
                         const float* up) {
   if (const char* what = wrong(*layer, tokens)) return what;
+  const int64_t hidden = layer->dense.out;
+  const auto add = [&](int t, int64_t c, Vec y) {
+    float* row = x + t * hidden;
+    Vec residual{};
+    for (int64_t i = c; i < std::min(hidden, c + LANES); i++) residual[i - c] = row[i];
+    put(row, hidden, c, residual + y);
+  };
+  second_products(*static_cast<State*>(handle), *layer, tokens, attended, up, add, add);
+  return nullptr;
+}
+
+// What pythia_project_out adds, one after the other: dense(attended) and down(up), [tokens, hidden].
+const char* pythia_project_out_parts(void* handle, const Layer* layer, int64_t tokens, const float* attended,
+                              const float* up, float* attn_out, float* mlp_out) {
+  if (const char* what = wrong(*layer, tokens)) return what;
+  const int64_t hidden = layer->dense.out;
+  const auto to = [&](float* out) {
+    return [=](int t, int64_t c, Vec y) { put(out + t * hidden, hidden, c, y); };
+  };
   State& state = *static_cast<State*>(handle);
-  const int64_t hidden = layer->dense.out, wide = layer->down.in;
-  state.first.resize(tokens, hidden);
-  state.second.resize(tokens, wide);
-  parallel(state, 2 * tokens, tokens * (hidden + wide), [&](int i) {
-    const int64_t t = i / 2;
-    if (i % 2) state.first.quantise(t, attended + t * hidden);
-    else state.second.quantise(t, up + t * wide);
-  });
-  const int64_t bytes = PANEL * (hidden + wide), work = tokens * hidden * (hidden + wide);
-  parallel_panels(state, panels(hidden), bytes, work, [&](int64_t first, int64_t last) {
-    const auto add = [&](int t, int64_t c, Vec y) {
-      float* row = x + t * hidden;
-      Vec residual{};
-      for (int64_t i = c; i < std::min(hidden, c + LANES); i++) residual[i - c] = row[i];
-      put(row, hidden, c, residual + y);
-    };
-    for (int64_t p = first; p < last; p++)
-      multiply_panel(layer->dense, p, state.first.get(), add);
-    for (int64_t p = first; p < last; p++)
-      multiply_panel(layer->down, p, state.second.get(), add);
+  second_products(state, *layer, tokens, attended, up, to(attn_out), to(mlp_out));
+  return nullptr;
+}
+
+// x [rows, hidden] -> y, what pythia_logits multiplies by the head's weights.
+const char* pythia_normalise(void* handle, const FinalLayer* final, const float* x, int64_t rows, float eps, float* y) {
+  if (const char* what = wrong(final->head, rows)) return what;
+  State& state = *static_cast<State*>(handle);
+  const int64_t hidden = final->head.in;
+  parallel(state, rows, rows * hidden, [&](int t) {
+    normalise(x + t * hidden, hidden, moments(x + t * hidden, hidden, eps), final->norm, y + t * hidden);
   });
   return nullptr;
 }
@@ -185,9 +243,7 @@ const char* pythia_project_out(void* handle, const Layer* layer, float* x, int64
 // x [rows, hidden] -> logits [rows, vocab].
 const char* pythia_logits(void* handle, const FinalLayer* final, const float* x, int64_t rows, float eps,
                    float* logits) {
-  if (const char* what = wrong_rows(rows, final->head.in)) return what;
-  if (const char* what = wrong_rows(rows, final->head.out)) return what;
-  if (final->head.in % LANES) return "the head's depth is not a multiple of 16";
+  if (const char* what = wrong(final->head, rows)) return what;
   State& state = *static_cast<State*>(handle);
   const int64_t hidden = final->head.in;
   state.first.resize(rows, hidden);

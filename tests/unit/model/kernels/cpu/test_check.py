@@ -85,6 +85,31 @@ def test_a_batch_that_would_leave_the_cache(
 
 
 @pytest.mark.parametrize(
+    ("rows", "keys", "words"),
+    [
+        ([4], 32, "a row is out of range"),
+        ([0, -1], 32, "a row is out of range"),
+        ([0, 1, 2, 3, 3], 32, "more rows are asked than there are tokens"),
+        ([0], 16, "keys is not what the block tables have room for"),
+        ([0], 48, "keys is not what the block tables have room for"),
+    ],
+)
+def test_rows_that_have_no_weights(
+    kernels: CpuKernels, rows: list[int], keys: int, words: str
+) -> None:
+    cache, qkv = kernels.allocate_cache(BLOCKS), torch.ones(4, 3 * CONFIG.hidden_size)
+    with pytest.raises(ValueError, match=f"pythia_patterns: {words}"):
+        kernels.patterns(0, qkv, cache, batch(), torch.tensor(rows), keys)
+
+
+def test_a_batch_is_checked_for_its_weights_too(kernels: CpuKernels) -> None:
+    cache, qkv = kernels.allocate_cache(BLOCKS), torch.ones(4, 3 * CONFIG.hidden_size)
+    for wrong in (batch(context_lens=ints(3, 33)), batch(slots=ints(-1, 17, 18, 52))):
+        with pytest.raises(ValueError, match="pythia_patterns: "):
+            kernels.patterns(0, qkv, cache, wrong, torch.tensor([0]), 32)
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda shape: setattr(shape, "rotary_dims", 64), "rotary_dims"),
@@ -111,6 +136,18 @@ def test_linears_that_do_not_fit_each_other() -> None:
         kernels.project_in(layer, x)
     with pytest.raises(ValueError, match="do not fit each other"):
         kernels.project_out(layer, x, x, torch.zeros(1, CONFIG.intermediate_size))
+    with pytest.raises(ValueError, match="do not fit each other"):
+        kernels.project_out_parts(layer, x, torch.zeros(1, CONFIG.intermediate_size))
+
+
+@pytest.mark.parametrize(("field", "value"), [("in_", 72), ("in_", 0), ("out", 1 << 40)])
+def test_a_head_that_no_model_has(field: str, value: int) -> None:
+    kernels = CpuKernels(CONFIG, threads=1)
+    head = kernels.load_head(RandomWeights(CONFIG).head())
+    setattr(head.struct, field, value)
+    for call in (kernels.logits, kernels.normalised):
+        with pytest.raises(ValueError, match=r"out of range|multiple of 16"):
+            call(head, torch.zeros(0, CONFIG.hidden_size))
 
 
 BELOW = np.array([-7], np.int32)
