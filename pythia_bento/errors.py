@@ -113,6 +113,12 @@ class NonFiniteLogits(PythiaError):
     code = "non_finite_logits"
 
 
+class CaptureOverflow(PythiaError):
+    """What was to be seen of the model's inside does not fit the type that was asked for."""
+
+    code = "capture_overflow"
+
+
 class OutOfMemory(PythiaError):
     """The device has no memory for this request, even alone in its step."""
 

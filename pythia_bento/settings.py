@@ -86,6 +86,12 @@ class Settings(BaseSettings):
     """Of one request."""
     max_open_bytes: int = Field(64 * 2**20, ge=0)
     """Of all requests that are read or answered at a time, beyond the first 64 KiB of each."""
+    capture_gb: float = Field(1.0, gt=0, le=1024, allow_inf_nan=False)
+    """Memory for what requests see of the model's inside, of all together, in GB (10^9 bytes)."""
+    max_capture_bytes: int = Field(256 * 2**20, ge=1)
+    """What one request may see of it."""
+    max_tensor_bytes: int = Field(64 * 2**20, ge=0)
+    """Tensors of one request that change it."""
     max_logprobs: int = Field(20, ge=0, le=1000)
     """Alternatives a request may ask for with each token."""
     max_n: int = Field(128, ge=1)
@@ -140,6 +146,11 @@ class Settings(BaseSettings):
         usual = BATCH_SIZE.get(device, BATCH_SIZE["cpu"])
         return min(usual, self.max_tokens_per_step or usual)
 
+    @property
+    def capture_bytes(self) -> int:
+        """The same as ``capture_gb``."""
+        return int(self.capture_gb * 1e9)
+
     @field_validator("cors_origins")
     @classmethod
     def _origins_are_as_browsers_send_them(cls, value: str) -> str:
@@ -180,6 +191,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"max_open_bytes ({self.max_open_bytes}) must be at least "
                 f"max_body_bytes ({self.max_body_bytes})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_capture_has_room(self) -> Settings:
+        if self.max_capture_bytes > self.capture_bytes:
+            raise ValueError(
+                f"max_capture_bytes ({self.max_capture_bytes}) must be at most "
+                f"capture_gb ({self.capture_bytes} bytes)"
             )
         return self
 

@@ -7,6 +7,7 @@ follow from the request and its tokens alone.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -151,8 +152,27 @@ def layout(
     return groups, offset
 
 
+def capture_bytes(capture: Capture, config: ModelConfig, inputs: int) -> int:
+    """What ``layout`` takes."""
+    return layout(capture, config, inputs)[1]
+
+
+def next_position(positions: Positions, start: int) -> int | None:
+    """The first from ``start`` on; None where there is none."""
+    _, found = within(positions, start, None)
+    return found[0] if len(found) else None
+
+
+def within(positions: Positions, start: int, end: int | None) -> tuple[int, Positions]:
+    """Those from ``start`` on and before ``end``, and the number of the first of them."""
+    if isinstance(positions, tuple):
+        first = bisect_left(positions, start)
+        return first, positions[first : None if end is None else bisect_left(positions, end)]
+    first = max(-(-(start - positions.start) // positions.step), 0)
+    stop = positions.stop if end is None else min(positions.stop, end)
+    return first, range(positions.start + first * positions.step, stop, positions.step)
+
+
 def num_rows(positions: Positions, inputs: int) -> int:
     """How many positions are among the first ``inputs``."""
-    if isinstance(positions, range):
-        return len(range(positions.start, min(positions.stop, inputs), positions.step))
-    return int(np.searchsorted(positions, inputs))
+    return len(within(positions, 0, inputs)[1])

@@ -6,8 +6,17 @@ import time
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
 
+import numpy as np
+
 from pythia_bento.engine.block_pool import ROOT_HASH, BlockPool
-from pythia_bento.engine.executor import Chunk, ChunkResult, Executor, execute_what_fits
+from pythia_bento.engine.executor import (
+    Chunk,
+    ChunkResult,
+    Executor,
+    bare_limits,
+    execute_what_fits,
+    tokens_of,
+)
 from pythia_bento.engine.fair_queue import Books
 from pythia_bento.engine.grammars import Constraint
 from pythia_bento.engine.guides import grammars_of
@@ -49,11 +58,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.block_size = executor.block_size
         self.root = root
-        self.limits = limits or Limits(
-            num_tokens=tokenizer.num_tokens,
-            max_positions=executor.max_positions,
-            cache_tokens=config.num_blocks * self.block_size,
-        )
+        self.limits = limits or bare_limits(executor, tokenizer.num_tokens)
         self._executor: Executor | None = executor
         self._pool = pool or BlockPool(config.num_blocks)
         self._scheduler = Scheduler(
@@ -77,6 +82,10 @@ class Engine:
         Raises InvalidRequest or Overloaded.
         """
         grammars_of(self.tokenizer).get(constraint)
+
+    def lend(self, arena: np.ndarray) -> None:
+        """Bytes that captures are written to: each request's region is in them."""
+        self._alive().arena = arena
 
     def add_request(self, request: Request) -> None:
         """Queue a request that ``validate`` has passed with these limits.
@@ -118,7 +127,7 @@ class Engine:
             open = [chunk for chunk in fitting if chunk.sequence.status != "finished"]
             return ended + self._open.end_without_memory(open)
         if not any(result and result.complete for result in results):
-            self._observe(_tokens(fitting, results))
+            self._observe(tokens_of(fitting, results))
         self._step_sizes.add(sum(result is not None for result in results))
         outputs = map(self._apply, fitting, results)
         return ended + [output for output in outputs if output is not None]
@@ -241,7 +250,7 @@ class Engine:
         """What is known of a chunk; ``computed`` of its tokens were not counted yet."""
         sequence = chunk.sequence
         if not result.is_finite:
-            return self._open.fail(sequence)
+            return self._open.fail(sequence, result.error)
         text = self._accept(sequence, result) if result.token_ids else ""
         self._scheduler.advance(sequence, computed)
         return self._report(chunk, result, text)
@@ -253,13 +262,12 @@ class Engine:
             if result.complete is not None:
                 result.complete()
         self._observe(sum(chunk.count for chunk, _ in under_way))
-        outputs = []
-        for chunk, result in under_way:
-            if chunk.sequence.status == "finished":  # it was aborted
-                continue
-            if output := self._found(chunk, result, 0):
-                outputs.append(output)
-        return outputs
+        found = (
+            self._found(chunk, result, 0)
+            for chunk, result in under_way
+            if chunk.sequence.status != "finished"  # by an abort
+        )
+        return [output for output in found if output is not None]
 
     def _observe(self, tokens: int) -> None:
         """So many tokens are done, and the device has begun what comes next if that is queued."""
@@ -290,9 +298,3 @@ class Engine:
             del result.token_ids[count:], result.logprobs[count:]
         self._generation_tokens += count
         return text
-
-
-def _tokens(chunks: Seq[Chunk], results: Seq[ChunkResult | None]) -> int:
-    """What a step computed; it may have sampled several tokens of a sequence."""
-    pairs = zip(chunks, results, strict=False)
-    return sum(max(chunk.count, len(result.token_ids)) for chunk, result in pairs if result)

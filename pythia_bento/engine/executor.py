@@ -11,8 +11,13 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.sequence import Sequence
+from pythia_bento.engine.validate import Limits
+from pythia_bento.errors import PythiaError
+from pythia_bento.model.config import ModelConfig
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +68,7 @@ class ChunkResult:
     logprobs: list[TokenLogprob]
     prompt_logprobs: PromptLogprobs | None = None
     is_finite: bool = True
+    error: PythiaError | None = None  # that ends a sequence which is not finite, if it is another
     complete: Callable[[], None] | None = None
     """Waits for the device, then fills in all above of the results that wait for it; None where
     that is done. The engine calls it once it has handed over the next step.
@@ -82,10 +88,15 @@ class Executor(Protocol):
     block_size: int  # tokens in a KV block
     max_positions: int  # tokens in a context of the model
     vocab_size: int  # rows of the model's head; the tokenizer may have fewer tokens
+    model_config: ModelConfig
+    arena: np.ndarray | None  # uint8, where captures are written to; None where there are none
     lookahead: int  # steps that ``execute`` may make where a sequence has blocks for them
 
     def execute(self, chunks: Seq[Chunk], *, others_wait: bool = False) -> Results:
         """Compute the chunks; one result for each, None for those that are to come again.
+
+        Either all of their sequences have taps or none has. When it returns what taps asked for is
+        in the arena, and nothing writes there until the next call.
 
         Where ``others_wait`` to be admitted, results may be completed later: the next step is
         handed over meanwhile.
@@ -107,6 +118,16 @@ class Executor(Protocol):
     def recover(self) -> None:
         """After a MemoryError: give back what is kept for later, trust nothing that was queued."""
         ...
+
+
+def bare_limits(executor: Executor, num_tokens: int) -> Limits:
+    """What model and cache can do, where nobody allows less."""
+    return Limits(
+        num_tokens=num_tokens,
+        max_positions=executor.max_positions,
+        cache_tokens=executor.config.num_blocks * executor.block_size,
+        config=executor.model_config,
+    )
 
 
 def execute_what_fits(
@@ -134,6 +155,12 @@ def execute_what_fits(
         if tokens == 1:
             return chunks, []
         chunks = _half(chunks)
+
+
+def tokens_of(chunks: Seq[Chunk], results: Results) -> int:
+    """What a step computed; it may have sampled several tokens of a sequence."""
+    pairs = zip(chunks, results, strict=False)
+    return sum(max(chunk.count, len(result.token_ids)) for chunk, result in pairs if result)
 
 
 def _half(chunks: Seq[Chunk]) -> list[Chunk]:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Executor
@@ -96,6 +98,10 @@ class EngineGroup:
     def prepare(self, constraint: Constraint) -> None:
         """See ``Engine.prepare``; checkpoints of one shape have the same tokens."""
         grammars_of(self.tokenizer).get(constraint)
+
+    def lend(self, arena: np.ndarray) -> None:
+        """See ``Engine.lend``."""
+        self._alive().arena = arena
 
     def add_request(self, request: Request) -> None:
         """See ``Engine.add_request``; raises what keeps its checkpoint from being loaded too."""

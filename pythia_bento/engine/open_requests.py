@@ -42,14 +42,17 @@ class OpenRequests:
             self._remove(sequence)
         return output
 
-    def fail(self, sequence: Sequence) -> SequenceOutput:
-        """End a sequence whose logits are not finite; nobody may read what it computed."""
-        self.num_non_finite += 1
+    def fail(self, sequence: Sequence, error: PythiaError | None = None) -> SequenceOutput:
+        """End a sequence whose logits are not finite; nobody may read what it computed.
+
+        ``error`` is another reason, if it ends for that.
+        """
+        self.num_non_finite += error is None
         self._scheduler.pool.forget(sequence.blocks)
         output = self.report(sequence, ChunkResult([], []), sequence.finish("error"))
         # How much of the prompt was scored before depends on how it was cut into pieces.
         output.prompt_logprobs = None
-        output.error = NonFiniteLogits(
+        output.error = error or NonFiniteLogits(
             f"the model's logits at position {sequence.num_tokens} are not finite numbers"
         )
         return output

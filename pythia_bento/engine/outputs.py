@@ -70,6 +70,11 @@ def collect(
     return [[answers[r.request_id, index] for index in range(r.n)] for r in requests]
 
 
+def num_inputs(request: Request, output: SequenceOutput) -> int:
+    """Tokens that were computed of a sequence that has ended; see ``Request.most_inputs``."""
+    return len(request.prompt) + max(len(output.token_ids) - 1, 0)
+
+
 def raise_error(output: SequenceOutput) -> SequenceOutput:
     """``output`` itself, unless an error or the server ended the sequence."""
     if output.error is not None:

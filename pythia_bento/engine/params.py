@@ -84,6 +84,11 @@ class Request:
     capture: Capture | None = None  # what of its inside is to be seen
     interventions: Interventions | None = None  # what is to be changed there
 
+    @property
+    def most_inputs(self) -> int:
+        """Tokens that may be computed: of the prompt, and all that are generated but the last."""
+        return len(self.prompt) + max(self.params.max_tokens - 1, 0)
+
 
 def score_request(prompt: tuple[int, ...], top: int = 1) -> Request:
     """A request that generates nothing: log-probabilities of ``prompt[1:]``, ``top`` best each."""

@@ -11,6 +11,7 @@ from pythia_bento.engine.executor import Chunk
 from pythia_bento.engine.fair_queue import Books, FairQueue, Pace
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.engine.shares import Shares
+from pythia_bento.engine.tap_turns import TapTurns
 
 # Sequences that end in one step because they are late: as many as cost no more than a step does.
 MOST_LATE = 512
@@ -43,6 +44,7 @@ class Scheduler:
         self.waiting = FairQueue(books)
         self.is_paused = False  # nothing more is begun
         self.running: list[Sequence] = []  # by age, oldest first
+        self._tap_turns = TapTurns()
         self.late: list[Sequence] = []  # their deadline passed before they began; to be ended
         self._claimant: Sequence | None = None  # others gave way to it, so nobody overtakes it
         self.pace = Pace(max_tokens, self.waiting.books.company)
@@ -74,8 +76,7 @@ class Scheduler:
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence out, finished or not, and give its blocks back."""
         if sequence.status == "running":
-            self.running.remove(sequence)
-            self.pool.deallocate(sequence.release())
+            self._stop(sequence)
         elif sequence.status == "waiting":
             self.waiting.remove(sequence)
         if sequence.num_admissions and sequence.status != "finished":
@@ -86,6 +87,10 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """The next step. Empty only when no sequence is waiting or running, or many were late."""
+        return self._tap_turns.of_one_kind(self._chunks())
+
+    def _chunks(self) -> list[Chunk]:
+        """As much as the budget allows."""
         preemptions = self.num_preemptions
         self.pace.see((*self.waiting.callers, *(s.request.caller for s in self.running)))
         chunks = self._decodes()
@@ -150,10 +155,15 @@ class Scheduler:
             sequence.hold(self.pool.allocate(1))
 
     def _preempt(self, sequence: Sequence) -> None:
-        self.running.remove(sequence)
-        self.pool.deallocate(sequence.release())
+        self._stop(sequence)
         self.num_preemptions += 1
         self.add(sequence)
+
+    def _stop(self, sequence: Sequence) -> None:
+        """It runs no more."""
+        self.running.remove(sequence)
+        self._tap_turns.end(sequence)
+        self.pool.deallocate(sequence.release())
 
     def _shares(self) -> Shares:
         callers = self.waiting.callers
@@ -169,6 +179,8 @@ class Scheduler:
 
     def _prefill(self, sequence: Sequence, budget: int) -> Chunk:
         start = sequence.num_computed
+        if sequence.taps is not None and (most := sequence.taps.most_tokens(start)) is not None:
+            budget = min(budget, most)
         chunk = Chunk(sequence, start, min(budget, sequence.num_tokens - start))
         if chunk.samples and self.lookahead > 1:
             self._look_ahead(sequence, sequence.num_tokens + 1)
@@ -266,6 +278,7 @@ class Scheduler:
             sequence.started = time.monotonic()
         sequence.num_admissions += 1
         sequence.status = "running"
+        self._tap_turns.begin(sequence)
         insort(self.running, sequence, key=_age)
 
 

@@ -15,6 +15,7 @@ from pythia_bento.engine.logprobs import PromptLogprobs, end_to_end
 from pythia_bento.engine.outputs import FinishReason
 from pythia_bento.engine.params import Request, sequence_seed
 from pythia_bento.engine.penalties import TokenCounts
+from pythia_bento.engine.tapped import tapped
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import PythiaError
 from pythia_bento.model.sampling_row import SamplingRow
@@ -59,6 +60,7 @@ class Sequence:
         "started",
         "status",
         "stop_reason",
+        "taps",
         "token_ids",
     )
 
@@ -91,6 +93,7 @@ class Sequence:
         self.num_published = 0  # full blocks offered to the prefix cache
         self.token_ids = np.zeros(self.num_prompt + params.max_tokens, dtype=np.int32)
         self.token_ids[: self.num_prompt] = request.prompt
+        self.taps = tapped(request, block_size)
         self.block_size = block_size
         self.blocks: list[int] = []
         self.block_table = np.zeros(-(-len(self.token_ids) // block_size), dtype=np.int32)
@@ -178,12 +181,19 @@ class Sequence:
     def max_cached_tokens(self) -> int:
         """How far the prefix cache may be used: up to the first row that must be computed."""
         rows = self.prompt_rows
-        return rows.start if rows else self.num_tokens - 1
+        first = rows.start if rows else self.num_tokens - 1
+        missing = None if self.taps is None else self.taps.first_missing
+        return first if missing is None else min(first, missing)
 
     def block_names(self, count: int) -> list[bytes]:
-        """Chained hashes of the first ``count`` blocks, all of them full."""
+        """Chained hashes of the first ``count`` blocks, all of them full.
+
+        What interventions change is in no block that others read.
+        """
         for block in range(len(self._names), count):
             parent = self._names[-1] if self._names else self.root
+            if self.taps is not None:
+                parent = self.taps.salted(block, parent)
             tokens = self.token_ids[block * self.block_size : (block + 1) * self.block_size]
             self._names.append(hash_block(parent, tokens.tobytes()))
         return self._names[:count]

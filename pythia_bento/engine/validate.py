@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pythia_bento.engine.inside_limits import check_capture, check_interventions
 from pythia_bento.engine.params import INTEGERS, NUMBERS, Request, SamplingParams
 from pythia_bento.engine.tokenizer import check_unicode
 from pythia_bento.errors import ContextLengthExceeded, InvalidRequest, shown
+from pythia_bento.model.config import ModelConfig
 
 _KINDS = (int, float)  # a union would be made anew for each look
 _PLAIN_NUMBERS = ("top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
@@ -30,6 +32,8 @@ class Limits:
     """Tokens that the whole KV cache holds; the last generated token needs no place in it."""
     max_batch_size: int = 64
     """Sequences in a step: no limit of a request, but what others have to know of the engine."""
+    config: ModelConfig | None = None
+    """The model's; None where nothing of its inside can be asked for."""
     max_prompt_tokens: int | None = None  # None: the context
     max_n: int = 128
     max_sequences: int = 4096
@@ -62,6 +66,8 @@ def validate(request: Request, limits: Limits) -> None:
     check_alternatives(alternatives_of(request))
     _check_stops(params, limits)
     _check_bias(params, limits)
+    if request.capture is not None or request.interventions is not None:
+        _check_inside(request, limits)
 
 
 def check_integer(field: str, value: int, limits: Limits) -> None:
@@ -180,6 +186,17 @@ def _check_bias(params: SamplingParams, limits: Limits) -> None:
         raise InvalidRequest("logit_bias names a token id twice", param="logit_bias")
     for _, bias in params.logit_bias:
         _number("logit_bias", bias, subject="logit_bias values")
+
+
+def _check_inside(request: Request, limits: Limits) -> None:
+    if limits.config is None:
+        raise InvalidRequest("this server does not show the inside of its model", param="capture")
+    if request.interventions is not None:
+        check_interventions(request.interventions, limits.config)
+    if request.capture is not None:
+        if request.n != 1:
+            raise InvalidRequest(f"n must be 1 with a capture, not {request.n}", param="n")
+        check_capture(request.capture, limits.config, limits.num_tokens)
 
 
 def check_ids(field: str, ids: Sequence[int], limits: Limits) -> None:

@@ -53,6 +53,8 @@ class Lookahead:
         self._ahead: Flight | None = None
         self.is_last = False
         """Whether others use the device after the next call: nothing is queued behind it then."""
+        self.takes_turns = False
+        """The same of work that is not queued ahead and comes in between, by turns."""
 
     def under_way(self, chunks: Seq[Chunk]) -> list[ChunkResult | None] | None:
         """``decode`` of chunks some of which are under way; else None."""
@@ -80,7 +82,8 @@ class Lookahead:
         are forgotten: they wrote past the end of what is known, into blocks that their next owner
         writes before it reads them.
         """
-        self._ahead = None if self.is_last else self._behind(flight, places, chunks)
+        is_last = self.is_last or self.takes_turns
+        self._ahead = None if is_last else self._behind(flight, places, chunks)
         found = flight.results()
         results = [None if place is None else found[place] for place in places]
         if any(_failed(result, flight.steps) for result in results):
@@ -93,7 +96,8 @@ class Lookahead:
         Not where a chunk is a piece of a prompt, whose next piece comes with the next pass.
         """
         self._ahead = None
-        if not self.is_last and all(chunk.samples for chunk in chunks):
+        is_last = self.is_last or self.takes_turns
+        if not is_last and all(chunk.samples for chunk in chunks):
             rows = [(chunk.sequence, chunk.start + chunk.count - 1) for chunk in chunks]
             self._ahead = self._after_pass(rows, range(len(rows)), tokens)
 

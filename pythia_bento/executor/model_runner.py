@@ -13,6 +13,7 @@ from pythia_bento.executor.choice import QueuedChoice
 from pythia_bento.executor.input_batch import lay_out, write_tables
 from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.executor.prompt_scores import PromptScores
+from pythia_bento.executor.taps import PassTaps
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import PackedWeights
@@ -29,6 +30,8 @@ class ModelRunner:
         self.block_size = model.kernels.block_size
         self.max_positions = model.config.max_positions
         self.vocab_size = model.config.vocab_size
+        self.model_config = model.config
+        self.arena: np.ndarray | None = None
         self._model = model
         self._device = model.kernels.device
         self._num_tokens = num_tokens
@@ -50,7 +53,12 @@ class ModelRunner:
     def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         """One pass over all of them."""
         batch, starts = self.prepare(chunks)
-        hidden = self._model.forward(batch, self._cache)
+        taps = None
+        if chunks[0].sequence.taps is not None:
+            taps = PassTaps(chunks, starts, self._model, self.arena)
+            hidden = self._model.forward(batch, self._cache, taps)
+        else:
+            hidden = self._model.forward(batch, self._cache)
         results = [ChunkResult([], []) for _ in chunks]
         scores = self._scores.queue(chunks, starts, hidden)
         sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
@@ -61,6 +69,8 @@ class ModelRunner:
             choice = self._queue_choice(logits, [chunks[index] for index in sampled])
             yielding = [results[index] for index in sampled]
             choice.deliver(yielding, later=others_wait and not scores)
+        if taps is not None:
+            taps.finish(hidden, results)
         return list(results)
 
     def activate(self, weights: PackedWeights | None, *, is_last: bool) -> None:

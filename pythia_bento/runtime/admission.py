@@ -17,6 +17,7 @@ from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import Outputs, failure
 from pythia_bento.engine.params import Request
 from pythia_bento.errors import EngineUnavailable, Overloaded
+from pythia_bento.runtime.arena import Region
 from pythia_bento.runtime.streams import Stream
 from pythia_bento.telemetry.calls import CallContext, asked_by
 from pythia_bento.telemetry.request_timings import RequestTimings
@@ -190,6 +191,16 @@ class Intake:
     demand: Demand = NOTHING
     states: dict[str, RequestState] = field(default_factory=dict)
     """By request id."""
+    region: Region | None = None
+    """Where what they capture goes."""
+
+    @property
+    def writes(self) -> dict[str, Region]:
+        """Of those that capture something, by request id."""
+        if self.region is None:
+            return {}
+        asked = ((id, state.timings.request) for id, state in self.states.items())
+        return {id: self.region for id, request in asked if request.capture is not None}
 
     def add(self, request: Request) -> None:
         """One more, which ``engine.validate`` has passed."""

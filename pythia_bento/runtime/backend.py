@@ -52,8 +52,12 @@ class Backend(Protocol):
         """Queue a request that ``validate`` has passed; raises a PythiaError where it cannot."""
         ...
 
-    def abort(self, request_id: str) -> object:
-        """End a request before the next step; an unknown id is ignored."""
+    def abort(self, request_id: str) -> Outputs | None:
+        """End a request before the next step; an unknown id is ignored.
+
+        Returns None where that is still to be done: what wrote to the arena then has a last output
+        that comes with those of ``step``.
+        """
         ...
 
     def step(self) -> Outputs:

@@ -100,6 +100,7 @@ def _build(
         max_positions=checkpoint.config.max_positions,
         cache_tokens=config.num_blocks * backend.block_size,
         max_batch_size=config.max_batch_size,
+        config=checkpoint.config,
     )
     if shelf is None:
         executor = make(model, config, tokenizer.num_tokens, preparing)
@@ -152,6 +153,7 @@ def limits_of(
     max_positions: int,
     cache_tokens: int,
     max_batch_size: int = 1,
+    config: ModelConfig | None = None,
 ) -> Limits:
     """What a model and its memory can do, and what the settings allow."""
     return Limits(
@@ -159,6 +161,7 @@ def limits_of(
         max_positions=max_positions,
         cache_tokens=cache_tokens,
         max_batch_size=max_batch_size,
+        config=config,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_n=settings.max_n,
         max_sequences=settings.max_sequences,

@@ -20,10 +20,19 @@ from pythia_bento.engine.params import Request
 from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import NUM_NUMBERS, EngineStats
 from pythia_bento.errors import EngineUnavailable
+from pythia_bento.runtime.arena import SharedMemory
 from pythia_bento.runtime.interrupts import Interrupts
 from pythia_bento.runtime.loading import load_engine
 from pythia_bento.runtime.model_info import Progress
-from pythia_bento.runtime.process_main import Load, Loaded, Numbers, Order, Told, main
+from pythia_bento.runtime.process_main import (
+    Abandoned,
+    Load,
+    Loaded,
+    Numbers,
+    Order,
+    Told,
+    main,
+)
 from pythia_bento.settings import Settings
 
 POLL_SECONDS = 1.0  # a step's outputs are waited for this long at a time, unless interrupted
@@ -33,8 +42,14 @@ CLOSE_SECONDS = 10.0
 class EngineProcess:
     """A ``Backend`` for an ``EngineThread``, as ``Engine`` is one."""
 
-    def __init__(self, settings: Settings, on_progress: Progress, load: Load | None = None) -> None:
-        """Start the process and wait until it has loaded.
+    def __init__(
+        self,
+        settings: Settings,
+        on_progress: Progress,
+        load: Load | None = None,
+        memory: SharedMemory | None = None,
+    ) -> None:
+        """Start the process and wait until it has loaded; ``memory`` is what it captures to.
 
         Raises what loading raises, and EngineUnavailable when the process dies.
         """
@@ -46,7 +61,7 @@ class EngineProcess:
         multiprocessing.util.Finalize(self, self._pipe.close, exitpriority=10)
         self._process = context.Process(
             target=main,
-            args=(theirs, self._stats, settings, load or load_engine),
+            args=(theirs, self._stats, settings, load or load_engine, memory),
             name="engine",
             daemon=True,
         )
@@ -60,6 +75,7 @@ class EngineProcess:
         self.residencies: Mapping[str, Residency] = loaded.residencies
         """See ``ShelfBackend``, as of the last step."""
         self._introduced: set[str] = set()
+        self._writers: set[str] = set()  # requests for which the process may write to ``memory``
         self.info, self.limits = loaded.info, loaded.limits
         self.tokenizer = loaded.tokenizer
 
@@ -73,11 +89,14 @@ class EngineProcess:
 
     def add_request(self, request: Request) -> None:
         """Hand a request over; an error comes back as the output of its sequences."""
+        if request.capture is not None:
+            self._writers.add(request.request_id)
         self._send(request)
 
     def abort(self, request_id: str) -> None:
         """End a request before the next step; an unknown id is ignored."""
-        self._send(request_id)
+        is_writer = request_id in self._writers
+        self._send(Abandoned(request_id) if is_writer else request_id)
 
     def step(self) -> list[SequenceOutput]:
         """The outputs of the steps made meanwhile; none when there are none for a moment."""
@@ -90,7 +109,10 @@ class EngineProcess:
         if isinstance(message, dict):
             self.residencies = message
             return []
-        return [SequenceOutput(*fields) for fields in message]
+        outputs = [SequenceOutput(*fields) for fields in message]
+        if self._writers:
+            self._writers -= {o.request_id for o in outputs if o.finish_reason is not None}
+        return outputs
 
     def interrupt(self) -> None:
         """Let ``step`` return at once: something was ordered. In any thread."""

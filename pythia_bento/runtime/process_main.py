@@ -24,6 +24,7 @@ from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import PythiaError
+from pythia_bento.runtime.arena import SharedMemory
 from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, SWITCH_SECONDS
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.settings import Settings
@@ -42,8 +43,15 @@ class Told:
     arguments: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """A request that is to be aborted, and whose last output is to be told all the same."""
+
+    request_id: str
+
+
 Load = Callable[[Settings, Progress], tuple[Engine | EngineGroup, ModelInfo]]
-Order = Request | str | Told  # an id is one to abort
+Order = Request | str | Abandoned | Told  # an id is one to abort
 Orders = queue.SimpleQueue[Order | None]  # None is the end
 Numbers = Any  # multiprocessing's array of NUM_NUMBERS 64-bit integers
 
@@ -58,7 +66,13 @@ class Loaded:
     residencies: Mapping[str, Residency]
 
 
-def main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> None:
+def main(
+    pipe: Connection,
+    numbers: Numbers,
+    settings: Settings,
+    load: Load,
+    memory: SharedMemory | None = None,
+) -> None:
     """The process: orders in, outputs out, until nobody is there any more."""
     logs.install(settings.log_format)
     for number in (signal.SIGINT, signal.SIGTERM):  # which supervisors send to all processes
@@ -68,6 +82,8 @@ def main(pipe: Connection, numbers: Numbers, settings: Settings, load: Load) -> 
     except PythiaError as error:
         _send(pipe, error)
         return
+    if memory is not None:
+        engine.lend(memory.array)
     shown = _residencies(engine)
     _send(pipe, Loaded(info, engine.limits, engine.tokenizer, shown))
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -128,6 +144,10 @@ def _follow(orders: Orders, engine: Engine | EngineGroup, pipe: Connection) -> b
             engine.abort(order)
             if not engine.has_work:
                 return True  # what was freed is to be seen
+        elif isinstance(order, Abandoned):
+            _send_outputs(pipe, engine.abort(order.request_id) or [_aborted(order.request_id)])
+            if not engine.has_work:
+                return True
         elif isinstance(order, Told):
             getattr(engine, order.method)(**order.arguments)
             if not engine.has_work:
@@ -139,6 +159,10 @@ def _follow(orders: Orders, engine: Engine | EngineGroup, pipe: Connection) -> b
                 failures = [failure(order.request_id, i, error) for i in range(order.n)]
                 _send_outputs(pipe, failures)
     return True
+
+
+def _aborted(request_id: str) -> SequenceOutput:
+    return SequenceOutput(request_id, 0, [], "", finish_reason="abort")
 
 
 # Outputs cross as plain tuples: as objects they would take several times as long.

@@ -9,6 +9,7 @@ from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime.admission import AdmissionControl, Demand
+from pythia_bento.runtime.arena import Arena, SharedMemory
 from pythia_bento.runtime.backend import Backend
 from pythia_bento.runtime.grammar_trials import GrammarTrials
 from pythia_bento.runtime.model_info import ModelInfo, Progress
@@ -28,9 +29,17 @@ class PythiaRunner(Served):
     """
 
     def __init__(
-        self, engine: Backend, info: ModelInfo, settings: Settings, shelf: Shelf | None = None
+        self,
+        engine: Backend,
+        info: ModelInfo,
+        settings: Settings,
+        shelf: Shelf | None = None,
+        memory: SharedMemory | None = None,
     ) -> None:
-        """Start the engine's thread. With a ``shelf`` the engine is a ``ShelfBackend``."""
+        """Start the engine's thread. With a ``shelf`` the engine is a ``ShelfBackend``.
+
+        ``memory`` is what the engine captures to; without it nothing can be captured.
+        """
         limits = engine.limits
         most = Demand(
             limits.max_batch_size + settings.max_queue,
@@ -39,7 +48,8 @@ class PythiaRunner(Served):
         admission = AdmissionControl(most, share=settings.caller_share)
         self._thread = EngineThread(engine, admission)
         trials = GrammarTrials(self._thread)
-        desk = Desk(self._thread, settings, settings.has_keys, TextThreads(), trials)
+        arena = None if memory is None else Arena(memory)
+        desk = Desk(self._thread, settings, settings.has_keys, TextThreads(), trials, arena)
         super().__init__(desk, info, engine.tokenizer, limits)
         self.models = ServedModels(self, self._desk, shelf)
         self._desk.find = self.models.find
@@ -50,8 +60,9 @@ class PythiaRunner(Served):
 
         Raises CheckpointError, ModelNotFound or SettingsError.
         """
-        engine, info = _load(settings, on_progress or (lambda what, done, total: None))
-        runner = cls(engine, info, settings, shelf_of(settings, info.checkpoint))
+        memory = SharedMemory(settings.capture_bytes)
+        engine, info = _load(settings, on_progress or (lambda what, done, total: None), memory)
+        runner = cls(engine, info, settings, shelf_of(settings, info.checkpoint), memory)
         try:
             for served in runner.models.pinned():
                 for answer in served.complete_sync([warm_up()])[0]:
@@ -100,6 +111,8 @@ class PythiaRunner(Served):
         self._thread.close()
         self._desk.threads.close()
         self._desk.trials.close()
+        if self.arena is not None:
+            self.arena.close()
 
     def __enter__(self) -> PythiaRunner:
         return self
@@ -108,13 +121,17 @@ class PythiaRunner(Served):
         self.close()
 
 
-def _load(settings: Settings, on_progress: Progress) -> tuple[Backend, ModelInfo]:
+def _load(
+    settings: Settings, on_progress: Progress, memory: SharedMemory
+) -> tuple[Backend, ModelInfo]:
     # Imported here: they bring torch.
     if settings.engine_process:
         from pythia_bento.runtime.process import EngineProcess
 
-        process = EngineProcess(settings, on_progress)
+        process = EngineProcess(settings, on_progress, memory=memory)
         return process, process.info
     from pythia_bento.runtime.loading import load_engine
 
-    return load_engine(settings, on_progress)
+    engine, info = load_engine(settings, on_progress)
+    engine.lend(memory.array)
+    return engine, info

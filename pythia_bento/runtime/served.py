@@ -13,8 +13,11 @@ from pythia_bento.engine.outputs import SequenceOutput, collect, failure, raise_
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits, validate
-from pythia_bento.errors import EngineUnavailable, PythiaError
+from pythia_bento.errors import EngineUnavailable, InvalidRequest, PythiaError
+from pythia_bento.model.config import ModelConfig
 from pythia_bento.runtime.admission import Intake
+from pythia_bento.runtime.arena import Arena, Region
+from pythia_bento.runtime.captured import Captured, parts, placed, sizes
 from pythia_bento.runtime.grammar_trials import GrammarTrials
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.streams import AsyncStream, SyncStream
@@ -36,6 +39,7 @@ class Desk:
     has_keys: bool  # as the settings say
     threads: TextThreads
     trials: GrammarTrials
+    arena: Arena | None = None  # where captures go
     find: Callable[[str], Awaitable[Served]] | None = None
     """The checkpoint of a name; see ``ServedModels.find``."""
 
@@ -74,6 +78,18 @@ class Served:
             return self
         assert self._desk.find is not None  # as the runner has set it
         return await self._desk.find(name)
+
+    @property
+    def arena(self) -> Arena | None:
+        """Where captures of all checkpoints go; None where nothing can be captured."""
+        return self._desk.arena
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's; raises InvalidRequest where its inside cannot be asked for."""
+        if self.limits.config is None:
+            raise InvalidRequest("this server does not show the inside of its model")
+        return self.limits.config
 
     def check_room(self, caller: str) -> None:
         """Raises Overloaded while no request of a caller would be taken, however small."""
@@ -150,6 +166,34 @@ class Served:
         finally:
             stream.close()
 
+    async def capture(self, requests: Sequence[Request], timeout: float | None = None) -> Captured:
+        """``complete``, and what the requests capture; close it soon.
+
+        Their bytes are reserved first, all at once. Raises what ``submit`` raises, PayloadTooLarge
+        for more than there can be, and DeadlineExceeded where they are not there in time.
+        """
+        turns = Turns()
+        for request in requests:
+            self.check(request)
+            await turns.take()
+        if (arena := self._desk.arena) is None:
+            raise InvalidRequest("this server does not show the inside of its model")
+        began, nbytes = time.monotonic(), sizes(requests, self.config)
+        seconds = self._seconds(timeout)
+        region = await arena.reserve(sum(nbytes), seconds)
+        try:
+            requests = placed(requests, nbytes, region)
+            left = seconds - (time.monotonic() - began)
+            stream = await self._submit(requests, left, current_call(), region)
+            try:
+                outputs = collect(requests, await stream.all())
+            finally:
+                stream.close()
+            return Captured(outputs, parts(nbytes, region), region)
+        except BaseException:
+            region.release()
+            raise
+
     def complete_sync(self, requests: Sequence[Request]) -> list[list[SequenceOutput]]:
         """``complete`` for code without an event loop."""
         stream = self.submit_sync(requests)
@@ -194,10 +238,15 @@ class Served:
         return refused
 
     async def _submit(
-        self, requests: Sequence[Request], timeout: float | None, call: CallContext | None
+        self,
+        requests: Sequence[Request],
+        timeout: float | None,
+        call: CallContext | None,
+        region: Region | None = None,
     ) -> AsyncStream:
         """Submit valid requests in the name of a call."""
         stream, intake = self._begin(AsyncStream, requests, timeout, call)
+        intake.region = region
         turns = Turns()
         for request in requests:
             intake.add(request)
@@ -206,6 +255,10 @@ class Served:
         stream.start()
         return stream
 
+    def _seconds(self, timeout: float | None) -> float:
+        longest = self.settings.request_timeout
+        return longest if timeout is None else max(min(timeout, longest), 0)
+
     def _begin(
         self,
         kind: type[_Stream],
@@ -213,8 +266,7 @@ class Served:
         timeout: float | None,
         call: CallContext | None,
     ) -> tuple[_Stream, Intake]:
-        longest = self.settings.request_timeout
-        seconds = longest if timeout is None else max(min(timeout, longest), 0)
+        seconds = self._seconds(timeout)
         stream = kind(requests, seconds, self._desk.thread.abort)
         if call is not None:
             call.model = self.info.id

@@ -31,6 +31,7 @@ from pythia_bento.runtime.deliveries import Deliveries
 from pythia_bento.runtime.streams import AsyncStream, Stream
 from pythia_bento.runtime.turns import RoundRobin
 from pythia_bento.runtime.watchdog import Pulse
+from pythia_bento.runtime.writing import Writing
 from pythia_bento.telemetry.request_timings import RequestTimings, RequestWatch
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class EngineThread:
         self._orders: RoundRobin[Callable[[], None]] = RoundRobin()
         self._states: dict[str, RequestState] = {}  # by request id
         self._ordered: set[Future[None]] = set()  # of orders that are not done yet
-        self._admission = admission
+        self._admission, self._writing = admission, Writing()
         # By the event loop that reads; for the thread alone.
         self._deliveries: WeakKeyDictionary[asyncio.AbstractEventLoop, Deliveries] = (
             WeakKeyDictionary()
@@ -100,6 +101,7 @@ class EngineThread:
             self._admission.enter(intake.demand, intake.account)
             intake.taken()
             self._states.update(intake.states)
+            self._writing.begin(intake.writes)
             if (entry := intake.entry) is not None:
                 self._orders.add(intake.account, partial(self._introduce, entry))
             for state in intake.states.values():
@@ -180,6 +182,7 @@ class EngineThread:
             while self._follow_orders():
                 if outputs := self._engine.step():
                     self._num_outputs += len(outputs)
+                    self._writing.see(outputs)
                     self._deliver(outputs)
         except BaseException as error:
             logger.exception("the engine died")
@@ -188,6 +191,7 @@ class EngineThread:
         self._has_left.set()
         self._fail_all()
         self._engine.close()
+        self._writing.end_all()
         self._say_stopped()
 
     def _say_stopped(self) -> None:
@@ -221,13 +225,15 @@ class EngineThread:
         try:
             self._engine.add_request(request)
         except PythiaError as error:
+            self._writing.end(request.request_id)
             self._deliver([failure(request.request_id, i, error) for i in range(request.n)])
 
     def _introduce(self, entry: ShelfEntry) -> None:
         cast(ShelfBackend, self._engine).introduce(entry.weights, entry)
 
     def _remove(self, request_id: str) -> None:
-        self._engine.abort(request_id)
+        if self._engine.abort(request_id) is not None:
+            self._writing.end(request_id)
         with self._wake:
             if state := self._states.pop(request_id, None):
                 self.watch.on_abort(state.timings)

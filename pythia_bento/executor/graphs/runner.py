@@ -57,6 +57,7 @@ class CudaModelRunner(ModelRunner):
         self._choose_way()
         seconds = sum(part.capture_seconds for part in (self.decode, self.prefill, scores))
         logger.info("captured the graphs of decode steps, passes and scores in %.1f s", seconds)
+        self._had_taps = False  # whether the last pass was one for taps, so that the next may be
         self.ahead = Lookahead(self.decode, self.block_size, self._pass_behind)
 
     def activate(self, weights: PackedWeights | None, *, is_last: bool) -> None:
@@ -83,6 +84,11 @@ class CudaModelRunner(ModelRunner):
     def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         """By graphs where they fit."""
         if not self._has_graphs:
+            return super()._execute(chunks, others_wait)
+        has_taps = chunks[0].sequence.taps is not None
+        self.ahead.takes_turns, self._had_taps = self._had_taps, has_taps
+        if has_taps:
+            self.ahead.forget()
             return super()._execute(chunks, others_wait)
         if (found := self.ahead.under_way(chunks)) is not None:
             return found

@@ -204,7 +204,7 @@ def test_a_step_without_work_is_empty():
 
 def test_a_tokenizer_larger_than_the_model_is_refused():
     model = ToyModel()
-    model.config.vocab_size = 200
+    model.config = replace(model.config, vocab_size=200)
     with pytest.raises(CheckpointError, match="the tokenizer has 268 tokens"):
         Engine(ToyExecutor(model, EngineConfig(4)), TOKENIZER)
 

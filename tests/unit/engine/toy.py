@@ -1,5 +1,8 @@
 """A model without arithmetic: its next token is a hash of the context it reads from the cache.
 
+Of its inside there is what is kept of a token (``hook_embed``, which decides what is cached) and
+the hash of a context (``blocks.0.hook_resid_post``), one number each.
+
 It reads every token of the context through the block table, so a wrong slot, a stale block or a
 block of somebody else changes the answer. That makes it sharper than a real model for testing
 memory and scheduling, and fast enough for thousands of random cases.
@@ -19,8 +22,11 @@ from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.engine.validate import Limits
 from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.model.batch import ForwardBatch, Logprobs
+from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.sampling import masked, penalised
 from pythia_bento.model.sampling_row import SamplingRow
+from pythia_bento.model.sites import EMBED, RESID_POST, Place
+from pythia_bento.model.taps import Taps
 from tests.tokenizer_parts import small_tokenizer
 
 torch.set_num_threads(1)  # tensors this small only lose by threads
@@ -38,7 +44,7 @@ class ToyModel:
 
     def __init__(self, block_size: int = BLOCK_SIZE, max_positions: int = MAX_POSITIONS) -> None:
         self.weights: int | None = 0
-        self.config = SimpleNamespace(vocab_size=ROWS, max_positions=max_positions)
+        self.config = ModelConfig(1, 1, 1, 4, ROWS, max_positions, 0)
         self.kernels = SimpleNamespace(
             name="toy",
             device=torch.device("cpu"),
@@ -46,11 +52,12 @@ class ToyModel:
             allocate_cache=lambda count: torch.full((count * block_size, 2), -1),
         )
 
-    def forward(self, batch: ForwardBatch, cache: Tensor) -> Tensor:
+    def forward(self, batch: ForwardBatch, cache: Tensor, taps: Taps | None = None) -> Tensor:
         """Hash of each row's context, -1 where the context holds POISON: fp32 [T, 1]."""
         assert self.weights is not None
+        embedded = _shown(Place(EMBED), batch.token_ids.float()[:, None], taps)
         # What a layer would write depends on its weights.
-        keys = batch.token_ids + WEIGHTS * self.weights
+        keys = embedded[:, 0].int() + WEIGHTS * self.weights
         cache[batch.slots.long()] = torch.stack([keys, batch.positions], dim=1).long()
         starts, size = batch.query_starts.tolist(), self.kernels.block_size
         rows: list[int] = []
@@ -59,7 +66,8 @@ class ToyModel:
             slots = batch.block_tables[index, where // size].long() * size + where % size
             hashes = _hashes(cache[slots].tolist())
             rows += hashes[length - (starts[index + 1] - starts[index]) :]
-        return torch.tensor(rows, dtype=torch.float32)[:, None]
+        hidden = torch.tensor(rows, dtype=torch.float32)[:, None]
+        return _shown(Place(RESID_POST), hidden, taps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Pseudo-random in [0, 8): fp32 [R, V]."""
@@ -88,6 +96,12 @@ class ToyModel:
         own = values.gather(1, chosen.long().clamp(min=0)[:, None])[:, 0]
         ranks = (ids == chosen.long()[:, None]).int().argmax(1).int() + 1
         return Logprobs(own, ranks, ids[:, :num_top].int(), top[:, :num_top])
+
+
+def _shown(place: Place, rows: Tensor, taps: Taps | None) -> Tensor:
+    if taps is not None and taps.wants(place):
+        taps.at(place, rows)
+    return rows
 
 
 def _hashes(context: list[list[int]]) -> list[int]:
