@@ -9,7 +9,7 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
-pytest_plugins = ["tests.left_out", "tests.sharing", "pytester"]
+pytest_plugins = ["tests.left_out", "tests.pauses", "tests.sharing", "pytester"]
 
 # Before anything imports torch. Many small tests, and servers beside them, share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

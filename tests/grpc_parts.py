@@ -29,7 +29,7 @@ def background_server(runner: PythiaRunner, **settings: Any) -> Iterator[int]:
     thread.start()
 
     def run(coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
 
     async def started() -> GrpcServer:
         chosen = grpc_settings(**settings)

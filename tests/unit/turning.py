@@ -1,8 +1,9 @@
-"""How often an event loop turns."""
+"""An event loop that turns: how often, and until something is so."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -23,3 +24,11 @@ async def turning() -> AsyncIterator[Callable[[], int]]:
         yield lambda: turns
     finally:
         counting.cancel()
+
+
+async def until(is_so: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for what must come, however busy the machine is."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it has not come"
+        await asyncio.sleep(0.002)

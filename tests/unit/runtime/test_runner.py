@@ -16,8 +16,10 @@ from pythia_bento.errors import (
 )
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
+from tests.unit.engine.gate import Gate
 from tests.unit.engine.toy import toy_engine
-from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled, toy_runner
+from tests.unit.runtime.toy_runner import INFO, POISON, ask, ordered, settled, toy_runner
+from tests.unit.turning import until
 
 
 async def test_deltas_join_to_what_the_engine_answers_alone() -> None:
@@ -44,9 +46,14 @@ async def test_one_call_into_the_loop_for_all_outputs_of_a_step(
         return _real(*args)
 
     monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
-    with toy_runner() as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         steps = runner.stats().steps
-        await asyncio.gather(*(_generate(runner, ask((i + 1,), max_tokens=20)) for i in range(16)))
+        asked = [ask((i + 1,), max_tokens=20) for i in range(16)]
+        reading = asyncio.gather(*(_generate(runner, request) for request in asked))
+        await until(lambda: len(runner._thread._states) == 16)
+        gate.open()
+        await reading
         assert calls <= runner.stats().steps - steps < 16 * 20
         before = calls
         asked = [ask((i,), max_tokens=20 + 10 * i) for i in range(1, 4)]
@@ -63,40 +70,52 @@ async def test_a_reader_of_everything_is_woken_once(monkeypatch: pytest.MonkeyPa
         waits.append(_real())
         return waits[-1]
 
-    with toy_runner(step_seconds=0.002) as runner:
-        monkeypatch.setattr(loop, "create_future", counted)
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         stream = await runner.submit([ask((i + 1, 2), n=2, max_tokens=10) for i in range(3)])
-        outputs = await stream.all()
+        monkeypatch.setattr(loop, "create_future", counted)
+        reading = asyncio.ensure_future(stream.all())
+        loop.call_soon(gate.open)  # once it is read
+        outputs = await reading
     assert len(waits) == 1
     assert sum(len(output.token_ids) for output in outputs) == 3 * 2 * 10
     assert sum(output.finish_reason is not None for output in outputs) == 6
 
 
 async def test_a_reader_of_everything_gets_the_deadline_too() -> None:
-    with toy_runner(step_seconds=0.05, request_timeout=0.12) as runner:
+    with toy_runner(gate=Gate(), request_timeout=0.12) as runner:
         outputs = await (await runner.submit([ask(max_tokens=50)])).all()
     assert outputs[-1].finish_reason == "error"
     assert isinstance(outputs[-1].error, DeadlineExceeded)
 
 
 async def test_closing_the_generator_frees_the_blocks() -> None:
-    with toy_runner(step_seconds=0.005) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         deltas = runner.generate(ask(max_tokens=60))
+        gate.open(2)
         await anext(deltas)
+        await gate.held()
         assert runner.stats().blocks_used > 0
         await deltas.aclose()
+        await ordered(runner)
+        gate.open()
         settled(runner)
         assert runner.stats().generation_tokens < 60
 
 
 async def test_cancelling_the_task_frees_the_blocks() -> None:
-    with toy_runner(step_seconds=0.005) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         task = asyncio.create_task(runner.complete([ask(max_tokens=60)]))
-        while runner.stats().running == 0:
-            await asyncio.sleep(0.002)
+        gate.open(2)
+        await gate.held()
+        assert runner.stats().running == 1
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        await ordered(runner)
+        gate.open()
         settled(runner)
         assert runner.stats().generation_tokens < 60
 
@@ -132,10 +151,15 @@ async def test_a_dead_engine_tells_everybody() -> None:
 
 
 async def test_close_joins_the_thread_and_ends_open_requests() -> None:
-    with toy_runner(step_seconds=0.005) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         task = asyncio.create_task(runner.complete([ask(max_tokens=60)]))
-        await asyncio.sleep(0.02)
-        await asyncio.to_thread(runner.close)
+        gate.open(2)
+        await gate.held()
+        closing = asyncio.create_task(asyncio.to_thread(runner.close))
+        await until(lambda: runner.stop_reason)
+        gate.open()
+        await closing
         [[answer]] = await task
         assert isinstance(answer.error, EngineUnavailable)
         assert "shutting down" in answer.error.message
@@ -144,12 +168,14 @@ async def test_close_joins_the_thread_and_ends_open_requests() -> None:
 
 
 def test_a_loop_that_is_gone_does_not_hurt_the_engine() -> None:
-    with toy_runner(step_seconds=0.005) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
 
         async def leave() -> None:
             await runner.submit([ask(max_tokens=10)])
 
         asyncio.run(leave())
+        gate.open()
         [[answer]] = runner.complete_sync([ask(max_tokens=3)])
         assert answer.finish_reason == "length"
 
@@ -176,7 +202,7 @@ async def test_a_score_that_is_refused_is_refused_alone() -> None:
 
 
 async def test_scores_that_are_refused_as_a_whole_say_so_each() -> None:
-    with toy_runner(max_batch_size=1, max_queue=0, step_seconds=0.05) as runner:
+    with toy_runner(max_batch_size=1, max_queue=0, gate=Gate()) as runner:
         stream = await runner.submit([ask(max_tokens=60)])
         full, empty = await runner.score([score_request((1, 2)), score_request(())])
         stream.close()

@@ -24,18 +24,22 @@ from pythia_bento.runtime import turns
 from pythia_bento.runtime.admission import Intake
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.telemetry.calls import CallContext, working_for
+from tests.unit.engine.gate import Gate
 from tests.unit.engine.toy import toy_engine
 from tests.unit.runtime.toy_runner import ask, settled, toy_runner
+from tests.unit.turning import until
 
 
 async def test_the_queue_is_bounded_and_one_request_leaves_room_for_others() -> None:
-    with toy_runner(step_seconds=0.01, max_batch_size=2, max_queue=2) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate, max_batch_size=2, max_queue=2) as runner:
         first = await runner.submit(
             [ask((i + 1,), max_tokens=8) for i in range(6)]
         )  # counts as two
         second = await runner.submit([ask((i + 1,), max_tokens=8) for i in range(2)])
         with pytest.raises(Overloaded, match=r"4 sequences.*1 more.*limit of 4"):
             await runner.submit([ask()])
+        gate.open()
         for stream in (first, second):
             async for _ in stream:
                 pass
@@ -44,10 +48,10 @@ async def test_the_queue_is_bounded_and_one_request_leaves_room_for_others() -> 
 
 
 async def test_deadline() -> None:
-    with toy_runner(step_seconds=0.05, request_timeout=0.12) as runner:
+    """Whoever comes first says so: the stream, or the engine where it still has to begin."""
+    with toy_runner(gate=Gate(), request_timeout=0.12) as runner:
         [[answer]] = await runner.complete([ask(max_tokens=50)])
         assert isinstance(answer.error, DeadlineExceeded)
-        assert "0.12 seconds" in answer.error.message
         [[answer]] = runner.complete_sync([ask(max_tokens=50)])
         assert isinstance(answer.error, DeadlineExceeded)
 
@@ -92,13 +96,15 @@ def test_thousands_that_are_late_end_in_pieces() -> None:
 
 
 async def test_a_request_whose_deadline_passes_in_the_queue_is_never_computed() -> None:
-    with toy_runner(max_batch_size=1, step_seconds=0.01) as runner:
+    gate = Gate()
+    with toy_runner(max_batch_size=1, gate=gate) as runner:
         before = runner.stats()
         long = asyncio.create_task(runner.complete([ask((1,), max_tokens=60)]))
-        await asyncio.sleep(0)
+        await gate.held()
         stream = await runner.submit([ask((9,) * 20, n=2)], timeout=0)
         outputs = [output async for outputs in stream for output in outputs]
         assert [type(output.error) for output in outputs] == [DeadlineExceeded] * 2
+        gate.open()
         await long
         settled(runner)
         assert runner.stats().prefix_queries == before.prefix_queries  # nobody asked for blocks
@@ -119,12 +125,11 @@ def test_the_engine_itself_looks_at_deadlines() -> None:
 
 async def test_tokens_are_bounded_too() -> None:
     limits = {"max_queue_tokens": 100, "caller_share": 1}  # and 256 in the cache
-    with toy_runner(step_seconds=0.005, **limits) as runner:
-        first = asyncio.create_task(runner.complete([ask((1,) * 40, n=10, max_tokens=20)]))
-        await asyncio.sleep(0.01)
+    with toy_runner(gate=Gate(), **limits) as runner:
+        first = await runner.submit([ask((1,) * 40, n=10, max_tokens=20)])
         with pytest.raises(Overloaded, match=r"tokens to work on, and 21 more .* limit of 356"):
             await runner.submit([ask((1,), max_tokens=20)])
-        first.cancel()
+        first.close()
 
 
 KEYS = "alice alices-key-0123456789, bob bobs-key-9876543210"
@@ -132,34 +137,36 @@ KEYS = "alice alices-key-0123456789, bob bobs-key-9876543210"
 
 async def test_a_key_has_its_share_of_the_queue_and_others_theirs() -> None:
     sizes = {"max_batch_size": 2, "max_queue": 6}
-    with toy_runner(step_seconds=0.005, api_keys=KEYS, **sizes) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate, api_keys=KEYS, **sizes) as runner:
         with working_for(CallContext("id", caller="alice")):
             runner.check_room("alice")
-            tasks = [
-                asyncio.create_task(runner.complete([ask((i + 1,), max_tokens=30)]))
-                for i in range(4)
-            ]
-            await asyncio.sleep(0)
+            streams = [await runner.submit([ask((i + 1,), max_tokens=30)]) for i in range(4)]
             with pytest.raises(Overloaded, match=r"this caller has 4 .* share of 4 "):
                 await runner.submit([ask()])
             with pytest.raises(Overloaded, match="this caller"):
                 runner.check_room("alice")
         with working_for(CallContext("id", caller="bob")):
             runner.check_room("bob")
+            gate.open()
             [[answer]] = await runner.complete([ask(max_tokens=3)])
             assert answer.finish_reason == "length"
-        await asyncio.gather(*tasks)
+        assert [await _reasons(stream) for stream in streams] == [["length"]] * 4
 
 
 async def test_scores_of_a_full_caller_are_no_others_loss() -> None:
     """BentoML's batcher brings items of several calls together."""
     calls = [CallContext("1", caller="alice"), CallContext("2", caller="bob")]
-    with toy_runner(max_batch_size=2, max_queue=6, api_keys=KEYS, step_seconds=0.005) as runner:
+    gate = Gate()
+    with toy_runner(max_batch_size=2, max_queue=6, api_keys=KEYS, gate=gate) as runner:
         with working_for(calls[0]):
             open = await runner.submit([ask((i + 1,), max_tokens=30) for i in range(4)])
         items = [score_request((1, 2, i)) for i in range(4)]
         by_call = {item.request_id: calls[i % 2] for i, item in enumerate(items)}
-        answers = await runner.score(items, calls=by_call)
+        scoring = asyncio.create_task(runner.score(items, calls=by_call))
+        await until(lambda: len(runner._thread._states) == 4 + 2)  # bob's were taken
+        gate.open()
+        answers = await scoring
         open.close()
     assert [type(answer.error) for answer in answers] == [Overloaded, type(None)] * 2
 
@@ -201,7 +208,8 @@ async def test_more_scores_than_the_queue_has_places_for() -> None:
 
 
 async def test_a_caller_with_a_long_queue_does_not_delay_another() -> None:
-    with toy_runner(max_batch_size=2, step_seconds=0.002) as runner:
+    gate = Gate()
+    with toy_runner(max_batch_size=2, gate=gate) as runner:
         ended: list[str] = []
 
         async def run(name: str, request: Request) -> None:
@@ -210,8 +218,11 @@ async def test_a_caller_with_a_long_queue_does_not_delay_another() -> None:
             ended.append(name)
 
         many = [asyncio.create_task(run("a", ask((i + 1,), max_tokens=4))) for i in range(60)]
-        await asyncio.sleep(0.01)
-        await asyncio.gather(run("b", ask((99,), max_tokens=4)), *many)
+        await until(lambda: len(runner._thread._states) == 60)
+        one = asyncio.create_task(run("b", ask((99,), max_tokens=4)))
+        await until(lambda: len(runner._thread._states) == 61)
+        gate.open()
+        await asyncio.gather(one, *many)
         assert ended.index("b") < 15
 
 

@@ -13,25 +13,29 @@ from pythia_bento.runtime.loading import limits_of
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
+from tests.unit.engine.gate import Gate
 from tests.unit.engine.toy import BLOCK_SIZE, MAX_POSITIONS, POISON, TOKENIZER, Before, toy_engine
+from tests.unit.turning import until
 
 INFO = ModelInfo("toy@step3", ("toy", "toy@main"), "toy-fingerprint", 1700000000)
 PROMPT = (5, 6, 7, 8)
 
-__all__ = ["INFO", "POISON", "PROMPT", "ask", "settled", "toy_engine_of", "toy_runner"]
+__all__ = ["INFO", "POISON", "PROMPT", "ask", "ordered", "settled", "toy_engine_of", "toy_runner"]
 
 
 @contextlib.contextmanager
 def toy_runner(
-    num_blocks: int = 64, step_seconds: float = 0.0, **settings: Any
+    num_blocks: int = 64, gate: Gate | None = None, **settings: Any
 ) -> Iterator[PythiaRunner]:
-    """Closed at the end, after a look at whether all blocks are back."""
+    """Closed at the end, when ``gate`` is opened, after a look at whether all blocks are back."""
     settings = {"default_seed": 0} | settings  # most tests compare answers
-    engine = toy_engine_of(
-        Settings(**settings), num_blocks, before=lambda chunks: time.sleep(step_seconds)
-    )
+    engine = toy_engine_of(Settings(**settings), num_blocks, before=gate)
     with PythiaRunner(engine, INFO, Settings(**settings)) as runner:
-        yield runner
+        try:
+            yield runner
+        finally:
+            if gate is not None:
+                gate.open()
         if runner.is_ready:
             settled(runner)
             engine.check()
@@ -53,6 +57,11 @@ def settled(runner: PythiaRunner, seconds: float = 120.0) -> None:
             return
         assert time.monotonic() < end, stats
         time.sleep(0.005)
+
+
+async def ordered(runner: PythiaRunner) -> None:
+    """Wait until something is ordered of an engine that a gate holds."""
+    await until(lambda: len(runner._thread._orders))
 
 
 def ask(prompt: tuple[int, ...] = PROMPT, n: int = 1, **params: Any) -> Request:

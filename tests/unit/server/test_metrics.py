@@ -12,6 +12,7 @@ from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.metric_aliases import NAMES
 from pythia_bento.server.metrics import engine_metrics, loop_metrics
 from tests.promtool import check_metrics
+from tests.unit.engine.gate import Gate
 from tests.unit.runtime.toy_runner import POISON, ask, settled, toy_runner
 from tests.unit.runtime.toy_shelf import BROKEN, toy_shelf
 
@@ -90,8 +91,10 @@ def test_of_one_checkpoint_all_is_there_too(runner: PythiaRunner) -> None:
 
 
 def test_share_of_the_cache() -> None:
-    with toy_runner(step_seconds=0.01) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         stream = runner.submit_sync([ask(max_tokens=50)])
+        gate.open(2)
         next(stream)
         found = values(runner)
         stream.close()

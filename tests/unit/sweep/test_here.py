@@ -75,7 +75,7 @@ async def test_what_is_wrong_with_an_item_is_its_row() -> None:
 
 
 async def test_a_full_server_is_waited_for() -> None:
-    with toy_runner(max_batch_size=2, max_queue=0, step_seconds=0.001) as runner:
+    with toy_runner(max_batch_size=2, max_queue=0) as runner:
         events = await swept(runner, models=["toy"], items=9)
         assert events[-1] == End(1, 0)
         assert [row.error for row in rows(events, 0)] == [None] * 9

@@ -16,6 +16,7 @@ from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.grpc.errors import DOMAIN, grpc_status
+from tests.unit.engine.gate import Gate
 from tests.unit.runtime.toy_runner import toy_runner
 from tests.unit.server.grpc.conftest import asked, open_stub, serving
 
@@ -131,9 +132,11 @@ async def test_what_nobody_foresaw_is_told_without_details(
 
 async def test_a_full_queue_says_when_to_come_again() -> None:
     sizes = {"max_batch_size": 1, "max_queue": 1, "caller_share": 1}
-    with toy_runner(step_seconds=0.01, **sizes) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate, **sizes) as runner:
         async with serving(runner) as server, open_stub(server.port) as stub:
             first = stub.Generate(asked("a", max_tokens=50, ignore_eos=True))
+            gate.open(2)
             await first.read()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.Generate(asked("a", n=2)).read()

@@ -20,9 +20,10 @@ from pythia_bento.server.grpc.held_calls import HeldCalls
 from pythia_bento.server.grpc.intake import PIECE, Intake
 from pythia_bento.server.grpc.server import GrpcServer
 from tests.grpc_parts import grpc_settings
+from tests.unit.engine.gate import Gate
 from tests.unit.runtime.toy_runner import POISON, toy_runner
 from tests.unit.server.grpc.conftest import asked, open_stub, serving
-from tests.unit.turning import turning
+from tests.unit.turning import turning, until
 
 LARGE = 2 * 2**20
 EMPTY = pb.ScoreRequest(items=[pb.ScoreItem()]).SerializeToString()
@@ -114,7 +115,7 @@ async def test_a_refusal_comes_before_most_of_a_message_is_read(runner: PythiaRu
 async def test_large_messages_have_a_limit_together_and_small_ones_always_room() -> None:
     """That of HTTP's bodies: what one transport holds the other has not."""
     chosen = grpc_settings(max_body_bytes=2**20, max_open_bytes=2**20)
-    with toy_runner(max_batch_size=2, step_seconds=0.02) as runner:
+    with toy_runner(max_batch_size=2) as runner:
         access = AccessControl.from_settings(chosen)
         server = GrpcServer(runner, chosen, access)
         await server.start()
@@ -126,15 +127,15 @@ async def test_large_messages_have_a_limit_together_and_small_ones_always_room()
                     await stub.Tokenize(pb.TokenizeRequest(text=text + "ab" * 100))
                 assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
                 assert (await stub.Tokenize(pb.TokenizeRequest(text="small"))).ids
-            assert access.bodies.taken == 0
+            await until(lambda: access.bodies.taken == 0)
             await stub.Tokenize(pb.TokenizeRequest(text=text + "ab" * 100))
-            assert access.bodies.taken == 0
+            await until(lambda: access.bodies.taken == 0)
         await server.stop()
 
 
 async def test_a_message_is_held_until_it_is_answered() -> None:
     chosen = grpc_settings(max_body_bytes=2**20, max_open_bytes=2**20)
-    with toy_runner(max_batch_size=2, step_seconds=0.02) as runner:
+    with toy_runner(max_batch_size=2, gate=Gate()) as runner:
         access = AccessControl.from_settings(chosen)
         server = GrpcServer(runner, chosen, access)
         await server.start()
@@ -143,13 +144,10 @@ async def test_a_message_is_held_until_it_is_answered() -> None:
             request = pb.ScoreRequest(items=items)
             size = request.ByteSize()
             scoring = asyncio.ensure_future(stub.Score(request))
-            while not access.bodies.taken:
-                assert not scoring.done()
-                await asyncio.sleep(0.005)
-            assert access.bodies.taken == size - FREE_BYTES
+            await until(lambda: access.bodies.taken == size - FREE_BYTES or scoring.done())
+            assert not scoring.done()
             scoring.cancel()
-            while access.bodies.taken:
-                await asyncio.sleep(0.005)
+            await until(lambda: not access.bodies.taken)
         await server.stop()
 
 
@@ -168,7 +166,6 @@ async def test_a_refused_call_is_forgotten_at_once(runner: PythiaRunner) -> None
                     await stub.Tokenize(pb.TokenizeRequest(text="a" * 300_000))
                 with pytest.raises(grpc.aio.AioRpcError):
                     await stub.Generate(asked([POISON], max_tokens=5)).read()
-            await asyncio.sleep(0.1)
-            assert calls() <= 1
+            await until(lambda: calls() <= 1)
         finally:
             gc.enable()

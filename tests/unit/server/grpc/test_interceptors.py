@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -25,8 +23,10 @@ from pythia_bento.server.grpc.server import GrpcServer
 from pythia_bento.server.spans import Sampler
 from pythia_bento.settings import Settings
 from tests.grpc_parts import HOST
+from tests.unit.engine.gate import Gate
 from tests.unit.runtime.toy_runner import toy_runner
 from tests.unit.server.grpc.conftest import asked, open_stub, serving
+from tests.unit.turning import until
 
 INFO, GENERATE = "/pythia.v1.Pythia/Info", "/pythia.v1.Pythia/Generate"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -40,7 +40,7 @@ async def test_a_line_of_log_for_each_call(stub: PythiaStub, caplog: Any) -> Non
     with pytest.raises(grpc.aio.AioRpcError):
         await stub.Generate(asked("")).read()
     await _to_the_end(stub.Generate(asked("the end", max_tokens=3, ignore_eos=True)))
-    await _until(lambda: len(caplog.records) == 3)
+    await until(lambda: len(caplog.records) == 3)
     first, second, third = [record.fields for record in caplog.records]
     assert first.pop("client").startswith(f"{HOST}:") and first.pop("duration_ms") > 0
     assert first == {
@@ -83,17 +83,20 @@ REFUSED = f'pythia_grpc_calls_total{{code="INVALID_ARGUMENT",method="{GENERATE}"
 
 
 async def test_metrics_by_method_and_code() -> None:
-    with toy_runner(step_seconds=0.01) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         async with serving(runner) as server, open_stub(server.port) as stub:
             await stub.Info(pb.InfoRequest())
             await stub.Info(pb.InfoRequest())
             call = stub.Generate(asked("a", max_tokens=50, ignore_eos=True))
+            gate.open(2)
             await call.read()
             assert f'pythia_grpc_open_calls{{method="{GENERATE}"}} 1.0' in server.metrics()
+            gate.open()
             await _to_the_end(call)
             with pytest.raises(grpc.aio.AioRpcError):
                 await stub.Generate(asked("")).read()
-            await _until(lambda: f"{REFUSED} 1.0" in server.metrics())
+            await until(lambda: f"{REFUSED} 1.0" in server.metrics())
             page = server.metrics()
     for code, method, count in (
         ("OK", INFO, 2),
@@ -157,7 +160,7 @@ async def test_traces_that_are_never_collected_have_numbers_only(
         async with open_stub(server.port) as stub:
             for metadata in ((), (), (("traceparent", f"00-{TRACE}-{PARENT}-01"),)):
                 await stub.Info(pb.InfoRequest(), metadata=metadata)
-            await _until(lambda: len(numbers) == 3)
+            await until(lambda: len(numbers) == 3)
     finally:
         logger.removeFilter(noted)
         await server.stop()
@@ -205,12 +208,15 @@ async def test_a_key_is_asked_for_before_the_message_is_read(runner: PythiaRunne
 
 async def test_a_place_is_held_until_the_stream_ends() -> None:
     limits = {"api_keys": f"alice {KEY}", "key_concurrent_requests": 1}
-    with toy_runner(step_seconds=0.01) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         async with serving(runner, **limits) as server, open_stub(server.port) as stub:
             open = stub.Generate(asked("a", max_tokens=50, ignore_eos=True), metadata=BEARER)
+            gate.open(2)
             await open.read()
             call = stub.Info(pb.InfoRequest(), metadata=BEARER)
             assert await _code(call) == "RESOURCE_EXHAUSTED"
+            gate.open()
             await _to_the_end(open)
             assert await _code(stub.Info(pb.InfoRequest(), metadata=BEARER)) == "OK"
 
@@ -226,28 +232,23 @@ async def test_health_and_reflection_need_no_key(runner: PythiaRunner) -> None:
 
 
 async def test_what_would_generate_is_refused_unread_while_the_engine_is_full() -> None:
-    with toy_runner(step_seconds=0.01, max_batch_size=1, max_queue=0) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate, max_batch_size=1, max_queue=0) as runner:
         async with (
             serving(runner) as server,
             open_stub(server.port) as stub,
             grpc.aio.insecure_channel(f"{HOST}:{server.port}") as channel,
         ):
             first = stub.Generate(asked("the end", max_tokens=30, ignore_eos=True))
+            gate.open(2)
             await first.read()
             refused = channel.unary_stream(GENERATE)(b"no message")
             assert await _code(refused.read()) == "RESOURCE_EXHAUSTED"
             assert (await stub.Tokenize(pb.TokenizeRequest(text="the end"))).ids
+            gate.open()
             await _to_the_end(first)
             again = channel.unary_stream(GENERATE)(b"no message")
             assert await _code(again.read()) == "INVALID_ARGUMENT"
-
-
-async def _until(is_so: Callable[[], bool]) -> None:
-    """What is written of a call comes after its answer."""
-    end = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.005)
 
 
 async def _to_the_end(call: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 import grpc
@@ -18,8 +19,10 @@ from pythia_bento.server.grpc.server import GrpcServer
 from pythia_bento.settings import SettingsError
 from tests.amounts import amounts
 from tests.grpc_parts import HOST, grpc_settings
-from tests.unit.runtime.toy_runner import POISON, settled, toy_runner
+from tests.unit.engine.gate import Gate, Slow
+from tests.unit.runtime.toy_runner import POISON, ordered, settled, toy_runner
 from tests.unit.server.grpc.conftest import asked, open_stub, serving
+from tests.unit.turning import until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -27,45 +30,65 @@ LONG = asked("a", max_tokens=60, ignore_eos=True)
 
 
 async def test_cancelling_frees_the_sequences() -> None:
-    with toy_runner(step_seconds=0.02) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         async with serving(runner) as server, open_stub(server.port) as stub:
             call = stub.Generate(asked("a", max_tokens=60, n=4, ignore_eos=True))
+            gate.open(2)
             await call.read()
+            await gate.held()
             assert runner.stats().blocks_used > 0
             call.cancel()
+            await ordered(runner)
+            gate.open()
             settled(await _later(runner))
             assert runner.stats().generation_tokens < 4 * 60
             await _counted(server, "CANCELLED")
 
 
 async def test_the_deadline_frees_the_sequences() -> None:
-    with toy_runner(step_seconds=0.02) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         async with serving(runner) as server, open_stub(server.port) as stub:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                async for _ in stub.Generate(LONG, timeout=0.2):
-                    pass
-            assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            gate.open(1)
+            for seconds in (0.2, 2, 20):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    async for _ in stub.Generate(LONG, timeout=seconds):
+                        pass
+                assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+                if runner.stats().generation_tokens:  # it had begun
+                    break
+            await until(lambda: _count(server, "DEADLINE_EXCEEDED"))
+            gate.open()
             settled(await _later(runner))
             assert 0 < runner.stats().generation_tokens < 60
-            await _counted(server, "DEADLINE_EXCEEDED")
 
 
 async def test_the_servers_own_limit_holds_too() -> None:
-    with toy_runner(step_seconds=0.02, request_timeout=0.2) as runner:
+    with toy_runner(gate=Gate(), request_timeout=0.2) as runner:
         async with serving(runner) as server, open_stub(server.port) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 async for _ in stub.Generate(LONG, timeout=60):
                     pass
             assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-            assert "within 0.2 seconds" in str(caught.value.details())
+            # The second is said of one that the engine has not begun by then.
+            assert re.search(
+                "within 0.2 seconds|the request's deadline passed", str(caught.value.details())
+            )
 
 
 async def test_a_connection_that_breaks_frees_the_sequences() -> None:
-    with toy_runner(step_seconds=0.02) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         async with serving(runner) as server:
             async with open_stub(server.port) as stub:
                 calls = [stub.Generate(LONG) for _ in range(4)]
+                await until(lambda: len(runner._thread._states) == 4)
+                gate.open(3)
                 await asyncio.gather(*(call.read() for call in calls))
+                await gate.held()
+            await until(lambda: len(runner._thread._orders) == 4)
+            gate.open()
             settled(await _later(runner))
             assert runner.stats().generation_tokens < 4 * 60
 
@@ -73,20 +96,20 @@ async def test_a_connection_that_breaks_frees_the_sequences() -> None:
 @amounts(300, 1000)
 async def test_many_streams_opened_and_dropped_leave_nothing(amount: int) -> None:
     process = psutil.Process()
-    with toy_runner(step_seconds=0.001) as runner:
+    with toy_runner(gate=Slow()) as runner:
         async with serving(runner) as server, open_stub(server.port) as stub:
             await _open_and_drop(stub, 0)
-            await _quiet(runner)
+            settled(await _later(runner))
+            for _ in range(20):  # the loop has nothing to do for it
+                await asyncio.sleep(0.01)
             tasks, handles = len(asyncio.all_tasks()), process.num_fds()
             for start in range(0, amount, 50):
                 await asyncio.gather(*(_open_and_drop(stub, i) for i in range(start, start + 50)))
-            await _quiet(runner)
-            assert len(asyncio.all_tasks()) <= tasks
-            assert process.num_fds() <= handles
-            assert runner.stats().blocks_used == 0
-            assert 'pythia_grpc_open_calls{method="/pythia.v1.Pythia/Generate"} 0.0' in (
-                server.metrics()
-            )
+            settled(await _later(runner))
+            await until(lambda: len(asyncio.all_tasks()) <= tasks)
+            await until(lambda: process.num_fds() <= handles)
+            open_calls = 'pythia_grpc_open_calls{method="/pythia.v1.Pythia/Generate"}'
+            await until(lambda: f"{open_calls} 0.0" in server.metrics())
             # Those of which nothing was read may have been dropped before the server knew.
             assert _count(server, "CANCELLED") + _count(server, "OK") >= amount * 2 // 3
 
@@ -109,7 +132,8 @@ async def test_health_follows_the_server(runner: PythiaRunner) -> None:
 
 
 async def test_unhealthy_before_the_last_answer_is_given() -> None:
-    with toy_runner(step_seconds=0.01) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         server = GrpcServer(runner, grpc_settings(), AccessControl(None))
         await server.start()
         async with (
@@ -119,10 +143,12 @@ async def test_unhealthy_before_the_last_answer_is_given() -> None:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert (await watch.read()).status == SERVING
             call = stub.Generate(asked("a", max_tokens=20, ignore_eos=True))
+            gate.open(2)
             await call.read()
             stopping = asyncio.create_task(server.stop())
             assert (await watch.read()).status == NOT_SERVING
             watch.cancel()
+            gate.open()
             messages = []
             while (message := await call.read()) is not grpc.aio.EOF:
                 messages.append(message)
@@ -176,30 +202,15 @@ async def _open_and_drop(stub: Any, number: int) -> None:
     call.cancel()
 
 
-async def _quiet(runner: PythiaRunner) -> None:
-    """Wait until the last sequence has left and the loop has nothing to do for it."""
-    settled(await _later(runner))
-    for _ in range(20):
-        await asyncio.sleep(0.01)
-
-
 async def _later(runner: PythiaRunner) -> PythiaRunner:
     """The server has to run to see that a call has ended: wait here, not in ``settled``."""
-    for _ in range(500):
-        stats = runner.stats()
-        if not (stats.running or stats.waiting):
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: runner.stats().running == runner.stats().waiting == 0)
     return runner
 
 
 async def _counted(server: GrpcServer, code: str) -> None:
     """One call with this end; the client may know of it before the server has counted it."""
-    for _ in range(500):
-        if _count(server, code):
-            break
-        await asyncio.sleep(0.01)
-    assert _count(server, code) == 1
+    await until(lambda: _count(server, code) == 1)
 
 
 def _count(server: GrpcServer, code: str) -> int:

@@ -15,6 +15,7 @@ from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.openapi.operations import OPERATIONS
 from pythia_bento.settings import Settings
 from tests.unit.conftest import MAX_BODY, app_of
+from tests.unit.engine.gate import Gate
 from tests.unit.runtime.toy_runner import settled, toy_runner
 
 # The same in all of pytest's processes: they name tests.
@@ -106,13 +107,15 @@ async def test_too_many_a_minute(runner: PythiaRunner) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_place_is_held_to_the_last_byte(stream: bool) -> None:
     body: dict[str, Any] = {"prompt": "a", "max_tokens": 30, "ignore_eos": True, "stream": stream}
-    with toy_runner(step_seconds=0.01) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         async with http(runner, key_concurrent_requests=1) as client:
             first = asyncio.create_task(client.post("/v1/completions", json=body))
-            while runner.stats().generation_tokens < 2:
-                await asyncio.sleep(0.005)
+            gate.open(3)
+            await gate.held()
             second = await client.post("/v1/completions", json=BODY)
             assert (second.status_code, second.headers["retry-after"]) == (429, "1")
+            gate.open()
             assert (await first).status_code == 200
             settled(runner)
             assert (await client.post("/v1/completions", json=BODY)).status_code == 200
@@ -121,16 +124,18 @@ async def test_a_place_is_held_to_the_last_byte(stream: bool) -> None:
 async def test_what_would_generate_is_refused_unread_while_the_engine_is_full() -> None:
     long = {"prompt": "a", "max_tokens": 30, "ignore_eos": True, "n": 4}
     sizes = {"max_batch_size": 2, "max_queue": 1, "caller_share": 1}
-    with toy_runner(step_seconds=0.01, **sizes) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate, **sizes) as runner:
         async with http(runner) as client:
             first = asyncio.create_task(client.post("/v1/completions", json=long))
-            while not runner.stats().running:
-                await asyncio.sleep(0.005)
+            gate.open(1)
+            await gate.held()
             refused = await client.post("/v1/completions", content=b"{")
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
             assert "3 sequences to work on, and 1 more" in refused.json()["error"]["message"]
             assert int(refused.headers["retry-after"]) >= 1
             assert (await client.post("/tokenize", json={"prompt": "a"})).status_code == 200
+            gate.open()
             assert (await first).status_code == 200
             settled(runner)
             assert (await client.post("/v1/completions", content=b"{")).status_code == 400

@@ -20,8 +20,9 @@ from pythia_bento.runtime.turns import LONG_TEXT
 from pythia_bento.server.bentoml.direct_routes import routes_of
 from pythia_bento.server.http import native
 from pythia_bento.telemetry.calls import CallContext, working_for
+from tests.unit.engine.gate import Gate
 from tests.unit.runtime.toy_runner import settled, toy_runner
-from tests.unit.turning import turning
+from tests.unit.turning import turning, until
 
 ITEM = {"prompt": "the end", "continuation": " of"}
 
@@ -145,17 +146,23 @@ async def test_a_stream_that_is_left_ends_its_request(
 async def test_a_client_that_leaves_its_scores_ends_them_and_delays_nobody() -> None:
     """Two thousand items of which a few are done: another's single one does not wait for them."""
     keys = "alice alices-key-0123456789, bob bobs-key-9876543210"
-    with toy_runner(step_seconds=0.01, max_batch_size=2, api_keys=keys) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate, max_batch_size=2, api_keys=keys) as runner:
         many = [score_request((5,) * 60) for _ in range(2000)]
         with working_for(CallContext("1", caller="alice")):
             left = asyncio.create_task(runner.score(many))
-            while not runner.stats().prompt_tokens:
-                await asyncio.sleep(0.005)
+            gate.open(2)
+            await gate.held()
+        before = len(runner._thread._states)
         with working_for(CallContext("2", caller="bob")):
-            [answer] = await runner.score([score_request((5, 6))])
+            asked = asyncio.create_task(runner.score([score_request((5, 6))]))
+        await until(lambda: len(runner._thread._states) == before + 1)
+        gate.open(100)
+        [answer] = await asked
         assert answer.error is None and not left.done()
         left.cancel()
         await asyncio.gather(left, return_exceptions=True)
+        gate.open()
         settled(runner)
         assert runner.stats().prefix_queries < 60 * 1000  # most were never begun
 

@@ -10,7 +10,9 @@ from pythia_bento.engine.params import score_request
 from pythia_bento.protocol.bodies import NEUTRAL
 from pythia_bento.runtime.runner import PythiaRunner
 from tests.unit.conftest import app_of
-from tests.unit.runtime.toy_runner import INFO, POISON, settled, toy_runner
+from tests.unit.engine.gate import Gate
+from tests.unit.runtime.toy_runner import INFO, POISON, ordered, settled, toy_runner
+from tests.unit.turning import until
 
 
 async def test_plain_answer(complete) -> None:
@@ -220,23 +222,25 @@ async def test_before_the_model_is_loaded() -> None:
 
 
 async def test_a_full_server_says_when_to_come_again() -> None:
-    with toy_runner(step_seconds=0.02, max_batch_size=1, max_queue=0) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate, max_batch_size=1, max_queue=0) as runner:
         transport = httpx.ASGITransport(app_of(runner))
         async with httpx.AsyncClient(transport=transport, base_url="http://test/v1") as client:
             body = {"prompt": "a", "max_tokens": 30, "ignore_eos": True}
             first = asyncio.create_task(client.post("/completions", json=body))
-            while runner.stats().running == 0:
-                await asyncio.sleep(0.005)
+            await gate.held()
             second = await client.post("/completions", json=body)
             assert second.status_code == 429
             assert second.headers["retry-after"] == "1"
             assert second.json()["error"]["type"] == "overloaded_error"
+            gate.open()
             assert (await first).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_frees_its_sequence(stream: bool) -> None:
-    with toy_runner(step_seconds=0.01) as runner:
+    gate = Gate()
+    with toy_runner(gate=gate) as runner:
         body = json.dumps({"prompt": "a", "max_tokens": 55, "ignore_eos": True, "stream": stream})
         gone, sent = asyncio.Event(), []
         messages = [{"type": "http.request", "body": body.encode(), "more_body": False}]
@@ -251,10 +255,13 @@ async def test_a_client_that_leaves_frees_its_sequence(stream: bool) -> None:
             sent.append(message)
 
         request = asyncio.create_task(app_of(runner)(_scope(), receive, send))
-        while runner.stats().generation_tokens < 3:
-            await asyncio.sleep(0.005)
+        gate.open(4)
+        await gate.held()
+        await until(lambda: sent or not stream)
         gone.set()
         await request
+        await ordered(runner)
+        gate.open()
         settled(runner)
         assert runner.stats().generation_tokens < 40
         assert sent[0]["status"] == (200 if stream else 499)

@@ -26,9 +26,10 @@ from pythia_bento.sweep.run import run
 from pythia_bento.sweep.spec import SweepRequest
 from pythia_bento.telemetry.calls import new_call, working_for
 from tests.unit.conftest import app_of
+from tests.unit.engine.gate import Gate
 from tests.unit.runtime.toy_runner import settled, toy_runner
 from tests.unit.runtime.toy_shelf import BROKEN, toy_shelf
-from tests.unit.turning import turning
+from tests.unit.turning import turning, until
 
 MODELS = [f"toy@step{step}" for step in (1, 2, 3, 5)]
 ITEMS = [{"id": "a", "prompt": [5, 6, 7]}, {"prompt": "the end", "continuation": " of"}]
@@ -209,14 +210,15 @@ async def test_what_fails_is_told_and_the_others_are_there() -> None:
 async def test_a_full_server_refuses_it_unread(
     http: httpx.AsyncClient, shelf: PythiaRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with toy_runner(max_queue=0, max_batch_size=1, step_seconds=0.005) as runner:
+    gate = Gate()
+    with toy_runner(max_queue=0, max_batch_size=1, gate=gate) as runner:
         async with client_of(runner) as client:
             body = {"prompt": [5], "max_tokens": 40, "ignore_eos": True}
             busy = asyncio.ensure_future(client.post("/completions", json=body))
-            while not runner.stats().running:
-                await asyncio.sleep(0.001)
+            await gate.held()
             answer = await client.post("/sweep", content=b"{")
             assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+            gate.open()
             assert (await busy).status_code == 200
 
 
@@ -244,19 +246,6 @@ async def test_a_server_that_shuts_down_says_so(shelf: PythiaRunner) -> None:
         assert "[DONE]" not in answer.text
 
 
-async def test_comments_keep_a_silent_stream_awake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeping, "SILENCE_SECONDS", 0.001)
-    with toy_runner(step_seconds=0.02, max_batch_size=1) as runner:
-        async with client_of(runner) as http:
-            task = {"type": "generate", "max_tokens": 8, "ignore_eos": True}
-            body = {"models": ["toy"], "items": ITEMS[:1], "task": task}
-            answer = await http.post("/sweep", json=body, headers={"accept": EVENTS})
-            assert "\n: nothing new\n" in answer.text and "[DONE]" in answer.text
-            assert all(
-                json.loads(line) for line in (await http.post("/sweep", json=body)).iter_lines()
-            )
-
-
 class Reader:
     """An ASGI client that reads one message at a time, where it is told to."""
 
@@ -266,6 +255,7 @@ class Reader:
         body: dict[str, Any],
         access: AccessControl | None = None,
         key: str = "",
+        accept: str = LINES,
     ) -> None:
         self._body = json.dumps(body).encode()
         self.pieces: list[bytes] = []
@@ -278,7 +268,10 @@ class Reader:
             "raw_path": b"/v1/sweep",
             "root_path": "",
             "query_string": b"",
-            "headers": [(b"authorization", f"Bearer {key}".encode())],
+            "headers": [
+                (b"authorization", f"Bearer {key}".encode()),
+                (b"accept", accept.encode()),
+            ],
         }
         app = app_of(runner, access)
         with working_for(new_call(None)):
@@ -287,6 +280,23 @@ class Reader:
     @property
     def num_rows(self) -> int:
         return sum(piece.count(b'"event":"row"') for piece in self.pieces)
+
+    @property
+    def text(self) -> str:
+        return b"".join(self.pieces).decode()
+
+    def read_all(self) -> None:
+        """Whatever comes."""
+        for _ in range(10_000):
+            self.may_read.release()
+
+    async def read_to_a_row(self) -> None:
+        """And nothing behind the piece that it is in."""
+        while not self.num_rows:
+            assert not self.task.done(), self.pieces
+            if self.may_read.locked():
+                self.may_read.release()
+            await asyncio.sleep(0.001)
 
     async def _receive(self) -> dict[str, Any]:
         if self._body:
@@ -300,6 +310,29 @@ class Reader:
         self.pieces.append(message.get("body", b""))
 
 
+@pytest.mark.parametrize("kind", [EVENTS, LINES])
+async def test_comments_keep_a_silent_stream_awake(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(sweeping, "SILENCE_SECONDS", 0.001)
+    gate = Gate()
+    with toy_runner(gate=gate, max_batch_size=1) as runner:
+        task = {"type": "generate", "max_tokens": 8, "ignore_eos": True}
+        body = {"models": ["toy"], "items": ITEMS[:1], "task": task}
+        reader = Reader(runner, body, accept=kind)
+        reader.read_all()
+        if kind == EVENTS:
+            await until(lambda: ": nothing new" in reader.text)
+        else:
+            await asyncio.sleep(0.05)  # silence, which leaves no trace
+        gate.open()
+        await reader.task
+    if kind == EVENTS:
+        assert "\n: nothing new\n" in reader.text and "[DONE]" in reader.text
+    else:
+        assert [json.loads(line) for line in reader.text.splitlines()][-1]["event"] == "end"
+
+
 async def test_a_client_that_leaves_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[SweepAnswer] = []  # for no collection of garbage to end it
 
@@ -311,36 +344,28 @@ async def test_a_client_that_leaves_ends_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(SweepAnswer, "batches", keep)
     with toy_shelf() as runner:
         reader = Reader(runner, {"models": MODELS, "items": [ITEMS[0]] * 500})
-        for _ in range(3):
-            reader.may_read.release()
-        while not any(b'"row"' in piece for piece in reader.pieces):
-            assert not reader.task.done(), reader.pieces
-            await asyncio.sleep(0.001)
+        await reader.read_to_a_row()
         reader.leaves.set()
-        await asyncio.wait_for(reader.task, 30)
-        assert len(kept) == 1 and b'"end"' not in b"".join(reader.pieces)
+        await asyncio.wait_for(reader.task, 60)
+        assert len(kept) == 1 and '"end"' not in reader.text
         await asyncio.to_thread(settled, runner)
-        assert asyncio.all_tasks() == {asyncio.current_task()}  # none waits for a reader
+        # None waits for a reader.
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 async def test_a_client_that_does_not_read_stops_the_sweep() -> None:
     """What is computed ahead of it is bounded, and with it the memory."""
     with toy_shelf(max_batch_size=32) as runner:
         reader = Reader(runner, {"models": MODELS, "items": [{"prompt": [5] * 30}] * 400})
-        while not any(b'"row"' in piece for piece in reader.pieces):
-            assert not reader.task.done(), reader.pieces
-            reader.may_read.release()
-            await asyncio.sleep(0.001)
+        await reader.read_to_a_row()
         asked = -1
         while asked != runner.stats().prompt_tokens:
             asked = runner.stats().prompt_tokens
             await asyncio.sleep(0.3)
         assert 0 < asked <= 30 * 500  # of 1,600 texts those of the first checkpoint, perhaps
-        for _ in range(10_000):
-            reader.may_read.release()
+        reader.read_all()
         await reader.task
-        text = b"".join(reader.pieces)
-        assert text.count(b'"event":"row"') == 1600 and text.endswith(b'"failed":0}\n')
+        assert reader.num_rows == 1600 and reader.text.endswith('"failed":0}\n')
 
 
 async def test_others_have_their_turn_while_it_is_told(
@@ -353,14 +378,12 @@ async def test_others_have_their_turn_while_it_is_told(
 
 
 async def rows_beside(priority: int) -> int:
-    """Rows that a sweep tells while a completion of the same caller is answered."""
+    """Texts of a sweep that go before a completion of the same caller, 201 for more than 200."""
     key = "a-key-of-16-or-more"
-    options: dict[str, Any] = {
-        "max_batch_size": 32,
-        "max_tokens_per_step": 64,
-        "api_keys": key,
-    }  # a text a step
-    with toy_runner(step_seconds=0.002, **options) as runner:
+    options: dict[str, Any] = {"max_batch_size": 32, "api_keys": key}
+    gate = Gate()
+    with toy_runner(gate=gate, **options) as runner:
+        states = runner._thread._states
         access = AccessControl.from_settings(runner.settings)
         transport = httpx.ASGITransport(app_of(runner, access))
         headers = {"authorization": f"Bearer {key}"}
@@ -368,26 +391,39 @@ async def rows_beside(priority: int) -> int:
             transport=transport, base_url="http://test", headers=headers
         ) as http:
             items = [
-                {"prompt": [5 + number % 8, number // 8, *range(5, 60)]} for number in range(400)
+                {"prompt": [5 + number % 8, number // 8, *range(5, 60)]} for number in range(300)
             ]
             body = {"models": ["toy"], "items": items, "priority": priority}
             reader = Reader(runner, body, access, key)
-            for _ in range(10_000):
-                reader.may_read.release()
-            while reader.num_rows < 20:
-                await asyncio.sleep(0.001)
-            before = reader.num_rows
+            reader.read_all()
+            await until(lambda: len(states) == 2 * 32)  # as many as are asked at a time
+            gate.open(5)
+            await gate.held()
+            before = len(states)
             completion = {"prompt": [5], "max_tokens": 1, "ignore_eos": True}
             with working_for(new_call(None)):
-                answer = await http.post("/v1/completions", json=completion)
-            assert answer.status_code == 200
-            between = reader.num_rows - before
+                asked = asyncio.ensure_future(http.post("/v1/completions", json=completion))
+            await until(lambda: len(states) == before + 1)
+            between = 0
+            while between <= 200 and (5,) not in prompts(gate):
+                between += len(gate.chunks)
+                # There is more of the sweep than this step has.
+                await until(lambda: len(states) > len(gate.chunks) + 1)
+                gate.open(1)
+                await gate.held()
+            gate.open()
+            assert (await asked).status_code == 200
             await reader.task
-            assert reader.num_rows == 400
+            assert reader.num_rows == 300
             return between
 
 
+def prompts(gate: Gate) -> set[tuple[int, ...]]:
+    """Of the step that is held."""
+    return {chunk.sequence.request.prompt for chunk in gate.chunks}
+
+
 async def test_what_people_wait_for_goes_before_a_sweep() -> None:
-    """By turns: only what runs already is told first. A sweep in a hurry tells nearly all of it."""
-    assert await rows_beside(priority=10) < 20 < await rows_beside(priority=0)
+    """What runs already is done first. A sweep in a hurry goes before what comes behind it."""
+    assert await rows_beside(priority=10) < 10 < await rows_beside(priority=0)
     assert await rows_beside(priority=-20) > 200
