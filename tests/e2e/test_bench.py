@@ -48,6 +48,14 @@ def test_the_service_over_a_device_that_computes_nothing(tmp_path: Path) -> None
     assert rows[2]["tokens_per_arrival"] > 1  # several steps a visit
 
 
+def test_the_inside(tmp_path: Path) -> None:
+    rows, printed = bench("inside", tmp_path, "--model", "pythia-14m", "--rounds", "2")
+    assert [row["kind"] for row in rows] == ["scored", "residual streams", "all sites"]
+    assert all(row["ms"] > 0 and len(row["rounds_ms"]) == 2 for row in rows)
+    assert rows[0]["cost"] == 1
+    assert "all sites" in printed
+
+
 def test_sweeps(tmp_path: Path) -> None:
     rows, _ = bench("sweeps", tmp_path, "--device", "cpu")
     tasks = ["extract", "score", "score with tokens"]

@@ -29,6 +29,8 @@ from tests.forward import Driver
 from tests.integration.conftest import bento_home_in, hub_in
 from tests.later import transformers
 from tests.models import random_checkpoint
+from tests.taps import Recorder
+from tests.their_sites import watched
 from tests.unit.runtime.toy_runner import ask
 
 REPO, MODEL = "EleutherAI/pythia-14m", "pythia-14m"
@@ -137,6 +139,16 @@ def test_logits_are_equal(pair: Pair, length: int) -> None:
 def test_logits_are_equal_in_pieces(pair: Pair, chunk: int) -> None:
     ours = Driver(pair.ours, [prompt(37)], room=1).prefill_logits(0, chunk)
     assert torch.equal(ours, their_logits(pair.theirs, prompt(37), chunk))
+
+
+def test_the_inside_is_equal(pair: Pair) -> None:
+    """At every site but the patterns, which torch's fused attention does not give."""
+    recorder = Recorder()
+    ours = Driver(pair.ours, [prompt(37)], room=1, taps=recorder).prefill_logits(0)
+    with watched(pair.theirs) as found:
+        assert torch.equal(ours, their_logits(pair.theirs, prompt(37)))
+    assert found.keys() == {name for name in recorder.names if not name.endswith("pattern")}
+    assert [n for n, x in found.items() if not torch.equal(recorder.of(n), x.float().cpu())] == []
 
 
 def test_64_greedy_tokens_are_equal(pair: Pair) -> None:
