@@ -32,7 +32,7 @@ class PatternLauncher:
             qkv_ptr=qkv,
             k_cache=keys,
             out_ptr=out,
-            rows_ptr=rows,
+            rows_ptr=rows.contiguous(),
             owners_ptr=owners,
             positions_ptr=batch.positions,
             tables_ptr=batch.block_tables,

@@ -137,6 +137,21 @@ def test_patterns_come_in_pieces(model: GPTNeoX, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(bits(whole.of(name)), bits(pieces.of(name)))
 
 
+class Some(Recorder):
+    """Wants the patterns of some rows; their tensor has gaps."""
+
+    def pattern_rows(self, layer: int) -> Tensor:
+        return super().pattern_rows(layer)[3::7]
+
+
+def test_patterns_of_some_rows_are_those_among_all(model: GPTNeoX) -> None:
+    name = "blocks.1.attn.hook_pattern"
+    few, all_rows = Some(), Recorder()
+    for recorder in (few, all_rows):
+        pass_of(model, recorder)
+    assert torch.equal(bits(few.of(name)), bits(all_rows.of(name)[3::7]))
+
+
 def test_what_the_head_multiplies(model: GPTNeoX) -> None:
     recorder = Recorder((sites.NORMALIZED,))
     hidden = pass_of(model, recorder)

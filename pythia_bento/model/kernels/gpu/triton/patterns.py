@@ -65,9 +65,10 @@ def patterns(
     for tile in tl.range(0, tiles, 1, num_stages=2):
         score = scores(q, k_cache, table, tile, head, position, qk_scale, dims, HEAD, HEADS, TILE)
         total += tl.sum(tl.math.exp2(score - best[:, None]), 1)
+    at = tl.arange(0, TILE)[None, :]
     is_first = (tl.arange(0, 16) == 0)[:, None]
-    to = out_ptr + (place * HEADS + head) * keys + same[:, None] + tl.arange(0, TILE)[None, :]
+    to = out_ptr + (place * HEADS + head) * keys + same[:, None] + at
     for tile in tl.range(0, tiles, 1, num_stages=2):
         score = scores(q, k_cache, table, tile, head, position, qk_scale, dims, HEAD, HEADS, TILE)
         weights = tl.math.exp2(score - best[:, None]) / total[:, None]
-        tl.store(to + tile * TILE, weights, mask=is_first & (score > float("-inf")))
+        tl.store(to + tile * TILE, weights, mask=is_first & (tile * TILE + at <= position))

@@ -99,6 +99,17 @@ def test_instruction_sets_give_the_same_weights() -> None:
     assert all(torch.equal(first, other) for other in others)
 
 
+def test_weights_that_are_not_finite_stay_with_their_sequence(isa: str) -> None:
+    kernels, batch = CpuKernels(config(), isa=isa), sequences((0, 20), (0, 20))
+    cache, qkv = kernels.allocate_cache(4), torch.randn(40, 3 * 128)
+    qkv[7, 40] = math.nan  # in a key
+    kernels.attend(0, qkv, cache, batch)
+    found = kernels.patterns(0, qkv, cache, batch, torch.arange(40), 32)[:, 0]
+    bad = found.isnan().any(-1).nonzero()[:, 0].tolist()
+    assert bad == list(range(7, 20))
+    assert found[7, :8].isnan().all() and not found[7, 8:].any()
+
+
 @pytest.mark.parametrize(("head_dim", "heads"), SHAPES)
 def test_both_second_products_have_the_bits_of_their_sum(
     isa: str, head_dim: int, heads: int
