@@ -205,5 +205,6 @@ Pythia.add_asgi_middleware(  # type: ignore[attr-defined]
     max_body_bytes=settings.max_body_bytes,
     room=access.bodies,
     client_timeout=settings.client_timeout,
+    max_tensor_bytes=settings.max_tensor_bytes,
 )
 Pythia.add_asgi_middleware(Packed)  # type: ignore[attr-defined]

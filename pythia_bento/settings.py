@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     is never. The longest step of the slowest model must fit."""
     max_body_bytes: int = Field(8 * 2**20, ge=1)
     """Of one request."""
-    max_open_bytes: int = Field(64 * 2**20, ge=0)
+    max_open_bytes: int = Field(128 * 2**20, ge=0)
     """Of all requests that are read or answered at a time, beyond the first 64 KiB of each."""
     capture_gb: float = Field(1.0, gt=0, le=1024, allow_inf_nan=False)
     """Memory for what requests see of the model's inside, of all together, in GB (10^9 bytes)."""

@@ -18,6 +18,7 @@ GROUPS = {  # of two that a file could be in it is in the first
     },
     "servers": {  # other fixtures there, and openai
         "tests/e2e/test_access.py",
+        "tests/e2e/test_activations.py",
         "tests/e2e/test_bento.py",
         "tests/e2e/test_bento_alone.py",
         "tests/e2e/test_bentoml_clients.py",

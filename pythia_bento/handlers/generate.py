@@ -6,6 +6,8 @@ from typing import TypedDict
 
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import new_request_id
+from pythia_bento.handlers.changed import changed, fingerprint, without_tensors
+from pythia_bento.handlers.logits import with_logits
 from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.handlers.streamed import ShownOutput, ShownToken, shown_output, shown_prompt
 from pythia_bento.protocol.bodies import GenerateRequest
@@ -25,6 +27,7 @@ class Generated(_Generated, total=False):
     """The whole answer."""
 
     prompt_tokens: list[ShownToken]  # where prompt_logprobs were asked for
+    logits: list[list[float]]  # a row for each position, where they were asked for
 
 
 async def generate(
@@ -33,7 +36,8 @@ async def generate(
     """Continue one prompt ``n`` times; raises what ended a sequence."""
     body = with_seed(body, served)
     request = await make_request(served, new_request_id(), body.prompt, body)
-    [answers] = await served.complete([request], timeout)
+    request = await changed(request, await without_tensors(served, body.interventions))
+    [answers], logits = await with_logits(served, [request], body.logits, timeout)
     chosen = await best([raise_error(answer) for answer in answers], body)
     scored = answers[0].prompt_logprobs  # of all but the first token
     outputs = []
@@ -42,11 +46,13 @@ async def generate(
         await freed(answer.logprobs or [])
     response: Generated = {
         "model": served.info.id,
-        "fingerprint": served.info.fingerprint,
+        "fingerprint": fingerprint(served, [request]),
         "seed": body.seed,
         "num_prompt_tokens": len(request.prompt),
         "outputs": outputs,
     }
     if scored is not None:
         response["prompt_tokens"] = await shown_prompt(served.tokenizer, scored)
+    if logits is not None:
+        response["logits"] = logits[0]
     return response

@@ -10,6 +10,7 @@ from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.outputs import FinishReason, Outputs, SequenceOutput, collect, raise_error
 from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.handlers.changed import changed, fingerprint, without_tensors
 from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.protocol.bodies import GenerateStreamRequest
 from pythia_bento.protocol.sampling import Sampling
@@ -93,6 +94,7 @@ class StreamedAnswer:
         """Queue the request; raises what refuses it."""
         body = with_seed(body, served)
         asked = await make_request(served, new_request_id(), body.prompt, body)
+        asked = await changed(asked, await without_tensors(served, body.interventions))
         return cls(served, asked, body, await served.submit([asked], timeout))
 
     async def part(self, outputs: Outputs) -> AnswerPart | None:
@@ -134,7 +136,7 @@ class StreamedAnswer:
         [timings] = self.stream.timings
         return {
             "model": self._served.info.id,
-            "fingerprint": self._served.info.fingerprint,
+            "fingerprint": fingerprint(self._served, [self._asked]),
             "seed": self._body.seed,
             "num_prompt_tokens": len(self._asked.prompt),
             "num_cached_tokens": timings.num_cached_tokens,

@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from pythia_bento.engine.params import SamplingParams
 from pythia_bento.errors import InvalidRequest
+from pythia_bento.protocol.interventions import Interventions, LogitsOf
 from pythia_bento.protocol.sampling import Body, Integer, Prompt, Sampling, is_ids
 from pythia_bento.protocol.schemas import IDS_SCHEMA, STRING_SCHEMA, STRINGS_SCHEMA, schema
 
@@ -95,6 +96,16 @@ NEUTRAL: dict[str, Any] = {
 }
 
 
+def _of_one_text(value: LogitsOf | None, info: ValidationInfo) -> LogitsOf | None:
+    """Behind the fields that it looks at."""
+    if value is not None and info.data.get("stream"):
+        raise ValueError("logits must be left out when stream is true")
+    texts = info.data.get("best_of") or info.data.get("n", 1)
+    if value is not None and texts != 1:
+        raise ValueError(f"n must be 1 when logits are asked for, not {texts}")
+    return value
+
+
 class CompletionRequest(Sampling):
     """OpenAI's ``/v1/completions`` with vLLM's additions."""
 
@@ -111,6 +122,10 @@ class CompletionRequest(Sampling):
     # no space anywhere.
     add_special_tokens: StrictBool = True
     spaces_between_special_tokens: StrictBool = True
+    interventions: Interventions = ()
+    logits: LogitsOf | None = None
+
+    _logits_are_of_one_text = field_validator("logits")(_of_one_text)
 
     @classmethod
     @override
@@ -168,6 +183,7 @@ class GenerateStreamRequest(Sampling):
 
     prompt: OnePrompt
     model: StrictStr | None = None
+    interventions: Interventions = ()
 
 
 class GenerateRequest(GenerateStreamRequest):
@@ -175,6 +191,9 @@ class GenerateRequest(GenerateStreamRequest):
 
     stream: StrictBool = False
     """Whether the answer comes in parts, as server-sent events."""
+    logits: LogitsOf | None = None
+
+    _logits_are_of_one_text = field_validator("logits")(_of_one_text)
 
 
 class ScoreItem(Body):

@@ -104,11 +104,12 @@ def _written(reduce: ReduceOf | None) -> Any:
     return asdict(reduce) if isinstance(reduce, ProjectOf) else reduce
 
 
+_NULL = {"type": "null"}
 _LENS_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "top": {"type": "integer", "minimum": 0, "maximum": MAX_TOP},
-        "tokens": {**array_schema(0, MAX_LENS_TOKENS), "minItems": 0},
+        "top": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_TOP}, _NULL]},
+        "tokens": {"anyOf": [{**array_schema(0, MAX_LENS_TOKENS), "minItems": 0}, _NULL]},
     },
     "additionalProperties": False,
     "minProperties": 1,
@@ -150,7 +151,7 @@ class CaptureItem(Body):
 class Source(Body):
     """Where values come from."""
 
-    prompt: Annotated[Integer, Field(ge=0, lt=MAX_PROMPTS)]
+    prompt: Annotated[int, Field(strict=True, ge=0, lt=MAX_PROMPTS)]
 
 
 class PromptIntervention(Intervention):

@@ -10,7 +10,9 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+import safetensors.numpy
 
+from pythia_bento.server.http.inside import SAFETENSORS
 from pythia_bento.server.openapi.document import DOCUMENTED
 from pythia_bento.settings import Settings
 from tests.e2e.serving import HTTP, ROOT, Server, serve
@@ -52,6 +54,8 @@ def test_examples_are_described_and_work(
     elif kind == "application/x-ndjson":
         for line in response.text.splitlines():
             check(document, schema["contentSchema"], json.loads(line))
+    elif kind == SAFETENSORS:
+        assert safetensors.numpy.load(response.content)
     else:
         check_events(document, schema, response.text)
 
@@ -77,6 +81,9 @@ def test_what_is_refused_is_as_described(server: Server, document: dict[str, Any
         ("/generate", {"prompt": "a", "n": 0}, 400),
         ("/score", {"items": 1}, 400),
         ("/v1/sweep", {"items": []}, 400),
+        ("/v1/activations", {"prompts": []}, 400),
+        ("/v1/activations", {"prompts": ["a" * (8 * 2**20)]}, 413),
+        ("/v1/patch", {"clean": "a"}, 400),
         ("/tokenize", {}, 400),
         ("/detokenize", {"tokens": [-1]}, 400),
         ("/v1/models/load", {"model": "bundled"}, 403),

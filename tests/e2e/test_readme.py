@@ -78,7 +78,7 @@ def test_block_prints_what_stands_below_it(name: str, server: Server) -> None:
         assert lines(printed) == lines(expected.code)
 
 
-def run(block: Block, server: Server) -> str:
+def run(block: Block, server: Server, folder: Path = ROOT) -> str:
     """What a block prints, with this server and environment in place of the README's."""
     host = server.url.removeprefix("http://")
     code = block.code.replace("localhost:3000", host).replace(".venv/bin", str(BINARIES))
@@ -86,7 +86,7 @@ def run(block: Block, server: Server) -> str:
     shell = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
     done = subprocess.run(
         [*shell[block.language], code],
-        cwd=ROOT,
+        cwd=folder,
         env={**os.environ, "PYTHIA_DEVICE": "cpu"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

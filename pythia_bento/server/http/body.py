@@ -17,9 +17,12 @@ from pythia_bento.server.access.control import BodyRoom, Grow
 from pythia_bento.server.http.error_shape import ErrorShaper
 from pythia_bento.server.http.errors import error_response
 from pythia_bento.server.http.json_body import read_large
+from pythia_bento.server.http.multipart import is_multipart
+from pythia_bento.server.openapi.operations import operation_of
 
 INNER_TYPE = "application/vnd.bentoml+pickle"
 SMALL = 2**16  # bytes of a body that are parsed at once
+HEADS = 2**14  # bytes of a body besides its parts
 
 
 class RequestMiddleware:
@@ -31,11 +34,17 @@ class RequestMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, max_body_bytes: int, room: BodyRoom, client_timeout: float
+        self,
+        app: ASGIApp,
+        max_body_bytes: int,
+        room: BodyRoom,
+        client_timeout: float,
+        max_tensor_bytes: int = 0,
     ) -> None:
         """``room`` is shared with other transports."""
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.max_tensor_bytes = max_tensor_bytes
         self.client_timeout = client_timeout
         self.room = room
 
@@ -68,24 +77,36 @@ class RequestMiddleware:
 
     async def _read(self, scope: Scope, receive: Receive, grow: Grow) -> bytes | None:
         """The whole body; None when the client left. Raises PayloadTooLarge and Overloaded."""
-        announced = Headers(scope=scope).get("content-length", "0")
-        self._check_size(int(announced) if announced.isdigit() else 0)
+        announced, most = Headers(scope=scope).get("content-length", "0"), self._most(scope)
+        _check_size(int(announced) if announced.isdigit() else 0, most)
         body = bytearray()
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
             body += message.get("body", b"")
-            self._check_size(len(body))
+            _check_size(len(body), most)
             grow(len(body))
             if not message.get("more_body", False):
                 return bytes(body)
 
-    def _check_size(self, size: int) -> None:
-        if size > self.max_body_bytes:
-            raise PayloadTooLarge(
-                f"the body has {size} bytes or more, but the limit is {self.max_body_bytes}"
-            )
+    def _most(self, scope: Scope) -> int:
+        """Bytes that a body may have: more where it brings a file, but never more than has room."""
+        if not _has_parts(scope):
+            return self.max_body_bytes
+        return min(self.max_body_bytes + self.max_tensor_bytes + HEADS, self.room.most)
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise PayloadTooLarge(f"the body has {size} bytes or more, but the limit is {most}")
+
+
+def _has_parts(scope: Scope) -> bool:
+    """Whether the body is of JSON and a file, and may be."""
+    operation = operation_of(scope["path"])
+    takes_file = operation is not None and operation.takes_tensors
+    return takes_file and is_multipart(Headers(scope=scope).get("content-type", ""))
 
 
 async def _until_disconnect(
@@ -135,9 +156,9 @@ def is_inner(scope: Scope) -> bool:
 def _as_json(scope: Scope) -> Scope:
     """All bodies are JSON here, whatever curl and others call them by default.
 
-    But those that ``server.bentoml.inner_calls`` reads or refuses.
+    But those that ``server.bentoml.inner_calls`` reads or refuses, and those that bring a file.
     """
-    if is_inner(scope):
+    if is_inner(scope) or _has_parts(scope):
         return scope
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
     return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
@@ -145,5 +166,9 @@ def _as_json(scope: Scope) -> Scope:
 
 async def read_json(request: HttpRequest, limits: Limits) -> Any:
     """The body of a request that has passed the middleware; raises InvalidRequest."""
-    body = await request.body()
+    return await read_part(await request.body(), limits)
+
+
+async def read_part(body: bytes, limits: Limits) -> Any:
+    """The same of a body's bytes, or of a part's."""
     return loads(body) if len(body) <= SMALL else await read_large(body, limits)

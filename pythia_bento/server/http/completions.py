@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -14,6 +14,8 @@ from pythia_bento.engine.outputs import Outputs, SequenceOutput, collect, raise_
 from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.validate import alternatives_of, check_alternatives, check_sequences
 from pythia_bento.errors import PythiaError
+from pythia_bento.handlers.changed import changed, fingerprint, without_tensors
+from pythia_bento.handlers.logits import Rows, with_logits
 from pythia_bento.handlers.requests import best, make_request, with_seed
 from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.errors import error_body
@@ -39,6 +41,9 @@ async def answer(kind: type[Completion], body: CompletionRequest, served: Served
     """Ask the engine; raises what refuses the request."""
     body = with_seed(body, served)
     completion = await kind.create(body, served)
+    if body.logits is not None:
+        answers, logits = await with_logits(served, completion.requests, body.logits)
+        return await completion.plain([answer for [answer] in answers], logits)
     stream = await served.submit(completion.requests)
     if body.stream:
         return EventStream(completion.events(stream), stream)
@@ -72,6 +77,7 @@ class Completion:
         self._numbers = {request.request_id: n for n, request in enumerate(requests)}
         self._choices: dict[int, Choice] = {}
         self._generated = 0
+        self._fingerprint = fingerprint(served, requests)
         # What every event of a stream begins with: choices are the last of the fields.
         self._event_head = b"data: " + orjson.dumps(self._envelope([]))[: -len(b"]}")]
 
@@ -81,8 +87,10 @@ class Completion:
         check_sequences(len(body.prompt), body.num_sequences, served.limits)
         id = f"{cls.id_prefix}-{new_request_id()}"
         requests, prompts, alternatives, turns = [], [], 0, Turns()
+        changes = await without_tensors(served, body.interventions)
         for number, written in enumerate(body.prompt):
             request = await make_request(served, f"{id}-{number}", written, body)
+            request = await changed(request, changes)
             check_alternatives(alternatives := alternatives + alternatives_of(request))
             requests.append(request)
             ids, echo = request.prompt, body.echo
@@ -91,14 +99,20 @@ class Completion:
             await turns.take()
         return cls(body, id, requests, prompts, served)
 
-    async def plain(self, outputs: Iterable[SequenceOutput]) -> Pieces:
-        """The whole answer; raises what ended a sequence. ``usage`` counts all of ``best_of``."""
+    async def plain(
+        self, outputs: Iterable[SequenceOutput], logits: Sequence[Rows] | None = None
+    ) -> Pieces:
+        """The whole answer; raises what ended a sequence. ``usage`` counts all of ``best_of``.
+
+        ``logits`` are those of each prompt, which has one choice.
+        """
         turns, joiner, separator = Turns(), Joiner(), b""
         joiner.add(orjson.dumps(self._envelope([]))[: -len(b"]}")])
-        for answers in collect(self.requests, map(raise_error, outputs)):
+        for number, answers in enumerate(collect(self.requests, map(raise_error, outputs))):
             self._generated += sum(len(answer.token_ids) for answer in answers)
             for place, answer in enumerate(await best(answers, self.body)):
                 delta = await self._choice(answer, place).delta(answer)
+                delta |= {} if logits is None else {"logits": logits[number]}
                 joiner.add(separator + orjson.dumps(delta))
                 separator = b","
                 answer.prompt_logprobs = None
@@ -168,7 +182,7 @@ class Completion:
             "object": self.object_names[self.body.stream],
             "created": self._created,
             "model": self._served.info.id,
-            "system_fingerprint": self._served.info.fingerprint,
+            "system_fingerprint": self._fingerprint,
             "seed": self.body.seed,
             "choices": choices,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from pythia_bento.server.http import models
+from pythia_bento.server.http import inside, models
 from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.chat import chat
 from pythia_bento.server.http.chat_template import ChatTemplate
@@ -20,6 +20,7 @@ def create_app(chat_template: ChatTemplate | None = None) -> Starlette:
             Route("/completions", completions, methods=["POST"]),
             Route("/chat/completions", chat, methods=["POST"]),
             Route("/sweep", sweep, methods=["POST"]),
+            *inside.routes(),
             *models.routes(),
         ]
     )

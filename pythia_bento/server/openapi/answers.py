@@ -77,6 +77,7 @@ class Choice(Schema):
     token_ids: list[int] = Field([], json_schema_extra={"description": "`return_token_ids`"})
     prompt_token_ids: list[int] = Field([], json_schema_extra={"description": "`return_token_ids`"})
     prompt_logprobs: list[dict[str, PromptLogprob] | None] = []
+    logits: list[list[float]] = Field([], json_schema_extra={"description": "`logits`"})
 
 
 class _CompletionParts(Schema):
@@ -183,6 +184,8 @@ class Generated(Schema):
     num_prompt_tokens: int
     outputs: list[Output]
     prompt_tokens: list[Token] = []
+    logits: list[list[float]] = []
+    """A row for each position that was asked for."""
 
 
 class Delta(Schema):

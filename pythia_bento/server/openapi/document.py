@@ -16,6 +16,7 @@ from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.structured import FIELD
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.openapi.answers import Error
+from pythia_bento.server.openapi.failures import ACCESS
 from pythia_bento.server.openapi.fields import (
     MEANINGS,
     alias_fields,
@@ -23,7 +24,7 @@ from pythia_bento.server.openapi.fields import (
     unsupported_fields,
 )
 from pythia_bento.server.openapi.operation import Content, Events, Lines, Operation
-from pythia_bento.server.openapi.operations import ACCESS, OPERATIONS
+from pythia_bento.server.openapi.operations import OPERATIONS
 
 Schema = dict[str, Any]
 DOCUMENTED = [operation for operation in OPERATIONS if operation.is_documented]
@@ -86,7 +87,20 @@ def _body(operation: Operation) -> Schema:
         f"example{number}": {"summary": summary, "value": value}
         for number, (summary, value) in enumerate(operation.examples.items(), 1)
     }
-    return {"application/json": {"schema": _ref(operation.body), "examples": examples}}
+    content: Schema = {"application/json": {"schema": _ref(operation.body), "examples": examples}}
+    if operation.takes_tensors:
+        content["multipart/form-data"] = {"schema": _parts(operation.body)}
+    return content
+
+
+def _parts(body: type[BaseModel]) -> Schema:
+    """The same, with a file beside it."""
+    file = {"type": "string", "contentMediaType": "application/vnd.safetensors"}
+    parts = {"request": _ref(body), "tensors": file}
+    return {
+        **{"type": "object", "properties": parts, "required": ["request"]},
+        "additionalProperties": False,
+    }
 
 
 def _responses(operation: Operation) -> Schema:

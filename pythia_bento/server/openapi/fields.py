@@ -11,6 +11,8 @@ from pythia_bento.checkpoints.steps import MAX_STEP, MAX_STEPS
 from pythia_bento.engine.params import INTEGERS, NUMBERS
 from pythia_bento.engine.validate import Limits
 from pythia_bento.protocol.bodies import MAX_PROMPTS, NEUTRAL
+from pythia_bento.protocol.inside import MAX_PROMPTS as MAX_ACTIVATIONS
+from pythia_bento.protocol.interventions import MAX_LOGIT_TOKENS
 from pythia_bento.protocol.structured import ALIASES
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.sweep.spec import MAX_EXTRACT, MAX_ID_CHARS, MAX_ITEMS
@@ -56,6 +58,33 @@ MEANINGS: dict[str, str] = {
     "add_special_tokens": "Either value gives the same: no token is added to a prompt.",
     "spaces_between_special_tokens": "Either value gives the same.",
     "continuation": "What to score after the prompt; without it all but the first token is scored.",
+    "interventions": "What is changed inside the model, in order at each site.",
+    "PromptIntervention.prompts": "Numbers of the prompts it holds for; left out all, or all behind"
+    " `from`.",
+    "from": "`set` to what another prompt, one before those it holds for, has at these positions.",
+    "Source.prompt": "Its number.",
+    "op": "add: x + scale v; set: v; scale: scale x; zero: 0; project_out: x - scale (x.d) d; clamp"
+    ": x.d is kept between low and high; d is v of length 1.",
+    "vector": "v: numbers, or the name of a tensor, perhaps with a row for each position.",
+    "scale": "Of add, scale and project_out.",
+    "low": "Of clamp.",
+    "high": "Of clamp.",
+    "logits": "Logits to tell; n must be 1, and nothing streamed.",
+    "LogitsOf.tokens": "Ids of the tokens.",
+    "capture": "What is to be seen; two must not make a tensor of the same name.",
+    "site": "As TransformerLens names it; * and {a..b} stand for layers.",
+    "positions": "Of tokens; below 0 they count from the prompt's end.",
+    "heads": "Of attn.hook_q, hook_k, hook_v, hook_z and hook_pattern; left out all.",
+    "neurons": "Of mlp.hook_post; left out all.",
+    "reduce": "What is told of a row instead: mean of all, norm, products, or tokens by the head.",
+    "prompts": "Texts or token ids.",
+    "dtype": "Of what is captured; what a reduction makes is float32.",
+    "format": "json for up to 65,536 numbers.",
+    "ActivationsRequest.max_tokens": "Tokens to generate at most; they are captured too.",
+    "clean": "The prompt that values are taken from.",
+    "corrupted": "The prompt that they are put into, with as many tokens.",
+    "over": "What rows and columns of the answer are.",
+    "metric": "Logit of a minus that of b, or log-probability of a, behind the last token.",
     "items": "The texts to score.",
     "id": "Of a text; its rows have it too.",
     "SweepRequest.model": "A name without a revision; left out it is the server's.",
@@ -89,9 +118,20 @@ def limits_of_fields(runner: PythiaRunner) -> dict[str, Schema]:
         "ScoreItem.continuation": {"anyOf": one_prompt},
         "ScoreItem.logprobs": _between(*limits.integer_range("logprobs")),
         "tokens": ids,
+        **_inside(one_prompt, ids),
         **_sweep(one_prompt, limits),
         **_numbers(limits),
         **_stops(limits),
+    }
+
+
+def _inside(one_prompt: list[Schema], ids: Schema) -> dict[str, Schema]:
+    return {
+        "ActivationsRequest.prompts": _array({"anyOf": one_prompt}, most=MAX_ACTIVATIONS),
+        **{f"ActivationsRequest.{field}": {"const": 1} for field in ("n", "best_of")},
+        "LogitsOf.tokens": ids | {"minItems": 1, "maxItems": MAX_LOGIT_TOKENS},
+        "PatchRequest.clean": {"anyOf": one_prompt},
+        "PatchRequest.corrupted": {"anyOf": one_prompt},
     }
 
 

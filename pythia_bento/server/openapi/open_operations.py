@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pythia_bento import errors
 from pythia_bento.server.openapi import answers
+from pythia_bento.server.openapi.failures import UNAVAILABLE
 from pythia_bento.server.openapi.operation import Content, Errors, Operation
 
-UNAVAILABLE: Errors = (errors.PythiaError, errors.EngineUnavailable, errors.OutOfMemory)
 ANY: Errors = (errors.PythiaError,)
 
 

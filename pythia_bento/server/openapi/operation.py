@@ -47,6 +47,8 @@ class Operation:
     examples: Mapping[str, Any] = field(default_factory=dict)  # summary -> body
     parameters: Mapping[str, str] = field(default_factory=dict)  # of the path: name -> example
     needs_key: bool = True
+    takes_tensors: bool = False
+    """Whether the body may be JSON with a safetensors file beside it: ``multipart/form-data``."""
     generates: bool = False
     """Refused as a whole, unread, while the engine is full."""
     is_documented: bool = True

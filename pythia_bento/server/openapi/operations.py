@@ -23,22 +23,11 @@ from pythia_bento.protocol.bodies import (
     UnloadRequest,
 )
 from pythia_bento.server.openapi import answers, sweep_answers
-from pythia_bento.server.openapi.open_operations import OPEN_OPERATIONS, UNAVAILABLE
-from pythia_bento.server.openapi.operation import Errors, Events, Lines, Operation
+from pythia_bento.server.openapi.failures import BODY, ENGINE, MODEL, UNAVAILABLE
+from pythia_bento.server.openapi.inside_operations import INSIDE_OPERATIONS
+from pythia_bento.server.openapi.open_operations import OPEN_OPERATIONS
+from pythia_bento.server.openapi.operation import Events, Lines, Operation
 from pythia_bento.sweep.spec import SweepRequest
-
-ACCESS: Errors = (errors.Unauthenticated, errors.PermissionDenied, errors.Overloaded)
-BODY: Errors = (
-    *(errors.InvalidRequest, errors.RequestTimeout),
-    *(errors.PayloadTooLarge, errors.UnsupportedMediaType),
-)
-ENGINE: Errors = (
-    errors.ContextLengthExceeded,
-    errors.NonFiniteLogits,
-    errors.DeadlineExceeded,
-)
-
-MODEL: Errors = (errors.ModelNotFound, errors.CheckpointError)  # where one is asked for by name
 
 
 class ScoreRequest(BaseModel):
@@ -241,6 +230,7 @@ OPERATIONS: tuple[Operation, ...] = (
         generates=True,
         is_documented=False,
     ),
+    *INSIDE_OPERATIONS,
     *OPEN_OPERATIONS,
 )
 

@@ -97,6 +97,8 @@ def test_whole_paths_of_operations_are_known_before() -> None:
         ("POST", "/v1/completions"),
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/sweep"),
+        ("POST", "/v1/activations"),
+        ("POST", "/v1/patch"),
         ("GET", "/v1/models"),
         ("HEAD", "/v1/models"),
         ("POST", "/v1/models/load"),

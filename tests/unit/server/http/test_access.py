@@ -28,7 +28,8 @@ OPEN = (
     *("/health", "/ping", "/version", "/openapi.json", "/favicon.ico", "/steps"),
 )
 GENERATING = {
-    *("/v1/completions", "/v1/chat/completions", "/v1/sweep", "/generate", "/generate_stream")
+    *("/v1/completions", "/v1/chat/completions", "/v1/sweep", "/generate", "/generate_stream"),
+    *("/v1/activations", "/v1/patch"),
 }
 
 

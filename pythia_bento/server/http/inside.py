@@ -1,0 +1,122 @@
+"""``/v1/activations`` and ``/v1/patch``: the inside of a model, as files and numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Send
+from typing_extensions import override
+
+from pythia_bento.errors import InvalidRequest, PayloadTooLarge
+from pythia_bento.handlers.inside import activations
+from pythia_bento.handlers.inside_answer import Answer
+from pythia_bento.handlers.named_tensors import read_tensors
+from pythia_bento.handlers.patch import patch
+from pythia_bento.protocol.inside import ActivationsRequest
+from pythia_bento.protocol.parsing import parse
+from pythia_bento.protocol.patching import PatchRequest
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.runtime.served import loaded
+from pythia_bento.server.http.body import read_json, read_part
+from pythia_bento.server.http.json_answer import json_in_pieces
+from pythia_bento.server.http.multipart import is_multipart, parts
+from pythia_bento.server.http.streamed_answer import StreamedAnswer
+
+SAFETENSORS = "application/vnd.safetensors"
+_PARTS = ("request", "tensors")
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
+
+
+def routes() -> list[Route]:
+    """To be mounted under ``/v1``."""
+    return [
+        Route("/activations", _activations, methods=["POST"]),
+        Route("/patch", _patch, methods=["POST"]),
+    ]
+
+
+async def _activations(request: HttpRequest) -> Response:
+    runner = loaded(request.app.state.runner)
+    data, file = await _read(request, runner)
+    body = parse(ActivationsRequest, data)
+    tensors = await read_tensors(file)
+    answer = await activations(await runner.served(body.model), body, tensors)
+    if body.format == "safetensors":
+        return FileAnswer(answer, runner.settings.client_timeout)
+    try:
+        return await _as_json(answer)
+    finally:
+        answer.close()
+
+
+async def _patch(request: HttpRequest) -> Response:
+    runner = loaded(request.app.state.runner)
+    body = parse(PatchRequest, await read_json(request, runner.limits))
+    answer: dict[str, Any] = {**await patch(await runner.served(body.model), body)}
+    values = answer.pop("values")
+    return await json_in_pieces(answer, 16, values=values)
+
+
+async def _read(request: HttpRequest, runner: PythiaRunner) -> tuple[Any, memoryview | None]:
+    """What is asked for, and the file beside it; raises InvalidRequest and PayloadTooLarge."""
+    kind = request.headers.get("content-type", "")
+    if not is_multipart(kind):
+        return await read_json(request, runner.limits), None
+    found = await parts(await request.body(), kind, _PARTS)
+    settings = runner.settings
+    for name, most in zip(
+        _PARTS, (settings.max_body_bytes, settings.max_tensor_bytes), strict=True
+    ):
+        if name in found and found[name].nbytes > most:
+            raise PayloadTooLarge(
+                f"{name} has {found[name].nbytes} bytes, but the limit is {most}", param=name
+            )
+    if "request" not in found:
+        raise InvalidRequest(
+            "request is required: a part with the request as JSON", param="request"
+        )
+    return await read_part(bytes(found["request"]), runner.limits), found.get("tensors")
+
+
+async def _as_json(answer: Answer) -> Response:
+    numbers = await answer.numbers()
+    texts: Mapping[str, Any] = answer.texts
+    head = {
+        "model": answer.model,
+        "system_fingerprint": answer.system_fingerprint,
+        "seed": texts["request"].get("seed"),
+        "tensors": orjson.Fragment(orjson.dumps(numbers, option=_NUMPY)),
+    }
+    lists = {name: texts[name] for name in ("tokens", "completions")}
+    return await json_in_pieces(head, 1, **lists)
+
+
+class FileAnswer(StreamedAnswer):
+    """A file whose length is known, and whose memory others wait for.
+
+    A client that does not take a piece in time is given up, whatever the system's buffers hold:
+    the connection ends before the length that was announced.
+    """
+
+    def __init__(self, answer: Answer, seconds: float) -> None:
+        super().__init__(answer.pieces(), SAFETENSORS, answer.close)
+        self.headers["Content-Length"] = str(answer.nbytes)
+        self._seconds = seconds
+
+    @override
+    async def stream_response(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        try:
+            async for piece in self.body_iterator:
+                message = {"type": "http.response.body", "body": piece, "more_body": True}
+                await asyncio.wait_for(send(message), self._seconds)
+        except asyncio.TimeoutError:
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
