@@ -27,7 +27,7 @@ from pythia_bento.checkpoints.tensor_names import part_of
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.weights import Part, parts
 
-WAIT = 20.0  # seconds until a thread that does not come is given up
+WAIT = 60.0  # seconds until a thread that does not come is given up
 
 
 @pytest.fixture

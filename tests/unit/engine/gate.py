@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from pythia_bento.engine.executor import Chunk
+from tests.unit.turning import until
 
 
 class Gate:
@@ -49,10 +50,7 @@ class Gate:
 
     async def held(self, seconds: float = 60.0) -> None:
         """``wait``, while the event loop turns."""
-        end = time.monotonic() + seconds
-        while not self._is_held:
-            assert time.monotonic() < end
-            await asyncio.sleep(0.001)
+        await until(lambda: self._is_held, seconds)
 
 
 class Slow(Gate):
@@ -61,3 +59,40 @@ class Slow(Gate):
     def __call__(self, chunks: Sequence[Chunk]) -> None:
         """Take a moment."""
         time.sleep(0.001)
+
+
+class FarGate:
+    """A gate for an engine in another process; ``folder`` is where the two sides meet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._passed = 0  # here, in the engine's process
+        self._most = 0  # there, where a test opens it
+
+    def __call__(self, chunks: object) -> None:
+        """Wait here, in the engine's process."""
+        while self._passed >= self._read("most"):
+            self._write("held", self._passed)
+            time.sleep(0.002)
+        self._passed += 1
+
+    def open(self, steps: int = 10**9) -> None:
+        """Let so many more steps pass."""
+        self._most += steps
+        self._write("most", self._most)
+
+    async def held(self) -> None:
+        """See ``Gate``."""
+        await until(lambda: (self._folder / "held").exists() and self._read("held") == self._most)
+
+    def _read(self, name: str) -> int:
+        try:
+            return int((self._folder / name).read_text())
+        except FileNotFoundError:
+            return 0
+
+    def _write(self, name: str, number: int) -> None:
+        """Nobody sees half of it."""
+        other = self._folder / f"new-{name}"
+        other.write_text(str(number))
+        other.replace(self._folder / name)

@@ -154,7 +154,7 @@ def test_one_that_always_has_work_makes_room_for_those_that_wait() -> None:
     ended: dict[str, int] = {"m0": 0, "m1": 0, "m2": 0}
     for number in range(3):
         group.add_request(ask(number, f"m{number} 0", max_tokens=3))
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while min(ended.values()) < 3 and time.monotonic() < end:
         for output in group.step():
             if output.finish_reason:

@@ -31,7 +31,7 @@ def entry(tmp_path: Path) -> ShelfEntry:
 
 
 def end_of(loader: ThreadLoader) -> LoadEnd:
-    for _ in range(1000):
+    for _ in range(6000):
         loader.wait(0.01)
         if (end := loader.take()) is not None:
             assert loader.take() is None
@@ -110,20 +110,20 @@ def test_what_is_under_way_is_given_up_with_its_next_part(entry: ShelfEntry) -> 
     def load(entry: ShelfEntry, report: Report) -> Loaded:
         report(1, 3)
         under_way.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         report(2, 3)
         got.append(entry)
         return Loaded(entry.weights, TOKENIZER, b"root")
 
     loader = ThreadLoader(load)
     loader.begin("key", entry)
-    assert under_way.wait(20)
+    assert under_way.wait(60)
     closing = threading.Thread(target=loader.close)
     closing.start()
     while not loader._is_closed:
         closing.join(0.01)
     go_on.set()
-    closing.join(20)
+    closing.join(60)
     assert not closing.is_alive() and not got
     end = loader.take()
     assert end is not None and isinstance(end.found, EngineUnavailable)
@@ -133,7 +133,7 @@ def test_what_is_under_way_is_given_up_with_its_next_part(entry: ShelfEntry) -> 
 def test_who_waits_is_woken(loader: ThreadLoader) -> None:
     waiting = threading.Thread(target=loader.wait, args=(3600,), daemon=True)
     waiting.start()
-    for _ in range(1000):
+    for _ in range(6000):
         loader.wake()
         waiting.join(0.01)
         if not waiting.is_alive():

@@ -27,7 +27,7 @@ def test_threads_that_ask_together_get_what_there_is() -> None:
     pins, got, begin = Pins([], 8), [], threading.Barrier(20)
 
     def ask(number: int) -> None:
-        begin.wait(20)
+        begin.wait(60)
         try:
             pins.add(f"{number}")
         except InvalidRequest:

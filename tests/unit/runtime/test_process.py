@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import queue
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,8 +30,10 @@ from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.constraints import CASES
 from tests.forkserver import CONTEXT
+from tests.unit.engine.gate import FarGate
 from tests.unit.engine.toy import TOKENIZER, ToyExecutor, ToyModel, toy_engine
 from tests.unit.runtime.toy_runner import INFO, POISON, ask, settled, toy_engine_of
+from tests.unit.turning import until
 
 PARTS = ("queue", "prefill", "decode")
 GUIDED = [*CASES.values()]
@@ -42,8 +47,8 @@ def load_toy(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelIn
     return toy_engine_of(settings), INFO
 
 
-def load_slow(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
-    return toy_engine(64, before=lambda chunks: time.sleep(0.01)), INFO
+def load_held(gate: FarGate, settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
+    return toy_engine(64, before=gate), INFO
 
 
 def load_stuck(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
@@ -67,6 +72,11 @@ def load_and_die(settings: Settings, on_progress: Progress) -> tuple[Engine, Mod
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engine processes start at once; where dying is shown they are spawned, as they are in use."""
     monkeypatch.setattr(process.multiprocessing, "get_context", lambda _: CONTEXT)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> FarGate:
+    return FarGate(tmp_path)
 
 
 def runner_over(
@@ -103,11 +113,17 @@ async def test_answers_are_those_of_an_engine_in_this_process() -> None:
 
 
 @pytest.mark.usefixtures("forked")
-async def test_leaving_frees_the_blocks() -> None:
-    with runner_over(load_slow) as runner:
+async def test_leaving_frees_the_blocks(gate: FarGate) -> None:
+    with runner_over(partial(load_held, gate)) as runner:
         deltas = runner.generate(ask(max_tokens=60))
+        gate.open(2)
         await anext(deltas)
+        await gate.held()
         await deltas.aclose()
+        await until(lambda: runner.watch.ended["abort"])
+        while runner.stats().running:  # the process reads of it beside its steps
+            gate.open(1)
+            await asyncio.sleep(0.05)
         settled(runner)
         assert runner.stats().generation_tokens < 60
 
@@ -129,7 +145,7 @@ def test_an_order_is_not_left_waiting_for_outputs(monkeypatch: pytest.MonkeyPatc
     with runner_over(load_stuck) as runner:
         stream = runner.submit_sync([ask(max_tokens=60)])
         stream.close()
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not runner.watch.ended["abort"]:
             assert time.monotonic() < end
             time.sleep(0.005)
@@ -159,12 +175,13 @@ def test_what_loading_raises_is_raised_here() -> None:
         runner_over(load_and_die)
 
 
-async def test_a_process_that_dies_tells_everybody() -> None:
-    with runner_over(load_slow) as runner:
+async def test_a_process_that_dies_tells_everybody(gate: FarGate) -> None:
+    with runner_over(partial(load_held, gate)) as runner:
         engine = runner._thread._engine
         assert isinstance(engine, EngineProcess)
         assert runner.is_ready
         deltas = runner.generate(ask(max_tokens=60))
+        gate.open(1)
         await anext(deltas)
         assert engine._process.pid is not None
         os.kill(engine._process.pid, signal.SIGKILL)
@@ -187,11 +204,15 @@ def test_an_idle_process_that_dies_is_noticed() -> None:
 
 
 @pytest.mark.usefixtures("forked")
-async def test_closing_ends_the_process_and_what_is_open() -> None:
-    runner = runner_over(load_slow)
+async def test_closing_ends_the_process_and_what_is_open(gate: FarGate) -> None:
+    runner = runner_over(partial(load_held, gate))
     engine = runner._thread._engine
     stream = await runner.submit([ask(max_tokens=60)])
-    runner.close()
+    await gate.held()
+    closing = asyncio.create_task(asyncio.to_thread(runner.close))
+    await until(lambda: runner.stop_reason)
+    gate.open()
+    await closing
     outputs = await stream.all()
     assert isinstance(outputs[-1].error, EngineUnavailable)
     assert not engine.is_alive

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from pythia_bento.sweep.events import Checkpoint, Done, End, Event, Failed, Row,
 from pythia_bento.sweep.part import LANES, MAX_TOLD, Limits
 from pythia_bento.sweep.run import run
 from tests.unit.sweep.fakes import FakeSource, spec
+from tests.unit.turning import until
 
 NO_LIMITS = Limits(1e6, 1e6)
 
@@ -125,7 +128,7 @@ async def test_the_next_one_loads_while_one_computes() -> None:
     async with aclosing(run(spec(10), source)) as events:
         while not isinstance(await anext(events), Row):
             pass
-        await asyncio.sleep(0.01)
+        await until(lambda: source.prepared)
         assert (source.asked, source.prepared) == (["bundled@step0"], ["bundled@step1"])
         gate.set()
         rest = [event async for event in events]
@@ -146,7 +149,8 @@ async def test_few_items_keep_several_checkpoints_busy() -> None:
     async with aclosing(run(spec(2), source)) as events:
         await anext(events)
         await anext(events)
-        await asyncio.sleep(0.01)
+        await until(lambda: len(source.asked) == 3)
+        await asyncio.sleep(0.01)  # for one too many to come
         assert source.asked == [f"bundled@step{step}" for step in range(3)]
         gate.set()
         assert [event async for event in events][-1] == End(4, 0)
@@ -171,10 +175,31 @@ async def test_a_reader_that_leaves_ends_it() -> None:
     assert source.under_way == 0
 
 
-async def test_time_for_all_ends_those_that_are_left() -> None:
+class Timers:
+    """Those of some seconds run out when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.due: list[Callable[[], object]] = []
+        loop = asyncio.get_running_loop()
+
+        def noted(delay: float, call: Any, *args: Any, _real: Any = loop.call_later) -> Any:
+            if delay == seconds:
+                self.due.append(partial(call, *args))
+                delay = 3600
+            return _real(delay, call, *args)
+
+        monkeypatch.setattr(loop, "call_later", noted)
+
+
+async def test_time_for_all_ends_those_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = Timers(monkeypatch, 0.05)
     source = FakeSource(steps=(0, 1, 2))
     source.gates["bundled@step1"] = asyncio.Event()
-    events = await told(source, limits=Limits(0.05, 1e6))
+    telling = asyncio.create_task(told(source, limits=Limits(0.05, 1e6)))
+    await until(lambda: len(source.asked) == 2)
+    [run_out] = timers.due
+    run_out()
+    events = await telling
     failed = [e for e in events if isinstance(e, Failed)]
     assert [one.checkpoint for one in failed] == [1, 2]
     assert all(isinstance(one.error, DeadlineExceeded) for one in failed)
@@ -183,10 +208,16 @@ async def test_time_for_all_ends_those_that_are_left() -> None:
     assert (source.under_way, source.asked) == (0, ["bundled@step0", "bundled@step1"])
 
 
-async def test_time_for_one_is_counted_from_its_first_row() -> None:
+async def test_time_for_one_is_counted_from_its_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = Timers(monkeypatch, 0.05)
     source = FakeSource(steps=(0, 1))
     source.gates["bundled@step0"] = asyncio.Event()
-    events = await told(source, limits=Limits(1e6, 0.05))
+    telling = asyncio.create_task(told(source, limits=Limits(1e6, 0.05)))
+    await until(lambda: timers.due)
+    assert source.numbers == [0]
+    timers.due[0]()
+    events = await telling
+    assert len(timers.due) == 2  # the other one has its own
     [failed] = [e for e in events if isinstance(e, Failed)]
     assert "within 0.05 seconds (PYTHIA_REQUEST_TIMEOUT)" in failed.error.message
     assert (failed.checkpoint, events[-1]) == (0, End(1, 1))

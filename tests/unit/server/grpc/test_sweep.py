@@ -161,7 +161,7 @@ async def test_who_leaves_ends_it(shelf: PythiaRunner, monkeypatch: pytest.Monke
             if isinstance(event, Row):
                 break
         await events.aclose()
-        await asyncio.wait_for(_nothing_is_asked(), 30)
+        await asyncio.wait_for(_nothing_is_asked(), 60)
         await asyncio.to_thread(settled, shelf)
 
 

@@ -13,6 +13,7 @@ import pyarrow.ipc
 import pytest
 
 from pythia_bento.errors import CheckpointError, EngineUnavailable
+from pythia_bento.runtime import turns
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server import sweeping
 from pythia_bento.server.access.control import AccessControl
@@ -369,8 +370,9 @@ async def test_a_client_that_does_not_read_stops_the_sweep() -> None:
 
 
 async def test_others_have_their_turn_while_it_is_told(
-    http: httpx.AsyncClient,
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(turns, "PIECE_SECONDS", -1.0)  # no piece is short enough
     body = {"models": MODELS[:1], "items": [{"prompt": [5] * 60}] * 60, "task": {"tokens": True}}
     async with turning() as count:
         await told(http, body)
