@@ -201,10 +201,14 @@ class EngineThread:
         with suppress(InvalidStateError):  # said before, when the engine was abandoned
             self.stopped.set_result(None)
 
+    def _has_work(self) -> bool:
+        """Or waits for the engine to say that a request that was aborted is ended."""
+        return bool(self._stop_reason or self._orders or self._states or self._writing)
+
     def _follow_orders(self) -> bool:
         """Wait for work and do some of what was ordered; false when it is time to end."""
         with self._wake:
-            self._wake.wait_for(lambda: self._stop_reason or self._orders or self._states)
+            self._wake.wait_for(self._has_work)
             if self._stop_reason is not None:
                 return False
         began = time.monotonic()

@@ -20,6 +20,9 @@ class Writing:
         self._lock = threading.Lock()
         self._regions: dict[str, Region] = {}
 
+    def __len__(self) -> int:
+        return len(self._regions)
+
     def begin(self, regions: Mapping[str, Region]) -> None:
         """By request id; nobody has them meanwhile."""
         if not regions:

@@ -16,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 
 from pythia_bento.engine.stats import BATCH_SIZES, LOAD_SECONDS, EngineStats, GroupStats
+from pythia_bento.runtime.arena import Arena
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.metric_aliases import aliases
@@ -70,6 +71,7 @@ def engine_metrics(runner: PythiaRunner, prefix: str | None = None) -> str:
     stats, watch, info = runner.stats(), runner.watch, runner.info
     families = [
         *_numbers(stats),
+        *_captures(runner.arena),
         *_requests(watch),
         _batch_size(stats),
         *_checkpoints(stats.group, runner.models.on_disk),
@@ -103,6 +105,14 @@ def _numbers(stats: EngineStats) -> Iterable[Metric]:
     usage = stats.blocks_used / max(stats.blocks_total, 1)
     text = "Share of the KV blocks that sequences hold; 1 is all."
     yield GaugeMetricFamily("pythia_kv_cache_usage_perc", text, value=usage)
+
+
+def _captures(arena: Arena | None) -> Iterable[Metric]:
+    used, total = (arena.used, len(arena.memory)) if arena is not None else (0, 0)
+    text = "Bytes that captures of a model's inside hold."
+    yield GaugeMetricFamily("pythia_capture_bytes_used", text, value=used)
+    text = "Bytes that captures of a model's inside can hold."
+    yield GaugeMetricFamily("pythia_capture_bytes", text, value=total)
 
 
 def _requests(watch: RequestWatch) -> Iterable[Metric]:

@@ -11,6 +11,7 @@ memory and scheduling, and fast enough for thousands of random cases.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
@@ -36,6 +37,7 @@ ROWS = TOKENIZER.num_tokens + 12  # as in Pythia: more rows than tokens
 POISON = 100  # after this token all logits are NaN
 WEIGHTS = 2**16  # a toy's weights are a number, and this times that is in each key
 BLOCK_SIZE, MAX_POSITIONS = 4, 64
+CONFIG = ModelConfig(1, 1, 1, 4, ROWS, MAX_POSITIONS, 0)
 Before = Callable[[Sequence[Chunk]], object]
 
 
@@ -44,7 +46,7 @@ class ToyModel:
 
     def __init__(self, block_size: int = BLOCK_SIZE, max_positions: int = MAX_POSITIONS) -> None:
         self.weights: int | None = 0
-        self.config = ModelConfig(1, 1, 1, 4, ROWS, max_positions, 0)
+        self.config = replace(CONFIG, max_positions=max_positions)
         self.kernels = SimpleNamespace(
             name="toy",
             device=torch.device("cpu"),

@@ -9,12 +9,21 @@ from typing import Any
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
+from pythia_bento.runtime.arena import SharedMemory
 from pythia_bento.runtime.loading import limits_of
 from pythia_bento.runtime.model_info import ModelInfo
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 from tests.unit.engine.gate import Gate
-from tests.unit.engine.toy import BLOCK_SIZE, MAX_POSITIONS, POISON, TOKENIZER, Before, toy_engine
+from tests.unit.engine.toy import (
+    BLOCK_SIZE,
+    CONFIG,
+    MAX_POSITIONS,
+    POISON,
+    TOKENIZER,
+    Before,
+    toy_engine,
+)
 from tests.unit.turning import until
 
 INFO = ModelInfo("toy@step3", ("toy", "toy@main"), "toy-fingerprint", 1700000000)
@@ -30,7 +39,7 @@ def toy_runner(
     """Closed at the end, when ``gate`` is opened, after a look at whether all blocks are back."""
     settings = {"default_seed": 0} | settings  # most tests compare answers
     engine = toy_engine_of(Settings(**settings), num_blocks, before=gate)
-    with PythiaRunner(engine, INFO, Settings(**settings)) as runner:
+    with runner_with_memory(engine, Settings(**settings)) as runner:
         try:
             yield runner
         finally:
@@ -41,10 +50,19 @@ def toy_runner(
             engine.check()
 
 
+def runner_with_memory(engine: Engine, settings: Settings) -> PythiaRunner:
+    """A runner over an engine in this process, whose captures have a place to go."""
+    memory = SharedMemory(settings.capture_bytes)
+    engine.lend(memory.array)
+    return PythiaRunner(engine, INFO, settings, memory=memory)
+
+
 def toy_engine_of(settings: Settings, num_blocks: int = 64, before: Before | None = None) -> Engine:
     """With the limits that the settings allow, as ``load_engine`` makes engines."""
     batch, cache_tokens = settings.batch_size("cpu"), num_blocks * BLOCK_SIZE
-    limits = limits_of(settings, TOKENIZER.num_tokens, MAX_POSITIONS, cache_tokens, batch)
+    limits = limits_of(
+        settings, TOKENIZER.num_tokens, MAX_POSITIONS, cache_tokens, batch, config=CONFIG
+    )
     return toy_engine(num_blocks, before=before, limits=limits, max_batch_size=batch)
 
 
