@@ -67,7 +67,8 @@ def check_tap(tap: Tap, config: ModelConfig, num_tokens: int, field: str) -> Non
     _check_positions(tap.positions, field)
     _check_selection(tap.place, tap.heads, tap.neurons, config, field)
     if tap.dtype not in ("float32", "bfloat16", "float16"):
-        raise _wrong(field, f"has the dtype {shown(tap.dtype)}", ".dtype")
+        words = f"is {shown(tap.dtype)}, but must be float32, bfloat16 or float16"
+        raise _wrong(field, words, ".dtype")
     if tap.reduction is not None:
         _check_reduction(tap, config, num_tokens, field)
 

@@ -203,7 +203,12 @@ class Intake:
         return {id: self.region for id, request in asked if request.capture is not None}
 
     def add(self, request: Request) -> None:
-        """One more, which ``engine.validate`` has passed."""
+        """One more, which ``engine.validate`` has passed.
+
+        Raises ValueError for a capture without a place: it would overwrite others'.
+        """
+        if request.capture is not None and self.region is None:
+            raise ValueError("captures are asked for by Served.capture")
         key = self.entry.weights if self.entry is not None else ""
         request = replace(asked_by(self.call, request, self.deadline), weights=key)
         timings, share = RequestTimings(request), share_of(request)

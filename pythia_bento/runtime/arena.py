@@ -18,9 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from pythia_bento.errors import DeadlineExceeded, Overloaded, PayloadTooLarge
+from pythia_bento.errors import (
+    DeadlineExceeded,
+    EngineUnavailable,
+    Overloaded,
+    PayloadTooLarge,
+    PythiaError,
+)
 
 MOST_WAITING = 64
+_CLOSED = "the server is shutting down"
 PAGE = mmap.PAGESIZE
 
 
@@ -85,7 +92,7 @@ class Region:
     @property
     def memory(self) -> memoryview:
         """Not to be read after ``release``."""
-        return memoryview(self._arena.memory.pages)[self.offset : self.offset + self.nbytes]
+        return memoryview(self._arena.pages)[self.offset : self.offset + self.nbytes]
 
     def hold(self) -> None:
         """Somebody may write to it, until ``drop``. In any thread, and so below."""
@@ -112,9 +119,11 @@ class Arena:
     """Who has which bytes of a shared memory; who comes first is served first."""
 
     def __init__(self, memory: SharedMemory) -> None:
-        self.memory, self._lock = memory, threading.Lock()  # which guards what follows
+        self.memory, self.pages = memory, memory.pages  # mapped before anybody closes it
+        self._lock = threading.Lock()  # guards what follows
         self._free = [(0, len(memory))]  # (offset, bytes), by offset, none beside another
         self._waiting: deque[_Waiter] = deque()
+        self._is_closed = False
         self.used = 0  # bytes
         # Pages are given back by a thread: of many that takes a while.
         self._cleaner = ThreadPoolExecutor(1, "pythia-arena")
@@ -122,8 +131,8 @@ class Arena:
     async def reserve(self, nbytes: int, timeout: float) -> Region:
         """Bytes of one's own, when all who came before have theirs.
 
-        Raises PayloadTooLarge for more than there are, Overloaded where too many wait, and
-        DeadlineExceeded after ``timeout`` seconds.
+        Raises PayloadTooLarge for more than there are, Overloaded where too many wait,
+        DeadlineExceeded after ``timeout`` seconds, and EngineUnavailable once it is closed.
         """
         size = -(-nbytes // PAGE) * PAGE
         if size > len(self.memory):
@@ -133,6 +142,8 @@ class Arena:
             )
         waiter = _Waiter(nbytes, size)
         with self._lock:
+            if self._is_closed:
+                raise EngineUnavailable(_CLOSED)
             if len(self._waiting) >= MOST_WAITING:
                 raise Overloaded(
                     f"{MOST_WAITING} requests wait for memory for captures, which is the limit; "
@@ -167,7 +178,12 @@ class Arena:
             self._cleaner.submit(self._clean, region.offset, -(-region.nbytes // PAGE) * PAGE)
 
     def close(self) -> None:
-        """Nobody is given anything any more; who waits does so until its time is over."""
+        """Nobody is given anything any more; harmless when repeated."""
+        with self._lock:
+            self._is_closed = True
+            for waiter in self._waiting:
+                waiter.tell(EngineUnavailable(_CLOSED))
+            self._waiting.clear()
         self._cleaner.shutdown(wait=False)
         self.memory.close()
 
@@ -209,23 +225,31 @@ class _Waiter:
         self.region: Region | None = None
 
     def grant(self, region: Region) -> None:
-        """In any thread."""
+        """In any thread, as ``tell``."""
         self.region = region
-        try:
-            self.loop.call_soon_threadsafe(self._arrive, region)
-        except RuntimeError:  # the loop was closed
+        if not self.tell(region):
             region.release()
 
-    def _arrive(self, region: Region) -> None:
-        if not self.future.done():
-            self.future.set_result(region)
+    def tell(self, end: Region | PythiaError) -> bool:
+        """End its waiting; false where nobody can be told, as the loop was closed."""
+        try:
+            self.loop.call_soon_threadsafe(self._arrive, end)
+        except RuntimeError:
+            return False
+        return True
 
     def expire(self, timeout: float) -> None:
         """It waits no more."""
-        if not self.future.done():
-            self.future.set_exception(
-                DeadlineExceeded(f"there was no memory for captures within {timeout:g} seconds")
-            )
+        words = f"there was no memory for captures within {timeout:g} seconds"
+        self._arrive(DeadlineExceeded(words))
+
+    def _arrive(self, end: Region | PythiaError) -> None:
+        if self.future.done():
+            return
+        if isinstance(end, PythiaError):
+            self.future.set_exception(end)
+        else:
+            self.future.set_result(end)
 
 
 def _merged(free: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pythia_bento.errors import DeadlineExceeded, Overloaded, PayloadTooLarge
+from pythia_bento.errors import DeadlineExceeded, EngineUnavailable, Overloaded, PayloadTooLarge
 from pythia_bento.runtime.arena import MOST_WAITING, PAGE, Arena, Region, SharedMemory
 from tests.forkserver import CONTEXT
 from tests.unit.turning import until
@@ -116,6 +116,20 @@ async def test_a_region_is_free_when_nobody_writes_to_it_any_more(arena: Arena) 
     await waiting
 
 
+async def test_who_waits_at_the_end_is_told() -> None:
+    arena = Arena(SharedMemory(PAGE))
+    held = await arena.reserve(PAGE, LONG)
+    [waiting] = await begun(arena, 1)
+    arena.close()
+    with pytest.raises(EngineUnavailable):
+        await waiting
+    with pytest.raises(EngineUnavailable):
+        await arena.reserve(1, LONG)
+    held.memory[0] = 1  # still there for who reads it
+    held.release()
+    arena.close()
+
+
 async def test_a_loop_that_is_gone_keeps_nothing(arena: Arena) -> None:
     held = await arena.reserve(8 * PAGE, LONG)
 
@@ -125,6 +139,7 @@ async def test_a_loop_that_is_gone_keeps_nothing(arena: Arena) -> None:
         loop.call_soon(loop.call_soon, loop.stop)
         loop.run_forever()
         assert not task.done()
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
         loop.close()
 
     await asyncio.to_thread(ask)

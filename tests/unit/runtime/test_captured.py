@@ -100,6 +100,11 @@ async def test_what_is_wrong_takes_no_memory(runner: PythiaRunner) -> None:
     await is_free(runner)
 
 
+async def test_nothing_is_captured_without_a_place(runner: PythiaRunner) -> None:
+    with pytest.raises(ValueError, match=r"asked for by Served\.capture"):
+        await runner.complete([shown(5, 6)])
+
+
 async def test_more_than_there_is_can_never_be() -> None:
     settings = {"capture_gb": 1e-5, "max_capture_bytes": 10_000}
     many = [shown(5, 6, max_tokens=50) for _ in range(100)]
