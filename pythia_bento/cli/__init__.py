@@ -13,10 +13,12 @@ from typing import NoReturn
 import click
 
 from pythia_bento import __version__
+from pythia_bento.cli.activations import activations
 from pythia_bento.cli.checkpoints import checkpoints, lock, quantize, verify
 from pythia_bento.cli.generate import generate
 from pythia_bento.cli.key import key
 from pythia_bento.cli.listing import list_models
+from pythia_bento.cli.patch import patch
 from pythia_bento.cli.plot import plot
 from pythia_bento.cli.pull import pull
 from pythia_bento.cli.score import score
@@ -41,7 +43,7 @@ def commands(context: click.Context) -> None:
 
 
 for command in (
-    *(serve, list_models, generate, score, sweep),
+    *(serve, list_models, generate, score, sweep, activations, patch),
     *(pull, lock, verify, checkpoints, quantize, key),
     plot,
 ):

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pythia_bento.cli.capturing import capture_options, captured
 from pythia_bento.cli.common import model_names
 from pythia_bento.errors import InvalidRequest
 
@@ -19,19 +20,30 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--steps", help="all, log, a list as 0,1,512, or FROM:TO:BY.  [default: all]")
 @click.option("--items", "items_path", type=_FILE, help="A .jsonl, .txt or .parquet file.")
 @click.option("-o", "--output", type=_DIRECTORY, help="Directory of the results.")
-@click.option("--task", type=click.Choice(["score", "generate", "extract"]), default="score")
+@click.option(
+    "--task",
+    type=click.Choice(["score", "generate", "extract", "activations"]),
+    default="score",
+    show_default=True,
+)
 @click.option("--tokens", is_flag=True, help="Columns with every token, too.")
-@click.option("--max-tokens", type=int, help="Of generate and extract.  [default: 32]")
+@click.option("--max-tokens", type=int, help="Of all but score.  [default: 32; activations: 0]")
 @click.option("--prompt-tokens", type=int, help="Of extract.  [default: 32]")
 @click.option("--share", is_flag=True, help="Of extract: generate, too, and compare.")
-@click.option("--temperature", type=float, help="Of generate; 0 is greedy.  [default: 1.0]")
-@click.option("--seed", type=int, help="Of generate.  [default: 0]")
+@click.option("--temperature", type=float, help="Of generated text; 0 is greedy.  [default: 1.0]")
+@click.option("--seed", type=int, help="Of generated text.  [default: 0]")
+@capture_options
 @click.option("--server", metavar="URL", help="Ask this server, grpc://... or http://...")
 @click.option("--api-key", envvar="PYTHIA_API_KEY", help="Its key.  [env: PYTHIA_API_KEY]")
 @click.option("--shard", metavar="I/N", help="Compute part I of N, from 0 on.")
 @click.option("--shard-by", type=click.Choice(["checkpoints", "items"]), default="checkpoints")
 @click.option("--merge", is_flag=True, help="Join the parts of all shards, and look for gaps.")
-@click.option("--format", "suffix", type=click.Choice(["parquet", "jsonl"]), default="parquet")
+@click.option(
+    "--format",
+    "suffix",
+    type=click.Choice(["parquet", "jsonl"]),
+    help="Of tables; activations are safetensors.  [default: parquet]",
+)
 @click.option("--ray", metavar="ADDRESS", help="Ask a Ray cluster; auto is that of this machine.")
 @click.option("--plot", is_flag=True, help="Draw the curves of a complete sweep, too.")
 @click.option("--plan", is_flag=True, help="Only say what it would take.")
@@ -68,6 +80,7 @@ def sweep(output: Path | None, merge: bool, **asked: Any) -> None:
     if not names or items is None:
         raise InvalidRequest("a sweep needs NAMES and --items")
     task = _task(**{name: asked.pop(name) for name in ("task", *_OF_TASK)})
+    asked["suffix"] = _suffix(task, **asked)
     if is_plan:
         from pythia_bento.cli.planning import print_plan
 
@@ -88,12 +101,27 @@ def _merge(output: Path, plot: bool) -> None:
         plot_curves(output)
 
 
-_OF_TASK = ("tokens", "share", "max_tokens", "prompt_tokens", "temperature", "seed")
+def _suffix(
+    task: dict[str, Any], *, suffix: str | None, ray: str | None, plot: bool, **_: Any
+) -> str:
+    """Of the files; raises InvalidRequest for what is not made of activations."""
+    if task["type"] != "activations":
+        return suffix or "parquet"
+    for option, value in (("--format", suffix), ("--ray", ray), ("--plot", plot)):
+        if value:
+            raise InvalidRequest(f"{option} is no option of --task activations")
+    return "safetensors"
 
 
-def _task(task: str, tokens: bool, share: bool, **numbers: Any) -> dict[str, Any]:
+_OF_TASK = (
+    *("tokens", "share", "max_tokens", "prompt_tokens", "temperature", "seed"),
+    *("capture", "capture_file", "dtype"),
+)
+
+
+def _task(task: str, tokens: bool, share: bool, **others: Any) -> dict[str, Any]:
     """The task's fields; raises InvalidRequest for an option of another task."""
-    given = {name: value for name, value in numbers.items() if value is not None}
+    given = {name: value for name, value in others.items() if value not in (None, ())}
     given |= {"tokens": True} if tokens else {}
     given |= {"share": True} if share else {}
     known = {
@@ -105,10 +133,16 @@ def _task(task: str, tokens: bool, share: bool, **numbers: Any) -> dict[str, Any
             "tokens": "logprobs",
         },
         "extract": {"max_tokens": "tokens", "prompt_tokens": "prompt_tokens", "share": "share"},
+        "activations": {
+            **{name: name for name in ("max_tokens", "temperature", "seed", "dtype")},
+            **{name: name for name in ("capture", "capture_file")},
+        },
     }[task]
     if other := [name for name in given if name not in known]:
         raise InvalidRequest(f"--{other[0].replace('_', '-')} is no option of --task {task}")
     fields = {known[name]: value for name, value in given.items()}
+    if task == "activations":
+        return {"type": task, **captured(fields)}
     if task == "generate":
         fields["logprobs"] = 0 if fields.pop("logprobs", False) else None
         fields.setdefault("max_tokens", 32)

@@ -7,8 +7,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from pythia_bento.client.base import BaseClient, whole
-from pythia_bento.client.inside import Spec, activations_of, patch_of
+from pythia_bento.client.inside import activations_of, patch_of
 from pythia_bento.client.options import Connection, SamplingOptions, sweep_of
+from pythia_bento.client.specs import Spec
 from pythia_bento.client.transport import AsyncTransport, Carrier
 from pythia_bento.protocol.sweep import Event, SweepItem
 from pythia_bento.protocol.types import (
@@ -48,12 +49,16 @@ class AsyncClient(BaseClient[AsyncTransport]):
         prompt: Prompt,
         *,
         model: str | None = None,
+        interventions: Sequence[Mapping[str, Any]] = (),
         timeout: float | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Generation:
         """Continue a prompt, which is text or token ids."""
         joiner = Joiner()
-        async for part in self.stream(prompt, model=model, timeout=timeout, **options):
+        told = self.stream(
+            prompt, model=model, interventions=interventions, timeout=timeout, **options
+        )
+        async for part in told:
             joiner.add(part)
         return whole(joiner)
 
@@ -62,11 +67,12 @@ class AsyncClient(BaseClient[AsyncTransport]):
         prompt: Prompt,
         *,
         model: str | None = None,
+        interventions: Sequence[Mapping[str, Any]] = (),
         timeout: float | None = None,
         **options: Unpack[SamplingOptions],
     ) -> AsyncIterator[Part]:
         """The same, part by part; closing the iterator ends the request."""
-        operation = self._generate(prompt, model, options)
+        operation = self._generate(prompt, model, interventions, options)
         return self._transport.stream(operation, self._seconds(timeout))
 
     async def score(

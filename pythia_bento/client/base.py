@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from pythia_bento.client.options import Connection, Tls, checked
+from pythia_bento.client.options import Connection, Tls, generation_of
 from pythia_bento.client.transport import Carrier, Operation
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.protocol.types import Generation, Joiner, Part, Prompt
@@ -37,9 +37,13 @@ class BaseClient(ABC, Generic[_Carried]):
     def _connect(self, carrier: Carrier, connection: Connection) -> _Carried: ...
 
     def _generate(
-        self, prompt: Prompt, model: str | None, options: Mapping[str, Any]
+        self,
+        prompt: Prompt,
+        model: str | None,
+        interventions: Sequence[Mapping[str, Any]],
+        options: Mapping[str, Any],
     ) -> Operation[Part]:
-        return self._messages.generate(prompt, model, checked(options))
+        return self._messages.generate(prompt, model, generation_of(interventions, options))
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout

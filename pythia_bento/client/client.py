@@ -7,8 +7,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from pythia_bento.client.base import BaseClient, whole
-from pythia_bento.client.inside import Spec, activations_of, patch_of
+from pythia_bento.client.inside import activations_of, patch_of
 from pythia_bento.client.options import Connection, SamplingOptions, sweep_of
+from pythia_bento.client.specs import Spec
 from pythia_bento.client.transport import Carrier, Transport
 from pythia_bento.protocol.sweep import Event, SweepItem
 from pythia_bento.protocol.types import (
@@ -56,12 +57,19 @@ class Client(BaseClient[Transport]):
         prompt: Prompt,
         *,
         model: str | None = None,
+        interventions: Sequence[Mapping[str, Any]] = (),
         timeout: float | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Generation:
-        """Continue a prompt, which is text or token ids."""
+        """Continue a prompt, which is text or token ids.
+
+        ``interventions`` change the inside of its passes, as in ``activations``.
+        """
         joiner = Joiner()
-        for part in self.stream(prompt, model=model, timeout=timeout, **options):
+        told = self.stream(
+            prompt, model=model, interventions=interventions, timeout=timeout, **options
+        )
+        for part in told:
             joiner.add(part)
         return whole(joiner)
 
@@ -70,11 +78,12 @@ class Client(BaseClient[Transport]):
         prompt: Prompt,
         *,
         model: str | None = None,
+        interventions: Sequence[Mapping[str, Any]] = (),
         timeout: float | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Iterator[Part]:
         """The same, part by part; closing the iterator ends the request."""
-        operation = self._generate(prompt, model, options)
+        operation = self._generate(prompt, model, interventions, options)
         return self._transport.stream(operation, self._seconds(timeout))
 
     def score(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from pythia_bento.client.specs import inline, inline_task
 from pythia_bento.protocol.sweep import SweepItem
 from pythia_bento.protocol.types import Prompt
 
@@ -92,6 +93,14 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def generation_of(
+    interventions: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fields of a request that generates; raises TypeError for what no server knows."""
+    changes = {"interventions": inline(interventions)} if interventions else {}
+    return {**checked(options), **changes}
+
+
 def sweep_of(
     items: Iterable[SweepItem | Prompt],
     model: str | None,
@@ -101,7 +110,7 @@ def sweep_of(
     priority: int | None,
 ) -> dict[str, Any]:
     """A sweep by the names of its fields, without what is None; ``items`` are SweepItems."""
-    task = {"type": task} if isinstance(task, str) else task
+    task = {"type": task} if isinstance(task, str) else task and inline_task(task)
     given = {"model": model, "steps": steps, "models": models, "task": task, "priority": priority}
     texts = [one if isinstance(one, SweepItem) else SweepItem(one) for one in items]
     return {"items": texts, **{name: value for name, value in given.items() if value is not None}}

@@ -27,7 +27,7 @@ class PatchGrid:
     layers: tuple[int, ...]
     positions: tuple[int, ...]  # empty for heads
     heads: tuple[int, ...]  # empty for positions
-    tokens: tuple[str, ...]  # of the corrupted prompt
+    tokens: tuple[str, ...]  # of the clean prompt
     site: str
     metric: str
     model: str
@@ -55,13 +55,15 @@ class PatchGrid:
         image = axes.imshow(shown, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
         axes.set_yticks(range(len(self.layers)), labels=[str(layer) for layer in self.layers])
         axes.set_ylabel("layer")
-        axes.set_xticks(range(shown.shape[1]), labels=self._columns(), rotation=60, ha="right")
-        axes.set_xlabel("head" if self.heads else "token of the corrupted prompt")
+        axes.set_xticks(range(shown.shape[1]), labels=self.columns, rotation=60, ha="right")
+        axes.set_xlabel("head" if self.heads else "token of the clean prompt")
         axes.set_title(f"{self.model}: {self.site}", fontsize="medium")
         figure.colorbar(image, label=self.metric if is_flat else f"{self.metric}, recovered")
         return figure
 
-    def _columns(self) -> list[str]:
+    @property
+    def columns(self) -> list[str]:
+        """What each column of ``values`` is: a head, or a position and its token."""
         if self.heads:
             return [str(head) for head in self.heads]
         return [f"{position} {self.tokens[position]!r}" for position in self.positions]

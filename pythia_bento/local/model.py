@@ -9,15 +9,25 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pythia_bento.client import http_messages
-from pythia_bento.client.options import SamplingOptions, checked, sweep_of
+from pythia_bento.client.inside import Asked, activations_of, patch_of
+from pythia_bento.client.options import SamplingOptions, generation_of, sweep_of
+from pythia_bento.client.patches import PatchGrid, grid
+from pythia_bento.client.specs import Spec
+from pythia_bento.handlers import inside
+from pythia_bento.handlers import patch as patching
 from pythia_bento.handlers import score as scoring
 from pythia_bento.handlers.info import limits
+from pythia_bento.handlers.inside_file import file_of
 from pythia_bento.handlers.models import shown_model, states
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.local.loop import Loop
+from pythia_bento.protocol.activations import Activations, read
 from pythia_bento.protocol.bodies import GenerateRequest
+from pythia_bento.protocol.inside import ActivationsRequest
 from pythia_bento.protocol.parsing import parse
+from pythia_bento.protocol.patching import PatchRequest
 from pythia_bento.protocol.sweep import Event, SweepItem
+from pythia_bento.protocol.tensors import Stored
 from pythia_bento.protocol.types import (
     Generation,
     Info,
@@ -86,19 +96,30 @@ class Model:
         ]
 
     def generate(
-        self, prompt: Prompt, *, model: str | None = None, **options: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None = None,
+        interventions: Sequence[Mapping[str, Any]] = (),
+        **options: Unpack[SamplingOptions],
     ) -> Generation:
-        """Continue a prompt, which is text or token ids."""
+        """Continue a prompt, which is text or token ids; see ``Client.generate``."""
         joiner = Joiner()
-        for part in self.stream(prompt, model=model, **options):
+        for part in self.stream(prompt, model=model, interventions=interventions, **options):
             joiner.add(part)
         return joiner.generation()
 
     def stream(
-        self, prompt: Prompt, *, model: str | None = None, **options: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None = None,
+        interventions: Sequence[Mapping[str, Any]] = (),
+        **options: Unpack[SamplingOptions],
     ) -> Iterator[Part]:
         """The same, part by part; closing the iterator ends the request."""
-        fields = json.loads(http_messages.generate(prompt, model, checked(options)).request)
+        asked = http_messages.generate(prompt, model, generation_of(interventions, options))
+        fields = json.loads(asked.request)
         return self._loop.iterate(self._parts(parse(GenerateRequest, fields)))
 
     def score(
@@ -138,6 +159,39 @@ class Model:
         )
         return self._loop.iterate(run(parse(SweepSpec, fields), Here(self._runner)))
 
+    def activations(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        capture: Spec | Sequence[Spec],
+        model: str | None = None,
+        interventions: Sequence[Mapping[str, Any]] = (),
+        logits: Mapping[str, Any] | None = None,
+        dtype: str = "float32",
+        names: str = "transformer-lens",
+        **options: Unpack[SamplingOptions],
+    ) -> Activations:
+        """What is inside a forward pass; see ``Client.activations``."""
+        asked = activations_of(
+            prompts, capture, model, interventions, logits, dtype, names, options
+        )
+        return read(self._loop.run(self._activations(asked)), asked.names)
+
+    def patch(
+        self,
+        clean: Prompt,
+        corrupted: Prompt,
+        site: str,
+        *,
+        metric: Sequence[Any] | Mapping[str, Any],
+        over: Sequence[str] = ("layer", "position"),
+        model: str | None = None,
+        names: str = "transformer-lens",
+    ) -> PatchGrid:
+        """How much of ``clean`` each place brings back; see ``Client.patch``."""
+        asked = patch_of(clean, corrupted, site, over, metric, model, names)
+        return grid(self._loop.run(self._patch(asked)), asked.fields)
+
     def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
         """Token ids of a text, nothing added."""
         return list(self._loop.run(self._encode(text, model)))
@@ -165,6 +219,19 @@ class Model:
                     yield http_messages.part_of(part)
         finally:
             answer.stream.close()
+
+    async def _activations(self, asked: Asked) -> bytearray:
+        body = parse(ActivationsRequest, asked.fields)
+        served = await self._runner.served(body.model)
+        tensors = {
+            name: Stored("F32", array.shape, memoryview(array.tobytes()))
+            for name, array in asked.tensors.items()
+        }
+        return await file_of(await inside.activations(served, body, tensors))
+
+    async def _patch(self, asked: Asked) -> Mapping[str, Any]:
+        body = parse(PatchRequest, asked.fields)
+        return {**await patching.patch(await self._runner.served(body.model), body)}
 
     async def _encode(self, text: str, model: str | None) -> tuple[int, ...]:
         return await (await self._runner.served(model)).encode(text)

@@ -43,8 +43,11 @@ class Run(Mapping[str, Array]):
         names: Names = OURS,
     ) -> None:
         """``stored`` is by our names."""
-        self.stored, self._names, self._layers = stored, names, num_layers
+        self._names = names
+        self.stored = stored
         """Tensors as the file has them, by our names."""
+        self.num_layers = num_layers
+        """Of the model."""
         self._arrays: dict[str, Array] = {}  # those that were looked at
         self.tokens = tokens
         """Texts of the prompt's tokens, and of what was generated behind them."""
@@ -76,7 +79,7 @@ class Run(Mapping[str, Array]):
             "tokens": list(self.tokens),
             "token_ids": list(self.token_ids),
             "completion": None if completion is None else asdict(completion),
-            "num_layers": self._layers,
+            "num_layers": self.num_layers,
             "tensors": {
                 name: {"shape": array.shape, "data": array.ravel().tolist()}
                 for name, array in ((name, self[name]) for name in self.stored)
@@ -113,7 +116,7 @@ class Run(Mapping[str, Array]):
         """
         import torch
 
-        names = [*map(self._read_by, range(self._layers)), "ln_final.hook_normalized"]
+        names = [*map(self._read_by, range(self.num_layers)), "ln_final.hook_normalized"]
         missing = [name for name in names if name not in self.stored]
         if missing:
             raise InvalidRequest(

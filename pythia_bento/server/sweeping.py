@@ -20,6 +20,7 @@ from pythia_bento.sweep.spec import SweepRequest
 from pythia_bento.telemetry.calls import current_call
 
 SILENCE_SECONDS = 15.0  # after which a client is told that there is nothing to tell
+MOST_NUMBERS = 4096  # of a row of activations: an event with more would be written for too long
 BATCH_ROWS, BATCH_TOKENS = 256, 2**14  # of a batch, at most, and one row more
 
 
@@ -41,7 +42,7 @@ class SweepAnswer:
         await asyncio.to_thread(lambda: spec.key)  # of 8 MiB it takes long
         settings = runner.settings
         limits = Limits(settings.sweep_timeout, settings.request_timeout)
-        answer = cls(run(spec, Here(runner, _caller(settings)), limits), check_open)
+        answer = cls(run(spec, Here(runner, _caller(settings), MOST_NUMBERS), limits), check_open)
         try:
             answer._first = await answer._next()
         except BaseException:
@@ -109,7 +110,9 @@ class SweepAnswer:
 
 def _weight(event: Event) -> int:
     """In rows without tokens."""
-    tokens = len(event.token_ids or ()) if isinstance(event, Row) else 0
+    tokens = 0
+    if isinstance(event, Row):
+        tokens = len(event.token_ids or ()) if event.run is None else BATCH_TOKENS
     return 1 + tokens * BATCH_ROWS // BATCH_TOKENS
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pythia_bento.sweep.shards import Shard, key_of
 from pythia_bento.sweep.source import Facts
 from pythia_bento.sweep.spec import SweepSpec
 from pythia_bento.sweep.table import SWEEP, Metadata, TableFile, is_done, place_of, write_json
+from pythia_bento.sweep.tensor_file import SUFFIX, TensorFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class Recorder:
     def __init__(self, output: Output, spec: SweepSpec) -> None:
         self._output, self._key = output, spec.key
         self.items = output.shard.items(len(spec.items))
-        self._file: TableFile | None = None
+        self._task = spec.task.model_dump_json(exclude_defaults=True)
+        self._file: TableFile | TensorFile | None = None
         self.num_done = self.num_rows = self.num_bad_rows = 0
         self.failed: dict[str, PythiaError] = {}
 
@@ -126,5 +128,13 @@ class Recorder:
             rows=len(self.items),
             shard=self._output.shard.of_items,
         )
-        path = self._output.path(checkpoint.model)
-        self._file = TableFile(path, of_checkpoint(checkpoint), metadata, self.items.start)
+        path, start = self._output.path(checkpoint.model), self.items.start
+        if self._output.suffix == SUFFIX:
+            self._file = TensorFile(path, asdict(metadata), self._told(checkpoint), start)
+        else:
+            self._file = TableFile(path, of_checkpoint(checkpoint), metadata, start)
+
+    def _told(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """As answers name it."""
+        fingerprint = {"system_fingerprint": checkpoint.system_fingerprint}
+        return {"model": checkpoint.model, **fingerprint, "request": self._task}

@@ -18,8 +18,10 @@ from pythia_bento.runtime.served import Served
 from pythia_bento.runtime.served_models import warm_up
 from pythia_bento.runtime.streams import AsyncStream
 from pythia_bento.sweep.events import Row, Seconds
+from pythia_bento.sweep.inside_here import InsideHere
+from pythia_bento.sweep.inside_task import ActivationsTask
 from pythia_bento.sweep.questions import Question, question
-from pythia_bento.sweep.source import Facts, Numbered
+from pythia_bento.sweep.source import Facts, Numbered, Target
 from pythia_bento.sweep.spec import PRIORITY, SweepSpec
 from pythia_bento.telemetry.calls import working_for
 
@@ -32,9 +34,15 @@ RETRY_SECONDS = 1.0  # at most, to the next try where the server is full
 class Here:
     """See ``Source``."""
 
-    def __init__(self, runner: PythiaRunner, caller: str | None = None) -> None:
-        """``caller`` is the name of the API key that asks, where there are any."""
+    def __init__(
+        self, runner: PythiaRunner, caller: str | None = None, most_numbers: int | None = None
+    ) -> None:
+        """``caller`` is the name of the API key that asks, where there are any.
+
+        ``most_numbers`` are those of a row of activations.
+        """
         self._models, self._caller = runner.models, caller or CALLER
+        self._most_numbers = most_numbers
         self.default = runner.info.id
 
     @property
@@ -57,10 +65,20 @@ class Here:
         with suppress(PythiaError), working_for(None):
             await (await self._models.find(name)).complete([request])
 
-    async def open(self, name: str, index: int, spec: SweepSpec) -> Asked:
+    async def open(self, name: str, index: int, spec: SweepSpec) -> Target:
         """See ``Source``."""
         served = await self._models.find(name)
         is_there = self._models.residency(served.info).state == "device"
+        if isinstance(spec.task, ActivationsTask):
+            return InsideHere(
+                served,
+                spec.task,
+                index,
+                priority=spec.priority,
+                caller=self._caller,
+                most=self._most_numbers,
+                is_there=is_there,
+            )
         return Asked(served, index, spec, self._caller, is_there=is_there)
 
 

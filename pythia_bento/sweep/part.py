@@ -11,11 +11,13 @@ from typing import Any
 
 from pythia_bento.errors import DeadlineExceeded, PythiaError
 from pythia_bento.sweep.events import Checkpoint, Done, Event, Failed, Row
+from pythia_bento.sweep.inside_task import ActivationsTask
 from pythia_bento.sweep.source import Numbered, Source, Target
 from pythia_bento.sweep.spec import SweepSpec
 
 LANES = 2  # blocks under way of one checkpoint: while one is being told the other computes
 MAX_TOLD = 256  # rows that nobody has read yet; then no more are asked for
+MAX_TOLD_LARGE = 4  # the same of activations, of which a row may have many MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,10 @@ class Part:
     def __init__(self, asking: Asking, group: Group, on_sent: Callable[[], None]) -> None:
         """``on_sent`` is called when there is nothing left to ask."""
         self._asking, self._group, self._on_sent = asking, group, on_sent
-        self._told: asyncio.Queue[Row | Done | Exception] = asyncio.Queue(MAX_TOLD)
+        is_large = isinstance(asking.spec.task, ActivationsTask)
+        self._told: asyncio.Queue[Row | Done | Exception] = asyncio.Queue(
+            MAX_TOLD_LARGE if is_large else MAX_TOLD
+        )
         self._failure: PythiaError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._has_ended = False

@@ -30,6 +30,7 @@ async def question(task: Task, served: Served, item: Item, row: Row) -> Question
         return await _score(task, served, item, row)
     if isinstance(task, ExtractTask):
         return await _extract(task, served, item, row)
+    assert isinstance(task, GenerateTask)  # activations are ``inside``'s
     return await _generate(task, served, item, row)
 
 

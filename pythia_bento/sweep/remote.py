@@ -12,12 +12,15 @@ from typing import Any, TypeVar, cast
 from pythia_bento.client import AsyncClient
 from pythia_bento.client.options import SamplingOptions
 from pythia_bento.errors import InvalidRequest, ModelNotFound, Overloaded, PythiaError
+from pythia_bento.protocol.activations import Run
 from pythia_bento.protocol.types import Generation, ModelState, Score, ScoreItem
 from pythia_bento.sweep.columns import model_id
 from pythia_bento.sweep.events import Row, Seconds
 from pythia_bento.sweep.here import OF_AN_ITEM, RETRY_SECONDS
+from pythia_bento.sweep.inside import InsideTarget
+from pythia_bento.sweep.inside_task import ActivationsTask
 from pythia_bento.sweep.questions import extracted, generated, greedy_prefix, share_of, split
-from pythia_bento.sweep.source import Facts, Numbered
+from pythia_bento.sweep.source import Facts, Numbered, Target
 from pythia_bento.sweep.spec import ExtractTask, GenerateTask, Item, ScoreTask, SweepSpec
 
 BLOCK = 64  # items of a request
@@ -60,8 +63,10 @@ class Remote:
     async def prepare(self, name: str) -> None:
         """See ``Source``: a server loads what it is asked for."""
 
-    async def open(self, name: str, index: int, spec: SweepSpec) -> RemoteTarget:
+    async def open(self, name: str, index: int, spec: SweepSpec) -> Target:
         """See ``Source``."""
+        if isinstance(spec.task, ActivationsTask):
+            return InsideRemote(self._client, name, spec.task, index, spec.priority)
         return RemoteTarget(self._client, name, index, spec)
 
 
@@ -94,6 +99,7 @@ class RemoteTarget:
             return [_scored(*pair, task) for pair in zip(blanks, scores, strict=True)]
         if isinstance(task, ExtractTask):
             return await self._extract(task, items, blanks)
+        assert isinstance(task, GenerateTask)  # activations are ``InsideRemote``'s
         pairs = zip(items, blanks, strict=True)
         return await asyncio.gather(*(self._generate(task, *pair) for pair in pairs))
 
@@ -163,6 +169,22 @@ class RemoteTarget:
 
     async def _ask(self, prompt: Any, options: SamplingOptions) -> Generation:
         return await _patient(partial(self._client.generate, prompt, model=self._name, **options))
+
+
+class InsideRemote(InsideTarget):
+    """What is inside of a server's checkpoint."""
+
+    def __init__(
+        self, client: AsyncClient, name: str, task: ActivationsTask, index: int, priority: int
+    ) -> None:
+        super().__init__(task, index, most=None)
+        self._client, self._name, self._priority = client, name, priority
+
+    async def ask(self, item: Item) -> Run:
+        """See ``InsideTarget``."""
+        fields = {"capture": (), **self.task.body(item.prompt, self._priority)}
+        found = await self._client.activations(model=self._name, **fields)
+        return found[0]
 
 
 async def _patient(ask: Callable[[], Awaitable[_Result]]) -> _Result:

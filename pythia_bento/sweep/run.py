@@ -11,6 +11,7 @@ from dataclasses import replace
 from pythia_bento.catalog import TOKENS_PER_STEP, ModelId
 from pythia_bento.errors import DeadlineExceeded, PythiaError
 from pythia_bento.sweep.events import Checkpoint, Done, End, Event, Failed, Start
+from pythia_bento.sweep.inside_task import ActivationsTask
 from pythia_bento.sweep.part import Asking, Group, Limits, Part
 from pythia_bento.sweep.source import Facts, Source
 from pythia_bento.sweep.spec import SweepSpec, check_rows
@@ -36,6 +37,8 @@ async def run(
     if limits is not None:
         check_rows(len(items), len(ids))
     groups = groups_of(ids, await source.look(ids))
+    if isinstance(spec.task, ActivationsTask):  # nobody keeps rows to repeat them
+        groups = list(apart(groups))
     yield Start(spec.key, len(ids), len(items))
     sweep = _Sweep(Asking(spec, source, items, limits), left_of(groups, skip))
     try:
@@ -68,6 +71,14 @@ def groups_of(ids: Sequence[str], found: Sequence[Facts | PythiaError]) -> list[
         others = {*facts.same_weights, *by_weights[facts.weights]} - {id}
         group.checkpoints.append(_checkpoint(index, id, facts, tuple(sorted(others))))
     return list(groups.values())
+
+
+def apart(groups: Iterable[Group]) -> Iterator[Group]:
+    """Each checkpoint alone, also of those with equal weights."""
+    for group in groups:
+        yield from (Group([one]) for one in group.checkpoints)
+        if group.failed is not None:
+            yield group
 
 
 def _checkpoint(index: int, id: str, facts: Facts, same_weights: tuple[str, ...]) -> Checkpoint:

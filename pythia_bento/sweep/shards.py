@@ -7,16 +7,19 @@ they are computed once, and each shard knows its own without asking the others. 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from pythia_bento.errors import InvalidRequest, shown
+from pythia_bento.sweep import tensor_file
 from pythia_bento.sweep.table import SWEEP, Metadata, TableFile, is_done, read_metadata, read_rows
 
+_Rows = TypeVar("_Rows", contravariant=True)
 By = Literal["checkpoints", "items"]
 MAX_SHARDS = 4096
 _SHARD = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
@@ -165,11 +168,34 @@ def _lacks(count: int, parts: Parts, items: int) -> str:
 
 def _join(one: Wanted, parts: list[tuple[Path, Metadata]]) -> None:
     metadata = replace(parts[0][1], shard=None, rows=one.items)
-    file = TableFile(one.path, (), metadata, 0)
+    if one.path.suffix == f".{tensor_file.SUFFIX}":
+        told = tensor_file.told_of([path for path, _ in parts])
+        tensors = tensor_file.TensorFile(one.path, asdict(metadata), told, 0)
+        starts = itertools.accumulate((said.rows for _, said in parts), initial=0)
+        found = (
+            tensor_file.read_items(path, start)
+            for (path, _), start in zip(parts, starts, strict=False)
+        )
+        _fill(tensors, itertools.chain.from_iterable(found))
+    else:
+        table = TableFile(one.path, (), metadata, 0)
+        _fill(table, (values for path, _ in parts for values in read_rows(path)))
+
+
+class _File(Protocol[_Rows]):
+    """Of tables or tensors."""
+
+    def append(self, row: _Rows, /) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def discard(self) -> None: ...
+
+
+def _fill(file: _File[_Rows], rows: Iterable[_Rows]) -> None:
     try:
-        for path, _ in parts:
-            for values in read_rows(path):
-                file.append(values)
+        for row in rows:
+            file.append(row)
         file.finish()
     except BaseException:
         file.discard()

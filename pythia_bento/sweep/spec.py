@@ -25,6 +25,7 @@ from pythia_bento.errors import InvalidRequest, ModelNotFound
 from pythia_bento.protocol.bodies import OnePrompt
 from pythia_bento.protocol.sampling import Body, Integer, Sampling, is_ids
 from pythia_bento.protocol.schemas import IDS_SCHEMA, STRING_SCHEMA, schema
+from pythia_bento.sweep.inside_task import ActivationsTask
 
 MAX_ITEMS = 2048  # of a request to a server
 MAX_ROWS = 1_000_000  # the same: items times checkpoints
@@ -86,7 +87,9 @@ class ExtractTask(Body):
     """Whether to generate, too, and tell the share of tokens that are in their places."""
 
 
-Task = Annotated[ScoreTask | GenerateTask | ExtractTask, Field(discriminator="type")]
+Task = Annotated[
+    ScoreTask | GenerateTask | ExtractTask | ActivationsTask, Field(discriminator="type")
+]
 
 
 def _typed(value: Any) -> Any:

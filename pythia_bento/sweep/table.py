@@ -7,15 +7,15 @@ rows: what was computed of them before is what would be computed again.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from pythia_bento.sweep import jsonl, parquet
+from pythia_bento.sweep import jsonl, parquet, tensor_file
 from pythia_bento.sweep.columns import Values, model_id, of_row
+from pythia_bento.sweep.durable import move
 from pythia_bento.sweep.events import Row
 
 FORMATS = ("parquet", "jsonl")
@@ -61,8 +61,7 @@ def read_metadata(path: Path) -> Metadata | None:
     """Of a file that is there and whole; raises NoPyarrow."""
     if not path.is_file():
         return None
-    reads = parquet.read_metadata if path.suffix == ".parquet" else jsonl.read_metadata
-    if (found := reads(path)) is None:
+    if (found := _READS[path.suffix](path)) is None:
         return None
     said, rows = found
     try:
@@ -70,6 +69,13 @@ def read_metadata(path: Path) -> Metadata | None:
     except (KeyError, TypeError):
         return None
     return metadata if metadata.rows == rows else None
+
+
+_READS: dict[str, Callable[[Path], tuple[dict[str, Any], int] | None]] = {
+    ".parquet": parquet.read_metadata,
+    ".jsonl": jsonl.read_metadata,
+    f".{tensor_file.SUFFIX}": tensor_file.read_metadata,
+}
 
 
 def read_rows(path: Path) -> Iterator[Values]:
@@ -120,7 +126,7 @@ class TableFile:
         self._table.close()
         if (count := self._next - self._start) != self._metadata.rows:
             raise ValueError(f"{self._path} has {count} rows, not {self._metadata.rows}")
-        _move(self._partial, self._path)
+        move(self._partial, self._path)
 
     def discard(self) -> None:
         """There is nothing to keep."""
@@ -142,16 +148,4 @@ def write_json(path: Path, value: Mapping[str, Any], writer: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{writer}.part")
     partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    _move(partial, path)
-
-
-def _move(partial: Path, path: Path) -> None:
-    """What is under the file's name is on the disk, whatever ends this machine."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    move(partial, path)

@@ -10,7 +10,7 @@ import orjson
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from pythia_bento.errors import PythiaError
+from pythia_bento.errors import InvalidRequest, PythiaError
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.served import loaded
@@ -21,6 +21,7 @@ from pythia_bento.server.http.sse import DONE, event
 from pythia_bento.server.http.streamed_answer import StreamedAnswer
 from pythia_bento.server.http.sweep_arrow import ARROW, check_arrow, record_batches
 from pythia_bento.server.sweeping import SweepAnswer
+from pythia_bento.sweep.inside_task import ActivationsTask
 from pythia_bento.sweep.spec import SweepRequest
 
 LINES, EVENTS = "application/x-ndjson", "text/event-stream"
@@ -47,6 +48,10 @@ async def sweep(request: HttpRequest) -> Response:
     spec = parse(SweepRequest, await read_json(request, runner.limits))
     kind = accepted(request.headers.get("accept", ""))
     if kind == ARROW:
+        if isinstance(spec.task, ActivationsTask):
+            raise InvalidRequest(
+                f"activations are no columns; accept {LINES} or {EVENTS}", param="accept"
+            )
         await check_arrow()
     answer = await SweepAnswer.begin(runner, spec, request.app.state.check_open)
     pieces = record_batches(answer) if kind == ARROW else _pieces(answer, FORMATS[kind])

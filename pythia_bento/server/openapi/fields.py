@@ -150,7 +150,13 @@ def _sweep(one_prompt: list[Schema], limits: Limits) -> dict[str, Schema]:
         "ExtractTask.tokens": _between(1, MAX_EXTRACT),
         # A row has one continuation, and the request the priority.
         "GenerateTask.n": {"const": 1},
-        **{f"GenerateTask.{field}": {"type": "null"} for field in ("priority", "prompt_logprobs")},
+        **{
+            f"{task}.{field}": {"type": "null"}
+            for task in ("GenerateTask", "ActivationsTask")
+            for field in ("priority", "prompt_logprobs")
+        },
+        "ActivationsTask.n": {"const": 1},
+        "ActivationsTask.best_of": {"enum": [1, None]},
     }
 
 

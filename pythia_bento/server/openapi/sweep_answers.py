@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -48,6 +48,27 @@ class SweepToken(Schema):
     """1 is what greedy decoding takes."""
 
 
+class SweepTensor(Schema):
+    """Numbers by rows, the last dimension fastest."""
+
+    shape: list[int]
+    data: list[float]
+
+
+class SweepRun(Schema):
+    """What is inside, of the task `activations`."""
+
+    tokens: list[str]
+    """Texts of the prompt's tokens, and of what was generated."""
+    token_ids: list[int]
+    completion: dict[str, Any] | None
+    """What was generated, if that was asked for."""
+    num_layers: int
+    """Of the model."""
+    tensors: dict[str, SweepTensor]
+    """By the names of sites."""
+
+
 class SweepRow(Schema):
     """What a checkpoint says of a text: what the task tells, or an error."""
 
@@ -73,6 +94,7 @@ class SweepRow(Schema):
     """Whether that is all."""
     share: float | None = None
     """Of the tokens, that a free-running continuation has in its place."""
+    run: SweepRun | None = None
     error: ErrorDetail | None = None
 
 

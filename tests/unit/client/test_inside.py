@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from pythia_bento.client import AsyncClient, Client
-from pythia_bento.client.inside import Asked, activations_of, inline, patch_of
+from pythia_bento.client.inside import Asked, activations_of, patch_of
+from pythia_bento.client.specs import inline, inline_task
 from pythia_bento.errors import EngineUnavailable, InvalidRequest, Overloaded, PythiaError
 from pythia_bento.protocol import tensors
 from tests.unit.protocol.test_activations import ARRAYS, file
@@ -101,6 +102,19 @@ def test_arrays_are_tensors_beside_the_body() -> None:
     assert found.tensors["tensor1"].tolist() == [0, 1, 2, 3]
     [one] = inline([{"site": RESID, "op": "add", "vector": np.array([0.1], np.float32)}])
     assert np.float32(one["vector"][0]) == np.float32(0.1)
+
+
+def test_a_task_of_a_sweep_has_all_numbers_in_it() -> None:
+    assert inline_task({"type": "score"}) == {"type": "score"}
+    project = {"site": SITE, "reduce": {"project": np.eye(2)}}
+    change = {"site": RESID, "op": "add", "vector": np.ones(2), "scale": np.float32(2)}
+    task = inline_task({"type": "activations", "capture": project, "interventions": [change]})
+    assert task["capture"] == [{"site": SITE, "reduce": {"project": [[1, 0], [0, 1]]}}]
+    assert task["interventions"] == [
+        {"site": RESID, "op": "add", "vector": [1.0, 1.0], "scale": 2.0}
+    ]
+    assert inline_task({"capture": SITE})["capture"] == [{"site": SITE}]
+    assert json.dumps(task)
 
 
 def test_metrics_of_patches() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import transformers
 
 from pythia_bento.errors import InvalidRequest
 from pythia_bento.model.sites import SITES
 from pythia_bento.protocol.site_names import OURS, Names, check_names, ours, theirs
+from tests.later import transformers
 
 ALL = [f"blocks.#.{site.name}" if site.is_in_layer else site.name for site in SITES]
 LIBRARIES: list[Names] = ["transformers", "nnterp", "interp-engine"]
