@@ -18,7 +18,7 @@ from bench.soak.load import Load, Mix, Outcome
 from pythia_bento.client import AsyncClient
 
 DOCUMENTED = {"ok", "cancelled", "overloaded"}
-SETTLE_SECONDS = 30
+SETTLE_SECONDS = 120
 METRICS = {
     "running": "num_requests_running",
     "waiting": "num_requests_waiting",
@@ -48,7 +48,7 @@ def gauges(page: str) -> dict[str, int]:
 async def left(server: Server) -> dict[str, int]:
     """What is still held when nobody asks any more; waits a little for zeros."""
     end = time.monotonic() + SETTLE_SECONDS
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         while True:
             held = gauges((await client.get(f"{server.url}/metrics")).text)
             if not any(held.values()) or time.monotonic() > end:

@@ -38,9 +38,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def failing(home: Path, place: Path) -> Iterator[Server]:
-    """One whose device fails on demand, and that gives clients two seconds."""
-    settings = {"request_timeout": 60, "key_requests_per_minute": 600, "drain_seconds": 1}
-    with faulty(home, place, client_timeout=2, **settings) as server:
+    """One whose device fails on demand, and that gives clients four seconds."""
+    settings = {"request_timeout": 120, "key_requests_per_minute": 600, "drain_seconds": 5}
+    with faulty(home, place, client_timeout=4, **settings) as server:
         yield server
 
 

@@ -6,7 +6,7 @@ import contextlib
 import socket
 from urllib.parse import urlsplit
 
-SECONDS = 30
+SECONDS = 60
 
 
 def exchange(url: str, data: bytes) -> bytes:

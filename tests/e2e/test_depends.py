@@ -149,7 +149,7 @@ def test_log_lines_are_each_services_own(gateway: Server) -> None:
 
 def written(server: Server, *parts: str) -> str:
     """The log once all ``parts`` are in it: lines may follow the answer."""
-    for _ in range(200):
+    for _ in range(2000):
         log = server.log.read_text()
         if all(part in log for part in parts):
             break

@@ -14,9 +14,10 @@ import pytest
 
 from pythia_bento.client import AsyncClient
 from pythia_bento.errors import EngineUnavailable, NonFiniteLogits
-from tests.e2e.faulty import BODY, all_of, choices, failure, faulty, is_up, running, until
+from tests.e2e.faulty import BODY, all_of, choices, failure, faulty, is_up, running, switch, until
 from tests.e2e.probing import DIES, ENDS, probing, told
 from tests.e2e.serving import HTTP, Server
+from tests.unit import turning
 
 
 async def streamed(server: Server, **fields: Any) -> dict[str, Any]:
@@ -44,9 +45,9 @@ async def test_faults_that_are_survived(failing: Server, place: Path) -> None:
 
 
 async def _out_of_memory(server: Server, place: Path, expected: list[Any]) -> None:
-    (place / "oom").write_text("4")  # passes of four rows or more have no memory
+    switch(place, "oom", 4)  # passes of four rows or more have no memory
     assert choices(await all_of(server, 12)) == expected
-    (place / "oom").write_text("1")
+    switch(place, "oom", 1)
     [failed] = await all_of(server, 1)
     assert failure(failed) == (503, "out_of_memory")
     (place / "oom").unlink()
@@ -57,10 +58,11 @@ async def _not_a_number(server: Server, place: Path, expected: list[Any]) -> Non
     """In all that is computed of one token, which the stories of the model never have."""
     asked = HTTP.post(f"{server.url}/tokenize", json={"prompt": "\N{SNOWMAN}"})
     ids = [*asked.json()["tokens"], 5]
-    (place / "slow").write_text("0.01")
-    (place / "nan").write_text(str(ids[0]))
+    switch(place, "slow", 0.2)
+    switch(place, "nan", ids[0])
     load = asyncio.create_task(all_of(server, 12))
     await running(server, 12)
+    switch(place, "slow", 0.01)
     [failed] = await all_of(server, 1, prompt=ids)
     assert failure(failed) == (500, "non_finite_logits")
     assert (await streamed(server, prompt=ids))["error"]["code"] == "non_finite_logits"
@@ -74,9 +76,11 @@ async def _not_a_number(server: Server, place: Path, expected: list[Any]) -> Non
 
 async def _wrong_clock(server: Server, place: Path, expected: list[Any]) -> None:
     for day in ("86400", "-86400"):
+        switch(place, "slow", 0.2)
         load = asyncio.create_task(all_of(server, 12))
         await running(server)
-        (place / "clock").write_text(day)
+        switch(place, "clock", day)
+        switch(place, "slow", 0.01)
         assert choices(await load) == expected
         [after] = await all_of(server, 1)
         assert abs(after.json()["created"] - time.time() - float(day)) < 3600
@@ -84,9 +88,9 @@ async def _wrong_clock(server: Server, place: Path, expected: list[Any]) -> None
 
 async def test_sigterm_under_load_finishes_what_is_open(failing: Server, place: Path) -> None:
     """The last one of all that ask this server."""
-    (place / "slow").write_text("0.03")
+    switch(place, "slow", 0.05)
     with probing(failing, ENDS):
-        load = asyncio.create_task(all_of(failing, 8, max_tokens=120))
+        load = asyncio.create_task(all_of(failing, 8, max_tokens=480))
         await running(failing, 8)
         failing.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(until, lambda: not is_up(failing))
@@ -99,8 +103,9 @@ async def test_sigterm_under_load_finishes_what_is_open(failing: Server, place: 
         assert failure(refused) == (503, "engine_unavailable")
         assert "shutting down" in refused.json()["error"]["message"]
         assert not load.done()
+        switch(place, "slow", 0.001)
         assert len(choices(await load)) == 8
-        assert await asyncio.to_thread(failing.process.wait, 30) == 0
+        assert await asyncio.to_thread(failing.process.wait, 120) == 0
 
 
 @pytest.mark.long
@@ -117,26 +122,29 @@ async def test_an_error_that_no_engine_survives(home: Path, tmp_path: Path) -> N
 
 
 async def test_overload_and_an_engine_that_hangs(home: Path, tmp_path: Path) -> None:
-    (tmp_path / "slow").write_text("0.02")
-    settings = {"max_batch_size": 4, "max_queue": 8, "stall_seconds": 3}
+    switch(tmp_path, "slow", 0.5)
+    settings = {"max_batch_size": 4, "max_queue": 8, "stall_seconds": 5}
     with faulty(home, tmp_path, **settings) as server:
         with probing(server):
-            _refused_early(await all_of(server, 60))
+            asked = [asyncio.create_task(all_of(server, 1, seed=i)) for i in range(60)]
+            await turning.until(lambda: sum(one.done() for one in asked) >= 40)
+            switch(tmp_path, "slow", 0.01)
+            _refused_early([answer for one in asked for answer in await one])
             server.settled()
         with probing(server, DIES):
             (tmp_path / "hang").touch()
             call = asyncio.create_task(called(server, "Once"))
             answers, event = await asyncio.gather(all_of(server, 3), streamed(server))
-            with pytest.raises(EngineUnavailable, match="it made no step in 3 seconds"):
+            with pytest.raises(EngineUnavailable, match="it made no step in 5 seconds"):
                 await call
             [after] = await all_of(server, 1)
         assert {failure(r) for r in (*answers, after)} == {(503, "engine_unavailable")}
         assert event["error"]["code"] == "engine_unavailable"
         for probe in ("livez", "readyz"):
-            assert told(server, probe) == "the engine hangs: it made no step in 3 seconds"
+            assert told(server, probe) == "the engine hangs: it made no step in 5 seconds"
         assert "tests/faults/service.py" in server.log.read_text()  # where it hangs
         server.process.terminate()  # as Kubernetes does now; the kernel still does not come back
-        assert await asyncio.to_thread(server.process.wait, 30) == 0
+        assert await asyncio.to_thread(server.process.wait, 120) == 0
 
 
 def _refused_early(answers: list[httpx.Response]) -> None:

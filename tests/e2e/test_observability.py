@@ -39,7 +39,7 @@ class Collector:
 
     spans: list[Span] = field(default_factory=list)
 
-    def of(self, trace: str, names: set[str], seconds: float = 30) -> dict[str, Span]:
+    def of(self, trace: str, names: set[str], seconds: float = 120) -> dict[str, Span]:
         """The spans of a trace by name, once those that are named are there."""
         end = time.monotonic() + seconds
         while True:
@@ -138,7 +138,8 @@ def documented_config(port: int) -> str:
 
 def ask(server: Server) -> None:
     """Some calls of every kind."""
-    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}) as client:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=server.url, headers=headers, timeout=60) as client:
         body = {"prompt": f"In {SECRET} they", "max_tokens": 5, "ignore_eos": True}
         headers = {"traceparent": TRACEPARENT, "X-Request-Id": "http-1"}
         for stream in (False, True):

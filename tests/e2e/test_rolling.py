@@ -48,7 +48,8 @@ class Proxy:
     async def _check(self) -> None:
         async with httpx.AsyncClient(timeout=1) as client:
             while True:
-                self._ready = [b for b in self.backends if await _is_ready(client, b)]
+                before = self._ready
+                self._ready = [b for b in self.backends if await _is_ready(client, b, b in before)]
                 await asyncio.sleep(0.1)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -74,10 +75,14 @@ class Proxy:
                 await side.wait_closed()
 
 
-async def _is_ready(client: httpx.AsyncClient, server: Server) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
+async def _is_ready(client: httpx.AsyncClient, server: Server, was_ready: bool) -> bool:
+    """As it was where it does not say so in time: the machine may be busy."""
+    try:
         return (await client.get(f"{server.url}/readyz")).status_code == 200
-    return False
+    except httpx.TimeoutException:
+        return was_ready
+    except httpx.HTTPError:
+        return False
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -182,7 +182,7 @@ def test_a_long_target_is_refused(server: Server) -> None:
 
 def test_large_heads_within_the_limit_and_bodies_above_it_are_served(server: Server) -> None:
     """Control, and several requests on one connection: the limit is each one's own."""
-    with httpx.Client(base_url=server.url, headers={"X-Long": "a" * 60_000}) as http:
+    with httpx.Client(base_url=server.url, headers={"X-Long": "a" * 60_000}, timeout=60) as http:
         for _ in range(5):
             body = {"prompt": "a", "stop_token_ids": [1], "max_tokens": 1}
             content = json.dumps(body).encode() + b" " * 150_000

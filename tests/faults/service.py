@@ -36,18 +36,25 @@ class FaultyEmbedding:
             raise ZeroDivisionError("injected")
         while (PLACE / "hang").exists():
             time.sleep(0.05)
-        if (nan := PLACE / "nan").exists():
-            result[token_ids == int(nan.read_text())] = torch.nan
-        if (slow := PLACE / "slow").exists():
-            time.sleep(float(slow.read_text()))
-        if (oom := PLACE / "oom").exists() and len(result) >= int(oom.read_text()):
+        if nan := _value("nan"):
+            result[token_ids == int(nan)] = torch.nan
+        if slow := _value("slow"):
+            time.sleep(float(slow))
+        if (oom := _value("oom")) and len(result) >= int(oom):
             raise torch.OutOfMemoryError("injected: out of memory")
         return result
 
 
+def _value(fault: str) -> str:
+    """What its file holds; nothing where there is none, which may be so from one moment on."""
+    try:
+        return (PLACE / fault).read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def _wrong_time() -> float:
-    clock = PLACE / "clock"
-    return _time() + (float(clock.read_text()) if clock.exists() else 0.0)
+    return _time() + float(_value("clock") or 0)
 
 
 _time = time.time
