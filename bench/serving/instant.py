@@ -87,7 +87,7 @@ class InstantExecutor:
         self.block_size = model.kernels.block_size
         self.max_positions = model.config.max_positions
         self.vocab_size = model.config.vocab_size
-        self.model_config, self.arena = model.config, None
+        self.model_config, self.arena, self.others_next = model.config, None, False
         self._bits = np.float32(-1.5).view(np.int32)
         self._clock = Clock(num_tokens, self.block_size)
         self.ahead = Lookahead(self._clock, self.block_size)

@@ -120,6 +120,7 @@ class Engine:
             return ended + self._complete()
         began = time.monotonic()
         others_wait = len(self._scheduler.waiting) > 0
+        executor.others_next = self._scheduler.turns.is_last
         fitting, results = execute_what_fits(executor, chunks, others_wait=others_wait)
         ended += self._complete()  # of the step before, while this one is under way
         self._began = max(began, self._began)
@@ -129,8 +130,7 @@ class Engine:
         if not any(result and result.complete for result in results):
             self._observe(tokens_of(fitting, results))
         self._step_sizes.add(sum(result is not None for result in results))
-        outputs = map(self._apply, fitting, results)
-        return ended + [output for output in outputs if output is not None]
+        return ended + [output for output in map(self._apply, fitting, results) if output]
 
     def land(self) -> list[SequenceOutput]:
         """What steps under way have found; to be called before others use the executor."""

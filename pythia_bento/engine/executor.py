@@ -90,6 +90,9 @@ class Executor(Protocol):
     vocab_size: int  # rows of the model's head; the tokenizer may have fewer tokens
     model_config: ModelConfig
     arena: np.ndarray | None  # uint8, where captures are written to; None where there are none
+    others_next: bool
+    """Whether the step after the one that is executed is likely of another kind, with taps or
+    without: nothing is then to be queued behind it. The engine says so before each."""
     lookahead: int  # steps that ``execute`` may make where a sequence has blocks for them
 
     def execute(self, chunks: Seq[Chunk], *, others_wait: bool = False) -> Results:

@@ -44,7 +44,7 @@ class Scheduler:
         self.waiting = FairQueue(books)
         self.is_paused = False  # nothing more is begun
         self.running: list[Sequence] = []  # by age, oldest first
-        self._tap_turns = TapTurns()
+        self.turns = TapTurns()
         self.late: list[Sequence] = []  # their deadline passed before they began; to be ended
         self._claimant: Sequence | None = None  # others gave way to it, so nobody overtakes it
         self.pace = Pace(max_tokens, self.waiting.books.company)
@@ -87,7 +87,7 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """The next step. Empty only when no sequence is waiting or running, or many were late."""
-        return self._tap_turns.of_one_kind(self._chunks())
+        return self.turns.of_one_kind(self._chunks())
 
     def _chunks(self) -> list[Chunk]:
         """As much as the budget allows."""
@@ -162,7 +162,7 @@ class Scheduler:
     def _stop(self, sequence: Sequence) -> None:
         """It runs no more."""
         self.running.remove(sequence)
-        self._tap_turns.end(sequence)
+        self.turns.end(sequence)
         self.pool.deallocate(sequence.release())
 
     def _shares(self) -> Shares:
@@ -278,7 +278,7 @@ class Scheduler:
             sequence.started = time.monotonic()
         sequence.num_admissions += 1
         sequence.status = "running"
-        self._tap_turns.begin(sequence)
+        self.turns.begin(sequence)
         insort(self.running, sequence, key=_age)
 
 

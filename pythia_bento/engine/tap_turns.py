@@ -5,13 +5,21 @@ from __future__ import annotations
 from pythia_bento.engine.executor import Chunk
 from pythia_bento.engine.sequence import Sequence
 
+MOST_OTHERS = 4  # steps of the others between two with taps
+
 
 class TapTurns:
-    """A pass with taps is another kind of work: the others keep their captured graphs."""
+    """A pass with taps is another kind of work: the others keep their captured graphs.
+
+    Where there are both kinds a step with taps comes after as many of the others as they are
+    sequences, and at most ``MOST_OTHERS``: neither waits long, and many do not wait for one.
+    """
 
     def __init__(self) -> None:
         self._running = 0  # sequences with taps
-        self._was_tapped = False  # whether those had the last step
+        self._others = MOST_OTHERS  # steps since the last one with taps
+        self.is_last = False
+        """Whether the next step is likely one of the other kind."""
 
     def begin(self, sequence: Sequence) -> None:
         """It runs."""
@@ -22,14 +30,16 @@ class TapTurns:
         self._running -= sequence.taps is not None
 
     def of_one_kind(self, chunks: list[Chunk]) -> list[Chunk]:
-        """Where there are both kinds each has every second step; the rest comes again."""
+        """Those whose turn it is; the rest comes again."""
+        self.is_last = False
         if not self._running:
             return chunks
         tapped = [chunk for chunk in chunks if chunk.sequence.taps is not None]
-        if not 0 < len(tapped) < len(chunks):
-            self._was_tapped = bool(tapped)
-            return chunks
-        self._was_tapped = not self._was_tapped
-        if self._was_tapped:
+        others = [chunk for chunk in chunks if chunk.sequence.taps is None]
+        most = min(len(others), MOST_OTHERS)
+        if tapped and self._others >= most:
+            self._others, self.is_last = 0, bool(others)
             return tapped
-        return [chunk for chunk in chunks if chunk.sequence.taps is None]
+        self._others += 1
+        self.is_last = bool(tapped) and self._others >= most
+        return others

@@ -53,8 +53,8 @@ class Lookahead:
         self._ahead: Flight | None = None
         self.is_last = False
         """Whether others use the device after the next call: nothing is queued behind it then."""
-        self.takes_turns = False
-        """The same of work that is not queued ahead and comes in between, by turns."""
+        self.others_next = False
+        """The same of a pass with taps."""
 
     def under_way(self, chunks: Seq[Chunk]) -> list[ChunkResult | None] | None:
         """``decode`` of chunks some of which are under way; else None."""
@@ -82,7 +82,7 @@ class Lookahead:
         are forgotten: they wrote past the end of what is known, into blocks that their next owner
         writes before it reads them.
         """
-        is_last = self.is_last or self.takes_turns
+        is_last = self.is_last or self.others_next
         self._ahead = None if is_last else self._behind(flight, places, chunks)
         found = flight.results()
         results = [None if place is None else found[place] for place in places]
@@ -96,7 +96,7 @@ class Lookahead:
         Not where a chunk is a piece of a prompt, whose next piece comes with the next pass.
         """
         self._ahead = None
-        is_last = self.is_last or self.takes_turns
+        is_last = self.is_last or self.others_next
         if not is_last and all(chunk.samples for chunk in chunks):
             rows = [(chunk.sequence, chunk.start + chunk.count - 1) for chunk in chunks]
             self._ahead = self._after_pass(rows, range(len(rows)), tokens)

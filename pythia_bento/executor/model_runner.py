@@ -32,6 +32,7 @@ class ModelRunner:
         self.vocab_size = model.config.vocab_size
         self.model_config = model.config
         self.arena: np.ndarray | None = None
+        self.others_next = False
         self._model = model
         self._device = model.kernels.device
         self._num_tokens = num_tokens

@@ -57,7 +57,6 @@ class CudaModelRunner(ModelRunner):
         self._choose_way()
         seconds = sum(part.capture_seconds for part in (self.decode, self.prefill, scores))
         logger.info("captured the graphs of decode steps, passes and scores in %.1f s", seconds)
-        self._had_taps = False  # whether the last pass was one for taps, so that the next may be
         self.ahead = Lookahead(self.decode, self.block_size, self._pass_behind)
 
     def activate(self, weights: PackedWeights | None, *, is_last: bool) -> None:
@@ -85,9 +84,8 @@ class CudaModelRunner(ModelRunner):
         """By graphs where they fit."""
         if not self._has_graphs:
             return super()._execute(chunks, others_wait)
-        has_taps = chunks[0].sequence.taps is not None
-        self.ahead.takes_turns, self._had_taps = self._had_taps, has_taps
-        if has_taps:
+        self.ahead.others_next = self.others_next
+        if chunks[0].sequence.taps is not None:
             self.ahead.forget()
             return super()._execute(chunks, others_wait)
         if (found := self.ahead.under_way(chunks)) is not None:

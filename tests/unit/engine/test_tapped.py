@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from dataclasses import replace
 
 import numpy as np
@@ -18,11 +19,13 @@ from pythia_bento.engine.capture import (
     num_rows,
     within,
 )
+from pythia_bento.engine.executor import Chunk, Results
 from pythia_bento.engine.interventions import Intervention, interventions
 from pythia_bento.engine.params import Request
+from pythia_bento.engine.tap_turns import MOST_OTHERS
 from pythia_bento.engine.tapped import MOST_EFFORT, Mean, tapped
 from pythia_bento.model.sites import EMBED, RESID_POST, Place
-from tests.unit.engine.toy import Before, request, toy_engine
+from tests.unit.engine.toy import Before, ToyExecutor, request, toy_engine
 
 ALL = range(2**31)
 HASH, TOKEN = Place(RESID_POST), Place(EMBED)
@@ -110,16 +113,36 @@ def test_both_kinds_get_on_by_turns() -> None:
     engine.lend(np.zeros(4096, np.uint8))
     shown = Capture((Tap(HASH, ALL),))
     requests = [
-        replace(request(str(n), (5 + n, 6), max_tokens=9, ignore_eos=True), capture=capture)
-        for n, capture in enumerate([None, shown, None, None])
+        replace(request(str(n), (5 + n, 6), max_tokens=6, ignore_eos=True), capture=capture)
+        for n, capture in enumerate([None, shown, None])
     ]
     together = engine.generate(requests)
-    assert steps == ["taps", "plain"] * 9 or steps == ["plain", "taps"] * 9
+    # Two others, so two steps of theirs between two with taps.
+    assert steps == ["taps", "plain", "plain"] * 3 + ["taps"] * 3
     for asked, answers in zip(requests, together, strict=True):
         alone = toy_engine(64)
         alone.lend(np.zeros(4096, np.uint8))
         assert alone.generate([asked])[0] == answers
     engine.check()
+
+
+def test_the_executor_hears_when_the_other_kind_comes_next() -> None:
+    heard: list[tuple[str, bool]] = []
+    steps: list[str] = []
+
+    class Listening(ToyExecutor):
+        def _execute(self, chunks: Seq[Chunk], others_wait: bool) -> Results:
+            results = super()._execute(chunks, others_wait)
+            heard.append((steps[-1], self.others_next))
+            return results
+
+    engine = toy_engine(64, before=kinds(steps), kind=Listening)
+    many = [request(str(n), (5 + n, 6), max_tokens=12, ignore_eos=True) for n in range(9)]
+    changed = replace(many[0], interventions=interventions([Intervention(TOKEN, "zero", (0,))]))
+    engine.generate([changed, *many[1:]])
+    turn = [("taps", True), *[("plain", False)] * (MOST_OTHERS - 1), ("plain", True)]
+    assert heard[:10] == 2 * turn
+    assert heard[-1][1] is False
 
 
 def test_neither_kind_waits_for_the_end_of_the_other() -> None:

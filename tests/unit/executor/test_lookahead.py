@@ -245,6 +245,20 @@ def test_nothing_is_queued_behind_the_last_visit():
     assert found == toy_engine(256).generate([asked])[0][0].token_ids
 
 
+def test_nothing_is_queued_where_a_pass_with_taps_comes_next():
+    engine, device = ahead(400, block_size=16)
+    engine.add_request(request(max_tokens=40, temperature=0.0, ignore_eos=True))
+    lookahead = engine._executor.ahead
+    lookahead.others_next = True
+    engine.step()
+    assert device.steps == 0
+    engine.step()
+    assert device.steps == 8
+    lookahead.others_next = False
+    engine.step()
+    assert device.steps == 24
+
+
 def test_a_prompt_that_arrives_in_the_last_visit_waits_for_the_next():
     engine, device = ahead(400, block_size=16, max_batch_size=8)
     engine.add_request(request("first", max_tokens=48, temperature=0.0, ignore_eos=True))
