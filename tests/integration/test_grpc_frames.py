@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.grpc import server as server_module
 from tests.amounts import amounts
 from tests.grpc_parts import HOST, background_server
 from tests.raw_http2 import (
@@ -139,9 +140,15 @@ def runner() -> Iterator[PythiaRunner]:
 
 
 @amounts(*EXAMPLES)
-def test_frames(runner: PythiaRunner, amount: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_frames(
+    runner: PythiaRunner,
+    amount: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "_keepalive", lambda seconds: [])  # we answer no pings
     seen: Counter[int] = Counter()
-    with background_server(runner, client_timeout=1) as port:
+    with background_server(runner, client_timeout=10) as port:
 
         @settings(
             deadline=None,

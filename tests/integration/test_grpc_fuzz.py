@@ -134,9 +134,10 @@ def test_messages(runner: PythiaRunner, port: int, amount: int) -> None:
 
     check()
     nothing_is_lost(runner)
-    # The cases are not all alike, and some are asked right.
-    least = amount * CALLS // 6
-    assert min(seen[grpc.StatusCode.OK], seen[grpc.StatusCode.INVALID_ARGUMENT]) > least, seen
+    # The cases are not all alike, and some are asked right. Late ones may be of any kind.
+    least, late = amount * CALLS // 6, seen[grpc.StatusCode.DEADLINE_EXCEEDED]
+    found = min(seen[grpc.StatusCode.OK], seen[grpc.StatusCode.INVALID_ARGUMENT])
+    assert found + late > least, seen
 
 
 @amounts(*EXAMPLES)
