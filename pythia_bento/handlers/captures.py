@@ -18,6 +18,7 @@ from pythia_bento.engine.capture import (
     Project,
     Reduction,
     Tap,
+    capture_bytes,
     layout,
     num_rows,
 )
@@ -113,15 +114,9 @@ class Captures:
             logits = LogitsTap(self._logits.tokens, there)
         return replace(request, capture=Capture(tuple(taps), logits))
 
-    def check_size(self, requests: Sequence[Request], is_json: bool, most_numbers: int) -> None:
-        """Raise PayloadTooLarge above what one request may see; in JSON it is less."""
-        config, settings = self._served.config, self._served.settings
-        total = numbers = 0
-        for request in requests:
-            assert request.capture is not None
-            groups, nbytes = layout(request.capture, config, request.most_inputs)
-            total += nbytes
-            numbers += sum(map(_numbers, (placed for group in groups for placed in group)))
+    def check_size(self, requests: Sequence[Request]) -> None:
+        """Raise PayloadTooLarge above what one request may see."""
+        settings, total = self._served.settings, sum(map(self._nbytes, requests))
         if total > settings.max_capture_bytes:
             raise PayloadTooLarge(
                 f"capture asks for {total:,} bytes ({self._largest(requests)}), but the limit is "
@@ -129,12 +124,19 @@ class Captures:
                 "reduction take less",
                 param="capture",
             )
-        if is_json and numbers > most_numbers:
-            raise InvalidRequest(
-                f"format json holds up to {most_numbers:,} numbers, but capture asks for "
-                f"{numbers:,}; safetensors has no such limit",
-                param="format",
-            )
+
+    def _nbytes(self, request: Request) -> int:
+        assert request.capture is not None
+        return capture_bytes(request.capture, self._served.config, request.most_inputs)
+
+    def numbers(self, requests: Sequence[Request]) -> int:
+        """How many are captured at most."""
+        count = 0
+        for request in requests:
+            assert request.capture is not None
+            groups, _ = layout(request.capture, self._served.config, request.most_inputs)
+            count += sum(_numbers(placed) for group in groups for placed in group)
+        return count
 
     def _largest(self, requests: Sequence[Request]) -> str:
         """What takes most of it, in words."""

@@ -83,7 +83,13 @@ class _Asked:
         changes = await Changes.of(served, body.interventions, tensors)
         changes.check_prompts(len(body.prompts))
         requests = [await captures.onto(one) for one in await _requests(body, served)]
-        captures.check_size(requests, body.format == "json", MAX_JSON_NUMBERS)
+        captures.check_size(requests)
+        if body.format == "json" and (count := captures.numbers(requests)) > MAX_JSON_NUMBERS:
+            raise InvalidRequest(
+                f"format json holds up to {MAX_JSON_NUMBERS:,} numbers, but capture asks for "
+                f"{count:,}; safetensors has no such limit",
+                param="format",
+            )
         turns, of_prompts = Turns(), []
         for number in range(len(requests)):
             of_prompts.append(await changes.of_prompt(number, requests))

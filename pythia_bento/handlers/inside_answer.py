@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,9 +96,10 @@ class Answer:
         model: str,
         system_fingerprint: str,
         texts: dict[str, Any],
+        told: Mapping[str, str],
         close: Callable[[], None],
     ) -> None:
-        """``texts`` are what is told besides, as JSON's values."""
+        """``texts`` are what is told besides, as JSON's values, and ``told`` the same as JSON."""
         # A reader that maps the file gets aligned views.
         self.tensors = sorted(tensors, key=lambda one: -one.values.itemsize)
         self.model = model
@@ -107,7 +108,6 @@ class Answer:
         self.close = close
         """Gives back the memory; harmless when repeated."""
         names = {"model": model, "system_fingerprint": system_fingerprint}
-        told = {name: json.dumps(text) for name, text in texts.items()}
         self.header = header([one.entry for one in self.tensors], {**names, **told})
         self.nbytes = len(self.header) + sum(one.entry.nbytes for one in self.tensors)
 
@@ -122,21 +122,19 @@ class Answer:
         close: Callable[[], None],
     ) -> Answer:
         """Of prompts that were computed; ``memory`` is each one's, until ``close``."""
-        turns, tensors = Turns(), list[Tensor]()
-        for number, request in enumerate(requests):
-            for tensor in tensors_of(served, number, request, outputs[number], memory[number]):
+        turns, tensors, tokens, completions = Turns(), list[Tensor](), [], []
+        for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
+            for tensor in tensors_of(served, number, request, output, memory[number]):
                 tensors.append(tensor)
                 await turns.take()
-        texts = {
-            "request": asked(body),
-            "num_layers": served.config.num_layers,
-            "tokens": [
-                served.tokenizer.token_texts([*request.prompt, *output.token_ids])
-                for request, output in zip(requests, outputs, strict=True)
-            ],
-            "completions": [await _completion(served, body, output) for output in outputs],
-        }
-        return cls(tensors, served.info.id, fingerprint(served, requests), texts, close)
+            tokens.append(served.tokenizer.token_texts([*request.prompt, *output.token_ids]))
+            completions.append(await _completion(served, body, output))
+        lists: dict[str, Sequence[Any]] = {"tokens": tokens, "completions": completions}
+        head = {"request": asked(body), "num_layers": served.config.num_layers}
+        told = {name: json.dumps(value) for name, value in head.items()}
+        told |= {name: await _dumped(entries) for name, entries in lists.items()}
+        name = fingerprint(served, requests)
+        return cls(tensors, served.info.id, name, {**head, **lists}, told, close)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The file, in pieces of at most PIECE_BYTES."""
@@ -156,6 +154,15 @@ class Answer:
             found[tensor.name] = tensor.as_numbers()
             await turns.take()
         return found
+
+
+async def _dumped(entries: Sequence[Any]) -> str:
+    """JSON of a list, entry by entry: one may have a context's tokens."""
+    turns, parts = Turns(), []
+    for entry in entries:
+        parts.append(json.dumps(entry))
+        await turns.take()
+    return f"[{', '.join(parts)}]"
 
 
 def asked(body: ActivationsRequest) -> dict[str, Any]:

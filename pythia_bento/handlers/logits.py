@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pythia_bento.engine.capture import layout
 from pythia_bento.engine.outputs import SequenceOutput, num_inputs, raise_error
 from pythia_bento.engine.params import Request
+from pythia_bento.errors import InvalidRequest
 from pythia_bento.handlers.captures import Captures
 from pythia_bento.handlers.inside_answer import captured
 from pythia_bento.handlers.named_tensors import NamedTensors
@@ -31,7 +32,12 @@ async def with_logits(
         return await served.complete(requests, timeout), None
     captures = await Captures.of(served, (), logits, "float32", NamedTensors(None))
     wanted = [await captures.onto(request) for request in requests]
-    captures.check_size(wanted, True, MAX_JSON_NUMBERS)
+    if (count := captures.numbers(wanted)) > MAX_JSON_NUMBERS:
+        raise InvalidRequest(
+            f"logits asks for {count:,} numbers, but the limit is {MAX_JSON_NUMBERS:,}",
+            param="logits",
+        )
+    captures.check_size(wanted)
     with await served.capture(wanted, timeout) as found:
         outputs = [[raise_error(output)] for [output] in found.outputs]
         rows = [

@@ -21,7 +21,6 @@ from pythia_bento.errors import shown
 METADATA = "__metadata__"
 ALIGNMENT = 8  # bytes, of the header's length
 MAX_DIMENSIONS = 8
-MAX_MAGNITUDE = 1e6  # of what is to be computed with
 # BF16 is the upper half of fp32: numpy has no such type.
 DTYPES: dict[str, str] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4"}
 _Value = TypeVar("_Value")
@@ -176,16 +175,6 @@ def _described(name: str, field: Any, rules: Rules) -> tuple[int, int, str, tupl
 
 def _are_sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(one) is int and 0 <= one < 2**63 for one in value)
-
-
-def fault(values: np.ndarray) -> str | None:
-    """What is wrong with numbers that are to be computed with; None where nothing is."""
-    if not values.size:
-        return None
-    low, high = float(values.min()), float(values.max())  # NaN where there is one
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "a value that is not finite"
-    return "a value that is beyond 1e6" if max(-low, high) > MAX_MAGNITUDE else None
 
 
 def header(entries: Sequence[Entry], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -30,7 +30,7 @@ MAX_BODY, MAX_TENSORS = 100_000, 200_000
 
 def settings(**more: Any) -> Settings:
     sizes = {"max_capture_bytes": 4_000_000, "max_tensor_bytes": MAX_TENSORS}
-    return Settings(**SMALL, **{"max_body_bytes": MAX_BODY, **sizes, **more})
+    return Settings(**{**SMALL, "max_body_bytes": MAX_BODY, **sizes, **more})
 
 
 def app_of(runner: PythiaRunner) -> ASGIApp:
