@@ -168,4 +168,4 @@ def test_a_reader_that_leaves_in_the_middle_leaves_nothing_behind() -> None:
                         return
 
         asyncio.run(leave())
-        settled(runner, 1.0)
+        settled(runner)
