@@ -41,22 +41,34 @@ class Fault(NamedTuple):
 
 @dataclass(slots=True)
 class Check:
-    """Of some rows of a chunk, whether they fit; ``largest`` has the greatest magnitude of each."""
+    """Of some rows of a chunk, whether they can be shown."""
 
     chunk: int
     name: str  # of the place
     positions: Sequence[int]
     dtype: Dtype
-    largest: Tensor  # fp32 [n]; on the host when the pass is done
+    found: Tensor  # fp32; on the host when the pass is done, as ``rows`` are
+    rows: Tensor | None
+    """[n, ...]; ``found`` is then the sum of all, else [n], each row's greatest magnitude."""
 
     def fault(self) -> Fault | None:
         """None where all are finite and fit."""
-        bad = ~(self.largest < TOO_LARGE[self.dtype])  # NaN is not below anything
+        largest = self.found
+        if self.rows is not None:
+            if bool(largest.isfinite()):
+                return None
+            largest = greatest(self.rows)  # a sum may be infinite where none of them is
+        bad = ~(largest < TOO_LARGE[self.dtype])  # NaN is not below anything
         if not bool(bad.any()):
             return None
         first = int(bad.nonzero()[0])
-        position, is_finite = self.positions[first], bool(self.largest[first].isfinite())
+        position, is_finite = self.positions[first], bool(largest[first].isfinite())
         return Fault(position, _overflow(self.name, position, self.dtype) if is_finite else None)
+
+
+def greatest(rows: Tensor) -> Tensor:
+    """Of [n, ...] the greatest magnitude of each row, fp32 [n]; NaN where one is."""
+    return rows.reshape(len(rows), -1).abs().amax(1).float()
 
 
 class Outlet:
@@ -83,11 +95,21 @@ class Outlet:
             self._due.append((converted, target.copy_))
 
     def check(
-        self, chunk: int, name: str, positions: Sequence[int], dtype: Dtype, values: Tensor
+        self,
+        chunk: int,
+        name: str,
+        positions: Sequence[int],
+        dtype: Dtype,
+        values: Tensor,
+        written: Tensor | None = None,
     ) -> None:
-        """Have ``values`` [n, ...] looked at, a row for each position."""
-        largest = values.reshape(len(values), -1).abs().amax(1).float()  # NaN where one is
-        self._checks.append(Check(chunk, name, positions, dtype, largest))
+        """Have ``values`` [n, ...] looked at, a row for each position.
+
+        ``written`` is where they are on the host when the pass is done, all of them in fp32: a look
+        at their sum is then enough where all is well.
+        """
+        found = greatest(values) if written is None else values.sum()[None]
+        self._checks.append(Check(chunk, name, positions, dtype, found, written))
 
     def finish(self) -> dict[int, Fault]:
         """Wait for all and consume it; the first fault of each chunk that has one."""
@@ -101,14 +123,14 @@ class Outlet:
         return faults
 
     def _fetch(self) -> None:
-        largest = torch.cat([check.largest for check in self._checks])
+        numbers = torch.cat([check.found for check in self._checks])
         tensors = [values.contiguous().view(torch.uint8) for values, _ in self._due]
-        found = [torch.from_numpy(part) for part in Download(largest, *tensors).wait()]
+        found = [torch.from_numpy(part) for part in Download(numbers, *tensors).wait()]
         for part, (values, consume) in zip(found[1:], self._due, strict=True):
             consume(part.view(values.dtype))
         begin = 0
         for check in self._checks:
-            check.largest = found[0][begin : (begin := begin + len(check.largest))]
+            check.found = found[0][begin : (begin := begin + len(check.found))]
         self._due.clear()
 
 

@@ -79,13 +79,19 @@ class Reader:
         weights = weights[..., :keys]
         outlet.write(part[..., :keys], weights)
         part[..., keys:] = 0
-        where = span.positions[begin:end]
-        outlet.check(span.chunk, self.tap.place.name, where, self.tap.dtype, weights)
+        where, written = span.positions[begin:end], self._whole(part[..., :keys])
+        outlet.check(span.chunk, self.tap.place.name, where, self.tap.dtype, weights, written)
 
     def _write(self, part: int, span: Span, values: Tensor, outlet: Outlet) -> None:
+        written = self.targets[part][span.all]
         dtype = self.tap.dtype if self.tap.reduction is None else "float32"
-        outlet.write(self.targets[part][span.all], values)
-        outlet.check(span.chunk, self.tap.place.name, span.positions, dtype, values)
+        outlet.write(written, values)
+        name = self.tap.place.name
+        outlet.check(span.chunk, name, span.positions, dtype, values, self._whole(written))
+
+    def _whole(self, written: Tensor) -> Tensor | None:
+        """The same, where it has all that was to be written."""
+        return written if written.dtype == torch.float32 else None
 
     def _average(self, values: Tensor, span: Span, outlet: Outlet, tapped: Tapped) -> None:
         mean = tapped.means.setdefault(self.number, Mean())
@@ -125,7 +131,8 @@ class LogitsReader:
         for piece, logits in _logits(self.model, hidden[span.index]):
             values = logits[:, self.tokens]
             outlet.write(part[piece], values)
-            outlet.check(span.chunk, "logits", span.positions[piece], "float32", values)
+            where = span.positions[piece]
+            outlet.check(span.chunk, "logits", where, "float32", values, part[piece])
 
 
 def products(values: Tensor, directions: Tensor) -> Tensor:

@@ -51,8 +51,11 @@ def span_of(
     if not len(found):
         return None
     rows = np.asarray(found, dtype=np.int64) + offset
+    return Span(chunk, found, first, rows, index_of(rows, device))
+
+
+def index_of(rows: np.ndarray, device: torch.device) -> slice | Tensor:
+    """Rising row numbers, at least one, as a device takes them: without a copy where it can be."""
     if len(rows) == 1 + rows[-1] - rows[0]:
-        index: slice | Tensor = slice(int(rows[0]), int(rows[-1]) + 1)
-    else:
-        index = torch.from_numpy(rows).to(device)
-    return Span(chunk, found, first, rows, index)
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return torch.from_numpy(rows).to(device)

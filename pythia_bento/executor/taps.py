@@ -18,7 +18,7 @@ from pythia_bento.engine.tapped import Tapped
 from pythia_bento.executor.changes import Change
 from pythia_bento.executor.outlets import Outlet
 from pythia_bento.executor.readers import LogitsReader, Reader, region_of, target
-from pythia_bento.executor.spans import Span, span_of
+from pythia_bento.executor.spans import Span, index_of, span_of
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.sites import PATTERN, Place
 
@@ -110,7 +110,7 @@ class PassTaps:
             places = np.searchsorted(self._pattern_rows, span.rows)
             begin, end = np.searchsorted(places, (first, first + len(weights))).tolist()
             if begin < end:
-                own = torch.from_numpy(places[begin:end] - first).to(weights.device)
+                own = index_of(places[begin:end] - first, weights.device)
                 reader.read_pattern(weights[own], begin, end, span, self._outlet)
 
     def finish(self, hidden: Tensor, results: Sequence[ChunkResult]) -> None:
