@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pythia_bento.engine.executor import Chunk
 from pythia_bento.engine.sequence import Sequence
+from pythia_bento.engine.tapped import MOST_EFFORT
 
 MOST_OTHERS = 4  # steps of the others between two with taps
 
@@ -39,7 +40,18 @@ class TapTurns:
         most = min(len(others), MOST_OTHERS)
         if tapped and self._others >= most:
             self._others, self.is_last = 0, bool(others)
-            return tapped
+            return _moderate(tapped)
         self._others += 1
         self.is_last = bool(tapped) and self._others >= most
         return others
+
+
+def _moderate(chunks: list[Chunk]) -> list[Chunk]:
+    """Of chunks with taps, the first ones that take no more than a pass may: at least one."""
+    effort = 0
+    for place, chunk in enumerate(chunks):
+        assert chunk.sequence.taps is not None
+        effort += chunk.sequence.taps.effort(chunk.start, chunk.count)
+        if effort > MOST_EFFORT and place:
+            return chunks[:place]
+    return chunks

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from pythia_bento.engine.block_pool import hash_block
-from pythia_bento.engine.capture import Capture, Lens, Positions, Project, Tap, next_position
+from pythia_bento.engine.capture import (
+    Capture,
+    Lens,
+    Positions,
+    Project,
+    Tap,
+    next_position,
+    within,
+)
 from pythia_bento.engine.interventions import Interventions
 from pythia_bento.engine.params import Request
 
@@ -46,9 +55,11 @@ class Tapped:
         if self.capture and self.capture.logits:
             positions.append(self.capture.logits.positions)
         self._positions = set(positions)
-        heavy = [(tap, effort) for tap in taps if (effort := effort_of(tap))]
-        self._heavy = {tap.positions for tap, _ in heavy}
-        self._tokens = max(MOST_EFFORT // max(sum(effort for _, effort in heavy), 1), 1)
+        self._heavy: dict[Positions, int] = {}  # effort of each of some positions
+        for tap in taps:
+            if effort := effort_of(tap):
+                self._heavy[tap.positions] = self._heavy.get(tap.positions, 0) + effort
+        self._tokens = max(MOST_EFFORT // max(sum(self._heavy.values()), 1), 1)
 
     def salted(self, block: int, parent: bytes) -> bytes:
         """The parent of a block's name.
@@ -69,6 +80,11 @@ class Tapped:
         """How many from ``start`` on a pass may have; None is any number."""
         first = _first(self._heavy, start)
         return None if first is None else first - start + self._tokens
+
+    def effort(self, start: int, count: int) -> int:
+        """Of so many positions: about so many rows of logits."""
+        heavy = self._heavy.items()
+        return sum(len(within(many, start, start + count)[1]) * one for many, one in heavy)
 
 
 def tapped(request: Request, block_size: int) -> Tapped | None:
@@ -107,6 +123,6 @@ def effort_of(tap: Tap) -> int:
     return 0
 
 
-def _first(many: set[Positions], start: int) -> int | None:
+def _first(many: Iterable[Positions], start: int) -> int | None:
     found = (next_position(positions, start) for positions in many)
     return min((position for position in found if position is not None), default=None)

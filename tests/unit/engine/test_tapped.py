@@ -86,6 +86,27 @@ def test_what_takes_long_is_done_in_small_pieces() -> None:
     assert product is not None and product.most_tokens(7) == MOST_EFFORT // 10
 
 
+def test_a_pass_has_no_more_of_it_than_it_may() -> None:
+    most: list[int] = []
+
+    def see(chunks: Seq[Chunk]) -> None:
+        efforts = [c.sequence.taps.effort(c.start, c.count) for c in chunks if c.sequence.taps]
+        assert sum(efforts) <= MOST_EFFORT or len(efforts) == 1
+        most.append(len(efforts))
+
+    product = Tap(HASH, ALL, reduction=Project(np.ones((640, 1), np.float32)))
+    shown = Capture((product,) * 10)  # as much as 100 rows of logits a position
+    requests = [
+        replace(request(str(n), (5 + n, 6), max_tokens=4, ignore_eos=True), capture=shown)
+        for n in range(7)
+    ]
+    engine = toy_engine(64, before=see)
+    engine.lend(np.zeros(2**20, np.uint8))
+    answers = engine.generate(requests)
+    assert {answer.finish_reason for [answer] in answers} == {"length"}
+    assert 1 < max(most) <= 5
+
+
 def test_a_mean_is_the_same_in_any_pieces() -> None:
     rows = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
     whole, pieces = Mean().add(0, rows), Mean()
