@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,12 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from pythia_bento.client.failures import BY_CODE, BY_GRPC_CODE, failure
+from pythia_bento.client.grpc_fields import made, prompt_of, sampling_of
+from pythia_bento.client.grpc_specs import put_all
 from pythia_bento.client.grpc_sweep import FINISH_REASONS, events
 from pythia_bento.client.inside import Asked
 from pythia_bento.client.transport import Operation
-from pythia_bento.errors import InvalidRequest, PythiaError
+from pythia_bento.errors import PythiaError
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.sweep import Event, SweepItem
 from pythia_bento.protocol.types import (
@@ -51,7 +52,7 @@ DETAILS = "grpc-status-details-bin"
 
 def info(model: str | None) -> Operation[Info]:
     """``Info``. Raises InvalidRequest for what no message can hold."""
-    return Operation("Info", _made("model", pb.InfoRequest, model=model), _info)
+    return Operation("Info", made("model", pb.InfoRequest, model=model), _info)
 
 
 def models() -> Operation[list[ModelState]]:
@@ -63,15 +64,16 @@ def models() -> Operation[list[ModelState]]:
 
 def generate(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> Operation[Part]:
     """``Generate``, answered by a stream. Raises InvalidRequest for what no message can hold."""
-    sampling = _sampling(options)
-    request = _made("model", pb.GenerateRequest, model=model)
-    request.MergeFrom(pb.GenerateRequest(prompt=_prompt("prompt", prompt), sampling=sampling))
+    sampling = sampling_of({n: v for n, v in options.items() if n != "interventions"})
+    request = made("model", pb.GenerateRequest, model=model)
+    put_all(request, "interventions", options.get("interventions", ()))
+    request.MergeFrom(pb.GenerateRequest(prompt=prompt_of("prompt", prompt), sampling=sampling))
     return Operation("Generate", request, _part)
 
 
 def score(items: Sequence[ScoreItem], model: str | None) -> Operation[Scores]:
     """``Score``. Raises InvalidRequest for what no message can hold."""
-    request = _made("model", pb.ScoreRequest, model=model)
+    request = made("model", pb.ScoreRequest, model=model)
     request.items.extend(_score_item(item) for item in items)
     return Operation("Score", request, lambda response: [_score(r) for r in response.results])
 
@@ -87,48 +89,52 @@ def sweep(asked: Mapping[str, Any]) -> Operation[list[Event]]:
         else:
             listed = name == "steps" and not isinstance(value, str)
             value = ",".join(map(str, value)) if listed else value
-            request.MergeFrom(_made(name, pb.SweepRequest, **{name: value}))
+            request.MergeFrom(made(name, pb.SweepRequest, **{name: value}))
     return Operation("Sweep", request, events, timeout=SWEEP_SECONDS)
 
 
 def _sweep_item(item: SweepItem) -> pb.SweepItem:
-    made: pb.SweepItem = _made("id", pb.SweepItem, id=item.id)
-    made.prompt.CopyFrom(_prompt("prompt", item.prompt))
+    sent: pb.SweepItem = made("id", pb.SweepItem, id=item.id)
+    sent.prompt.CopyFrom(prompt_of("prompt", item.prompt))
     if item.continuation is not None:
-        made.continuation.CopyFrom(_prompt("continuation", item.continuation))
-    return made
+        sent.continuation.CopyFrom(prompt_of("continuation", item.continuation))
+    return sent
 
 
 def _task(task: Mapping[str, Any]) -> pb.SweepRequest:
     fields = {name: value for name, value in task.items() if name != "type"}
     kind = task.get("type", "score")
     if kind == "generate":
-        fields = {"sampling": _sampling(fields)}
-    request: pb.SweepRequest = _made("task", pb.SweepRequest, **{kind: fields})
+        fields = {"sampling": sampling_of(fields)}
+    request: pb.SweepRequest = made("task", pb.SweepRequest, **{kind: fields})
     return request
 
 
 def activations(asked: Asked) -> Operation[Activations]:
-    """Raises InvalidRequest."""
-    raise InvalidRequest("activations are asked for over http:// or https://", param="url")
+    """``Activations``, answered by a stream. Raises InvalidRequest."""
+    from pythia_bento.client import grpc_inside
+
+    return grpc_inside.activations(asked)
 
 
 def patch(asked: Asked) -> Operation[PatchGrid]:
-    """Raises InvalidRequest."""
-    raise InvalidRequest("patches are asked for over http:// or https://", param="url")
+    """``Patch``. Raises InvalidRequest for what no message can hold."""
+    from pythia_bento.client import grpc_inside
+
+    return grpc_inside.patch(asked)
 
 
 def tokenize(text: str, model: str | None) -> Operation[list[int]]:
     """``Tokenize``. Raises InvalidRequest for what no message can hold."""
-    request = _made("text", pb.TokenizeRequest, text=text)
-    request.MergeFrom(_made("model", pb.TokenizeRequest, model=model))
+    request = made("text", pb.TokenizeRequest, text=text)
+    request.MergeFrom(made("model", pb.TokenizeRequest, model=model))
     return Operation("Tokenize", request, lambda response: list(response.ids))
 
 
 def detokenize(ids: Sequence[int], model: str | None) -> Operation[str]:
     """``Detokenize``. Raises InvalidRequest for what no message can hold."""
-    request = _made("ids", pb.DetokenizeRequest, ids=ids)
-    request.MergeFrom(_made("model", pb.DetokenizeRequest, model=model))
+    request = made("ids", pb.DetokenizeRequest, ids=ids)
+    request.MergeFrom(made("model", pb.DetokenizeRequest, model=model))
     return Operation("Detokenize", request, lambda response: str(response.text))
 
 
@@ -154,45 +160,13 @@ def _detailed(status: Any, message: str, fallback: type[PythiaError] | None) -> 
     return failure(kind, message, info.metadata.get("param"), seconds)
 
 
-def _made(field: str, kind: Any, **fields: Any) -> Any:
-    """A message; what cannot be in it is refused here as the server refuses it over HTTP."""
-    try:
-        return kind(**fields)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"{field} cannot be sent: {error}", param=field) from None
-
-
-def _prompt(name: str, prompt: Prompt) -> pb.Prompt:
-    content = {"text": prompt} if isinstance(prompt, str) else {"tokens": {"ids": prompt}}
-    made: pb.Prompt = _made(name, pb.Prompt, **content)
-    return made
-
-
-def _sampling(options: Mapping[str, Any]) -> pb.Sampling:
-    sampling = pb.Sampling()
-    for name, value in options.items():
-        sampling.MergeFrom(_made(name, pb.Sampling, **{name: _sent(name, value)}))
-    return sampling
-
-
-def _sent(name: str, value: Any) -> Any:
-    if name == "stop" and isinstance(value, str):
-        return [value]
-    if name == "seed" and isinstance(value, int) and 2**63 <= value < 2**64:
-        return value - 2**64  # the same modulo 2^64
-    if name == "structured_outputs" and isinstance(value, Mapping):
-        schema = value.get("json")
-        return {**value, "json": json.dumps(schema)} if isinstance(schema, Mapping) else {**value}
-    return value
-
-
 def _score_item(item: ScoreItem) -> pb.ScoreItem:
-    made: pb.ScoreItem = _made("logprobs", pb.ScoreItem, logprobs=item.logprobs)
-    made.MergeFrom(_made("model", pb.ScoreItem, model=item.model))
-    made.prompt.CopyFrom(_prompt("prompt", item.prompt))
+    sent: pb.ScoreItem = made("logprobs", pb.ScoreItem, logprobs=item.logprobs)
+    sent.MergeFrom(made("model", pb.ScoreItem, model=item.model))
+    sent.prompt.CopyFrom(prompt_of("prompt", item.prompt))
     if item.continuation is not None:
-        made.continuation.CopyFrom(_prompt("continuation", item.continuation))
-    return made
+        sent.continuation.CopyFrom(prompt_of("continuation", item.continuation))
+    return sent
 
 
 def _part(response: pb.GenerateResponse) -> Part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,15 @@ from pythia_bento.client.transport import Messages, Operation, Result
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+
+class _Parts(deque[Any]):
+    """Messages of an answer of many bytes."""
+
+    def taken(self) -> Iterator[Any]:
+        """Each once: its memory is free when the next one is looked at."""
+        while self:
+            yield self.popleft()
 
 
 class _Caller:
@@ -41,7 +51,13 @@ class GrpcTransport(_Caller):
             return operation.result(self._begin(operation, timeout))
 
     def fetch(self, operation: Operation[Result], timeout: float) -> Result:
-        return self.call(operation, timeout)
+        call, parts = self._begin(operation, timeout), _Parts()
+        try:
+            with _translated():
+                parts.extend(call)
+        finally:
+            call.cancel()  # harmless at the end
+        return operation.result(parts.taken())
 
     def stream(self, operation: Operation[Result], timeout: float) -> Generator[Result, None, None]:
         call = self._begin(operation, timeout)
@@ -67,7 +83,14 @@ class AsyncGrpcTransport(_Caller):
             return operation.result(await self._begin(operation, timeout))
 
     async def fetch(self, operation: Operation[Result], timeout: float) -> Result:
-        return await self.call(operation, timeout)
+        call, parts = self._begin(operation, timeout), _Parts()
+        try:
+            with _translated():
+                async for part in call:
+                    parts.append(part)
+        finally:
+            call.cancel()  # harmless at the end
+        return operation.result(parts.taken())
 
     async def stream(
         self, operation: Operation[Result], timeout: float

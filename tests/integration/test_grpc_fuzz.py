@@ -63,8 +63,12 @@ SCALARS: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_FLOAT: st.floats(width=32),
     FieldDescriptor.TYPE_INT32: integers(32, signed=True),
     FieldDescriptor.TYPE_INT64: integers(64, signed=True),
+    FieldDescriptor.TYPE_SINT64: integers(64, signed=True),
     FieldDescriptor.TYPE_STRING: st.sampled_from(
-        ["", "Once upon a time", "generate", "score", "bundled"]
+        [
+            *("", "Once upon a time", "generate", "score", "bundled"),
+            *("blocks.*.hook_resid_post", "hook_embed", "last", "norm", "scale", "zero"),
+        ]
     )
     | st.text(max_size=20),
     FieldDescriptor.TYPE_UINT32: st.integers(0, 999) | integers(32, signed=False),

@@ -121,14 +121,16 @@ class Token(_message.Message):
     def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ..., logprob: _Optional[float] = ..., top: _Optional[_Iterable[_Union[TopToken, _Mapping]]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("prompt", "sampling", "model")
+    __slots__ = ("prompt", "sampling", "model", "interventions")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    INTERVENTIONS_FIELD_NUMBER: _ClassVar[int]
     prompt: Prompt
     sampling: Sampling
     model: str
-    def __init__(self, prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
+    interventions: _containers.RepeatedCompositeFieldContainer[Intervention]
+    def __init__(self, prompt: _Optional[_Union[Prompt, _Mapping]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., model: _Optional[str] = ..., interventions: _Optional[_Iterable[_Union[Intervention, _Mapping]]] = ...) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("index", "text", "token_ids", "tokens", "finish_reason", "stop_string", "stop_token_id")
@@ -580,3 +582,243 @@ class SweepEnd(_message.Message):
     done: int
     failed: int
     def __init__(self, done: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
+
+class ActivationsRequest(_message.Message):
+    __slots__ = ("model", "prompts", "capture", "interventions", "sampling", "logits", "dtype", "tensors")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    CAPTURE_FIELD_NUMBER: _ClassVar[int]
+    INTERVENTIONS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    prompts: _containers.RepeatedCompositeFieldContainer[Prompt]
+    capture: _containers.RepeatedCompositeFieldContainer[Capture]
+    interventions: _containers.RepeatedCompositeFieldContainer[Intervention]
+    sampling: Sampling
+    logits: LogitsOf
+    dtype: str
+    tensors: bytes
+    def __init__(self, model: _Optional[str] = ..., prompts: _Optional[_Iterable[_Union[Prompt, _Mapping]]] = ..., capture: _Optional[_Iterable[_Union[Capture, _Mapping]]] = ..., interventions: _Optional[_Iterable[_Union[Intervention, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., logits: _Optional[_Union[LogitsOf, _Mapping]] = ..., dtype: _Optional[str] = ..., tensors: _Optional[bytes] = ...) -> None: ...
+
+class Positions(_message.Message):
+    __slots__ = ("word", "indices", "span")
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    INDICES_FIELD_NUMBER: _ClassVar[int]
+    SPAN_FIELD_NUMBER: _ClassVar[int]
+    word: str
+    indices: Indices
+    span: Span
+    def __init__(self, word: _Optional[str] = ..., indices: _Optional[_Union[Indices, _Mapping]] = ..., span: _Optional[_Union[Span, _Mapping]] = ...) -> None: ...
+
+class Indices(_message.Message):
+    __slots__ = ("indices",)
+    INDICES_FIELD_NUMBER: _ClassVar[int]
+    indices: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, indices: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Span(_message.Message):
+    __slots__ = ("start", "stop")
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    stop: int
+    def __init__(self, start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
+
+class Numbers(_message.Message):
+    __slots__ = ("numbers",)
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    numbers: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, numbers: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Vector(_message.Message):
+    __slots__ = ("tensor", "numbers")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    tensor: str
+    numbers: Numbers
+    def __init__(self, tensor: _Optional[str] = ..., numbers: _Optional[_Union[Numbers, _Mapping]] = ...) -> None: ...
+
+class Capture(_message.Message):
+    __slots__ = ("site", "positions", "heads", "neurons", "reduce")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    NEURONS_FIELD_NUMBER: _ClassVar[int]
+    REDUCE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    positions: Positions
+    heads: _containers.RepeatedScalarFieldContainer[int]
+    neurons: _containers.RepeatedScalarFieldContainer[int]
+    reduce: Reduce
+    def __init__(self, site: _Optional[str] = ..., positions: _Optional[_Union[Positions, _Mapping]] = ..., heads: _Optional[_Iterable[int]] = ..., neurons: _Optional[_Iterable[int]] = ..., reduce: _Optional[_Union[Reduce, _Mapping]] = ...) -> None: ...
+
+class Reduce(_message.Message):
+    __slots__ = ("word", "project", "lens")
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    LENS_FIELD_NUMBER: _ClassVar[int]
+    word: str
+    project: Directions
+    lens: Lens
+    def __init__(self, word: _Optional[str] = ..., project: _Optional[_Union[Directions, _Mapping]] = ..., lens: _Optional[_Union[Lens, _Mapping]] = ...) -> None: ...
+
+class Directions(_message.Message):
+    __slots__ = ("tensor", "rows")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    tensor: str
+    rows: _containers.RepeatedCompositeFieldContainer[Numbers]
+    def __init__(self, tensor: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[Numbers, _Mapping]]] = ...) -> None: ...
+
+class Lens(_message.Message):
+    __slots__ = ("top", "tokens")
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    top: int
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, top: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Intervention(_message.Message):
+    __slots__ = ("site", "op", "positions", "heads", "neurons", "vector", "scale", "low", "high", "from_prompt", "prompts")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    OP_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    NEURONS_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    FROM_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    op: str
+    positions: Positions
+    heads: _containers.RepeatedScalarFieldContainer[int]
+    neurons: _containers.RepeatedScalarFieldContainer[int]
+    vector: Vector
+    scale: float
+    low: float
+    high: float
+    from_prompt: int
+    prompts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, site: _Optional[str] = ..., op: _Optional[str] = ..., positions: _Optional[_Union[Positions, _Mapping]] = ..., heads: _Optional[_Iterable[int]] = ..., neurons: _Optional[_Iterable[int]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., scale: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., from_prompt: _Optional[int] = ..., prompts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class LogitsOf(_message.Message):
+    __slots__ = ("tokens", "positions")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    positions: Positions
+    def __init__(self, tokens: _Optional[_Iterable[int]] = ..., positions: _Optional[_Union[Positions, _Mapping]] = ...) -> None: ...
+
+class ActivationsPart(_message.Message):
+    __slots__ = ("header", "data", "summary")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    header: TensorsHeader
+    data: bytes
+    summary: ActivationsSummary
+    def __init__(self, header: _Optional[_Union[TensorsHeader, _Mapping]] = ..., data: _Optional[bytes] = ..., summary: _Optional[_Union[ActivationsSummary, _Mapping]] = ...) -> None: ...
+
+class TensorsHeader(_message.Message):
+    __slots__ = ("model", "fingerprint", "nbytes", "tensors")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    NBYTES_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    fingerprint: str
+    nbytes: int
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorInfo]
+    def __init__(self, model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., nbytes: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ...) -> None: ...
+
+class TensorInfo(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "offset")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    offset: int
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class ActivationsSummary(_message.Message):
+    __slots__ = ("num_prompt_tokens", "num_completion_tokens", "seed")
+    NUM_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    seed: int
+    def __init__(self, num_prompt_tokens: _Optional[int] = ..., num_completion_tokens: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class PatchRequest(_message.Message):
+    __slots__ = ("model", "clean", "corrupted", "site", "over", "metric", "priority")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CLEAN_FIELD_NUMBER: _ClassVar[int]
+    CORRUPTED_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    OVER_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    clean: Prompt
+    corrupted: Prompt
+    site: str
+    over: _containers.RepeatedScalarFieldContainer[str]
+    metric: Metric
+    priority: int
+    def __init__(self, model: _Optional[str] = ..., clean: _Optional[_Union[Prompt, _Mapping]] = ..., corrupted: _Optional[_Union[Prompt, _Mapping]] = ..., site: _Optional[str] = ..., over: _Optional[_Iterable[str]] = ..., metric: _Optional[_Union[Metric, _Mapping]] = ..., priority: _Optional[int] = ...) -> None: ...
+
+class Metric(_message.Message):
+    __slots__ = ("logit_diff", "logprob")
+    LOGIT_DIFF_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    logit_diff: LogitDiff
+    logprob: OneToken
+    def __init__(self, logit_diff: _Optional[_Union[LogitDiff, _Mapping]] = ..., logprob: _Optional[_Union[OneToken, _Mapping]] = ...) -> None: ...
+
+class LogitDiff(_message.Message):
+    __slots__ = ("first", "second")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    first: OneToken
+    second: OneToken
+    def __init__(self, first: _Optional[_Union[OneToken, _Mapping]] = ..., second: _Optional[_Union[OneToken, _Mapping]] = ...) -> None: ...
+
+class OneToken(_message.Message):
+    __slots__ = ("id", "text")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    text: str
+    def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
+class PatchResponse(_message.Message):
+    __slots__ = ("model", "fingerprint", "values", "clean", "corrupted", "layers", "positions", "heads", "tokens")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    CLEAN_FIELD_NUMBER: _ClassVar[int]
+    CORRUPTED_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    fingerprint: str
+    values: _containers.RepeatedCompositeFieldContainer[Numbers]
+    clean: float
+    corrupted: float
+    layers: _containers.RepeatedScalarFieldContainer[int]
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    heads: _containers.RepeatedScalarFieldContainer[int]
+    tokens: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., values: _Optional[_Iterable[_Union[Numbers, _Mapping]]] = ..., clean: _Optional[float] = ..., corrupted: _Optional[float] = ..., layers: _Optional[_Iterable[int]] = ..., positions: _Optional[_Iterable[int]] = ..., heads: _Optional[_Iterable[int]] = ..., tokens: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -39,6 +39,16 @@ class PythiaStub(object):
                 request_serializer=pythia_dot_v1_dot_pythia__pb2.SweepRequest.SerializeToString,
                 response_deserializer=pythia_dot_v1_dot_pythia__pb2.SweepEvent.FromString,
                 )
+        self.Activations = channel.unary_stream(
+                '/pythia.v1.Pythia/Activations',
+                request_serializer=pythia_dot_v1_dot_pythia__pb2.ActivationsRequest.SerializeToString,
+                response_deserializer=pythia_dot_v1_dot_pythia__pb2.ActivationsPart.FromString,
+                )
+        self.Patch = channel.unary_unary(
+                '/pythia.v1.Pythia/Patch',
+                request_serializer=pythia_dot_v1_dot_pythia__pb2.PatchRequest.SerializeToString,
+                response_deserializer=pythia_dot_v1_dot_pythia__pb2.PatchResponse.FromString,
+                )
         self.Tokenize = channel.unary_unary(
                 '/pythia.v1.Pythia/Tokenize',
                 request_serializer=pythia_dot_v1_dot_pythia__pb2.TokenizeRequest.SerializeToString,
@@ -93,6 +103,22 @@ class PythiaServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Activations(self, request, context):
+        """What the model computes of some prompts, perhaps with parts of it changed: `header` first, then
+        the safetensors file that /v1/activations answers, in pieces, and `summary` last. It begins when
+        all is computed. Cancelling the call, or its deadline, gives the memory of the answer back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Patch(self, request, context):
+        """One prompt with one place of another's after the other, and what each patch does to a metric.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Tokenize(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -132,6 +158,16 @@ def add_PythiaServicer_to_server(servicer, server):
                     servicer.Sweep,
                     request_deserializer=pythia_dot_v1_dot_pythia__pb2.SweepRequest.FromString,
                     response_serializer=pythia_dot_v1_dot_pythia__pb2.SweepEvent.SerializeToString,
+            ),
+            'Activations': grpc.unary_stream_rpc_method_handler(
+                    servicer.Activations,
+                    request_deserializer=pythia_dot_v1_dot_pythia__pb2.ActivationsRequest.FromString,
+                    response_serializer=pythia_dot_v1_dot_pythia__pb2.ActivationsPart.SerializeToString,
+            ),
+            'Patch': grpc.unary_unary_rpc_method_handler(
+                    servicer.Patch,
+                    request_deserializer=pythia_dot_v1_dot_pythia__pb2.PatchRequest.FromString,
+                    response_serializer=pythia_dot_v1_dot_pythia__pb2.PatchResponse.SerializeToString,
             ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
@@ -235,6 +271,40 @@ class Pythia(object):
         return grpc.experimental.unary_stream(request, target, '/pythia.v1.Pythia/Sweep',
             pythia_dot_v1_dot_pythia__pb2.SweepRequest.SerializeToString,
             pythia_dot_v1_dot_pythia__pb2.SweepEvent.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Activations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/pythia.v1.Pythia/Activations',
+            pythia_dot_v1_dot_pythia__pb2.ActivationsRequest.SerializeToString,
+            pythia_dot_v1_dot_pythia__pb2.ActivationsPart.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Patch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/pythia.v1.Pythia/Patch',
+            pythia_dot_v1_dot_pythia__pb2.PatchRequest.SerializeToString,
+            pythia_dot_v1_dot_pythia__pb2.PatchResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from pythia_bento.engine.validate import Limits
@@ -25,6 +26,7 @@ PIECE = 2**15  # bytes that are read at once, but for a field that has more
 BYTES_OF_A_CHARACTER = 4  # at most
 LOOK = 256  # fields that are looked at at once
 VARINT_BYTES = 10  # at most
+MAX_BYTES = 3 * 2**20  # of a field of bytes, which is copied and not read
 
 Read = Callable[[Call, Grow], Awaitable[Any]]
 
@@ -37,6 +39,7 @@ class Intake:
         self._arrivals = arrivals
         self._room = room
         self._max_field_bytes = PIECE + BYTES_OF_A_CHARACTER * limits.max_text_chars
+        self._max_bytes_field = max(self._max_field_bytes, MAX_BYTES + PIECE)
         self._max_fields = max(limits.max_text_chars, limits.max_sequences)
 
     def place(self) -> AbstractContextManager[Grow]:
@@ -73,10 +76,12 @@ class Intake:
         while place < len(data):
             begin, place, count = place, _end_of_field(data, place), count + 1
             if place - begin > self._max_field_bytes:
-                raise InvalidRequest(
-                    f"a field of the message has {place - begin} bytes, but the limit is "
-                    f"{self._max_field_bytes}"
-                )
+                is_copied = _is_of_bytes(message, data, begin)
+                most = self._max_bytes_field if is_copied else self._max_field_bytes
+                if place - begin > most:
+                    raise InvalidRequest(
+                        f"a field of the message has {place - begin} bytes, but the limit is {most}"
+                    )
             if count > self._max_fields:
                 raise InvalidRequest(f"the message has more than {self._max_fields} entries")
             if place - start >= PIECE:
@@ -106,6 +111,13 @@ def _end_of_field(data: bytes, place: int) -> int:
     if place > len(data):
         raise DecodeError
     return place
+
+
+def _is_of_bytes(message: Message, data: bytes, begin: int) -> bool:
+    """Whether the field that begins there is one of bytes."""
+    tag, _ = _varint(data, begin)
+    field = message.DESCRIPTOR.fields_by_number.get(tag >> 3)
+    return field is not None and field.type == FieldDescriptor.TYPE_BYTES
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:

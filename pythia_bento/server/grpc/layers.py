@@ -27,7 +27,9 @@ from pythia_bento.telemetry.calls import CallContext, current_call, new_call, wo
 
 REQUEST_ID = "x-request-id"
 # Refused unread while the engine is full.
-GENERATING = ("/pythia.v1.Pythia/Generate", "/pythia.v1.Pythia/Sweep")
+GENERATING = tuple(
+    f"/pythia.v1.Pythia/{name}" for name in ("Generate", "Sweep", "Activations", "Patch")
+)
 
 WATCH = "/grpc.health.v1.Health/Watch"
 

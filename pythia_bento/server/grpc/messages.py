@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from operator import add
 from typing import Any
@@ -39,11 +39,15 @@ STATES: dict[State, pb.ModelState.State] = {
 }
 
 
-def generate_body(request: pb.GenerateRequest) -> GenerateRequest:
+def generate_body(
+    request: pb.GenerateRequest, interventions: Sequence[Mapping[str, Any]] = ()
+) -> GenerateRequest:
     """Raises InvalidRequest, with the words that HTTP's clients read too."""
     fields = sampling_of(request.sampling)
     if request.HasField("prompt"):
         fields["prompt"] = prompt_of(request.prompt)
+    if interventions:
+        fields["interventions"] = list(interventions)
     return parse(GenerateRequest, fields)
 
 

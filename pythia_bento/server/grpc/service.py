@@ -8,16 +8,21 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from pythia_bento.engine.validate import check_items, check_text
+from pythia_bento.handlers.inside import activations
 from pythia_bento.handlers.models import states
+from pythia_bento.handlers.named_tensors import read_tensors
+from pythia_bento.handlers.patch import patch
 from pythia_bento.handlers.score import score
 from pythia_bento.handlers.streamed import StreamedAnswer
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaServicer
+from pythia_bento.protocol.inside import ActivationsRequest
 from pythia_bento.protocol.parsing import parse
+from pythia_bento.protocol.patching import PatchRequest
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.served import Served
 from pythia_bento.runtime.turns import Turns
-from pythia_bento.server.grpc import messages, sweep_messages
+from pythia_bento.server.grpc import inside_messages, messages, sweep_messages
 from pythia_bento.server.grpc.write_timeout import WriteTimeout
 from pythia_bento.server.sweeping import SweepAnswer
 from pythia_bento.sweep.spec import SweepRequest
@@ -49,7 +54,8 @@ class PythiaService(PythiaServicer):
         served = await self._served(request.model)
         count = len(request.prompt.tokens.ids)
         check_text("prompt", count, served.limits, "tokens")
-        body = messages.generate_body(request)
+        interventions = await inside_messages.interventions(request.interventions)
+        body = messages.generate_body(request, interventions)
         answer = await StreamedAnswer.begin(served, body, context.time_remaining())
         write_timeout = WriteTimeout(self._runner.settings.client_timeout)
         try:
@@ -97,6 +103,28 @@ class PythiaService(PythiaServicer):
         finally:
             write_timeout.close()
             await answer.close()
+
+    async def Activations(self, request: pb.ActivationsRequest, context: Context) -> None:
+        """Messages are written as in ``Generate``; memory is held until the last one is."""
+        tensors = inside_messages.tensors_of(request, self._runner.settings.max_tensor_bytes)
+        body = parse(ActivationsRequest, await inside_messages.activations_body(request))
+        served = await self._served(request.model)
+        named, remaining = await read_tensors(tensors), context.time_remaining()
+        answer = await activations(served, body, named, remaining)
+        write_timeout = WriteTimeout(self._runner.settings.client_timeout)
+        try:
+            async for part in inside_messages.parts(answer):
+                with write_timeout:
+                    await context.write(part)
+        finally:
+            write_timeout.close()
+            answer.close()
+
+    async def Patch(self, request: pb.PatchRequest, context: Context) -> pb.PatchResponse:
+        """See pythia.proto."""
+        body = parse(PatchRequest, inside_messages.patch_body(request))
+        served = await self._served(request.model)
+        return inside_messages.patched(await patch(served, body, context.time_remaining()))
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Nothing is added to the text."""

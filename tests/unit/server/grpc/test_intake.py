@@ -17,7 +17,7 @@ from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import FREE_BYTES, AccessControl, BodyRoom
 from pythia_bento.server.grpc.call import Call
 from pythia_bento.server.grpc.held_calls import HeldCalls
-from pythia_bento.server.grpc.intake import PIECE, Intake
+from pythia_bento.server.grpc.intake import MAX_BYTES, PIECE, Intake
 from pythia_bento.server.grpc.server import GrpcServer
 from tests.grpc_parts import grpc_settings
 from tests.unit.engine.gate import Gate
@@ -68,6 +68,20 @@ async def test_a_large_message_is_what_protobuf_makes_of_it(
     # The same fields one after another, a lone one again, are one message.
     again = data + message.SerializeToString()
     assert await read(runner, type(message), again) == type(message).FromString(again)
+
+
+async def test_bytes_are_copied_and_may_be_more(runner: PythiaRunner) -> None:
+    whole = pb.ActivationsRequest(model="toy", tensors=b"x" * MAX_BYTES, dtype="float16")
+    data = whole.SerializeToString()
+    assert await read(runner, pb.ActivationsRequest, data) == whole
+    more = pb.ActivationsRequest(tensors=b"x" * (MAX_BYTES + PIECE)).SerializeToString()
+    with pytest.raises(InvalidRequest, match=f"but the limit is {MAX_BYTES + PIECE}"):
+        await read(runner, pb.ActivationsRequest, more)
+    logits = pb.LogitsOf(tokens=[2**31] * 2**18)  # is read, and no field of bytes
+    with pytest.raises(InvalidRequest, match="but the limit is 1081344"):
+        await read(
+            runner, pb.ActivationsRequest, pb.ActivationsRequest(logits=logits).SerializeToString()
+        )
 
 
 async def test_others_have_their_turn_meanwhile(runner: PythiaRunner) -> None:

@@ -36,7 +36,8 @@ async def test_services_are_described(server: GrpcServer) -> None:
 
     described = await _ask(server, methods)
     assert described["pythia.v1.Pythia"] == [
-        *("Info", "Models", "Generate", "Score", "Sweep", "Tokenize", "Detokenize"),
+        *("Info", "Models", "Generate", "Score", "Sweep", "Activations", "Patch"),
+        *("Tokenize", "Detokenize"),
     ]
     assert described["bentoml.grpc.v1.BentoService"] == ["Call", "ServiceMetadata"]
     assert {"Check", "Watch"} <= set(described["grpc.health.v1.Health"])

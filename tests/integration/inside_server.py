@@ -1,0 +1,35 @@
+"""One checkpoint behind both transports, for tests of what shows its inside."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import torch
+
+from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.settings import Settings
+from tests.unit.conftest import app_of
+
+SETTINGS: dict[str, Any] = {
+    **{"model": "bundled@step3000", "device": "cpu", "max_batch_size": 8},
+    **{"kv_cache_gb": 0.05, "default_seed": 0, "client_timeout": 5},
+}
+
+
+@contextlib.contextmanager
+def bundled(**settings: Any) -> Iterator[PythiaRunner]:
+    """It alone, on one thread."""
+    torch.set_num_threads(1)
+    with PythiaRunner.load(Settings(**SETTINGS | settings)) as runner:
+        yield runner
+
+
+@contextlib.asynccontextmanager
+async def over_http(runner: PythiaRunner) -> AsyncIterator[httpx.AsyncClient]:
+    """Who asks its routes, without a socket."""
+    transport = httpx.ASGITransport(app_of(runner))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test/v1") as client:
+        yield client
