@@ -39,20 +39,21 @@ def _prompt(value: Any, info: ValidationInfo) -> Prompt:
     raise ValueError(f"{field} must be a string or a list of token ids, and not empty")
 
 
-def _prompts(value: Any) -> list[Prompt]:
+def _prompts(value: Any, info: ValidationInfo) -> list[Prompt]:
+    field = info.field_name
     if isinstance(value, str):
         return [value]
     if is_ids(value) and value:
         return [tuple(value)]
     if isinstance(value, list) and len(value) > MAX_PROMPTS:
-        raise ValueError(f"prompt has {len(value)} entries, but the limit is {MAX_PROMPTS}")
+        raise ValueError(f"{field} has {len(value)} entries, but the limit is {MAX_PROMPTS}")
     if isinstance(value, list) and value:
         if all(isinstance(part, str) for part in value):
             return value
         if all(isinstance(part, tuple) or is_ids(part) for part in value):  # tuples were looked at
             return [tuple(ids) for ids in value]
     raise ValueError(
-        "prompt must be a string, a list of strings, a list of token ids or a list of lists of "
+        f"{field} must be a string, a list of strings, a list of token ids or a list of lists of "
         "token ids, and not empty"
     )
 

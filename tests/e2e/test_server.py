@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
+import struct
 from collections.abc import Iterator
 
 import httpx
@@ -109,6 +111,28 @@ def test_tokenizer_at_the_root(http: httpx.Client) -> None:
     assert text == {"prompt": PROMPT}
     assert http.get("/tokenize").status_code == 405
     assert http.post("/detokenize", json={"tokens": [10**6]}).status_code == 400
+
+
+def test_openai_client_embeds(client: openai.OpenAI, http: httpx.Client) -> None:
+    texts = [PROMPT, "Question: What color is"]
+    plain = client.embeddings.create(model="bundled", input=texts, encoding_format="float")
+    packed = client.embeddings.create(model="bundled", input=texts)  # in base64, of itself
+    assert [one.index for one in packed.data] == [0, 1]
+    for one, other in zip(plain.data, packed.data, strict=True):
+        assert as_float32(one.embedding) == as_float32(other.embedding)
+        assert math.isclose(sum(value**2 for value in one.embedding), 1, rel_tol=1e-5)
+    assert plain.usage.prompt_tokens == plain.usage.total_tokens > 8
+    extra = {"pooling": "last", "normalize": False}
+    [last] = client.embeddings.create(model="bundled", input=PROMPT, extra_body=extra).data
+    raw = http.post("/v1/embeddings", json={"input": PROMPT, **extra}).json()
+    assert as_float32(last.embedding) == as_float32(raw["data"][0]["embedding"])
+    assert raw["pooling"] == "last"
+    with pytest.raises(openai.BadRequestError, match="dimensions must be 128"):
+        client.embeddings.create(model="bundled", input=PROMPT, dimensions=5)
+
+
+def as_float32(values: list[float]) -> bytes:
+    return struct.pack(f"<{len(values)}f", *values)
 
 
 def test_openai_client_reads_errors_and_models(client: openai.OpenAI) -> None:

@@ -10,6 +10,7 @@ from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.chat import chat
 from pythia_bento.server.http.chat_template import ChatTemplate
 from pythia_bento.server.http.completions import completions
+from pythia_bento.server.http.embeddings import embeddings
 from pythia_bento.server.http.sweep import sweep
 
 
@@ -19,6 +20,7 @@ def create_app(chat_template: ChatTemplate | None = None) -> Starlette:
         [
             Route("/completions", completions, methods=["POST"]),
             Route("/chat/completions", chat, methods=["POST"]),
+            Route("/embeddings", embeddings, methods=["POST"]),
             Route("/sweep", sweep, methods=["POST"]),
             *inside.routes(),
             *models.routes(),

@@ -107,6 +107,34 @@ class CompletionChunk(_CompletionParts):
     """Filler that makes events of similar size, where ``include_obfuscation`` asks for it."""
 
 
+class Embedding(Schema):
+    """Of one text."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+    """Base64 is of float32, little-endian."""
+
+
+class PromptUsage(Schema):
+    """Token counts of what generates nothing."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(Schema):
+    """OpenAI's list of embeddings."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    system_fingerprint: str
+    pooling: Literal["mean", "last"]
+    """What was made of a text's states."""
+    usage: PromptUsage
+
+
 class Model(Schema):
     """A checkpoint that may be asked for, where it comes from, and where its weights are."""
 

@@ -85,6 +85,11 @@ MEANINGS: dict[str, str] = {
     "corrupted": "The prompt that they are put into, with as many tokens.",
     "over": "What rows and columns of the answer are.",
     "metric": "Logit of a minus that of b, or log-probability of a, behind the last token.",
+    "input": "Texts or token ids.",
+    "encoding_format": "base64 is of float32, little-endian.",
+    "dimensions": "The model's width, or left out.",
+    "pooling": "The mean of all tokens' states, or the state of the last one.",
+    "normalize": "Whether each vector is given the length 1.",
     "items": "The texts to score.",
     "id": "Of a text; its rows have it too.",
     "SweepRequest.model": "A name without a revision; left out it is the server's.",
@@ -112,6 +117,10 @@ def limits_of_fields(runner: PythiaRunner) -> dict[str, Schema]:
     return {
         "model": _model(runner),
         "CompletionRequest.prompt": {"anyOf": [*one_prompt, *many]},
+        "EmbeddingsRequest.input": {"anyOf": [*one_prompt, *many]},
+        "EmbeddingsRequest.dimensions": {
+            "const": limits.config.hidden_size if limits.config else 0
+        },
         "GenerateRequest.prompt": {"anyOf": one_prompt},
         "GenerateStreamRequest.prompt": {"anyOf": one_prompt},
         "ScoreItem.prompt": {"anyOf": one_prompt},

@@ -22,6 +22,7 @@ from pythia_bento.protocol.bodies import (
     TokenizeRequest,
     UnloadRequest,
 )
+from pythia_bento.protocol.embeddings import EmbeddingsRequest
 from pythia_bento.server.openapi import answers, sweep_answers
 from pythia_bento.server.openapi.failures import BODY, ENGINE, MODEL, UNAVAILABLE
 from pythia_bento.server.openapi.inside_operations import INSIDE_OPERATIONS
@@ -66,6 +67,26 @@ OPERATIONS: tuple[Operation, ...] = (
         body=CompletionRequest,
         generates=True,
         examples=_COMPLETIONS,
+    ),
+    Operation(
+        tag="OpenAI",
+        method="post",
+        path="/v1/embeddings",
+        id="createEmbedding",
+        summary="The last hidden state of texts, as vectors.",
+        answers=(answers.Embeddings,),
+        errors=(*BODY, *ENGINE, *MODEL, *UNAVAILABLE),
+        body=EmbeddingsRequest,
+        generates=True,
+        examples={
+            "A text": {"input": "Once upon a time"},
+            "Of last tokens, as they are": {
+                "input": [[5, 6, 7], [8, 9]],
+                "pooling": "last",
+                "normalize": False,
+                "encoding_format": "base64",
+            },
+        },
     ),
     Operation(
         tag="OpenAI",
