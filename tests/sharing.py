@@ -34,6 +34,7 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/e2e/test_models.py",
         "tests/e2e/test_monitoring.py",
         "tests/e2e/test_playground.py",
+        "tests/e2e/test_playground_inside.py",
         "tests/e2e/test_readme.py",
         "tests/e2e/test_secrets.py",
         "tests/e2e/test_security.py",

@@ -34,7 +34,8 @@ def _playground(browser: Browser) -> None:
     browser("#echo").click()
     browser("#run").click()
     browser.wait(lambda: "tokens in" in browser("#status").text)
-    browser("#provenance summary").click()
+    browser.all(".token:not(.prompt)")[2].click()
+    browser.wait(lambda: browser("#inside-status").text.startswith("token "))
     _point_at(browser, ".token:not(.prompt)")
 
 

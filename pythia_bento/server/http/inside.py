@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import orjson
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -13,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import Send
 from typing_extensions import override
 
+from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import InvalidRequest, PayloadTooLarge
 from pythia_bento.handlers.inside import activations
 from pythia_bento.handlers.inside_answer import Answer
@@ -23,6 +25,7 @@ from pythia_bento.protocol.parsing import parse
 from pythia_bento.protocol.patching import PatchRequest
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.served import loaded
+from pythia_bento.runtime.turns import Turns
 from pythia_bento.server.http.body import read_json, read_part
 from pythia_bento.server.http.json_answer import json_in_pieces
 from pythia_bento.server.http.multipart import is_multipart, parts
@@ -46,11 +49,12 @@ async def _activations(request: HttpRequest) -> Response:
     data, file = await _read(request, runner)
     body = parse(ActivationsRequest, data)
     tensors = await read_tensors(file)
-    answer = await activations(await runner.served(body.model), body, tensors)
+    served = await runner.served(body.model)
+    answer = await activations(served, body, tensors)
     if body.format == "safetensors":
         return FileAnswer(answer, runner.settings.client_timeout)
     try:
-        return await _as_json(answer)
+        return await _as_json(answer, served.tokenizer)
     finally:
         answer.close()
 
@@ -84,17 +88,31 @@ async def _read(request: HttpRequest, runner: PythiaRunner) -> tuple[Any, memory
     return await read_part(bytes(found["request"]), runner.limits), found.get("tensors")
 
 
-async def _as_json(answer: Answer) -> Response:
+async def _as_json(answer: Answer, tokenizer: Tokenizer) -> Response:
     numbers = await answer.numbers()
     texts: Mapping[str, Any] = answer.texts
     head = {
         "model": answer.model,
         "system_fingerprint": answer.system_fingerprint,
         "seed": texts["request"].get("seed"),
+        "lens_tokens": await _lens_tokens(numbers, tokenizer),
         "tensors": orjson.Fragment(orjson.dumps(numbers, option=_NUMPY)),
     }
     lists = {name: texts[name] for name in ("tokens", "completions")}
     return await json_in_pieces(head, 1, **lists)
+
+
+async def _lens_tokens(
+    numbers: Mapping[str, np.ndarray], tokenizer: Tokenizer
+) -> dict[str, list[list[str]]]:
+    """The texts of what lenses found, which a reader of JSON would have to ask for."""
+    turns, found = Turns(), dict[str, list[list[str]]]()
+    for name in (name for name in numbers if name.endswith(":lens_ids")):
+        found[name] = []
+        for row in numbers[name].tolist():
+            found[name].append(tokenizer.token_texts(row))
+            await turns.take()
+    return found
 
 
 class FileAnswer(StreamedAnswer):

@@ -25,6 +25,8 @@ class Activations(Schema):
     """What was sampled with; null where neither given nor needed."""
     tensors: dict[str, Any]
     """Lists of numbers by ``<prompt>:<site>``."""
+    lens_tokens: dict[str, list[list[str]]]
+    """Texts of what lenses found, by the names of their ids."""
     tokens: list[list[str]]
     """Of each prompt, and of what was generated behind it."""
     completions: list[Completed | None]

@@ -29,6 +29,12 @@ export async function spelled(text, key, signal) {
   return (await response.json()).choices[0];
 }
 
+// What the model computes of a prompt, as numbers by the names of tensors.
+export async function activations(body, key, signal) {
+  const response = await post("v1/activations", { ...body, format: "json" }, key, signal);
+  return response.json();
+}
+
 // Yields the events of a sweep; what fails of it is an event too, unless all of it does.
 export async function* sweep(body, key, signal) {
   const response = await post("v1/sweep", body, key, signal);

@@ -1,12 +1,15 @@
 // The form, the state of a run, and what is said about the model.
 
 import { completion, servedModels } from "./api.js";
+import { Inside } from "./inside.js";
 import { TokenView } from "./tokens.js";
 
 const NUMBERS = ["max_tokens", "temperature", "top_p", "top_k", "seed", "logprobs"];
 const field = (id) => document.getElementById(id);
 const view = new TokenView(field("tokens"), field("tooltip"));
+const inside = new Inside(() => field("key").value);
 let running; // AbortController of the run
+let ran; // the body of the last run, and the ids of its prompt and of what came behind it
 let models = []; // the default first
 
 function request() {
@@ -26,10 +29,11 @@ async function run(event) {
   if (running) return;
   running = new AbortController();
   const body = request();
-  begin(body.echo ? [...body.prompt].length : 0);
+  begin(body);
   const state = { tokens: 0, reason: "", started: performance.now() };
   try {
-    for await (const part of completion(body, field("key").value, running.signal)) {
+    const withIds = { ...body, return_token_ids: true };
+    for await (const part of completion(withIds, field("key").value, running.signal)) {
       receive(part, state);
     }
     say(summary(state));
@@ -47,6 +51,8 @@ function receive({ choices, usage, seed }, state) {
   state.seed = seed;
   for (const choice of choices) {
     view.append(choice);
+    ran.prompt.push(...(choice.prompt_token_ids ?? []));
+    ran.generated.push(...(choice.token_ids ?? []));
     state.tokens += choice.logprobs?.tokens.length ?? 0;
     state.reason = choice.finish_reason ?? state.reason;
   }
@@ -62,11 +68,22 @@ function summary({ tokens, reason, started, seed }) {
   return `${tokens} tokens in ${seconds.toFixed(2)} s${ended[reason] ?? ""}${drawn}`;
 }
 
-function begin(promptLength) {
+function begin(body) {
+  ran = { body, prompt: [], generated: [] };
   field("error").hidden = true;
-  view.clear(promptLength);
+  view.clear(body.echo ? [...body.prompt].length : 0);
+  inside.forget();
   say("waiting for the first token …");
   enable();
+}
+
+// The text's tokens are shown from the prompt's end on, unless the prompt is shown too.
+function lookInside(index) {
+  const { body, prompt, generated } = ran;
+  const hidden = body.echo ? 0 : prompt.length;
+  const ids = [...prompt, ...generated].slice(0, hidden + view.tokens.length);
+  view.mark(index);
+  inside.choose({ ids, model: body.model }, hidden + index);
 }
 
 function enable() {
@@ -140,6 +157,7 @@ field("form").addEventListener("submit", run);
 field("form").addEventListener("input", showCurl);
 field("key").addEventListener("change", askModels);
 field("checkpoint").addEventListener("change", showModel);
+field("tokens").addEventListener("choose", ({ detail }) => lookInside(detail));
 field("stop-button").addEventListener("click", () => running?.abort());
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run(event);

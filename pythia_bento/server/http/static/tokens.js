@@ -1,5 +1,5 @@
-// The tokens of a text as coloured spans, and the tooltip of a token. The box tells by an event
-// "token", whose detail is an index, which one is looked at.
+// The tokens of a text as coloured spans, and the tooltip of a token. The box tells by events, whose
+// detail is an index, which one is looked at ("token") and which one was pressed ("choose").
 
 const SURPRISING = -6; // natural log-probability at the far end of the scale: 1 in 400
 
@@ -12,6 +12,7 @@ export class TokenView {
     box.addEventListener("focusin", (event) => this.#show(event.target));
     box.addEventListener("focusout", () => this.#hide());
     box.addEventListener("keydown", (event) => this.#move(event));
+    box.addEventListener("click", (event) => this.#choose(event.target));
     document.addEventListener("keydown", (event) => event.key === "Escape" && this.#hide());
     this.clear(0);
   }
@@ -54,6 +55,13 @@ export class TokenView {
     if (this.shown) this.#show(this.shown);
   }
 
+  // Which one is chosen; none where there is no such index.
+  mark(chosen) {
+    for (const [index, { span }] of this.tokens.entries()) {
+      span.setAttribute("aria-selected", String(index === chosen));
+    }
+  }
+
   #add(token) {
     const span = document.createElement("span");
     span.className = "token";
@@ -76,7 +84,13 @@ export class TokenView {
     }
   }
 
+  #choose(target) {
+    const index = this.tokens.findIndex(({ span }) => span === target);
+    if (index >= 0) this.box.dispatchEvent(new CustomEvent("choose", { detail: index }));
+  }
+
   #move(event) {
+    if (event.key === "Enter" && !event.ctrlKey && !event.metaKey) this.#choose(event.target);
     const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
     if (!(event.key in steps) || this.tokens.length === 0) return;
     event.preventDefault();
@@ -142,13 +156,13 @@ function describe({ name, logprob, rank, top }, index) {
   return [title, line, table];
 }
 
-function element(tag, text = "") {
+export function element(tag, text = "") {
   const made = document.createElement(tag);
   made.textContent = text;
   return made;
 }
 
-function percent(logprob) {
+export function percent(logprob) {
   const share = 100 * Math.exp(logprob);
   return share >= 0.01 ? `${share.toFixed(2)} %` : "under 0.01 %";
 }
