@@ -15,8 +15,9 @@ from pythia_bento.errors import InvalidRequest
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.tokenizers import Tokenizers
 from pythia_bento.sweep.at_hand import AtHand
+from pythia_bento.sweep.inside_task import ActivationsTask
 from pythia_bento.sweep.items import read_items
-from pythia_bento.sweep.plan import AT_MOST, Part, plan, rendered, work_of
+from pythia_bento.sweep.plan import AT_MOST, NOT_WRITTEN, Part, plan, rendered, work_of
 from pythia_bento.sweep.spec import SweepSpec
 
 Count = Callable[[Any], int]
@@ -45,6 +46,8 @@ def print_plan(
     click.echo("\n".join(rendered(found)))
     if count is None:
         click.echo(AT_MOST)
+    if isinstance(spec.task, ActivationsTask):
+        click.echo(NOT_WRITTEN)
 
 
 def _parts(ids: Sequence[str], at_hand: AtHand) -> list[Part]:

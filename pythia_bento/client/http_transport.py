@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ class HttpTransport:
     def fetch(self, operation: Operation[Result], timeout: float) -> Result:
         with (
             _translated(timeout),
-            self._http.stream(**_request(operation, timeout)) as response,
+            self._http.stream(**_request(operation, timeout, _AS_IT_IS)) as response,
         ):
             if not response.is_success:
                 response.read()
@@ -72,7 +72,7 @@ class AsyncHttpTransport:
 
     async def fetch(self, operation: Operation[Result], timeout: float) -> Result:
         with _translated(timeout):
-            async with self._http.stream(**_request(operation, timeout)) as response:
+            async with self._http.stream(**_request(operation, timeout, _AS_IT_IS)) as response:
                 if not response.is_success:
                     await response.aread()
                     _check(response)
@@ -152,13 +152,22 @@ def _ssl_context(connection: Connection) -> ssl.SSLContext:
     return context
 
 
-def _request(operation: Operation[Any], timeout: float) -> dict[str, Any]:
-    options = {"url": operation.method, "timeout": timeout}
+_AS_IT_IS = {"accept-encoding": "identity"}  # what is packed has another length
+
+
+def _request(
+    operation: Operation[Any], timeout: float, headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "url": operation.method,
+        "timeout": timeout,
+        "headers": {**(headers or {})},
+    }
     if operation.request is None:
         return {"method": "GET", **options}
     if isinstance(operation.request, bytes):
-        headers = {"content-type": "application/json"}
-        return {"method": "POST", "content": operation.request, "headers": headers, **options}
+        options["headers"]["content-type"] = "application/json"
+        return {"method": "POST", "content": operation.request, **options}
     return {"method": "POST", "files": operation.request, **options}  # parts by their names
 
 

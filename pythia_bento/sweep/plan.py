@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from pythia_bento import catalog
+from pythia_bento.sweep.inside_task import ActivationsTask
 from pythia_bento.sweep.spec import ExtractTask, GenerateTask, SweepSpec
 
 RATES = Path(__file__).parent / "static" / "rates.json"
 DEVICES = ("h200", "cpu")
+NOT_WRITTEN = "Activations are read and written on top of that: nobody measured them in a sweep."
 AT_MOST = "Tokens are at most that many: no tokenizer of these models is here."
 ORIGINAL_BYTES = 2  # of a parameter on the hub: fp16
 
@@ -35,7 +37,7 @@ def work_of(spec: SweepSpec, count: Callable[[Any], int]) -> Work:
         return Work(num * wanted, num * task.tokens if task.share else 0)
     texts = (text for item in spec.items for text in (item.prompt, item.continuation))
     tokens = sum(count(text) for text in texts if text is not None)
-    if isinstance(task, GenerateTask):
+    if isinstance(task, (ActivationsTask, GenerateTask)):
         return Work(tokens, num * (task.max_tokens or 0))
     return Work(tokens)
 

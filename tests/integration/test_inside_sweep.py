@@ -126,6 +126,12 @@ def test_bad_options(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], words
     assert status == 2 and words in err
 
 
+def test_a_plan_says_what_it_leaves_out(cli: Cli) -> None:
+    plan = ("sweep", "bundled", "--items", "items.jsonl", "--plan", "--task", "activations")
+    status, out, _ = cli(*plan, "--capture", "hook_embed")
+    assert status == 0 and "Activations are read and written on top of that" in out
+
+
 def test_options_of_other_tasks(cli: Cli) -> None:
     sweep = ("sweep", "bundled", "--items", "items.jsonl", "--output", "x")
     status, _, err = cli(*sweep, "--capture", "x")

@@ -131,10 +131,12 @@ def test_metrics_of_patches() -> None:
 
 class Handler(BaseHTTPRequestHandler):
     seen: tuple[str | None, bytes] = ("", b"")
+    encodings: str | None = None
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         Handler.seen = (self.headers["content-type"], body)
+        Handler.encodings = self.headers["accept-encoding"]
         status, length, content = ANSWERS[self.path.split("/")[1]]
         self.send_response(status)
         if length is not None:
@@ -172,7 +174,7 @@ def url() -> Iterator[str]:
 async def test_an_answer_of_many_bytes(url: str) -> None:
     with Client(f"{url}/whole") as client:
         found = client.activations("a", capture=SITE, names="nnterp")
-    assert Handler.seen[0] == "application/json"
+    assert (Handler.seen[0], Handler.encodings) == ("application/json", "identity")
     assert json.loads(Handler.seen[1])["capture"] == [{"site": SITE}]
     async with AsyncClient(f"{url}/whole") as aclient:
         again = await aclient.activations("a", capture=SITE)

@@ -6,17 +6,21 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 import pythia_bento
 from pythia_bento.client import ScoreItem
 from pythia_bento.errors import EngineUnavailable, InvalidRequest, ModelNotFound
 from pythia_bento.handlers.generate import generate
+from pythia_bento.handlers.inside import activations
 from pythia_bento.handlers.score import score
 from pythia_bento.local import model as module
 from pythia_bento.local.model import Model
 from pythia_bento.protocol.bodies import GenerateRequest
+from pythia_bento.protocol.inside import ActivationsRequest
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.protocol.types import Score
 from pythia_bento.settings import SettingsError
@@ -100,6 +104,60 @@ def test_calls_may_name_others_of_the_shelf() -> None:
         assert one.generate("the end", seed=1).outputs == answer.outputs
         assert one.score(["the end"]) == [first]
         one.close()
+
+
+CAPTURE = ["blocks.*.hook_resid_post", {"site": "hook_embed", "positions": "last"}]
+
+
+def test_activations_are_a_servers(lm: Model) -> None:
+    logits = {"tokens": [5], "positions": [-1]}
+    options: dict[str, Any] = {"capture": CAPTURE, "logits": logits, "max_tokens": 2, "seed": 3}
+    found = lm.activations(["the end", [5, 6, 7]], **options)
+    fields = {**options, "prompts": ["the end", [5, 6, 7]]}
+    fields["capture"] = [{"site": CAPTURE[0]}, CAPTURE[1]]
+    body = parse(ActivationsRequest, fields)
+    answer = lm._loop.run(activations(lm._runner, body))
+    there = {tensor.name: np.array(tensor.values) for tensor in answer.tensors}
+    answer.close()
+    assert found.model == answer.model and found.fingerprint == answer.system_fingerprint
+    for prompt, run in enumerate(found):
+        assert set(run) == {"blocks.0.hook_resid_post", "hook_embed", "logits"}
+        for name, array in run.items():
+            assert array.tobytes() == there[f"{prompt}:{name}"].tobytes()
+        assert run.completion is not None and len(run.completion.token_ids) == 2
+        assert list(run.token_ids) == there[f"{prompt}:token_ids"].tolist()
+    assert found[1].tokens[:3] == tuple(lm.detokenize([id]) for id in (5, 6, 7))
+    alone = lm.activations([5, 6, 7], **options)[0]
+    assert all(alone[name].tobytes() == found[1][name].tobytes() for name in alone)
+
+
+def test_interventions_and_patches(lm: Model) -> None:
+    site = "blocks.0.hook_resid_post"
+    other = lm.activations([9, 9, 9], capture=site)[0][site]
+    change = {"site": site, "op": "set", "vector": other, "positions": "prompt"}
+    [run] = lm.activations([5, 6, 7], capture=site, interventions=[change])
+    assert run[site].tobytes() == other.tobytes()
+    plain = lm.generate([5, 6, 7], max_tokens=1, temperature=0)
+    bias = {**change, "vector": other[-1], "positions": [-1]}
+    changed = lm.generate([5, 6, 7], max_tokens=1, temperature=0, interventions=[bias])
+    there = lm.generate([9, 9, 9], max_tokens=1, temperature=0)
+    assert changed.outputs == there.outputs != plain.outputs
+    assert changed.summary.fingerprint.startswith(f"{plain.summary.fingerprint}+")
+    grid = lm.patch([9, 9, 9], [5, 6, 7], site, metric=("logprob", 11))
+    assert grid.recovered[0, 2] == 1
+    assert (grid.layers, grid.positions) == ((0,), (0, 1, 2))
+
+
+def test_activations_that_are_refused(lm: Model) -> None:
+    with pytest.raises(InvalidRequest, match="layers are 0 to 0"):
+        lm.activations("a", capture="blocks.1.hook_resid_post")
+    with pytest.raises(InvalidRequest, match="has shape"):
+        change = {"site": "hook_embed", "op": "add", "vector": np.ones(3)}
+        lm.activations("a", capture="hook_embed", interventions=[change])
+    with pytest.raises(TypeError, match="beams"):
+        lm.activations("a", capture="hook_embed", beams=2)  # type: ignore[call-arg]
+    with pytest.raises(ModelNotFound):
+        lm.patch("a", "b", "blocks.0.hook_resid_post", metric=("logprob", 5), model="tooy")
 
 
 def test_a_closed_model_says_so() -> None:

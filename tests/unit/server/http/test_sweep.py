@@ -20,7 +20,7 @@ from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.http import openai
 from pythia_bento.server.http.sweep import EVENTS, LINES, accepted
 from pythia_bento.server.http.sweep_arrow import ARROW
-from pythia_bento.server.sweeping import SweepAnswer
+from pythia_bento.server.sweeping import MOST_NUMBERS, SweepAnswer
 from pythia_bento.sweep.columns import COLUMNS
 from pythia_bento.sweep.here import Here
 from pythia_bento.sweep.run import run
@@ -89,6 +89,35 @@ async def test_it_tells_what_the_sweep_tells(
     events = answer.text.split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""]
     assert timeless([json.loads(one[6:]) for one in events[:-2]]) == timeless(lines)
+
+
+async def test_a_row_of_activations_has_few_numbers() -> None:
+    """A lens of toys has 200 numbers a position: 28 of these are more than 4,096."""
+    with toy_runner() as runner:
+        async with client_of(runner) as http:
+            await ask_for_activations(http, runner)
+
+
+async def ask_for_activations(http: httpx.AsyncClient, runner: PythiaRunner) -> None:
+    lens = {"site": "blocks.0.hook_resid_post", "reduce": {"lens": {"top": 100}}}
+    items = [{"prompt": [5] * 28}, {"prompt": [5] * 3}]
+    task = {"type": "activations", "capture": [lens], "max_tokens": 2}
+    body: dict[str, Any] = {"models": ["toy"], "items": items, "task": task}
+    lines = await told(http, body)
+    events = run(SweepRequest.model_validate(body), Here(runner, None, MOST_NUMBERS))
+    expected = [event.as_dict() async for event in events]
+    assert timeless(lines) == timeless(json.loads(json.dumps(expected)))
+    long, short = sorted(
+        (line for line in lines if line["event"] == "row"), key=lambda line: line["item"]
+    )
+    assert long["error"]["code"] == "payload_too_large" and "run" not in long
+    tensors = short["run"]["tensors"]
+    assert tensors["blocks.0.hook_resid_post:lens_ids"]["shape"] == [4, 100]
+    assert short["run"]["token_ids"][:3] == [5, 5, 5] and len(short["run"]["tokens"]) == 5
+    assert len(short["run"]["completion"]["token_ids"]) == 2
+    body["task"] = {"type": "activations", "logits": {"tokens": [5]}}
+    answer = await http.post("/sweep", json=body, headers={"accept": ARROW})
+    assert answer.status_code == 400 and "activations are no columns" in answer.text
 
 
 @pytest.mark.parametrize(
