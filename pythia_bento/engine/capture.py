@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -137,19 +137,30 @@ def layout(
     """
     offset = 0
     groups: list[tuple[Placed, ...]] = []
-    asked: list[tuple[Positions, Sequence[Part]]] = [
-        (tap.positions, tap.parts(config, inputs)) for tap in capture.taps
-    ]
-    if capture.logits is not None:
-        asked.append((capture.logits.positions, (capture.logits.part,)))
-    for positions, parts in asked:
-        rows = num_rows(positions, inputs)
+    rows_of: dict[int, int] = {}  # by what is the same object: there may be thousands of taps
+    for positions, parts in _asked(capture, config, inputs):
+        if (rows := rows_of.get(id(positions))) is None:
+            rows = rows_of[id(positions)] = num_rows(positions, inputs)
         group = []
         for part in parts:
             group.append(Placed(part, offset, rows))
             offset += -(-part.nbytes(rows) // ALIGNMENT) * ALIGNMENT
         groups.append(tuple(group))
     return groups, offset
+
+
+def _asked(
+    capture: Capture, config: ModelConfig, inputs: int
+) -> Iterator[tuple[Positions, Sequence[Part]]]:
+    """Positions and parts of each tap, and of the logits."""
+    known: dict[Hashable, tuple[Part, ...]] = {}
+    for tap in capture.taps:
+        kind = tap.place.site.kind, id(tap.heads), id(tap.neurons), id(tap.reduction), tap.dtype
+        if (parts := known.get(kind)) is None:
+            parts = known[kind] = tap.parts(config, inputs)
+        yield tap.positions, parts
+    if capture.logits is not None:
+        yield capture.logits.positions, (capture.logits.part,)
 
 
 def capture_bytes(capture: Capture, config: ModelConfig, inputs: int) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import get_args
 
 import numpy as np
@@ -43,8 +42,9 @@ def check_capture(capture: Capture, config: ModelConfig, num_tokens: int) -> Non
     """Raise InvalidRequest for the first tap that can never be filled."""
     if len(capture.taps) > MOST_TAPS:
         raise _wrong("capture", f"has {len(capture.taps)} tensors, but the limit is {MOST_TAPS}")
+    seen: set[int] = set()  # positions, which many may share
     for index, tap in enumerate(capture.taps):
-        check_tap(tap, config, num_tokens, f"capture[{index}]")
+        check_tap(tap, config, num_tokens, f"capture[{index}]", seen)
     if capture.logits is not None:
         check_logits(capture.logits, num_tokens, "logits")
 
@@ -54,17 +54,20 @@ def check_interventions(changes: Interventions, config: ModelConfig) -> None:
     count = len(changes.items)
     if count > MOST_CHANGES:
         raise _wrong("interventions", f"has {count} entries, but the limit is {MOST_CHANGES}")
+    seen: set[int] = set()
     for index, item in enumerate(changes.items):
-        check_intervention(item, config, f"interventions[{index}]")
+        check_intervention(item, config, f"interventions[{index}]", seen)
 
 
-def check_tap(tap: Tap, config: ModelConfig, num_tokens: int, field: str) -> None:
+def check_tap(
+    tap: Tap, config: ModelConfig, num_tokens: int, field: str, seen: set[int] | None = None
+) -> None:
     """``field`` begins the sentence of what is raised, an InvalidRequest; so below.
 
-    ``num_tokens`` are the model's tokens.
+    ``num_tokens`` are the model's tokens. ``seen`` has the ids of positions that are right.
     """
     _check_place(tap.place, config, field)
-    _check_positions(tap.positions, field)
+    _check_positions(tap.positions, field, seen)
     _check_selection(tap.place, tap.heads, tap.neurons, config, field)
     if tap.dtype not in ("float32", "bfloat16", "float16"):
         words = f"is {shown(tap.dtype)}, but must be float32, bfloat16 or float16"
@@ -81,14 +84,16 @@ def check_logits(tap: LogitsTap, num_tokens: int, field: str) -> None:
     _check_tokens(tap.tokens, num_tokens, MOST_LOGITS, field)
 
 
-def check_intervention(item: Intervention, config: ModelConfig, field: str) -> None:
+def check_intervention(
+    item: Intervention, config: ModelConfig, field: str, seen: set[int] | None = None
+) -> None:
     """See ``check_tap``; ``check_values`` looks at what its values are."""
     _check_place(item.place, config, field)
     if not item.place.site.is_writable:
         raise _wrong(field, f"is {item.place.name}, which can be read and not changed", ".site")
     if item.op not in get_args(Op):
         raise _wrong(field, f"is {shown(item.op)}, but must be one of {get_args(Op)}", ".op")
-    _check_positions(item.positions, field)
+    _check_positions(item.positions, field, seen)
     _check_selection(item.place, item.heads, item.neurons, config, field)
     if not math.isfinite(item.scale) or abs(item.scale) > MOST_VALUE:
         words = f"must be between {-MOST_VALUE:g} and {MOST_VALUE:g}, not {shown(item.scale)}"
@@ -132,15 +137,19 @@ def _check_place(place: Place, config: ModelConfig, field: str) -> None:
         raise _wrong(field, words, ".site")
 
 
-def _check_positions(positions: Positions, field: str) -> None:
+def _check_positions(positions: Positions, field: str, seen: set[int] | None = None) -> None:
+    if seen is not None and id(positions) in seen:
+        return
     if isinstance(positions, range):
         is_right = positions.start >= 0 and positions.step >= 1
     else:
-        pairs = pairwise(positions)
-        is_right = all(type(position) is int for position in positions)
-        is_right = is_right and all(a < b for a, b in pairs) and min(positions, default=0) >= 0
+        # All at once: there may be thousands. A bool is no position.
+        is_right = set(map(type, positions)) <= {int} and min(positions, default=0) >= 0
+        is_right = is_right and [*positions] == sorted(set(positions))
     if not is_right:
         raise _wrong(field, "must be rising numbers from 0 on", ".positions")
+    if seen is not None:
+        seen.add(id(positions))
 
 
 def _check_selection(
