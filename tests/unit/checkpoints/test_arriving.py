@@ -171,7 +171,7 @@ def test_nobody_gets_a_whole_model_before_all_of_it_was_compared(
     path = file_of(entry, damaged)
     spoil(path, path.stat().st_size // 2)  # a weight like any other
     refused = pytest.raises(CheckpointError, match=f"{path.name} has sha256 ")
-    with closing(open_entry(entry)) as opened, refused:
+    with refused, closing(open_entry(entry)) as opened:  # which may be told that early
         for part in opened.order():
             get(opened, part)
     assert not readers()
@@ -187,7 +187,7 @@ def test_the_last_part_waits_for_every_byte(entry: ShelfEntry) -> None:
     with closing(open_entry(changed)) as opened:
         assert [get(opened, part) for part in opened.order()]
     spoil(first, first.stat().st_size - 2000)
-    with closing(open_entry(changed)) as opened, pytest.raises(CheckpointError, match="has sha256"):
+    with pytest.raises(CheckpointError, match="has sha256"), closing(open_entry(changed)) as opened:
         for part in parts(entry.config):
             get(opened, part)
 
