@@ -13,6 +13,7 @@ from typing_extensions import override
 from pythia_bento.protocol.interventions import (
     MAX_INTERVENTIONS,
     NAME_SCHEMA,
+    NUMBER_SCHEMA,
     VECTOR_SCHEMA,
     Heads,
     Index,
@@ -115,7 +116,9 @@ _LENS_SCHEMA: dict[str, Any] = {
     "minProperties": 1,
 }
 _DIRECTIONS_SCHEMA: dict[str, Any] = {
-    **{"type": "array", "items": VECTOR_SCHEMA, "minItems": 1, "maxItems": MAX_DIRECTIONS},
+    # So many of the greatest length would be more than any body has.
+    **{"type": "array", "items": {"type": "array", "items": NUMBER_SCHEMA, "minItems": 1}},
+    **{"minItems": 1, "maxItems": MAX_DIRECTIONS},
 }
 
 
