@@ -123,15 +123,16 @@ async def test_a_server_has_the_bits_of_ones_own_process(
         "logits": {"tokens": [5, 6], "positions": [-1]},
     }
     wanted = lm.activations(TEXTS, **options)
-    with Client(server.url) as client:
-        assert_same(client.activations(TEXTS, **options), wanted)
-    async with AsyncClient(server.url) as aclient:
-        found = await aclient.activations(TEXTS, **options)
-        assert_same(found, wanted)
-        alone = [(await aclient.activations(text, **options))[0] for text in TEXTS]
-    for run, other in zip(alone, wanted, strict=True):
-        assert all(run[name].tobytes() == other[name].tobytes() for name in other)
-    assert found[0]["blocks.1.hook_resid_post"].dtype == np.float32
+    for url in (server.url, f"grpc://127.0.0.1:{server.grpc_port}"):
+        with Client(url) as client:
+            assert_same(client.activations(TEXTS, **options), wanted)
+        async with AsyncClient(url) as aclient:
+            found = await aclient.activations(TEXTS, **options)
+            assert_same(found, wanted)
+            alone = [(await aclient.activations(text, **options))[0] for text in TEXTS]
+        for run, other in zip(alone, wanted, strict=True):
+            assert all(run[name].tobytes() == other[name].tobytes() for name in other)
+        assert found[0]["blocks.1.hook_resid_post"].dtype == np.float32
 
 
 async def test_errors_and_patches_are_those_of_ones_own_process(server: Server, lm: Model) -> None:
