@@ -14,12 +14,14 @@ from pythia_bento.protocol import tensors
 from pythia_bento.protocol.activations import Activations, read
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 
-_PLAIN = ("model", "dtype", "site", "over", "priority")
+_PLAIN = ("model", "dtype")
 
 
 def activations(asked: Asked) -> Operation[Activations]:
     """``Activations``, answered by a stream. Raises InvalidRequest."""
-    request = pb.ActivationsRequest(tensors=b"".join(tensors.write(asked.tensors)))
+    request = pb.ActivationsRequest()
+    if asked.tensors:
+        request.tensors = b"".join(tensors.write(asked.tensors))
     options = {}
     for name, value in asked.fields.items():
         if name in _PLAIN:
