@@ -5,7 +5,7 @@ Here are types and sizes; what they mean for a model and a prompt is ``handlers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -55,7 +55,7 @@ def _positions(value: Any) -> PositionsOf:
         if value == word:
             return word
     if isinstance(value, list | tuple) and 0 < len(value) <= MAX_POSITIONS:
-        if all(is_index(one, -MAX_INDEX) for one in value):
+        if set(map(type, value)) == {int} and -MAX_INDEX <= min(value) <= max(value) <= MAX_INDEX:
             return tuple(value)
     elif isinstance(value, Mapping) and value.keys() <= {"from", "to"}:
         ends = value.get("from"), value.get("to")
@@ -99,8 +99,7 @@ def _vector(value: Any) -> str | tuple[float, ...]:
 
 def few_numbers(value: _List) -> _List:
     """``value`` where its lists have at most MAX_NUMBERS entries: looking at them takes time."""
-    count = sum(_lengths(value))
-    if count > MAX_NUMBERS:
+    if not _is_small(value):
         raise PydanticCustomError(
             "few_numbers",
             "must have at most 65,536 numbers in its lists; send more as tensors",
@@ -108,16 +107,23 @@ def few_numbers(value: _List) -> _List:
     return value
 
 
-def _lengths(value: Any) -> Iterator[int]:
-    """Of lists of numbers in it, at any depth."""
-    if isinstance(value, Mapping):
-        for one in value.values():
-            yield from _lengths(one)
-    elif isinstance(value, list | tuple):
-        yield len(value)
-        for one in value:
-            if isinstance(one, list | tuple | Mapping):
-                yield from _lengths(one)
+_CONTAINERS = {dict, list, tuple}
+
+
+def _is_small(value: Any) -> bool:
+    """Whether its lists, at any depth, have so many entries at most: no more are looked at."""
+    count, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            left += one.values()
+        elif isinstance(one, list | tuple):
+            count += len(one)
+            if count > MAX_NUMBERS:
+                return False
+            if not _CONTAINERS.isdisjoint(map(type, one)):  # fast, for most have numbers alone
+                left += [part for part in one if type(part) in _CONTAINERS]
+    return True
 
 
 def array_schema(low: int, most: int) -> dict[str, Any]:
