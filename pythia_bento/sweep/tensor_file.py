@@ -100,8 +100,8 @@ class TensorFile:
             file.write(header(self._entries, self._said()))
             shutil.copyfileobj(self._data, file, _COPIED)
         self._data.close()
+        self._data_path.unlink()  # first: nobody looks at it again where the file is there
         move(self._partial, self._path)
-        self._data_path.unlink()
 
     def discard(self) -> None:
         """There is nothing to keep."""

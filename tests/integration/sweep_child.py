@@ -12,7 +12,7 @@ from typing import Any
 import pythia_bento.cli.sweeping
 import pythia_bento.runtime.loading  # which a sweep would import, in seconds
 from pythia_bento.cli import main
-from pythia_bento.sweep import table
+from pythia_bento.sweep import durable, table, tensor_file
 
 __all__ = ["child", "pythia_bento"]
 
@@ -36,7 +36,10 @@ class _Clock:
             (table.TableFile, "_flush"),
             (table.TableFile, "finish"),
             (table, "write_json"),
-            (table.os, "fsync"),
+            (tensor_file.TensorFile, "add"),
+            (tensor_file.TensorFile, "finish"),
+            (tensor_file.shutil, "copyfileobj"),
+            (durable.os, "fsync"),
         ):
             setattr(holder, name, self._counted(getattr(holder, name)))
 

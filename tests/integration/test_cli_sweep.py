@@ -220,11 +220,17 @@ def run(arguments: list[str], moments: int | None = None) -> int | None:
     return process.exitcode
 
 
+ACTIVATIONS = ("--task", "activations", "--capture", "blocks.1.hook_resid_post")
+
+
+@pytest.mark.parametrize("task", [("--tokens",), ACTIVATIONS], ids=["score", "activations"])
 @amounts(3, 20)
-def test_killed_sweeps_end_with_the_same_files(tmp_path: Path, amount: int) -> None:
+def test_killed_sweeps_end_with_the_same_files(
+    tmp_path: Path, amount: int, task: tuple[str, ...]
+) -> None:
     """``amount`` times; files of a sweep that had ended in between are taken away again."""
     items, rng, kills = write(tmp_path / "items.jsonl", texts(25)), random.Random(20), 0
-    command = ["sweep", "bundled", "--tokens", "--items", str(items), "--output"]
+    command = ["sweep", "bundled", *task, "--items", str(items), "--output"]
     assert run([*command, str(tmp_path / "a")]) == 0
     wanted = files(tmp_path / "a")
     while kills < amount:
