@@ -85,6 +85,11 @@ class Request:
     interventions: Interventions | None = None  # what is to be changed there
 
     @property
+    def has_taps(self) -> bool:
+        """Whether its passes are looked into, or changed."""
+        return self.capture is not None or self.interventions is not None
+
+    @property
     def most_inputs(self) -> int:
         """Tokens that may be computed: of the prompt, and all that are generated but the last."""
         return len(self.prompt) + max(self.params.max_tokens - 1, 0)

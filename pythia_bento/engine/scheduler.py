@@ -87,7 +87,8 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """The next step. Empty only when no sequence is waiting or running, or many were late."""
-        return self.turns.of_one_kind(self._chunks())
+        chunks = self._chunks()
+        return self.turns.of_one_kind(chunks) if self.turns.running else chunks
 
     def _chunks(self) -> list[Chunk]:
         """As much as the budget allows."""
@@ -162,7 +163,8 @@ class Scheduler:
     def _stop(self, sequence: Sequence) -> None:
         """It runs no more."""
         self.running.remove(sequence)
-        self.turns.end(sequence)
+        if sequence.taps is not None:
+            self.turns.end()
         self.pool.deallocate(sequence.release())
 
     def _shares(self) -> Shares:
@@ -278,7 +280,8 @@ class Scheduler:
             sequence.started = time.monotonic()
         sequence.num_admissions += 1
         sequence.status = "running"
-        self.turns.begin(sequence)
+        if sequence.taps is not None:
+            self.turns.begin()
         insort(self.running, sequence, key=_age)
 
 

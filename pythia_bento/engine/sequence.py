@@ -15,7 +15,7 @@ from pythia_bento.engine.logprobs import PromptLogprobs, end_to_end
 from pythia_bento.engine.outputs import FinishReason
 from pythia_bento.engine.params import Request, sequence_seed
 from pythia_bento.engine.penalties import TokenCounts
-from pythia_bento.engine.tapped import tapped
+from pythia_bento.engine.tapped import Tapped
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import PythiaError
 from pythia_bento.model.sampling_row import SamplingRow
@@ -93,7 +93,7 @@ class Sequence:
         self.num_published = 0  # full blocks offered to the prefix cache
         self.token_ids = np.zeros(self.num_prompt + params.max_tokens, dtype=np.int32)
         self.token_ids[: self.num_prompt] = request.prompt
-        self.taps = tapped(request, block_size)
+        self.taps = Tapped(request, block_size) if request.has_taps else None
         self.block_size = block_size
         self.blocks: list[int] = []
         self.block_table = np.zeros(-(-len(self.token_ids) // block_size), dtype=np.int32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pythia_bento.engine.executor import Chunk
-from pythia_bento.engine.sequence import Sequence
 from pythia_bento.engine.tapped import MOST_EFFORT
 
 MOST_OTHERS = 4  # steps of the others between two with taps
@@ -17,24 +16,23 @@ class TapTurns:
     """
 
     def __init__(self) -> None:
-        self._running = 0  # sequences with taps
+        self.running = 0  # sequences with taps
         self._others = MOST_OTHERS  # steps since the last one with taps
         self.is_last = False
         """Whether the next step is likely one of the other kind."""
 
-    def begin(self, sequence: Sequence) -> None:
-        """It runs."""
-        self._running += sequence.taps is not None
+    def begin(self) -> None:
+        """One more with taps runs."""
+        self.running += 1
 
-    def end(self, sequence: Sequence) -> None:
-        """It runs no more."""
-        self._running -= sequence.taps is not None
+    def end(self) -> None:
+        """One with taps runs no more."""
+        self.running -= 1
+        if not self.running:
+            self.is_last = False
 
     def of_one_kind(self, chunks: list[Chunk]) -> list[Chunk]:
-        """Those whose turn it is; the rest comes again."""
-        self.is_last = False
-        if not self._running:
-            return chunks
+        """Those whose turn it is; the rest comes again. While some with taps run."""
         tapped = [chunk for chunk in chunks if chunk.sequence.taps is not None]
         others = [chunk for chunk in chunks if chunk.sequence.taps is None]
         most = min(len(others), MOST_OTHERS)

@@ -87,12 +87,6 @@ class Tapped:
         return sum(len(within(many, start, start + count)[1]) * one for many, one in heavy)
 
 
-def tapped(request: Request, block_size: int) -> Tapped | None:
-    """Of a request's sequence; None where it has neither."""
-    has_taps = request.capture is not None or request.interventions is not None
-    return Tapped(request, block_size) if has_taps else None
-
-
 class Mean:
     """Of rows that come one after the other: in fp64, in order, whatever pieces they come in."""
 

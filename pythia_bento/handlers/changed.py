@@ -1,9 +1,8 @@
-"""Requests with their interventions, and the name of what computed their answers."""
+"""Requests with their interventions."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,7 +13,6 @@ from pythia_bento.handlers.named_tensors import AT_ONCE, NamedTensors
 from pythia_bento.protocol import interventions as bodies
 from pythia_bento.runtime.served import Served
 
-DIGEST_DIGITS = 16  # of an answer's fingerprint
 _ITEM_BYTES = 1000  # what one without values costs, in bytes that are hashed
 
 
@@ -35,16 +33,3 @@ async def digested(items: Sequence[Intervention]) -> Interventions | None:
     if size + _ITEM_BYTES * len(items) <= AT_ONCE:
         return interventions(items)
     return await asyncio.to_thread(interventions, items)
-
-
-def fingerprint(served: Served, requests: Sequence[Request]) -> str:
-    """Of an answer: what computed it, and a digest of what was changed, where something was.
-
-    Of several prompts that are not changed alike, the digest is over all of theirs.
-    """
-    if all(one.interventions is None for one in requests):
-        return served.info.fingerprint
-    digests = [one.interventions.digest if one.interventions else bytes(32) for one in requests]
-    alike = len(set(digests)) == 1
-    digest = digests[0] if alike else hashlib.sha256(b"".join(digests)).digest()
-    return f"{served.info.fingerprint}+{digest.hex()[:DIGEST_DIGITS]}"

@@ -6,9 +6,9 @@ from typing import TypedDict
 
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import new_request_id
-from pythia_bento.handlers.changed import changed, fingerprint, without_tensors
+from pythia_bento.handlers.changed import changed, without_tensors
 from pythia_bento.handlers.logits import with_logits
-from pythia_bento.handlers.requests import best, make_request, with_seed
+from pythia_bento.handlers.requests import best, fingerprint, make_request, with_seed
 from pythia_bento.handlers.streamed import ShownOutput, ShownToken, shown_output, shown_prompt
 from pythia_bento.protocol.bodies import GenerateRequest
 from pythia_bento.runtime.served import Served
@@ -36,7 +36,8 @@ async def generate(
     """Continue one prompt ``n`` times; raises what ended a sequence."""
     body = with_seed(body, served)
     request = await make_request(served, new_request_id(), body.prompt, body)
-    request = await changed(request, await without_tensors(served, body.interventions))
+    if body.interventions:
+        request = await changed(request, await without_tensors(served, body.interventions))
     [answers], logits = await with_logits(served, [request], body.logits, timeout)
     chosen = await best([raise_error(answer) for answer in answers], body)
     scored = answers[0].prompt_logprobs  # of all but the first token

@@ -14,7 +14,7 @@ from pythia_bento.engine.capture import Dtype, Placed, Positions, layout, num_ro
 from pythia_bento.engine.outputs import SequenceOutput, num_inputs
 from pythia_bento.engine.params import Request
 from pythia_bento.handlers.captures import is_told
-from pythia_bento.handlers.changed import fingerprint
+from pythia_bento.handlers.requests import fingerprint
 from pythia_bento.handlers.streamed import shown_output, shown_prompt
 from pythia_bento.protocol.inside import ActivationsRequest
 from pythia_bento.protocol.tensors import Entry, header

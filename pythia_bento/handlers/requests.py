@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pythia_bento.runtime.turns import Turns
 
 # No secret, and below 2^53: JSON's numbers are exact up to there in every language.
 _SEEDS, _SEED_BITS = random.Random(), 53
+DIGEST_DIGITS = 16  # of an answer's fingerprint
 _Body = TypeVar("_Body", bound=Sampling)
 
 
@@ -101,3 +103,16 @@ async def best(answers: Sequence[SequenceOutput], body: Sampling) -> list[Sequen
 def _mean_logprob(answer: SequenceOutput) -> float:
     values = [token.logprob for token in answer.logprobs or ()]
     return math.fsum(values) / max(len(values), 1)
+
+
+def fingerprint(served: Served, requests: Sequence[Request]) -> str:
+    """Of an answer: what computed it, and a digest of what was changed, where something was.
+
+    Of several prompts that are not changed alike, the digest is over all of theirs.
+    """
+    if all(one.interventions is None for one in requests):
+        return served.info.fingerprint
+    digests = [one.interventions.digest if one.interventions else bytes(32) for one in requests]
+    alike = len(set(digests)) == 1
+    digest = digests[0] if alike else hashlib.sha256(b"".join(digests)).digest()
+    return f"{served.info.fingerprint}+{digest.hex()[:DIGEST_DIGITS]}"

@@ -10,8 +10,8 @@ from pythia_bento.engine.logprobs import PromptLogprobs, TokenLogprob
 from pythia_bento.engine.outputs import FinishReason, Outputs, SequenceOutput, collect, raise_error
 from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.handlers.changed import changed, fingerprint, without_tensors
-from pythia_bento.handlers.requests import best, make_request, with_seed
+from pythia_bento.handlers.changed import changed, without_tensors
+from pythia_bento.handlers.requests import best, fingerprint, make_request, with_seed
 from pythia_bento.protocol.bodies import GenerateStreamRequest
 from pythia_bento.protocol.sampling import Sampling
 from pythia_bento.runtime.served import Served
@@ -94,7 +94,8 @@ class StreamedAnswer:
         """Queue the request; raises what refuses it."""
         body = with_seed(body, served)
         asked = await make_request(served, new_request_id(), body.prompt, body)
-        asked = await changed(asked, await without_tensors(served, body.interventions))
+        if body.interventions:
+            asked = await changed(asked, await without_tensors(served, body.interventions))
         return cls(served, asked, body, await served.submit([asked], timeout))
 
     async def part(self, outputs: Outputs) -> AnswerPart | None:

@@ -101,7 +101,8 @@ class EngineThread:
             self._admission.enter(intake.demand, intake.account)
             intake.taken()
             self._states.update(intake.states)
-            self._writing.begin(intake.writes)
+            if intake.writes:
+                self._writing.begin(intake.writes)
             if (entry := intake.entry) is not None:
                 self._orders.add(intake.account, partial(self._introduce, entry))
             for state in intake.states.values():
@@ -203,7 +204,7 @@ class EngineThread:
 
     def _has_work(self) -> bool:
         """Or waits for the engine to say that a request that was aborted is ended."""
-        return bool(self._stop_reason or self._orders or self._states or self._writing)
+        return bool(self._stop_reason or self._orders or self._states or self._writing.regions)
 
     def _follow_orders(self) -> bool:
         """Wait for work and do some of what was ordered; false when it is time to end."""

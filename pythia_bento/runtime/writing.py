@@ -18,10 +18,8 @@ class Writing:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._regions: dict[str, Region] = {}
-
-    def __len__(self) -> int:
-        return len(self._regions)
+        self.regions: dict[str, Region] = {}
+        """Whose requests are open; for others to look at."""
 
     def begin(self, regions: Mapping[str, Region]) -> None:
         """By request id; nobody has them meanwhile."""
@@ -30,20 +28,20 @@ class Writing:
         with self._lock:
             for region in regions.values():
                 region.hold()
-            self._regions.update(regions)
+            self.regions.update(regions)
 
     def end(self, request_id: str) -> None:
         """The engine writes nothing more for a request."""
-        if not self._regions:
+        if not self.regions:
             return
         with self._lock:
-            region = self._regions.pop(request_id, None)
+            region = self.regions.pop(request_id, None)
         if region is not None:
             region.drop()
 
     def see(self, outputs: Outputs) -> None:
         """What came of the engine."""
-        if not self._regions:
+        if not self.regions:
             return
         for output in outputs:
             if output.finish_reason is not None:
@@ -51,5 +49,5 @@ class Writing:
 
     def end_all(self) -> None:
         """The engine is no more."""
-        for request_id in list(self._regions):
+        for request_id in list(self.regions):
             self.end(request_id)

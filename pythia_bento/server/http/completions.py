@@ -14,9 +14,9 @@ from pythia_bento.engine.outputs import Outputs, SequenceOutput, collect, raise_
 from pythia_bento.engine.params import Request, new_request_id
 from pythia_bento.engine.validate import alternatives_of, check_alternatives, check_sequences
 from pythia_bento.errors import PythiaError
-from pythia_bento.handlers.changed import changed, fingerprint, without_tensors
+from pythia_bento.handlers.changed import changed, without_tensors
 from pythia_bento.handlers.logits import Rows, with_logits
-from pythia_bento.handlers.requests import best, make_request, with_seed
+from pythia_bento.handlers.requests import best, fingerprint, make_request, with_seed
 from pythia_bento.protocol.bodies import CompletionRequest
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
@@ -87,10 +87,12 @@ class Completion:
         check_sequences(len(body.prompt), body.num_sequences, served.limits)
         id = f"{cls.id_prefix}-{new_request_id()}"
         requests, prompts, alternatives, turns = [], [], 0, Turns()
-        changes = await without_tensors(served, body.interventions)
+        asked = body.interventions
+        changes = await without_tensors(served, asked) if asked else None
         for number, written in enumerate(body.prompt):
             request = await make_request(served, f"{id}-{number}", written, body)
-            request = await changed(request, changes)
+            if changes is not None:
+                request = await changed(request, changes)
             check_alternatives(alternatives := alternatives + alternatives_of(request))
             requests.append(request)
             ids, echo = request.prompt, body.echo

@@ -23,7 +23,7 @@ from pythia_bento.engine.executor import Chunk, Results
 from pythia_bento.engine.interventions import Intervention, interventions
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.tap_turns import MOST_OTHERS
-from pythia_bento.engine.tapped import MOST_EFFORT, Mean, tapped
+from pythia_bento.engine.tapped import MOST_EFFORT, Mean, Tapped
 from pythia_bento.model.sites import EMBED, RESID_POST, Place
 from tests.unit.engine.toy import Before, ToyExecutor, request, toy_engine
 
@@ -52,29 +52,26 @@ def of(capture: Capture | None = None, *items: Intervention) -> Request:
 
 def test_the_first_position_that_is_missing_is_that_of_any_tap() -> None:
     capture = Capture((Tap(HASH, (4, 9)), Tap(TOKEN, range(6, 8))), LogitsTap((1,), (20,)))
-    taps = tapped(of(capture), block_size=4)
-    assert taps is not None
+    taps = Tapped(of(capture), block_size=4)
     found = []
     for taps.num_filled in (0, 5, 8, 10, 21):
         found.append(taps.first_missing)
     assert found == [4, 6, 9, 20, None]
-    assert tapped(request(), block_size=4) is None
+    assert not request().has_taps
 
 
 def test_names_of_blocks_differ_from_the_first_change_on() -> None:
-    taps = tapped(of(None, Intervention(TOKEN, "zero", (9,))), block_size=4)
-    assert taps is not None
+    taps = Tapped(of(None, Intervention(TOKEN, "zero", (9,))), block_size=4)
     names = [taps.salted(block, b"parent") for block in range(4)]
     assert [name == b"parent" for name in names] == [True, True, False, True]
-    other = tapped(of(None, Intervention(TOKEN, "zero", (8, 9))), block_size=4)
+    other = Tapped(of(None, Intervention(TOKEN, "zero", (8, 9))), block_size=4)
     assert other is not None and other.salted(2, b"parent") != names[2]
 
 
 def test_what_takes_long_is_done_in_small_pieces() -> None:
     directions = np.ones((640, 1), np.float32)
     lenses = tuple(Tap(HASH, (10, 50), reduction=Lens(1, (3,) * 16)) for _ in range(4))
-    taps = tapped(of(Capture((*lenses, Tap(TOKEN, ALL, reduction="mean")))), block_size=4)
-    assert taps is not None
+    taps = Tapped(of(Capture((*lenses, Tap(TOKEN, ALL, reduction="mean")))), block_size=4)
     most = MOST_EFFORT // 8
     assert [taps.most_tokens(start) for start in (0, 10, 11, 51)] == [
         10 + most,
@@ -82,7 +79,7 @@ def test_what_takes_long_is_done_in_small_pieces() -> None:
         39 + most,
         None,
     ]
-    product = tapped(of(Capture((Tap(HASH, ALL, reduction=Project(directions)),))), block_size=4)
+    product = Tapped(of(Capture((Tap(HASH, ALL, reduction=Project(directions)),))), block_size=4)
     assert product is not None and product.most_tokens(7) == MOST_EFFORT // 10
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from pythia_bento.engine.interventions import Intervention
 from pythia_bento.engine.params import Request
 from pythia_bento.handlers import changed
-from pythia_bento.handlers.changed import digested, fingerprint
+from pythia_bento.handlers.changed import digested
+from pythia_bento.handlers.requests import fingerprint
 from pythia_bento.model.sites import EMBED, Place
 from pythia_bento.runtime.runner import PythiaRunner
 from tests.unit.runtime.toy_runner import ask
