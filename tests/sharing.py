@@ -74,6 +74,8 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/unit/checkpoints/test_shelf.py",
         "tests/unit/model/kernels/reference/test_kernels.py",
         "tests/unit/protocol/test_site_names.py",
+        "tests/unit/runtime/test_arena.py",
+        "tests/unit/runtime/test_captured.py",
         "tests/unit/runtime/test_process.py",
         "tests/unit/runtime/test_watchdog.py",
     },

@@ -25,7 +25,7 @@ from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.grpc.server import GrpcServer
-from tests.integration.inside_server import bundled, over_http
+from tests.integration.inside_server import bundled, by_http, over_http
 from tests.unit.server.grpc.conftest import open_stub, serving
 from tests.unit.turning import until
 
@@ -100,29 +100,6 @@ async def http(runner: PythiaRunner) -> AsyncIterator[httpx.AsyncClient]:
 
 def url(server: GrpcServer) -> str:
     return f"grpc://127.0.0.1:{server.port}"
-
-
-async def by_http(http: httpx.AsyncClient, asked: dict[str, Any]) -> Any:
-    """What the client reads of the answer to the same question over HTTP."""
-    from pythia_bento.client import http_messages
-    from pythia_bento.client.inside import activations_of
-
-    operation = http_messages.activations(activations_of(**arguments(asked)))
-    if isinstance(operation.request, dict):
-        answer = await http.post("/activations", files=operation.request)
-    else:
-        answer = await http.post("/activations", content=operation.request)
-    assert answer.status_code == 200, answer.text
-    return operation.result(bytearray(answer.content))
-
-
-def arguments(asked: dict[str, Any]) -> dict[str, Any]:
-    """Of ``activations_of``."""
-    named = {"interventions": (), "logits": None, "dtype": "float32", "model": None}
-    known = {name: asked.get(name, default) for name, default in named.items()}
-    options = {n: v for n, v in asked.items() if n not in (*named, "prompts", "capture")}
-    rest = {"names": "transformer-lens", "options": options}
-    return {"prompts": asked["prompts"], "capture": asked["capture"], **known, **rest}
 
 
 def bits(run: Run) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
