@@ -110,7 +110,7 @@ def check_values(values: np.ndarray, field: str) -> None:
     if not math.isfinite(largest):
         raise _wrong(field, "holds a value that is not finite")
     if largest > MOST_VALUE:
-        raise _wrong(field, f"holds a value beyond {MOST_VALUE:g}")
+        raise _wrong(field, "holds a value that is beyond 1e6")
 
 
 def width(item: Tap | Intervention, config: ModelConfig) -> int:

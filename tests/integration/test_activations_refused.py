@@ -133,9 +133,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         change(PRE, "add", vector="large"),
         "interventions[1].vector",
-        "interventions[1].vector 'large' holds a value beyond 1e+06",
+        "interventions[1].vector 'large' holds a value that is beyond 1e6",
     ),
-    (change(PRE, "add", vector=[2e6] * 128), "interventions[1].vector", "a value beyond 1e+06"),
+    (change(PRE, "add", vector=[2e6] * 128), "interventions[1].vector", "a value that is beyond 1e6"),
     (change(PRE, "add", vector=[10**400] * 128), "interventions[1].vector", "not finite"),
     (change(PRE, "add", vector="w"), "interventions[1].vector", "is 'w', which is no tensor of"),
     (
