@@ -7,6 +7,7 @@ to the file on the disk after that changes nothing.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -27,7 +28,7 @@ BEGIN = 1 << 17  # bytes at a file's beginning that come first: what is where st
 END = 1 << 16  # the same at its end: its smallest tensors lie there
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # as of ``files.FileName``
 _SIZE = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
-_ALL = _SIZE | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+_FUTURE_WRITE = 0x0010  # F_SEAL_FUTURE_WRITE of linux/fcntl.h, which Python 3.10 has no name for
 
 
 class Folder:
@@ -123,7 +124,7 @@ class Memory:
         self.close = weakref.finalize(self, os.close, self._descriptor)
         self.place = f"/proc/self/fd/{self._descriptor}"
         os.truncate(self._descriptor, size)
-        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SIZE)  # whoever maps it finds all of it
+        self._add_seals(_SIZE)  # whoever maps it finds all of it
 
     def write(self, data: memoryview, start: int) -> None:
         """Put bytes into their place; raises MemoryError."""
@@ -139,8 +140,20 @@ class Memory:
         return os.pread(self._descriptor, end - start, start)
 
     def seal(self) -> None:
-        """Let nobody change it from now on, not even this process."""
-        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _ALL)
+        """Let nobody change it from now on, not even this process.
+
+        Nobody has mapped it to write, so future writes are all there can be. F_SEAL_WRITE says the
+        same, but fails with EBUSY while the system holds one of its pages, as it does to move it.
+        """
+        try:
+            self._add_seals(_FUTURE_WRITE | fcntl.F_SEAL_SEAL)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._add_seals(fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)  # Linux before 5.1
+
+    def _add_seals(self, seals: int) -> None:
+        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, seals)
 
 
 class Arrival:

@@ -43,9 +43,11 @@ def of_prompt(spec: PositionsOf, prompt: int, field: str) -> tuple[int, ...]:
     Raises InvalidRequest where some cannot be.
     """
     found = positions_of("prompt" if spec == "all" else spec, prompt, prompt, field)
-    if isinstance(found, range) and found.stop > prompt and found.start >= prompt:
+    if isinstance(found, tuple):  # of which each was looked at
+        return found
+    if found.stop > prompt and found.start >= prompt:
         raise InvalidRequest(
             f"{field}.positions must be in the prompt where each has values of its own",
             param=f"{field}.positions",
         )
-    return tuple(one for one in found if one < prompt)
+    return tuple(range(found.start, min(found.stop, prompt)))  # which may be without an end

@@ -84,7 +84,9 @@ def test_a_seed_that_was_drawn_is_shown_and_repeats_the_text(page: Browser, serv
         body = {"prompt": PROMPT, "max_tokens": 20, "temperature": 2, "logprobs": 0}
         # Token by token: the page shows an end of text that was drawn, which a text leaves out.
         drawn = ask(server, {**body, "seed": int(seed[1])})["logprobs"]["tokens"]
-        assert texts[-1] == "".join(drawn)
+        # Bytes that are no character alone are shown as what they are with those beside them.
+        pattern = "".join(".*" if one.startswith("bytes:") else re.escape(one) for one in drawn)
+        assert re.fullmatch(pattern, texts[-1], re.DOTALL)
     assert texts[0] != texts[1]
     fill(page, seed=seed[1])
     generate(page)

@@ -80,8 +80,10 @@ def test_openai_client_sends_every_field(client: openai.OpenAI, http: httpx.Clie
         **{"return_tokens_as_token_ids": True, "add_special_tokens": True},
         **{"spaces_between_special_tokens": True, **NEUTRAL},
         **{"structured_outputs": {"regex": "[^0-9]{9,}"}},
+        "interventions": [{"site": "blocks.1.attn.hook_z", "op": "scale", "scale": 0.5}],
     }
-    fields = CompletionRequest.model_fields.keys() - {"stream", "stream_options"}
+    # What is asked for below, and logits, which one continuation alone may have.
+    fields = CompletionRequest.model_fields.keys() - {"stream", "stream_options", "logits"}
     assert fields | NEUTRAL.keys() == known.keys() | added.keys()
     answer = client.completions.create(**known, extra_body=added)
     raw = http.post("/v1/completions", json=known | added).json()

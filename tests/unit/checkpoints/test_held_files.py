@@ -118,7 +118,11 @@ def test_what_changes_after_the_hash_changes_nothing(
     assert equal(values(opened), wanted)
 
 
-def test_nobody_writes_to_what_was_hashed(single: ShelfEntry) -> None:
+@pytest.mark.parametrize("seal", [arriving._FUTURE_WRITE, 1 << 30])  # which no system knows
+def test_nobody_writes_to_what_was_hashed(
+    single: ShelfEntry, monkeypatch: pytest.MonkeyPatch, seal: int
+) -> None:
+    monkeypatch.setattr(arriving, "_FUTURE_WRITE", seal)
     opened = open_entry(single)
     [held] = opened.reader._by_path.values()
     assert isinstance(held, held_files.HeldFile)

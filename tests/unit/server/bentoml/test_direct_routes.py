@@ -99,6 +99,7 @@ def test_whole_paths_of_operations_are_known_before() -> None:
         ("POST", "/v1/sweep"),
         ("POST", "/v1/activations"),
         ("POST", "/v1/patch"),
+        ("POST", "/v1/embeddings"),
         ("GET", "/v1/models"),
         ("HEAD", "/v1/models"),
         ("POST", "/v1/models/load"),

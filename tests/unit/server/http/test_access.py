@@ -29,7 +29,7 @@ OPEN = (
 )
 GENERATING = {
     *("/v1/completions", "/v1/chat/completions", "/v1/sweep", "/generate", "/generate_stream"),
-    *("/v1/activations", "/v1/patch"),
+    *("/v1/activations", "/v1/patch", "/v1/embeddings"),
 }
 
 
