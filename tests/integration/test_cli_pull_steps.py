@@ -137,7 +137,9 @@ def test_ctrl_c_ends_it_and_the_next_goes_on(
         "HF_HOME": str(tmp_path / "hf"),
         "BENTOML_HOME": str(tmp_path / "elsewhere"),
     }
-    code = "from pythia_bento.cli import main; main()"
+    # What a shell runs in its background ignores Ctrl-C, and so would what that starts.
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{hears}; from pythia_bento.cli import main; main()"
     command = [sys.executable, "-c", code, "pull", NAME, "--steps", "0,1,1000", "--jobs", "1"]
     process = subprocess.Popen(
         command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
