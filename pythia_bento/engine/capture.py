@@ -164,7 +164,7 @@ def _asked(
 
 
 def capture_bytes(capture: Capture, config: ModelConfig, inputs: int) -> int:
-    """What ``layout`` takes."""
+    """Of all of a ``layout``: a multiple of ``ALIGNMENT``."""
     return layout(capture, config, inputs)[1]
 
 

@@ -18,7 +18,6 @@ from pythia_bento.engine.capture import (
     Project,
     Reduction,
     Tap,
-    capture_bytes,
     layout,
     num_rows,
 )
@@ -31,6 +30,7 @@ from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.sites import Place, places
 from pythia_bento.protocol.inside import MAX_TENSORS, CaptureItem, ProjectOf
 from pythia_bento.protocol.interventions import LogitsOf
+from pythia_bento.runtime.captured import sizes
 from pythia_bento.runtime.served import Served
 from pythia_bento.runtime.turns import Turns
 
@@ -116,7 +116,7 @@ class Captures:
 
     def check_size(self, requests: Sequence[Request]) -> None:
         """Raise PayloadTooLarge above what one request may see."""
-        settings, total = self._served.settings, sum(map(self._nbytes, requests))
+        settings, total = self._served.settings, sum(sizes(requests, self._served.config))
         if total > settings.max_capture_bytes:
             raise PayloadTooLarge(
                 f"capture asks for {total:,} bytes ({self._largest(requests)}), but the limit is "
@@ -124,10 +124,6 @@ class Captures:
                 "reduction take less",
                 param="capture",
             )
-
-    def _nbytes(self, request: Request) -> int:
-        assert request.capture is not None
-        return capture_bytes(request.capture, self._served.config, request.most_inputs)
 
     def numbers(self, requests: Sequence[Request]) -> int:
         """How many are captured at most."""

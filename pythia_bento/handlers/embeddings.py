@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pythia_bento.engine.capture import Capture, Tap, layout
+from pythia_bento.engine.capture import Capture, Tap
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.validate import check_sequences
 from pythia_bento.errors import InvalidRequest, PayloadTooLarge
+from pythia_bento.handlers.requests import of_field
 from pythia_bento.model.sites import NORMALIZED, Place
 from pythia_bento.protocol.embeddings import EmbeddingsRequest
 from pythia_bento.protocol.sampling import Prompt
+from pythia_bento.runtime.captured import sizes
 from pythia_bento.runtime.served import Served
 from pythia_bento.runtime.turns import Turns
 
@@ -76,13 +78,12 @@ async def _request(
     try:
         served.check(request)
     except InvalidRequest as error:
-        words = error.message.replace("prompt ", f"{field} ", 1)
-        raise type(error)(words, param=field) from None
+        raise of_field(error, field) from None
     return request
 
 
 def _check_size(served: Served, requests: Sequence[Request]) -> None:
-    each = sum(_nbytes(served, request) for request in requests[:1])
+    each = sum(sizes(requests[:1], served.config))
     most = served.settings.max_capture_bytes
     if each * len(requests) > most:
         raise PayloadTooLarge(
@@ -90,11 +91,6 @@ def _check_size(served: Served, requests: Sequence[Request]) -> None:
             f"bytes, but the limit is {most:,}",
             param="input",
         )
-
-
-def _nbytes(served: Served, request: Request) -> int:
-    assert request.capture is not None
-    return layout(request.capture, served.config, request.most_inputs)[1]
 
 
 def _vector(memory: memoryview, width: int, is_normalized: bool) -> Vector:

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pythia_bento.engine.capture import Capture, Tap, layout
-from pythia_bento.engine.inside_limits import width
+from pythia_bento.engine.capture import Capture, Tap
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.validate import alternatives_of, check_alternatives, check_sequences
@@ -17,9 +16,9 @@ from pythia_bento.errors import InvalidRequest
 from pythia_bento.handlers.captures import Captures
 from pythia_bento.handlers.changed import digested
 from pythia_bento.handlers.changes import Borrowed, Change, Changes
-from pythia_bento.handlers.inside_answer import Answer, captured
+from pythia_bento.handlers.inside_answer import Answer, rows_of
 from pythia_bento.handlers.named_tensors import NamedTensors
-from pythia_bento.handlers.requests import make_request, with_seed
+from pythia_bento.handlers.requests import make_request, of_field, with_seed
 from pythia_bento.protocol.inside import MAX_JSON_NUMBERS, ActivationsRequest
 from pythia_bento.protocol.tensors import Stored
 from pythia_bento.runtime.served import Served
@@ -121,14 +120,10 @@ class _Asked:
         ]
         config = self._served.config
         with await self._served.capture(requests, until.left()) as computed:
-            for index, (number, taps) in enumerate(sources.items()):
+            for index, number in enumerate(sources):
                 raise_error(computed.outputs[index][0])
-                request, memory = requests[index], computed.memory[index]
-                groups, _ = layout(Capture(tuple(taps)), config, request.most_inputs)
-                for tap, [placed] in zip(taps, groups, strict=True):
-                    values = captured(placed, memory, tap.positions, request.most_inputs)
-                    rows = values.reshape(len(values), width(tap, config))
-                    found[number, tap] = rows.copy()
+                for tap, rows in rows_of(requests[index], computed.memory[index], config):
+                    found[number, tap] = rows
 
     async def _changed(self, number: int, found: Mapping[tuple[int, Tap], np.ndarray]) -> Request:
         items = [
@@ -146,11 +141,7 @@ async def _requests(body: ActivationsRequest, served: Served) -> list[Request]:
             request = await make_request(served, f"{id}-{number}", prompt, body)
             served.check(request)
         except InvalidRequest as error:
-            if error.param != "prompt":
-                raise
-            name = f"prompts[{number}]"
-            words = error.message.replace("prompt ", f"{name} ", 1)
-            raise type(error)(words, param=name) from None
+            raise of_field(error, f"prompts[{number}]") from None
         check_alternatives(alternatives := alternatives + alternatives_of(request))
         requests.append(request)
         await turns.take()

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from pythia_bento.engine.capture import Dtype, Placed, Positions, layout, num_rows
+from pythia_bento.engine.capture import Dtype, Placed, Positions, Tap, layout, num_rows
+from pythia_bento.engine.inside_limits import width
 from pythia_bento.engine.outputs import SequenceOutput, num_inputs
 from pythia_bento.engine.params import Request
 from pythia_bento.handlers.captures import is_told
 from pythia_bento.handlers.requests import fingerprint
 from pythia_bento.handlers.streamed import shown_output, shown_prompt
+from pythia_bento.model.config import ModelConfig
 from pythia_bento.protocol.inside import ActivationsRequest
 from pythia_bento.protocol.tensors import Entry, header
 from pythia_bento.runtime.served import Served
@@ -85,6 +87,18 @@ def captured(placed: Placed, memory: memoryview, positions: Positions, inputs: i
         return np.empty(shape, kind)
     values = np.frombuffer(memory, kind, count, placed.offset).reshape(shape)
     return values[: num_rows(positions, inputs)] if part.has_rows else values
+
+
+def rows_of(
+    request: Request, memory: memoryview, config: ModelConfig
+) -> Iterator[tuple[Tap, np.ndarray]]:
+    """What a prompt's taps without reductions have captured: copies, fp32 [positions, W] each."""
+    assert request.capture is not None
+    taps, inputs = request.capture.taps, request.most_inputs
+    groups, _ = layout(request.capture, config, inputs)
+    for tap, [placed] in zip(taps, groups, strict=True):
+        values = captured(placed, memory, tap.positions, inputs)
+        yield tap, values.reshape(len(values), width(tap, config)).copy()
 
 
 class Answer:

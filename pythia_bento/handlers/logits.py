@@ -41,13 +41,16 @@ async def with_logits(
     with await served.capture(wanted, timeout) as found:
         outputs = [[raise_error(output)] for [output] in found.outputs]
         rows = [
-            _rows(served, request, output, memory)
+            logit_rows(served, request, output, memory)
             for request, [output], memory in zip(wanted, outputs, found.memory, strict=True)
         ]
         return outputs, rows
 
 
-def _rows(served: Served, request: Request, output: SequenceOutput, memory: memoryview) -> Rows:
+def logit_rows(
+    served: Served, request: Request, output: SequenceOutput, memory: memoryview
+) -> Rows:
+    """Those of the last of a request's captures: its only one."""
     assert request.capture is not None and request.capture.logits is not None
     [[placed]], _ = layout(request.capture, served.config, request.most_inputs)
     positions = request.capture.logits.positions

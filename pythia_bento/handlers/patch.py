@@ -12,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
-import numpy as np
 from typing_extensions import NotRequired
 
-from pythia_bento.engine.capture import Capture, LogitsTap, Tap, layout
+from pythia_bento.engine.capture import Capture, LogitsTap, Tap
 from pythia_bento.engine.inside_limits import width
 from pythia_bento.engine.interventions import Intervention, Interventions, interventions
 from pythia_bento.engine.outputs import SequenceOutput, raise_error
@@ -23,7 +22,8 @@ from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.engine.validate import check_ids
 from pythia_bento.errors import ContextLengthExceeded, InvalidRequest, shown
 from pythia_bento.handlers.inside import Until
-from pythia_bento.handlers.inside_answer import captured
+from pythia_bento.handlers.inside_answer import rows_of
+from pythia_bento.handlers.logits import Rows, logit_rows
 from pythia_bento.model.sites import Place, places
 from pythia_bento.protocol.patching import MAX_CELLS, PatchRequest
 from pythia_bento.protocol.sampling import Ids, Prompt
@@ -172,11 +172,7 @@ class _Patching:
         config, turns, changes = self._served.config, Turns(), []
         with await self._served.capture([request], self._until.left()) as computed:
             raise_error(computed.outputs[0][0])
-            assert request.capture is not None
-            groups, _ = layout(request.capture, config, len(self.clean))
-            for tap, [placed] in zip(taps, groups, strict=True):
-                values = captured(placed, computed.memory[0], tap.positions, len(self.clean))
-                rows = values.reshape(len(values), width(tap, config)).copy()
+            for tap, rows in rows_of(request, computed.memory[0], config):
                 item = Intervention(tap.place, "set", tap.positions, tap.heads, None, rows)
                 changes.append(interventions([item]))
                 await turns.take()
@@ -198,24 +194,20 @@ class _Patching:
             answers = await served.complete(requests, left)
             return [_logprob(raise_error(answer)) for [answer] in answers]
         with await served.capture(requests, left) as computed:
-            for [answer] in computed.outputs:
-                raise_error(answer)
-            return [
-                self._difference(request, memory)
-                for request, memory in zip(requests, computed.memory, strict=True)
-            ]
-
-    def _difference(self, request: Request, memory: memoryview) -> float:
-        assert request.capture is not None and request.capture.logits is not None
-        inputs = len(request.prompt)
-        [[placed]], _ = layout(request.capture, self._served.config, inputs)
-        [row] = captured(placed, memory, request.capture.logits.positions, inputs).tolist()
-        return float(np.subtract(*row))
+            outputs = [raise_error(output) for [output] in computed.outputs]
+            found = zip(requests, outputs, computed.memory, strict=True)
+            return [_difference(logit_rows(served, *each)) for each in found]
 
 
 def _request(prompt: Ids, body: PatchRequest) -> Request:
     params = SamplingParams(max_tokens=0)
     return Request(new_request_id(), prompt, params, priority=body.priority)
+
+
+def _difference(rows: Rows) -> float:
+    """Of the two logits of the one position that is asked for."""
+    [[first, second]] = rows
+    return first - second
 
 
 def _logprob(answer: SequenceOutput) -> float:

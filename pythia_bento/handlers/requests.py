@@ -68,6 +68,13 @@ def truncated(ids: Ids, body: Sampling, limits: Limits) -> Ids:
     return ids[-(max(limits.room(body.max_tokens), 1) if keep == -1 else keep) :]
 
 
+def of_field(error: InvalidRequest, field: str) -> InvalidRequest:
+    """What is wrong with a prompt, where a body has another name for it."""
+    if error.param != "prompt":
+        return error
+    return type(error)(error.message.replace("prompt ", f"{field} ", 1), param=field)
+
+
 async def scored_ids(
     served: Served, prompt: Prompt, continuation: Prompt | None
 ) -> tuple[tuple[int, ...], int]:

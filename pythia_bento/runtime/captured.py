@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pythia_bento.engine.capture import ALIGNMENT, capture_bytes
+from pythia_bento.engine.capture import capture_bytes
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
 from pythia_bento.model.config import ModelConfig
@@ -41,12 +41,11 @@ class Captured:
 
 
 def sizes(requests: Sequence[Request], config: ModelConfig) -> list[int]:
-    """Bytes of each one's part, multiples of ``ALIGNMENT``."""
-    found = (
-        0 if r.capture is None else capture_bytes(r.capture, config, r.most_inputs)
-        for r in requests
-    )
-    return [-(-nbytes // ALIGNMENT) * ALIGNMENT for nbytes in found]
+    """Bytes of each one's part, as ``capture_bytes`` has them."""
+    return [
+        0 if one.capture is None else capture_bytes(one.capture, config, one.most_inputs)
+        for one in requests
+    ]
 
 
 def placed(requests: Sequence[Request], nbytes: Sequence[int], region: Region) -> list[Request]:

@@ -26,6 +26,7 @@ from pythia_bento.runtime.turns import Texts, TextThreads, Turns
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry.calls import CallContext, Calls, by_call, current_call
 
+_HIDDEN = "this server does not show the inside of its model"
 _Stream = TypeVar("_Stream", AsyncStream, SyncStream)
 _Runner = TypeVar("_Runner", bound="Served")
 
@@ -88,7 +89,7 @@ class Served:
     def config(self) -> ModelConfig:
         """The model's; raises InvalidRequest where its inside cannot be asked for."""
         if self.limits.config is None:
-            raise InvalidRequest("this server does not show the inside of its model")
+            raise InvalidRequest(_HIDDEN)
         return self.limits.config
 
     def check_room(self, caller: str) -> None:
@@ -123,11 +124,14 @@ class Served:
         ``timeout`` in seconds holds where it is shorter than the setting's.
         Raises InvalidRequest, ContextLengthExceeded, Overloaded or EngineUnavailable.
         """
+        await self._check_all(requests)
+        return await self._submit(requests, timeout, current_call())
+
+    async def _check_all(self, requests: Sequence[Request]) -> None:
         turns = Turns()
         for request in requests:
             self.check(request)
             await turns.take()
-        return await self._submit(requests, timeout, current_call())
 
     def submit_sync(self, requests: Sequence[Request]) -> SyncStream:
         """``submit`` for code without an event loop."""
@@ -172,12 +176,9 @@ class Served:
         Their bytes are reserved first, all at once. Raises what ``submit`` raises, PayloadTooLarge
         for more than there can be, and DeadlineExceeded where they are not there in time.
         """
-        turns = Turns()
-        for request in requests:
-            self.check(request)
-            await turns.take()
+        await self._check_all(requests)
         if (arena := self._desk.arena) is None:
-            raise InvalidRequest("this server does not show the inside of its model")
+            raise InvalidRequest(_HIDDEN)
         began, nbytes = time.monotonic(), sizes(requests, self.config)
         seconds = self._seconds(timeout)
         region = await arena.reserve(sum(nbytes), seconds)

@@ -183,7 +183,8 @@ class EngineThread:
             while self._follow_orders():
                 if outputs := self._engine.step():
                     self._num_outputs += len(outputs)
-                    self._writing.see(outputs)
+                    if self._writing.regions:
+                        self._writing.see(outputs)
                     self._deliver(outputs)
         except BaseException as error:
             logger.exception("the engine died")

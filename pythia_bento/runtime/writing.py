@@ -41,8 +41,6 @@ class Writing:
 
     def see(self, outputs: Outputs) -> None:
         """What came of the engine."""
-        if not self.regions:
-            return
         for output in outputs:
             if output.finish_reason is not None:
                 self.end(output.request_id)

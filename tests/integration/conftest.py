@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from huggingface_hub.utils import close_session
@@ -12,6 +13,11 @@ from huggingface_hub.utils import close_session
 from tests.hub import HubServer
 from tests.hub.places import bentoml_places, client_places
 from tests.models import random_checkpoint
+
+if TYPE_CHECKING:
+    import httpx
+
+    from pythia_bento.runtime.runner import PythiaRunner
 
 
 @pytest.fixture
@@ -65,3 +71,21 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for pickle in ("pytorch_model.bin", "optimizer.pt"):
             (path / pickle).write_bytes(b"\x80 never download this")
     return root
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[PythiaRunner]:
+    """Of the bundled model, whose inside may be asked for within small limits."""
+    from tests.integration.inside import shown  # most files need no server
+
+    with shown() as runner:
+        yield runner
+
+
+@pytest.fixture
+async def http(runner: PythiaRunner) -> AsyncIterator[httpx.AsyncClient]:
+    """Who asks its routes, without a socket."""
+    from tests.integration.inside import client_of
+
+    async with client_of(runner) as client:
+        yield client

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import httpx
 import numpy as np
 import safetensors
 import safetensors.numpy
+import torch
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
@@ -22,6 +24,7 @@ from pythia_bento.server.http import native, openai
 from pythia_bento.server.http.access import AccessMiddleware
 from pythia_bento.server.http.body import RequestMiddleware
 from pythia_bento.settings import Settings
+from tests.unit.runtime.toy_runner import settled
 
 SMALL = {"device": "cpu", "max_batch_size": 8, "kv_cache_gb": 0.02, "capture_gb": 0.02}
 LAYERS, WIDTH, HEADS, INNER = 3, 128, 4, 512  # of bundled
@@ -31,6 +34,15 @@ MAX_BODY, MAX_TENSORS = 100_000, 200_000
 def settings(**more: Any) -> Settings:
     sizes = {"max_capture_bytes": 4_000_000, "max_tensor_bytes": MAX_TENSORS}
     return Settings(**{**SMALL, "max_body_bytes": MAX_BODY, **sizes, **more})
+
+
+@contextlib.contextmanager
+def shown(**more: Any) -> Iterator[PythiaRunner]:
+    """It alone, on one thread."""
+    torch.set_num_threads(1)
+    with PythiaRunner.load(settings(**more)) as runner:
+        yield runner
+        settled(runner)
 
 
 def app_of(runner: PythiaRunner) -> ASGIApp:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import numpy as np
-import pytest
 import torch
 
-from pythia_bento.runtime.runner import PythiaRunner
 from tests.integration.inside import (
     HEADS,
     INNER,
@@ -19,28 +16,11 @@ from tests.integration.inside import (
     WIDTH,
     asked,
     bits,
-    client_of,
     post,
-    settings,
 )
-from tests.unit.runtime.toy_runner import settled
 
 A, B = "Once upon a time", "One day a time"  # of equal length
 RESID = "blocks.{}.hook_resid_{}"
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[PythiaRunner]:
-    torch.set_num_threads(1)
-    with PythiaRunner.load(settings()) as runner:
-        yield runner
-        settled(runner)
-
-
-@pytest.fixture
-async def http(runner: PythiaRunner) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(runner) as http:
-        yield http
 
 
 def sites(*patterns: str, **fields: Any) -> list[dict[str, Any]]:

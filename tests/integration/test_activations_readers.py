@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 
 from pythia_bento.errors import CaptureOverflow, DeadlineExceeded
 from pythia_bento.handlers.inside import activations
@@ -15,8 +14,7 @@ from pythia_bento.protocol.inside import ActivationsRequest, CaptureItem
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.arena import Arena
 from pythia_bento.runtime.runner import PythiaRunner
-from tests.integration.inside import File, Reader, client_of, post, reached, settings
-from tests.unit.runtime.toy_runner import settled
+from tests.integration.inside import File, Reader, client_of, post, reached, shown
 
 # Some 3 MB: more than two pieces.
 BODY: dict[str, Any] = {"prompts": [[5] * 500], "capture": [{"site": "blocks.*.mlp.hook_post"}]}
@@ -24,10 +22,8 @@ BODY: dict[str, Any] = {"prompts": [[5] * 500], "capture": [{"site": "blocks.*.m
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[PythiaRunner]:
-    torch.set_num_threads(1)
-    with PythiaRunner.load(settings(client_timeout=1, capture_gb=0.0041)) as runner:
+    with shown(client_timeout=1, capture_gb=0.0041) as runner:
         yield runner
-        settled(runner)
 
 
 @pytest.fixture

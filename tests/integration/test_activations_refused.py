@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import torch
 
 from pythia_bento.runtime.runner import PythiaRunner
 from tests.amounts import amounts
 from tests.fuzz.structures import mutated
-from tests.integration.inside import MAX_TENSORS, WIDTH, client_of, post, reached, settings
-from tests.unit.runtime.toy_runner import settled
+from tests.integration.inside import MAX_TENSORS, WIDTH, post, reached
 
 PRE, Z, POST = "blocks.1.hook_resid_pre", "blocks.1.attn.hook_z", "blocks.1.mlp.hook_post"
 V = np.ones(WIDTH, np.float32)
@@ -23,20 +20,6 @@ TENSORS = {
     **{"v": V, "short": V[:7], "nan": V * np.float32("nan"), "large": V * 2e6, "none": 0 * V},
     **{"rows": np.ones((3, WIDTH), np.float32), "heads": np.ones((4, 32), np.float32)},
 }
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[PythiaRunner]:
-    torch.set_num_threads(1)
-    with PythiaRunner.load(settings()) as runner:
-        yield runner
-        settled(runner)
-
-
-@pytest.fixture
-async def http(runner: PythiaRunner) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(runner) as http:
-        yield http
 
 
 def capture(site: str, **fields: Any) -> dict[str, Any]:

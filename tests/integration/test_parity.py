@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
-
 import pytest
 import torch
 
@@ -12,8 +9,7 @@ from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
 from tests.forward import Driver
-from tests.later import transformers
-from tests.models import dequantized_model, random_checkpoint
+from tests.pairs import Pair, pair_of
 
 BACKENDS = [  # name, device
     ("reference", "cpu"),
@@ -21,15 +17,7 @@ BACKENDS = [  # name, device
     pytest.param(("reference", "cuda"), marks=pytest.mark.gpu),
 ]
 SHAPES = {"head_dim_32": (3, 4, 32), "head_dim_80": (2, 2, 80), "head_dim_256": (2, 1, 256)}
-VOCAB = 300
 TOLERANCE = 1e-3  # of a log-probability
-
-
-class Pair(NamedTuple):
-    """The same weights here and in transformers."""
-
-    path: Path
-    theirs: transformers.GPTNeoXForCausalLM
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,13 +27,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module", params=[*SHAPES, "bundled"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    if request.param == "bundled":
-        path = load_checkpoint("bundled").path
-    else:
-        layers, heads, head_dim = SHAPES[request.param]
-        path = tmp_path_factory.mktemp(request.param)
-        random_checkpoint(path, layers=layers, heads=heads, head_dim=head_dim, vocab=VOCAB)
-    return Pair(path, dequantized_model(path, load_checkpoint(str(path)).source))
+    return pair_of(SHAPES.get(request.param), tmp_path_factory)
 
 
 @pytest.fixture(params=BACKENDS, ids="-".join)

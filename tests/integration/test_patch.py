@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import pytest
-import torch
 
 from pythia_bento.handlers import patch
 from pythia_bento.runtime.runner import PythiaRunner
-from tests.integration.inside import HEADS, LAYERS, asked, client_of, reached, settings
-from tests.unit.runtime.toy_runner import settled
+from tests.integration.inside import HEADS, LAYERS, asked, client_of, reached
 
 CLEAN, CORRUPTED, TIME, DAY = "Once upon a", "Once there a", 685, 336
 BODY: dict[str, Any] = {
     **{"clean": CLEAN, "corrupted": CORRUPTED, "site": "blocks.*.hook_resid_pre"},
     "metric": {"logit_diff": [" time", DAY]},
 }
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[PythiaRunner]:
-    torch.set_num_threads(1)
-    with PythiaRunner.load(settings()) as runner:
-        yield runner
-        settled(runner)
-
-
-@pytest.fixture
-async def http(runner: PythiaRunner) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(runner) as http:
-        yield http
 
 
 async def patched(http: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
-
 import pytest
 import torch
 from torch import Tensor
@@ -14,24 +11,15 @@ from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
 from pythia_bento.model.sites import SITES, Place, Site
 from tests.forward import Driver
-from tests.later import transformers
-from tests.models import dequantized_model, random_checkpoint
+from tests.pairs import Pair, pair_of
 from tests.taps import Recorder
 from tests.their_sites import all_names, all_sites, watched
 
 BACKENDS = ("reference", "cpu")
 SHAPES = {"head_dim_80": (3, 3, 80), "head_dim_256": (2, 1, 256), "hidden_512": (2, 8, 64)}
-VOCAB = 300
 FINE, COARSE = 1e-5, 5e-4  # error of a row: with activations of 31 bits, and of 15
 CHANGED_LAYER = 1
 WRITABLE = [site for site in SITES if site.is_writable]
-
-
-class Pair(NamedTuple):
-    """The same weights here and in transformers."""
-
-    path: Path
-    theirs: transformers.GPTNeoXForCausalLM
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,15 +29,9 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module", params=[*SHAPES, "bundled"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    if request.param == "bundled":
-        path = load_checkpoint("bundled").path
-    else:
-        layers, heads, head_dim = SHAPES[request.param]
-        path = tmp_path_factory.mktemp(request.param)
-        random_checkpoint(path, layers=layers, heads=heads, head_dim=head_dim, vocab=VOCAB)
-    theirs = dequantized_model(path, load_checkpoint(str(path)).source)
-    theirs.set_attn_implementation("eager")  # the only one that gives its weights
-    return Pair(path, theirs)
+    pair = pair_of(SHAPES.get(request.param), tmp_path_factory)
+    pair.theirs.set_attn_implementation("eager")  # the only one that gives its weights
+    return pair
 
 
 @pytest.fixture(params=BACKENDS)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 FIXTURE = r"^@pytest\.fixture[^\n]*\n(async )?def \w+"
 USE = {
     "faulty": r"^(async )?def test_\w+\([^)]*\bfailing: Server",
-    "imports": r"^from tests\.(forkserver|fuzz\.kinds|hub\.child|models|config_parity) import"
+    "imports": r"^from tests\.(forkserver|fuzz\.kinds|hub\.child|models|config_parity|pairs) import"
     r"|^from tests\.later import .*(bitsandbytes|transformers)|\b(original|sources): Path",
     "servers": rf"^from tests\.later import .*openai"
     rf"|(^(async )?def test_\w+|{FIXTURE})\([^)]*\b(server|guarded): Server",
