@@ -1,8 +1,10 @@
 """What it costs to see the inside of a pass, and to change it: ``python -m bench.inside``.
 
 An engine scores new prompts by turns as they are, with the residual stream after every layer, and
-with every site at all positions. Cost is the median of a kind over that of the plain ones; 1.05 is
-wanted for the streams and 1.10 for everything on a processor (pythia-160m's shape, 128 tokens).
+with every site at all positions. transformers, with random weights of the same shape, does the
+same with ``output_hidden_states`` in between. Cost is the median of a kind over that of the plain
+ones; 1.05 is wanted for the streams and 1.10 for everything on a processor (pythia-160m's shape,
+128 tokens).
 On a GPU (``--device cuda``: pythia-1b's, 8 x 512 tokens, 40 ms wanted for the streams) also: tokens
 a second of one steered sequence (250 wanted), and what seven others keep of their rate beside it
 (90 % wanted).
@@ -23,6 +25,7 @@ from bench.common.options import parser_of
 from bench.common.random_model import RandomModel
 from bench.common.shapes import tokenizer
 from bench.gpu import harness
+from bench.peers.hidden_states import HiddenStates
 from pythia_bento import catalog
 from pythia_bento.engine.capture import Capture, Tap, capture_bytes
 from pythia_bento.engine.engine import Engine
@@ -46,6 +49,10 @@ KINDS: dict[str, Sequence[Site]] = {
 WANTED = {
     "cpu": {"residual streams": 1.05, "all sites": 1.10},  # times the plain ones
     "cuda": {"residual streams": 40.0},  # ms
+}
+PEERS = {  # the types of numbers in which transformers may be fastest
+    "cpu": {"fp32": torch.float32, "bf16": torch.bfloat16},
+    "cuda": {"fp16": torch.float16, "bf16": torch.bfloat16},
 }
 NEW = 256  # tokens that the steered sequence and its neighbours generate
 OTHERS = 7
@@ -78,7 +85,7 @@ def main() -> None:
     load = LOADS[options.device]
     load = replace(load, model=options.model or load.model)
     config, engine = catalog.config(load.model), _engine(load, options.device)
-    rows = _turns(engine, config, load, options.rounds, WANTED[options.device])
+    rows = _turns(engine, config, load, options.rounds, options.device)
     if options.device == "cuda":
         rows.append(_steering(engine, config))
     for row in rows:
@@ -103,21 +110,29 @@ def _engine(load: Load, device: str) -> Engine:
 
 
 def _turns(
-    engine: Engine, config: ModelConfig, load: Load, rounds: int, wanted: dict[str, float]
+    engine: Engine, config: ModelConfig, load: Load, rounds: int, device: str
 ) -> list[dict[str, Any]]:
     """A prompt of each kind after the other, in another order each round; the first warms up."""
+    wanted = WANTED[device]
     captures = {kind: _capture(KINDS[kind], config) for kind in load.kinds}
     most = max(capture_bytes(one, config, load.prompt) for one in captures.values() if one)
     engine.lend(np.ones(load.batch * most, np.uint8))  # memory that was in use, as a server's
-    times: dict[str, list[float]] = {kind: [] for kind in load.kinds}
-    draw = random.Random(0)
+    peers = {
+        f"transformers {name}": HiddenStates(config, torch.device(device), dtype)
+        for name, dtype in PEERS[device].items()
+    }
+    kinds, draw = [*load.kinds, *peers], random.Random(0)
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for round in range(rounds + 1):
-        for kind in draw.sample(load.kinds, len(load.kinds)):
-            asked = _requests(engine, config, load, captures[kind], draw)
-            seconds = _seconds(engine, asked)
+        for kind in draw.sample(kinds, len(kinds)):
+            asked = _requests(engine, config, load, captures.get(kind), draw)
+            peer = peers.get(kind)
+            seconds = (
+                peer.seconds([one.prompt for one in asked]) if peer else _seconds(engine, asked)
+            )
             if round:
                 times[kind].append(seconds)
-    return [_row(kind, times, wanted.get(kind)) for kind in load.kinds]
+    return [_row(kind, times, wanted.get(kind)) for kind in kinds]
 
 
 def _row(kind: str, times: dict[str, list[float]], wanted: float | None) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def test_the_service_over_a_device_that_computes_nothing(tmp_path: Path) -> None
 
 def test_the_inside(tmp_path: Path) -> None:
     rows, printed = bench("inside", tmp_path, "--model", "pythia-14m", "--rounds", "2")
-    assert [row["kind"] for row in rows] == ["scored", "residual streams", "all sites"]
+    ours = ["scored", "residual streams", "all sites"]
+    assert [row["kind"] for row in rows] == [*ours, "transformers fp32", "transformers bf16"]
     assert all(row["ms"] > 0 and len(row["rounds_ms"]) == 2 for row in rows)
     assert rows[0]["cost"] == 1
     assert "all sites" in printed

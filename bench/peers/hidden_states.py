@@ -1,0 +1,45 @@
+"""transformers' ``output_hidden_states``: what who wants to look inside runs today."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from bench.gpu import harness
+from pythia_bento.hardware import usable_cores
+from pythia_bento.model.config import ModelConfig
+
+
+class HiddenStates:
+    """Random weights in a shape, all cores, and prompts of one length at a time."""
+
+    def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+        theirs = GPTNeoXConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            intermediate_size=config.intermediate_size,
+            max_position_embeddings=config.max_positions,
+        )
+        self._model = GPTNeoXForCausalLM(theirs).to(device, dtype).eval()
+        self._device = device
+
+    @torch.inference_mode()
+    def seconds(self, prompts: Sequence[Sequence[int]]) -> float:
+        """Until log-probabilities and all layers' states are on the host, fp32."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(usable_cores())
+        try:
+            start = harness.now()
+            ids = torch.tensor([*prompts], device=self._device)
+            found = self._model(ids, output_hidden_states=True, use_cache=False)
+            scores = found.logits[:, :-1].float().log_softmax(-1)
+            kept = [scores.gather(-1, ids[:, 1:, None]), *found.hidden_states]
+            for one in kept:
+                one.float().cpu().numpy()
+            return harness.now() - start
+        finally:
+            torch.set_num_threads(before)
