@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
+from pythia_bento.executor.capture_memory import CaptureMemory
 from pythia_bento.executor.choice import QueuedChoice
 from pythia_bento.executor.input_batch import lay_out, write_tables
 from pythia_bento.executor.out_of_memory import is_out_of_memory
@@ -31,13 +32,24 @@ class ModelRunner:
         self.max_positions = model.config.max_positions
         self.vocab_size = model.config.vocab_size
         self.model_config = model.config
-        self.arena: np.ndarray | None = None
+        self._memory: CaptureMemory | None = None
         self.others_next = False
         self._model = model
         self._device = model.kernels.device
         self._num_tokens = num_tokens
         self._cache = model.kernels.allocate_cache(config.num_blocks)
         self._scores = PromptScores(model, self._upload)
+
+    @property
+    def arena(self) -> np.ndarray | None:
+        """See ``Executor``."""
+        return self._memory.array if self._memory is not None else None
+
+    @arena.setter
+    def arena(self, array: np.ndarray | None) -> None:
+        if self._memory is not None:
+            self._memory.close()
+        self._memory = None if array is None else CaptureMemory(array, self._device)
 
     def execute(self, chunks: Sequence[Chunk], *, others_wait: bool = False) -> Results:
         """See ``Executor.execute``."""
@@ -54,12 +66,19 @@ class ModelRunner:
     def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         """One pass over all of them."""
         batch, starts = self.prepare(chunks)
-        taps = None
-        if chunks[0].sequence.taps is not None:
-            taps = PassTaps(chunks, starts, self._model, self.arena)
-            hidden = self._model.forward(batch, self._cache, taps)
-        else:
+        if chunks[0].sequence.taps is None:
             hidden = self._model.forward(batch, self._cache)
+            return list(self._results(chunks, starts, hidden, others_wait))
+        with PassTaps(chunks, starts, self._model, self._memory) as taps:
+            hidden = self._model.forward(batch, self._cache, taps)
+            results = self._results(chunks, starts, hidden, others_wait)
+            taps.finish(hidden, results)
+        return list(results)
+
+    def _results(
+        self, chunks: Sequence[Chunk], starts: Sequence[int], hidden: Tensor, others_wait: bool
+    ) -> list[ChunkResult]:
+        """What the hidden states of a pass say."""
         results = [ChunkResult([], []) for _ in chunks]
         scores = self._scores.queue(chunks, starts, hidden)
         sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
@@ -70,9 +89,7 @@ class ModelRunner:
             choice = self._queue_choice(logits, [chunks[index] for index in sampled])
             yielding = [results[index] for index in sampled]
             choice.deliver(yielding, later=others_wait and not scores)
-        if taps is not None:
-            taps.finish(hidden, results)
-        return list(results)
+        return results
 
     def activate(self, weights: PackedWeights | None, *, is_last: bool) -> None:
         """See ``Executor.activate``."""

@@ -49,7 +49,8 @@ class Check:
     dtype: Dtype
     found: Tensor  # fp32; on the host when the pass is done, as ``rows`` are
     rows: Tensor | None
-    """[n, ...]; ``found`` is then the sum of all, else [n], each row's greatest magnitude."""
+    """[n, ...]; ``found`` is then a sum of them and perhaps others, [1]; else [n], each row's
+    greatest magnitude."""
 
     def fault(self) -> Fault | None:
         """None where all are finite and fit."""
@@ -57,7 +58,7 @@ class Check:
         if self.rows is not None:
             if bool(largest.isfinite()):
                 return None
-            largest = greatest(self.rows)  # a sum may be infinite where none of them is
+            largest = greatest(self.rows)  # a sum may not be finite where all of them are
         bad = ~(largest < TOO_LARGE[self.dtype])  # NaN is not below anything
         if not bool(bad.any()):
             return None
@@ -74,8 +75,12 @@ def greatest(rows: Tensor) -> Tensor:
 class Outlet:
     """Of one pass. On the host what comes is consumed at once; else after one wait for all."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream | None = None) -> None:
+        """On ``stream``, where there is one, ``device`` may write to the arena by itself."""
         self._is_host = device.type == "cpu"
+        self._stream = stream
+        self._leaving: list[tuple[Tensor, Tensor]] = []  # where from, where to: of one place
+        self._sum: Tensor | None = None  # of all rows of that place
         self._due: list[tuple[Tensor, Consume]] = []
         self._checks: list[Check] = []
 
@@ -90,8 +95,12 @@ class Outlet:
         """Into ``target``, which is on the host, in its type."""
         if self._is_host:
             target.copy_(values)
-        else:  # fewer bytes to move, and a copy where there is nothing to convert
-            converted = values.to(target.dtype, copy=True)
+            return
+        # Fewer bytes to move, and a copy where there is nothing to convert.
+        converted = values.to(target.dtype, copy=True)
+        if self._stream is not None and target.is_contiguous():
+            self._leaving.append((converted.contiguous(), target))
+        else:
             self._due.append((converted, target.copy_))
 
     def check(
@@ -102,19 +111,47 @@ class Outlet:
         dtype: Dtype,
         values: Tensor,
         written: Tensor | None = None,
+        among: Tensor | None = None,
     ) -> None:
         """Have ``values`` [n, ...] looked at, a row for each position.
 
         ``written`` is where they are on the host when the pass is done, all of them in fp32: a look
-        at their sum is then enough where all is well.
+        at their sum is then enough where all is well. They are ``among`` the rows of the place,
+        whose sum says as much: a device makes one for all who ask.
         """
-        found = greatest(values) if written is None else values.sum()[None]
+        if written is None:
+            found = greatest(values)
+        elif self._is_host or among is None:
+            found = values.sum()[None]
+        else:
+            if self._sum is None:
+                self._sum = among.sum(dtype=torch.float32)[None]
+            found = self._sum
         self._checks.append(Check(chunk, name, positions, dtype, found, written))
+
+    def leave(self) -> None:
+        """All of a place was written and checked: what goes to the arena directly sets out."""
+        self._sum = None
+        if self._stream is None or not self._leaving:
+            return
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        with torch.cuda.stream(self._stream):
+            for source, target in self._leaving:
+                target.copy_(source, non_blocking=True)
+                source.record_stream(self._stream)  # its memory is taken again behind the copy
+        self._leaving.clear()
+
+    def settle(self) -> None:
+        """Wait until nothing writes to the arena any more."""
+        if self._stream is not None:
+            self._stream.synchronize()
 
     def finish(self) -> dict[int, Fault]:
         """Wait for all and consume it; the first fault of each chunk that has one."""
+        self.leave()
         if not self._is_host and self._checks:
             self._fetch()
+        self.settle()
         faults: dict[int, Fault] = {}
         for check in self._checks:
             fault, known = check.fault(), faults.get(check.chunk)
@@ -123,14 +160,17 @@ class Outlet:
         return faults
 
     def _fetch(self) -> None:
-        numbers = torch.cat([check.found for check in self._checks])
+        """All that the host has to look at, and what it has to bring to the arena."""
+        looks = {id(check.found): check.found for check in self._checks}
         tensors = [values.contiguous().view(torch.uint8) for values, _ in self._due]
+        numbers = torch.cat([*looks.values()])
         found = [torch.from_numpy(part) for part in Download(numbers, *tensors).wait()]
         for part, (values, consume) in zip(found[1:], self._due, strict=True):
             consume(part.view(values.dtype))
-        begin = 0
+        parts = torch.split(found[0], [len(look) for look in looks.values()])
+        on_host = dict(zip(looks, parts, strict=True))
         for check in self._checks:
-            check.found = found[0][begin : (begin := begin + len(check.found))]
+            check.found = on_host[id(check.found)]
         self._due.clear()
 
 

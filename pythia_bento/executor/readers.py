@@ -66,7 +66,7 @@ class Reader:
             values = total(values * values).sqrt()
         elif self.directions is not None:
             values = products(values, self.directions)
-        self._write(0, span, values, outlet)
+        self._write(0, span, values, outlet, rows if self.tap.reduction is None else None)
 
     def read_pattern(
         self, weights: Tensor, begin: int, end: int, span: Span, outlet: Outlet
@@ -82,12 +82,14 @@ class Reader:
         where, written = span.positions[begin:end], self._whole(part[..., :keys])
         outlet.check(span.chunk, self.tap.place.name, where, self.tap.dtype, weights, written)
 
-    def _write(self, part: int, span: Span, values: Tensor, outlet: Outlet) -> None:
+    def _write(
+        self, part: int, span: Span, values: Tensor, outlet: Outlet, among: Tensor | None
+    ) -> None:
         written = self.targets[part][span.all]
         dtype = self.tap.dtype if self.tap.reduction is None else "float32"
         outlet.write(written, values)
         name = self.tap.place.name
-        outlet.check(span.chunk, name, span.positions, dtype, values, self._whole(written))
+        outlet.check(span.chunk, name, span.positions, dtype, values, self._whole(written), among)
 
     def _whole(self, written: Tensor) -> Tensor | None:
         """The same, where it has all that was to be written."""

@@ -15,6 +15,7 @@ from pythia_bento.engine.executor import Chunk, ChunkResult
 from pythia_bento.engine.interventions import Interventions
 from pythia_bento.engine.sequence import Sequence as EngineSequence
 from pythia_bento.engine.tapped import Tapped
+from pythia_bento.executor.capture_memory import CaptureMemory
 from pythia_bento.executor.changes import Change
 from pythia_bento.executor.outlets import Outlet
 from pythia_bento.executor.readers import LogitsReader, Reader, region_of, target
@@ -49,11 +50,17 @@ class PassTaps:
         chunks: Sequence[Chunk],
         starts: Sequence[int],
         model: GPTNeoX,
-        arena: np.ndarray | None,
+        memory: CaptureMemory | None,
     ) -> None:
-        """``starts`` are the chunks' first rows; ``arena`` is where captures go, uint8."""
+        """``starts`` are the chunks' first rows; ``memory`` is where captures go.
+
+        To be left as a context manager, before which it may still be written to.
+        """
         self._chunks, self._model = chunks, model
-        self._outlet = Outlet(model.kernels.device)
+        self.shows = any(chunk.sequence.request.capture is not None for chunk in chunks)
+        stream = memory.stream() if memory is not None and self.shows else None
+        self._outlet = Outlet(model.kernels.device, stream)
+        arena = memory.array if memory is not None else None
         self._reads: dict[Place, list[tuple[Reader, Span, Tapped]]] = defaultdict(list)
         self._changes: dict[Place, list[tuple[Change, Span]]] = defaultdict(list)
         self._logits: list[tuple[LogitsReader, Span]] = []
@@ -87,6 +94,12 @@ class PassTaps:
         if ready.logits and (found := span(ready.logits.tap.positions, unfilled)) is not None:
             self._logits.append((ready.logits, found))
 
+    def __enter__(self) -> PassTaps:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._outlet.settle()
+
     def wants(self, place: Place) -> bool:
         """See ``Taps``, and so below."""
         return place in self._reads or place in self._changes
@@ -97,6 +110,7 @@ class PassTaps:
             change.apply(rows, span, exponent)
         for reader, span, taps in self._reads.get(place, ()):
             reader.read(rows, exponent, span, self._outlet, taps)
+        self._outlet.leave()
 
     def pattern_rows(self, layer: int) -> Tensor:
         """Of all who want some."""
@@ -112,6 +126,7 @@ class PassTaps:
             if begin < end:
                 own = index_of(places[begin:end] - first, weights.device)
                 reader.read_pattern(weights[own], begin, end, span, self._outlet)
+        self._outlet.leave()
 
     def finish(self, hidden: Tensor, results: Sequence[ChunkResult]) -> None:
         """The last of what is wanted; wait for all. What cannot be shown ends its sequence.

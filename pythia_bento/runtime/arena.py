@@ -41,6 +41,10 @@ class SharedMemory:
         self._take(os.memfd_create("pythia-captures", os.MFD_CLOEXEC), nbytes)
         os.ftruncate(self._descriptor, len(self))
 
+    keeps_pages = False
+    """Whether a GPU may have them page-locked. It would go on writing to those that were given
+    back, of which nobody reads anything any more."""
+
     def _take(self, descriptor: int, nbytes: int) -> None:
         self._descriptor, self._nbytes = descriptor, max(-(-nbytes // PAGE), 1) * PAGE
         self._close = weakref.finalize(self, os.close, descriptor)
@@ -62,7 +66,9 @@ class SharedMemory:
         return np.frombuffer(self.pages, np.uint8)
 
     def forget(self, offset: int, nbytes: int) -> None:
-        """Give whole pages back to the system; they are zeros from then on."""
+        """Give whole pages back to the system, unless it keeps them; they are zeros then."""
+        if self.keeps_pages:
+            return
         with suppress(OSError):  # a system that cannot keeps them
             self.pages.madvise(mmap.MADV_REMOVE, offset, nbytes)
 

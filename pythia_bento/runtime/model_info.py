@@ -57,6 +57,11 @@ class ModelInfo:
         assert self.provenance is not None  # as all that was loaded has one
         return self.provenance.root
 
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether a GPU computes."""
+        return self.provenance is not None and self.provenance.backend == "triton"
+
     def of(self, entry: ShelfEntry) -> ModelInfo:
         """Of another checkpoint under the same code and arithmetic."""
         provenance = self.provenance and replace(

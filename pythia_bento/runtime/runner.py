@@ -62,6 +62,7 @@ class PythiaRunner(Served):
         """
         memory = SharedMemory(settings.capture_bytes)
         engine, info = _load(settings, on_progress or (lambda what, done, total: None), memory)
+        memory.keeps_pages = info.is_on_gpu
         runner = cls(engine, info, settings, shelf_of(settings, info.checkpoint), memory)
         try:
             for served in runner.models.pinned():

@@ -17,7 +17,9 @@ def capture(launches: Callable[[], None], pool: Any, times: int = 1) -> torch.cu
     launches()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    # Of this thread alone: others lock memory meanwhile, which would invalidate a capture that
+    # looks at what every thread does.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         for _ in range(times):
             launches()
     return graph

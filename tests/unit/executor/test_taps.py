@@ -101,8 +101,8 @@ def deferred(monkeypatch: pytest.MonkeyPatch) -> None:
     """Captures take the way of a device that is not the host."""
     made = Outlet.__init__
 
-    def init(self: Outlet, device: torch.device) -> None:
-        made(self, device)
+    def init(self: Outlet, device: torch.device, stream: Any = None) -> None:
+        made(self, device, stream)
         self._is_host = False
 
     monkeypatch.setattr(Outlet, "__init__", init)

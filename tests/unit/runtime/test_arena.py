@@ -166,6 +166,16 @@ def test_another_process_has_the_same_memory() -> None:
     assert 0 < resident(memory) < len(memory)
 
 
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_pages_that_a_gpu_may_write_to_are_not_given_back(is_kept: bool) -> None:
+    memory = SharedMemory(2 * PAGE)
+    memory.keeps_pages = is_kept
+    memory.array[:] = 7
+    memory.forget(PAGE, PAGE)
+    assert resident(memory) == (2 if is_kept else 1) * PAGE
+    assert set(memory.array[PAGE:].tolist()) == {7 if is_kept else 0}
+
+
 def test_descriptors_come_back() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
