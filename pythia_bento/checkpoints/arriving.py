@@ -198,7 +198,8 @@ class Arrival:
 
     def has(self, start: int, end: int) -> bool:
         """Whether these bytes are there, or never will be."""
-        return self._is_over or end <= self._beginning or start >= self._end
+        is_there = end <= self._beginning or start >= self._end or self._beginning == self._end
+        return self._is_over or is_there
 
     def wait(self, start: int, end: int) -> None:
         """Until these bytes are there; raises what keeps them from it."""
@@ -219,6 +220,7 @@ class Arrival:
             hash = Hash(self._readers.hashing)
             hash.update(memoryview(self._first))
             self._copy(hash)
+            self._readers.note_read()
             hash.update(memoryview(self._last))
             self._folder.compare(self._name, hash.hexdigest())
             self.memory.seal()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,9 +22,11 @@ from pythia_bento.checkpoints.quantize import CheckpointWeights
 from pythia_bento.checkpoints.reader import (
     INDEX,
     WEIGHTS,
+    Bring,
     TensorFile,
     open_tensors,
     shard_names,
+    there,
 )
 from pythia_bento.checkpoints.reading_threads import Readers
 from pythia_bento.checkpoints.strict import parse_json
@@ -61,8 +63,12 @@ class ReadOnce(CheckpointWeights):
         files: Mapping[str, str],
         config: ModelConfig,
         jobs: int = JOBS,
+        bring: Bring = there,
+        on_read: Callable[[], None] | None = None,
     ) -> None:
         """Begin to read ``files``, name -> sha256, of a directory; ``id`` is what errors call it.
+
+        ``bring`` and ``on_read`` as of ``read_once.open_entry``.
 
         Raises CheckpointError for what is missing, changed, or no Pythia of this shape, and
         MemoryError.
@@ -71,27 +77,30 @@ class ReadOnce(CheckpointWeights):
         with ExitStack() as undo:  # an error that is kept must not keep what was read
             self._held: list[HeldFile] = []
             self._folder = Folder(id, directory, files)
-            self._readers = Readers(jobs)
+            self._readers = Readers(jobs, on_read)
             undo.callback(self.close)
             weakref.finalize(self, self._readers.stop)
             self._begin(config)
             with self._verified_if_refused():
-                super().__init__(directory, config, self._held)
+                super().__init__(directory, config, self._held, bring)
             undo.pop_all()
 
     def _begin(self, config: ModelConfig) -> None:
-        """Read all that was recorded; the small files are looked at first."""
+        """Read all that was recorded; the small files are looked at meanwhile."""
         folder = self._folder
-        beside = {name: folder.read(name) for name in folder.files if not is_weights(name)}
+        beside = {INDEX: folder.read(INDEX)} if INDEX in folder.files else {}
+        for name in _weights(folder, beside):
+            self._held.append(HeldFile(folder, name, _limit(config), self._readers))
+        self._readers.left = len(self._held)
+        for file in self._held:
+            file.begin()
+        others = (name for name in folder.files if name not in beside and not is_weights(name))
+        beside |= {name: folder.read(name) for name in others}
         if absent := [name for name in ("config.json", "tokenizer.json") if name not in beside]:
             raise folder.error(f"{absent[0]} was not recorded")
         self.tokenizer: bytes = beside["tokenizer.json"]
         check_tokenizer_bytes(self.tokenizer, folder.path / "tokenizer.json", config)
         _check_shape(folder, beside["config.json"], config)
-        for name in _weights(folder, beside):
-            self._held.append(HeldFile(folder, name, _limit(config), self._readers))
-        for file in self._held:
-            file.begin()
 
     def close(self) -> None:
         """Give up what is not there yet, and drop all files; harmless when repeated."""
@@ -101,7 +110,10 @@ class ReadOnce(CheckpointWeights):
         self._folder.close()
 
     def order(self) -> Iterator[Part]:
-        """See ``WeightSource``: each as soon as all its bytes are there."""
+        """See ``WeightSource``: each as soon as all its bytes are there, but for the last one.
+
+        That has nothing to wait for: its tensors are brought as they arrive.
+        """
         places: dict[Part, list[tuple[HeldFile, str]]] = {part: [] for part in parts(self.config)}
         by_path = {file.path: file for file in self._held}
         for name, entry in self.reader.entries():
@@ -110,11 +122,12 @@ class ReadOnce(CheckpointWeights):
         def there() -> list[Part]:
             return [part for part, tensors in places.items() if all(f.has(n) for f, n in tensors)]
 
-        while places:
+        while len(places) > 1:
             with self._readers.news:
                 part = self._readers.news.wait_for(there)[0]
             del places[part]
             yield part
+        yield from places
 
     def embedding(self) -> Tensor:
         """See ``WeightSource``, here and below."""
@@ -158,6 +171,7 @@ class HeldFile(TensorFile):
         self._folder, self._limit, self._readers = folder, limit, readers
         self._arrival: Arrival | None = None
         self._ranges: dict[str, tuple[int, int]] = {}  # of tensors, by the names they have here
+        self._opened: Any = None  # of what arrived: to read the header again takes a millisecond
 
     @property
     def is_held(self) -> bool:
@@ -171,8 +185,15 @@ class HeldFile(TensorFile):
         self._arrival = arrival
         return arrival
 
-    def open(self, framework: str) -> Any:
+    def open(self, framework: str) -> AbstractContextManager[Any]:
         """See TensorFile."""
+        if framework != "pt":
+            return nullcontext(self._open(framework))
+        if self._opened is None:
+            self._opened = self._open(framework)
+        return nullcontext(self._opened)
+
+    def _open(self, framework: str) -> Any:
         arrival = self._arrival
         if arrival is None:
             arrival = self.begin()
@@ -184,13 +205,14 @@ class HeldFile(TensorFile):
         return file
 
     def has(self, stored_name: str) -> bool:
-        """Whether ``wait`` returns at once, or raises."""
+        """Whether all of a tensor can be read, or never will be."""
         return self._arrival is None or self._arrival.has(*self._ranges[stored_name])
 
-    def wait(self, stored_name: str) -> None:
+    def wait(self, stored_name: str, count: int) -> None:
         """See TensorFile."""
         if self._arrival is not None:
-            self._arrival.wait(*self._ranges[stored_name])
+            start, end = self._ranges[stored_name]
+            self._arrival.wait(start, min(start + count, end))
 
     def verify(self) -> None:
         """Until all of it is there; raises CheckpointError unless it is what was recorded."""
@@ -202,13 +224,13 @@ class HeldFile(TensorFile):
         self.verify()
         if self._arrival is not None:
             self._readers.freed.append(self._arrival.memory)
-            self._arrival = None
+            self._arrival = self._opened = None
 
     def drop(self) -> None:
         """Let go of its memory; nobody reads it any more, or it was verified."""
         if self._arrival is not None:
             self._arrival.memory.close()
-            self._arrival = None
+            self._arrival = self._opened = None
 
 
 def _header_end(arrival: Arrival) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.checkpoints import tensor_names
-from pythia_bento.checkpoints.reader import Reader, TensorFile
+from pythia_bento.checkpoints.reader import Bring, Reader, TensorFile, there
 from pythia_bento.errors import CheckpointError
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Norm, Part, parts
@@ -51,10 +51,14 @@ class CheckpointWeights:
     """
 
     def __init__(
-        self, directory: Path, config: ModelConfig, files: Sequence[TensorFile] | None = None
+        self,
+        directory: Path,
+        config: ModelConfig,
+        files: Sequence[TensorFile] | None = None,
+        bring: Bring = there,
     ) -> None:
-        """``files`` as of ``Reader``; raises the same."""
-        self._config = config
+        """``files`` as of ``Reader``; raises the same. ``bring`` moves matrices elsewhere."""
+        self._config, self._bring = config, bring
         self.reader = Reader(directory, config, files)
 
     @property
@@ -90,10 +94,11 @@ class CheckpointWeights:
     def _linear(self, name: str) -> Int8Linear:
         bias = self._vector(f"{name}.bias")
         if self.reader.entry(f"{name}.weight").dtype == "I8":
-            return Int8Linear(self.reader.tensor(f"{name}.weight"), self._scb(name), bias)
+            scb = self._scb(name)
+            return Int8Linear(self.reader.tensor(f"{name}.weight", self._bring), scb, bias)
         quantized, scb = quantize_rows(self.reader.tensor(f"{name}.weight"))
         self._require_finite(f"{name}.weight", scb)
-        return Int8Linear(quantized, scb, bias)
+        return Int8Linear(self._bring(quantized, lambda count: None), scb, bias)
 
     def _scb(self, name: str) -> Tensor:
         """The scales of an int8 weight, after a look at how its rows are laid out."""
@@ -121,7 +126,8 @@ class CheckpointWeights:
 
     def _matrix(self, name: str) -> Tensor:
         """An fp16 matrix; int8 ones are dequantised."""
-        stored = self.reader.tensor(name)
+        is_final = self.reader.entry(name).dtype == "F16"
+        stored = self.reader.tensor(name, self._bring if is_final else there)
         if stored.dtype == torch.int8:
             scb = self._scb(name.removesuffix(".weight"))
             stored = _dequantize(stored, scb)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,6 +49,17 @@ class _Index(Strict):
     weight_map: dict[str, FileName]
 
 
+Bring = Callable[["Tensor", Callable[[int], None]], "Tensor"]
+"""Takes a tensor whose bytes may still be on their way, and what waits until so many of them, from
+its first one on, are there; returns what is to be used in its place."""
+
+
+def there(tensor: Tensor, until: Callable[[int], None]) -> Tensor:
+    """A ``Bring`` that only waits."""
+    until(tensor.nbytes)
+    return tensor
+
+
 class TensorFile:
     """A safetensors file on the disk, mapped anew by each who opens it."""
 
@@ -59,8 +70,8 @@ class TensorFile:
         """As ``safe_open``; raises CheckpointError."""
         return open_tensors(self.path, self.path, framework)
 
-    def wait(self, stored_name: str) -> None:
-        """Until a tensor of it can be read; raises CheckpointError where that will never be."""
+    def wait(self, stored_name: str, count: int) -> None:
+        """Until a tensor's first ``count`` bytes can be read; raises CheckpointError if never."""
 
     def free(self) -> None:
         """All its tensors were asked for; it may be opened again nevertheless."""
@@ -105,16 +116,18 @@ class Reader:
         """Raises KeyError for an unknown name."""
         return self._entries[name]
 
-    def tensor(self, name: str) -> Tensor:
-        """One tensor as stored, on the CPU.
+    def tensor(self, name: str, bring: Bring = there) -> Tensor:
+        """One tensor as stored, or what ``bring`` makes of it.
 
-        It may be a view of the mapped file. Each call maps the file anew, so that the pages a
-        tensor touched stop counting against this process as soon as the tensor is dropped.
+        It may be a view of the mapped file. Each call maps a file of the disk anew, so that the
+        pages a tensor touched stop counting against this process as soon as the tensor is dropped.
         """
         entry = self._entries[name]
-        self._by_path[entry.file].wait(entry.stored_name)
-        with self._by_path[entry.file].open("pt") as file:
-            tensor: Tensor = file.get_tensor(entry.stored_name)
+        source = self._by_path[entry.file]
+        with source.open("pt") as file:
+            stored: Tensor = file.get_tensor(entry.stored_name)
+        tensor = bring(stored, lambda count: source.wait(entry.stored_name, count))
+        del stored
         unread = self._unread[entry.file]
         unread.discard(name)
         if not unread:

@@ -42,9 +42,12 @@ class Hash:
 class Readers:
     """Threads that read some files at a time, and those that hash what was read, and look first."""
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, on_read: Callable[[], None] | None = None) -> None:
+        """``on_read`` is called when the last of the files that were ``left`` was read."""
         self._reading = ThreadPoolExecutor(jobs, "pythia-read")
         self.hashing = ThreadPoolExecutor(jobs, "pythia-hash")
+        self._freeing = ThreadPoolExecutor(1, "pythia-free")
+        self._on_read, self.left = on_read, 0
         self.news = threading.Condition()  # of bytes that are there, and of ends
         self.freed: list[Closed] = []  # memory that is in use until ``drop``
         self.is_stopped = False
@@ -57,10 +60,18 @@ class Readers:
         """Do it as soon as a thread is free, in the order of the calls."""
         self._reading.submit(work)
 
+    def note_read(self) -> None:
+        """All bytes of a file were read."""
+        with self.news:
+            self.left -= 1
+            is_last = self.left == 0
+        if is_last and self._on_read is not None:
+            self._on_read()
+
     def drop(self) -> None:
         """Give ``freed`` back, which takes the system a while, in another thread."""
         while self.freed:
-            self.hashing.submit(self.freed.pop().close)
+            self._freeing.submit(self.freed.pop().close)
 
     def stop(self) -> None:
         """Nobody wants the rest."""
@@ -73,3 +84,4 @@ class Readers:
             self.freed.pop().close()
         self._reading.shutdown()
         self.hashing.shutdown()
+        self._freeing.shutdown()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from pythia_bento.checkpoints.read_once import open_entry
+from pythia_bento.checkpoints.reader import there
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.members import Loaded
 from pythia_bento.engine.tokenizer import Tokenizer
@@ -14,7 +15,7 @@ from pythia_bento.errors import CheckpointError
 from pythia_bento.model.kernels.base import Kernels, PackedWeights
 from pythia_bento.model.kernels.gpu.host_slabs import Aside, HostSlabs
 from pythia_bento.model.kernels.gpu.slab import Filling
-from pythia_bento.model.kernels.gpu.uploads import Uploaded, Uploads
+from pythia_bento.model.kernels.gpu.uploads import Uploads
 from pythia_bento.model.pack import pack
 from pythia_bento.model.weights import WeightSource
 from pythia_bento.runtime.model_info import ModelInfo
@@ -62,7 +63,8 @@ class Opener:
         return Loaded(weights, tokenizer, self._info.of(entry).root, "host")
 
     def _from_disk(self, entry: ShelfEntry, on_progress: Callable[[int, int], None]) -> Loaded:
-        opened = open_entry(entry)
+        bring = self._uploads.upload if self._uploads else there
+        opened = open_entry(entry, bring=bring)
         with ExitStack() as undo:
             undo.callback(opened.close)
             tokenizer = self._tokenizers.of(entry, opened.tokenizer)
@@ -84,11 +86,10 @@ class Opener:
         self, entry: ShelfEntry, source: WeightSource, on_progress: Callable[[int, int], None]
     ) -> PackedWeights:
         """Beside what computes, on a device that can do both."""
-        if self._shape is None or self._uploads is None:
+        if self._shape is None:
             return pack(source, self._packer, on_progress)
         with self._aside.work():
             slab = Filling(self._shape, bytes.fromhex(entry.weights), self._packer.device)
-            source = Uploaded(source, self._uploads)
             weights = slab.whole(pack(source, self._packer, on_progress, slab.place))
         self._aside.hand_over(slab.memory)
         return weights

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,10 @@ import torch
 
 from bench.gpu.invariance import facts, together
 from bench.gpu.residents import HostLoader, OneStep, group_of, tag
+from pythia_bento.checkpoints.checkpoint import load_checkpoint
+from pythia_bento.checkpoints.read_once import open_entry
+from pythia_bento.checkpoints.save import save_int8
+from pythia_bento.checkpoints.shelf import entry_of
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
@@ -21,13 +27,15 @@ from pythia_bento.engine.params import Request, SamplingParams, score_request
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.executor import make_executor
 from pythia_bento.model.gpt_neox import GPTNeoX
+from pythia_bento.model.kernels import create
 from pythia_bento.model.kernels.base import PackedWeights
 from pythia_bento.model.kernels.gpu.host_slabs import Aside, HostSlabs
 from pythia_bento.model.kernels.gpu.slab import Filling, outline
-from pythia_bento.model.kernels.gpu.uploads import Uploaded, Uploads
+from pythia_bento.model.kernels.gpu.uploads import Uploads
 from pythia_bento.model.pack import pack
 from tests.gpu.test_options import requests
 from tests.gpu.test_triton import RandomWeights, on_gpu
+from tests.models import random_checkpoint
 from tests.tokenizer_parts import raw_tokenizer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -244,12 +252,16 @@ def test_uploads_arrive_whole_in_a_stream_of_their_own() -> None:
             assert torch.equal(one, other.cpu())
 
 
-def test_a_slab_that_is_filled_on_the_way_is_that_of_whole_weights() -> None:
-    source, kernels = Seeded(3), resident("a").kernels
+def test_a_slab_that_is_filled_on_the_way_is_that_of_whole_weights(tmp_path: Path) -> None:
+    random_checkpoint(tmp_path / "float")
+    source = load_checkpoint(str(tmp_path / "float")).source
+    save_int8(source, tmp_path / "float", tmp_path / "int8", shard_bytes=1)
+    entry = entry_of(load_checkpoint(str(tmp_path / "int8")))
+    kernels = create("triton", entry.config, DEVICE)
     whole = kernels.contiguous(pack(source, kernels), tag("b"))
-    filling, aside = Filling(outline(resident("a").weights), tag("b"), DEVICE), Aside(DEVICE)
-    with aside.work():
-        found = filling.whole(pack(Uploaded(source, Uploads(DEVICE)), kernels, place=filling.place))
+    filling, aside = Filling(outline(whole), tag("b"), DEVICE), Aside(DEVICE)
+    with aside.work(), closing(open_entry(entry, bring=Uploads(DEVICE).upload)) as opened:
+        found = filling.whole(pack(opened, kernels, place=filling.place))
     aside.hand_over(filling.memory)
     assert found.slab is not None and whole.slab is not None
     assert torch.equal(found.slab.memory, whole.slab.memory)

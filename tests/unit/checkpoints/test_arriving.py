@@ -104,12 +104,12 @@ Readers = Callable[[], list[threading.Thread]]
 
 @pytest.fixture
 def readers() -> Readers:
-    """Threads that read or hash, beside those that others have left."""
+    """Threads that read, hash or give memory back, beside those that others have left."""
     gc.collect()
     others = {*threading.enumerate()}
 
     def found() -> list[threading.Thread]:
-        prefixes = ("pythia-read", "pythia-hash")
+        prefixes = ("pythia-read", "pythia-hash", "pythia-free")
         threads = (one for one in threading.enumerate() if one not in others)
         return [one for one in threads if one.name.startswith(prefixes)]
 
@@ -131,6 +131,46 @@ def test_parts_are_handed_out_while_a_file_is_read(
             if len(given) == len(others):
                 gate.open()
     assert {*given[:-1]} == {*others} and given[-1] == late
+
+
+@pytest.mark.parametrize("late", ["embedding", "head"])
+def test_the_last_part_is_brought_while_it_arrives(
+    entry: ShelfEntry, monkeypatch: pytest.MonkeyPatch, late: Part
+) -> None:
+    gate = Gate(monkeypatch, file_of(entry, late))
+    brought: list[bool] = []
+
+    def bring(tensor: torch.Tensor, until: Callable[[int], None]) -> torch.Tensor:
+        if tensor.dtype == torch.float16:  # the table or the head
+            until(16)
+            brought.append(gate.is_open)
+            if len(brought) == 2:
+                gate.open()
+        until(tensor.nbytes)
+        return tensor.clone()
+
+    with closing(open_entry(entry, bring=bring)) as opened:
+        given = [(part, get(opened, part)) for part in opened.order()]
+    assert given[-1][0] == late and brought == [False, False]
+    source = CheckpointWeights(entry.path, entry.config)
+    if late == "head":
+        assert torch.equal(given[-1][1].weight, source.head().weight)
+    else:
+        assert torch.equal(given[-1][1], source.embedding())
+
+
+def test_it_is_told_once_that_nothing_is_left_to_be_read(
+    entry: ShelfEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, told = Gate(monkeypatch, file_of(entry, 1)), threading.Semaphore(0)
+    with closing(open_entry(entry, on_read=told.release)) as opened:
+        opened.embedding()
+        assert gate.reached.wait(WAIT) and not told.acquire(blocking=False)
+        gate.open()
+        assert told.acquire(timeout=WAIT)
+        opened.embedding()  # read once more
+        opened.verify()
+    assert not told.acquire(blocking=False)
 
 
 def test_the_end_of_a_file_comes_first(entry: ShelfEntry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,19 @@ def test_the_same_tensors_as_read_from_the_files(entry: ShelfEntry, jobs: int) -
     assert opened.config == entry.config
 
 
+def elsewhere(tensor: Tensor, until: Callable[[int], None]) -> Tensor:
+    until(tensor.nbytes)
+    return tensor.clone()
+
+
+@pytest.mark.parametrize("kind", ["entry", "single"])
+def test_what_is_brought_elsewhere_is_the_same(kind: str, request: pytest.FixtureRequest) -> None:
+    """As stored, or as quantised on the way."""
+    one: ShelfEntry = request.getfixturevalue(kind)
+    wanted = values(CheckpointWeights(one.path, one.config))
+    assert equal(values(open_entry(one, bring=elsewhere)), wanted)
+
+
 def test_every_bundled_step_opens() -> None:
     for step in list_bundled():
         loaded = load_checkpoint(step.model_id)
@@ -200,12 +213,12 @@ def test_a_link_counts_for_what_it_leads_to(single: ShelfEntry, tmp_path: Path, 
 
 
 def test_a_file_without_end_is_not_read_to_it(single: ShelfEntry) -> None:
-    with (single.path / "model.safetensors").open("r+b") as file:
-        file.truncate(10**12)
-    assert "model.safetensors has more than 10" in refusal(single)
     with (single.path / "tokenizer.json").open("r+b") as file:
         file.truncate(10**12)
     assert "tokenizer.json has more than 67108864 bytes" in refusal(single)
+    with (single.path / "model.safetensors").open("r+b") as file:
+        file.truncate(10**12)
+    assert "model.safetensors has more than 10" in refusal(single)
 
 
 @pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "a/b", "..", ""])

@@ -23,6 +23,7 @@ from pythia_bento.model.kernels.gpu.packing import (
     CHUNKS,
     TritonHead,
     TritonLayer,
+    kept,
     pack_head,
     pack_layer,
 )
@@ -65,7 +66,7 @@ class TritonKernels:
 
     def load_embedding(self, weight: Tensor) -> Tensor:
         """fp16 [V, H] on the device."""
-        return weight.to(self.device, torch.float16, copy=True).contiguous()
+        return kept(weight, self.device, torch.float16)
 
     def load_layer(self, layer: LayerWeights) -> TritonLayer:
         """Pack one block."""

@@ -117,15 +117,20 @@ def pack_layer(layer: LayerWeights, device: torch.device) -> TritonLayer:
 def pack_head(head: HeadWeights, device: torch.device) -> TritonHead:
     """Move the final norm and the head to ``device``."""
     norm, exponent = _norm(head.norm, device)
-    weight = head.weight.to(device, torch.float16, copy=True).contiguous()
+    weight = kept(head.weight, device, torch.float16)
     return TritonHead(norm[None].contiguous(), weight, 2.0**exponent)
+
+
+def kept(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """On the device, and no view of a file; what is there already has nobody else who holds it."""
+    return tensor.to(device, dtype, copy=not tensor.is_cuda).contiguous()
 
 
 class _Linear:
     """An int8 linear on the device, and how large its outputs can get."""
 
     def __init__(self, linear: Int8Linear, device: torch.device) -> None:
-        self.weight = linear.weight.to(device, copy=True).contiguous()
+        self.weight = kept(linear.weight, device, torch.int8)
         self.scale = linear.scb.to(device, torch.float32) / 127
         self.bias = linear.bias.to(device, torch.float32)
 

@@ -6,14 +6,10 @@ that stay locked make it several times as fast: all cores fill one while the oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-from pythia_bento.model.config import ModelConfig
-from pythia_bento.model.weights import HeadWeights, Int8Linear, LayerWeights, Part, WeightSource
 
 PIECE = 16 << 20  # bytes
 
@@ -30,12 +26,16 @@ class Uploads:
         self._sent: list[torch.cuda.Event | None] = [None, None]
 
     @torch.inference_mode()
-    def upload(self, tensor: Tensor) -> Tensor:
-        """A copy on the device; ``tensor`` may be forgotten at once."""
+    def upload(self, tensor: Tensor, until: Callable[[int], None] = lambda count: None) -> Tensor:
+        """A copy on the device; ``tensor`` may be forgotten at once.
+
+        Its bytes may still be on their way: ``until`` waits for so many of them.
+        """
         found = torch.empty(tensor.shape, dtype=tensor.dtype, device=self._device)
         source, target = (one.reshape(-1).view(torch.uint8) for one in (tensor, found))
         size = len(self._pieces[0])
         for start in range(0, len(source), size):
+            until(min(start + size, len(source)))
             self._send(source[start : start + size], target[start : start + size])
         return found
 
@@ -50,40 +50,3 @@ class Uploads:
             sent.record()
         self._pieces.reverse()
         self._sent.reverse()
-
-
-class Uploaded:
-    """A ``WeightSource`` whose layers' matrices are on the device already.
-
-    Embedding and head are not: their copies would lie there twice.
-    """
-
-    def __init__(self, source: WeightSource, uploads: Uploads) -> None:
-        self._source, self._uploads = source, uploads
-
-    @property
-    def config(self) -> ModelConfig:
-        """See ``WeightSource``, here and below."""
-        return self._source.config
-
-    def order(self) -> Iterable[Part]:
-        return self._source.order()
-
-    def embedding(self) -> Tensor:
-        return self._source.embedding()
-
-    def head(self) -> HeadWeights:
-        return self._source.head()
-
-    def layer(self, index: int) -> LayerWeights:
-        layer = self._source.layer(index)
-        return replace(
-            layer,
-            qkv=self._linear(layer.qkv),
-            dense=self._linear(layer.dense),
-            up=self._linear(layer.up),
-            down=self._linear(layer.down),
-        )
-
-    def _linear(self, linear: Int8Linear) -> Int8Linear:
-        return replace(linear, weight=self._uploads.upload(linear.weight))

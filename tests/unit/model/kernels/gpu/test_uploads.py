@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from bench.common.random_model import RandomModel
 from pythia_bento.model.kernels.gpu import uploads
-from pythia_bento.model.kernels.gpu.packing import pack_layer
-from pythia_bento.model.kernels.gpu.uploads import Uploaded, Uploads
-from tests.unit.model.kernels.gpu.packed import CONFIG, CPU
+from pythia_bento.model.kernels.gpu.uploads import Uploads
+from tests.unit.model.kernels.gpu.packed import CPU
 
 
 @pytest.mark.parametrize("piece", [64, 100, 1 << 20])
@@ -56,12 +54,12 @@ def test_a_piece_is_filled_again_when_it_was_sent(monkeypatch: pytest.MonkeyPatc
     assert told == [*pieces, ("sent", 5)]
 
 
-def test_layers_are_packed_as_if_they_had_stayed() -> None:
-    source = RandomModel(CONFIG, CPU)
-    uploaded = Uploaded(source, Uploads(CPU, 1000))
-    assert list(uploaded.order()) == source.order() and uploaded.config == CONFIG
-    assert torch.equal(uploaded.embedding(), source.embedding())
-    assert torch.equal(uploaded.head().weight, source.head().weight)
-    one, other = pack_layer(uploaded.layer(1), CPU), pack_layer(source.layer(1), CPU)
-    for name in ("norms", "w_in", "in_scale", "in_bias", "dense", "down", "out_bias"):
-        assert torch.equal(getattr(one, name), getattr(other, name)), name
+def test_each_piece_waits_for_its_bytes() -> None:
+    source, there = torch.zeros(40, dtype=torch.int16), []
+
+    def until(count: int) -> None:
+        there.append(count)
+        source.view(torch.uint8)[:count] = 7
+
+    assert Uploads(CPU, 32).upload(source, until).view(torch.uint8).eq(7).all()
+    assert there == [32, 64, 80]
