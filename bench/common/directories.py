@@ -40,15 +40,29 @@ def forget(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_weights(folder: Path) -> int:
-    """Bytes of the weights, each of which was read."""
-    with ThreadPoolExecutor(JOBS) as pool:
-        return sum(pool.map(_read_file, _weights(folder)))
+def read_weights(folder: Path, jobs: int = JOBS, chunk: int = 1 << 20) -> int:
+    """Bytes of the weights, each of which was read; ``jobs`` files at a time."""
+    with ThreadPoolExecutor(jobs) as pool:
+        return sum(pool.map(lambda path: _read_file(path, chunk), _weights(folder)))
 
 
-def _read_file(path: Path) -> int:
-    buffer, total = memoryview(bytearray(1 << 20)), 0
+def read_pieces(folder: Path, jobs: int, chunk: int) -> int:
+    """The same, ``jobs`` pieces of ``chunk`` bytes at a time, one file after the other."""
+    places = [
+        (path, start) for path in _weights(folder) for start in range(0, path.stat().st_size, chunk)
+    ]
+    with ThreadPoolExecutor(jobs) as pool:
+        return sum(pool.map(lambda place: _read_piece(*place, chunk), places))
+
+
+def _read_file(path: Path, chunk: int) -> int:
+    buffer, total = memoryview(bytearray(chunk)), 0
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             total += count
     return total
+
+
+def _read_piece(path: Path, start: int, count: int) -> int:
+    with path.open("rb", buffering=0) as file:
+        return len(os.pread(file.fileno(), count, start))

@@ -6,6 +6,8 @@ disk and out of the system's cache. Printed is the longest time between two toke
 loaded and while something is; the aim is two steps and 50 ms, of which a turn of the other
 checkpoint is a part. Then the same for who is alone: seconds to the cold one's first token, beside
 those that reading its bytes alone takes, as many files at a time; the aim is 1.25 of these.
+``--trace`` tells besides what else the disk gives, by files or pieces at a time, and when what
+happened on the way to the first token; ``--only alone`` leaves the streams out.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ import asyncio
 import itertools
 import json
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,15 +28,17 @@ from typing import Any
 import torch
 
 from bench.common import machine
-from bench.common.directories import Directories, forget, read_weights
+from bench.common.directories import Directories, forget, read_pieces, read_weights
 from bench.common.options import parser_of
 from bench.common.random_model import write_int8
+from bench.serving.load_trace import Trace
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.shelf import entry_of
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.outputs import raise_error
 from pythia_bento.engine.params import Request, SamplingParams, new_request_id
 from pythia_bento.runtime import loading, runner
+from pythia_bento.runtime.backend import SWITCH_SECONDS
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 
@@ -46,8 +52,11 @@ def main() -> None:
     parser.add_argument("--model", default="pythia-160m")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["alone"])
+    parser.add_argument("--trace", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    sys.setswitchinterval(SWITCH_SECONDS)  # as servers do
     with tempfile.TemporaryDirectory() as folder:
         rows = asyncio.run(_measure(options, Path(folder)))
     for row in rows:
@@ -56,7 +65,9 @@ def main() -> None:
         found = {
             "date": date.today().isoformat(),
             "command": f"python -m bench.serving.loads --model {options.model} "
-            f"--device {options.device} --rounds {options.rounds}",
+            f"--device {options.device} --rounds {options.rounds}"
+            + (f" --only {options.only}" if options.only else "")
+            + (" --trace" if options.trace else ""),
             "machine": machine.describe(),
             "versions": machine.versions(),
             "rows": rows,
@@ -75,11 +86,42 @@ async def _measure(options: argparse.Namespace, folder: Path) -> list[dict[str, 
     )
     rows = []
     with await asyncio.to_thread(PythiaRunner.load, settings) as served:
-        for _ in range(options.rounds):
+        for _ in range(0 if options.only else options.rounds):
             rows.append({"what": "beside a stream"} | await _round(served, shelf.entries()[1]))
         for _ in range(options.rounds):
             rows.append({"what": "alone"} | await _alone(served, shelf.entries()[1]))
+        if options.trace:
+            rows += _readings(shelf.entries()[1])
+            for _ in range(2):
+                rows.append({"what": "trace"} | await _traced(served, shelf.entries()[1]))
     return rows
+
+
+def _readings(entry: ShelfEntry) -> list[dict[str, Any]]:
+    """What the disk gives to others: files, then pieces of files, at a time."""
+    rows = []
+    ways: list[tuple[str, Callable[[Path, int, int], int], int, int]] = [
+        ("files", read_weights, jobs, chunk)
+        for jobs, chunk in ((1, 20), (2, 20), (4, 20), (4, 22), (8, 22))
+    ]
+    ways += [("pieces", read_pieces, jobs, 22) for jobs in (4, 16)]
+    for what, read, jobs, chunk in ways:
+        forget(entry.path)
+        began = time.perf_counter()
+        read(entry.path, jobs, 1 << chunk)
+        took = round((time.perf_counter() - began) * 1e3, 1)
+        rows.append({"what": "reading", f"{what}_at_a_time": jobs, "chunk": 1 << chunk, "ms": took})
+    return rows
+
+
+async def _traced(served: PythiaRunner, other: ShelfEntry) -> dict[str, Any]:
+    forget(other.path)
+    trace = Trace()
+    with trace.on():
+        await _first_token(served, other.name)
+        row = trace.row()
+    await served.models.unload(other.name)
+    return row
 
 
 async def _alone(served: PythiaRunner, other: ShelfEntry) -> dict[str, Any]:
