@@ -49,6 +49,9 @@ class HostLoader:
         """See ``Loader``."""
         return self._host is not None and self._host.put(key, weights)
 
+    def expect(self, entry: Any) -> None:
+        """Nothing is read ahead."""
+
     def take_dropped(self) -> list[str]:
         """See ``Loader``."""
         return self._host.take_dropped() if self._host else []

@@ -37,7 +37,11 @@ def cold(sizes: Sizes, device: str, folder: Path) -> Iterator[dict[str, Any]]:
             for entry in others[:4]:
                 forget(entry.path)
             one = sweep(served, items, names[:1])
+            before = served.stats().group
             swept = sweep(served, items, names[1:])
+            after = served.stats().group
+            in_loads = (after.load_microseconds_disk - before.load_microseconds_disk) / 1e6
+            assert sum(after.load_times_disk) - sum(before.load_times_disk) == len(others)
             total = size / len(others[:4]) * len(others)
             loads, compute = total / rate, one.seconds * len(others)
             yield {
@@ -51,6 +55,7 @@ def cold(sizes: Sizes, device: str, folder: Path) -> Iterator[dict[str, Any]]:
                 "reading_s": round(loads, 2),
                 "read_gb_per_s": round(rate / 1e9, 2),
                 "compute_s": round(compute, 2),
+                "in_loads_s": round(in_loads, 2),
                 "efficiency": round(max(loads, compute) / swept.seconds, 3),
                 "loads_gb_per_s": round(total / swept.seconds / 1e9, 2),
                 "tokens_per_s": round(len(others) * texts * sizes.tokens / swept.seconds),

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pythia_bento.checkpoints.read_ahead import PIECE
 from pythia_bento.checkpoints.reading_threads import Hash, Readers
 from pythia_bento.checkpoints.strict import MAX_JSON_BYTES
 from pythia_bento.errors import CheckpointError, shown
@@ -112,7 +113,8 @@ class Source:
     def expect(self, start: int, count: int) -> None:
         """The system may read these bytes while others are hashed."""
         with suppress(OSError):  # it is a wish; not every file system knows of such
-            os.posix_fadvise(self._descriptor, start, count, os.POSIX_FADV_WILLNEED)
+            for place in range(start, start + count, PIECE):
+                os.posix_fadvise(self._descriptor, place, PIECE, os.POSIX_FADV_WILLNEED)
 
 
 class Memory:

@@ -39,6 +39,10 @@ class Loader(Protocol):
         """Begin to load what ``entry`` describes; nothing else is being loaded."""
         ...
 
+    def expect(self, entry: Any) -> None:
+        """What will be loaded from the disk after this one; None where nothing is known to be."""
+        ...
+
     def take(self) -> LoadEnd | None:
         """What became of it, once; None while it is not done."""
         ...

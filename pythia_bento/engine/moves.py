@@ -129,6 +129,7 @@ class Moves:
     def _begin(self) -> None:
         """Load what waits longest, into a free place or another's."""
         if self._loading is not None:
+            self._loader.expect(self._next())
             return
         if (key := next(iter(self._cold), None)) is None:
             self._drain(is_paused=False)  # nobody waits for its place any more
@@ -144,6 +145,12 @@ class Moves:
         self._loading, self._began = key, time.monotonic()
         self._residents.put(key, "loading")
         self._loader.begin(key, self._members[key].entry)
+
+    def _next(self) -> Any:
+        """The entry that is read from the disk next."""
+        cold = (key for key in self._cold if self._residents[key].state != "host")
+        key = next(cold, None)
+        return None if key is None else self._members[key].entry
 
     def _evict(self, key: str) -> None:
         member = self._members[key]

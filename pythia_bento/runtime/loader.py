@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pythia_bento.checkpoints.files import stamp
+from pythia_bento.checkpoints.read_ahead import ReadAhead
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 from pythia_bento.engine.members import Loaded, LoadEnd
 from pythia_bento.errors import CheckpointError, EngineUnavailable, PythiaError
@@ -27,12 +28,14 @@ Stamps = tuple[tuple[int, int, int], ...]
 class ThreadLoader:
     """One load at a time, by a function that may take seconds."""
 
-    def __init__(self, load: Load, host: HostSlabs | None = None) -> None:
+    def __init__(
+        self, load: Load, host: HostSlabs | None = None, ahead: ReadAhead | None = None
+    ) -> None:
         """Start the thread. ``load`` raises CheckpointError and what is_out_of_memory knows.
 
-        ``host`` keeps what leaves the device.
+        ``host`` keeps what leaves the device; ``ahead`` reads what comes next.
         """
-        self._load, self._host = load, host
+        self._load, self._host, self._ahead = load, host, ahead
         self.progress, self._is_closed = 0, False
         self._asked: queue.SimpleQueue[tuple[str, ShelfEntry] | None] = queue.SimpleQueue()
         self._ends: queue.SimpleQueue[LoadEnd] = queue.SimpleQueue()
@@ -44,6 +47,11 @@ class ThreadLoader:
     def begin(self, key: str, entry: ShelfEntry) -> None:
         """See ``Loader.begin``."""
         self._asked.put((key, entry))
+
+    def expect(self, entry: ShelfEntry | None) -> None:
+        """See ``Loader.expect``."""
+        if self._ahead is not None:
+            self._ahead.next = entry
 
     def take(self) -> LoadEnd | None:
         """See ``Loader.take``."""
@@ -76,6 +84,9 @@ class ThreadLoader:
     def close(self) -> None:
         """See ``Loader.close``; what is being loaded is given up with its next part."""
         self._is_closed = True
+        if self._ahead is not None:
+            self._ahead.next = None
+            self._ahead.stop()
         self._asked.put(None)
         self._thread.join(CLOSE_SECONDS)
         if self._host and not self._thread.is_alive():

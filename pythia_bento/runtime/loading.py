@@ -112,11 +112,12 @@ def _build(
     )
     host = host_slabs(settings, model.weights, backend.device)
     shape = outline(model.weights) if model.weights.slab else None
+    opener = Opener(packer, info, tokenizer, host, shape)
     group = EngineGroup(
         executor,
         Loaded(model.weights, tokenizer, info.root),
         limits,
-        ThreadLoader(Opener(packer, info, tokenizer, host, shape).load, host),
+        ThreadLoader(opener.load, host, opener.ahead),
         default_key=shelf.default.weights,
         default_entry=shelf.default,
         capacity=sizes.capacity,

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from pythia_bento.checkpoints.read_ahead import ReadAhead
 from pythia_bento.checkpoints.read_once import open_entry
 from pythia_bento.checkpoints.reader import there
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
@@ -39,6 +40,7 @@ class Opener:
         an ``outline`` of them.
         """
         self._packer, self._info, self._host, self._shape = packer, info, host, shape
+        self.ahead = ReadAhead()
         self._aside = Aside(packer.device)
         self._uploads = Uploads(packer.device) if shape else None
         self._num_tokens = tokenizer.num_tokens
@@ -64,7 +66,8 @@ class Opener:
 
     def _from_disk(self, entry: ShelfEntry, on_progress: Callable[[int, int], None]) -> Loaded:
         bring = self._uploads.upload if self._uploads else there
-        opened = open_entry(entry, bring=bring)
+        self.ahead.stop()
+        opened = open_entry(entry, bring=bring, on_read=self.ahead.begin)
         with ExitStack() as undo:
             undo.callback(opened.close)
             tokenizer = self._tokenizers.of(entry, opened.tokenizer)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import islice
 
 from pythia_bento.catalog import TOKENS_PER_STEP, ModelId
 from pythia_bento.errors import DeadlineExceeded, PythiaError
@@ -17,6 +18,7 @@ from pythia_bento.sweep.source import Facts, Source
 from pythia_bento.sweep.spec import SweepSpec, check_rows
 
 MAX_OPEN = 8  # checkpoints asked at a time, where few items are asked of each
+PREPARED = 2  # that come to the device meanwhile: one, and another when that is there
 
 
 async def run(
@@ -113,7 +115,7 @@ class _Sweep:
         self._waiting = deque(groups)
         self._open: deque[Part] = deque()
         self._most = min(asking.source.ahead, MAX_OPEN)
-        self._prepared = ""
+        self._prepared: set[str] = set()
         self._preparing: set[asyncio.Task[None]] = set()
         self._expired: PythiaError | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -150,16 +152,19 @@ class _Sweep:
         """Ask the next one as soon as those before have all their items under way."""
         while self._waiting and len(self._open) < self._most:
             if not all(part.is_sent for part in self._open):
-                self._prepare(self._waiting[0])
+                self._prepare(min(PREPARED, self._most - len(self._open)))
                 return
             part = Part(self._asking, self._waiting.popleft(), self._advance)
             self._open.append(part)
             part.begin(self._expired)
 
-    def _prepare(self, group: Group) -> None:
-        """Let it load while others compute."""
-        if group.failed is None and (id := group.checkpoints[0].model) != self._prepared:
-            self._prepared = id
+    def _prepare(self, count: int) -> None:
+        """Let those that come next load while others compute."""
+        groups = [one for one in islice(self._waiting, count) if one.failed is None]
+        for id in (group.checkpoints[0].model for group in groups):
+            if id in self._prepared:
+                continue
+            self._prepared.add(id)
             task = asyncio.create_task(self._asking.source.prepare(id))
             self._preparing.add(task)
             task.add_done_callback(self._preparing.discard)

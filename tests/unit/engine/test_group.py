@@ -342,3 +342,21 @@ def test_who_leaves_the_host_too_is_on_the_disk_again() -> None:
     assert (stats.evictions, stats.host_evictions, stats.on_host) == (4, 2, 1)
     assert group.residencies["m2"].state == "disk"
     assert group.residencies["m3"].state == "device"
+
+
+def test_the_loader_is_told_what_it_will_read_from_the_disk_next() -> None:
+    loader = ToyLoader(steps=3)
+    loader.places = 2
+    group = toy_group(5, 2, loader=loader)
+    group.pin("m0", is_pinned=True)
+    for number in (1, 2):  # m1 makes room for m2, and is kept
+        group.add_request(ask(number, str(number), max_tokens=1))
+        run(group)
+    assert loader.on_host == ["m1"] and not any(loader.expected)
+    for number in (3, 1, 4):
+        group.add_request(ask(number, f"again {number}", max_tokens=1))
+    group.step()
+    group.step()
+    assert loader.loads[-1] == "m3" and loader.expected[-1] == 4  # m1 is not on the disk alone
+    run(group)
+    assert loader.expected[-1] is None

@@ -38,6 +38,7 @@ class ToyLoader:
         self.on_host: list[str] = []
         self.dropped: list[str] = []
         self.faults: dict[str, PythiaError | MemoryError] = {}
+        self.expected: list[Any] = []
         self.is_changed = False
         self.is_closed = False
         self._due: tuple[str, int] | None = None
@@ -67,6 +68,9 @@ class ToyLoader:
                 self.dropped.append(self.on_host.pop(0))
             self.on_host.append(key)
         return key in self.on_host
+
+    def expect(self, entry: Any) -> None:
+        self.expected.append(entry)
 
     def take_dropped(self) -> list[str]:
         dropped, self.dropped = self.dropped, []

@@ -136,6 +136,19 @@ async def test_the_next_one_loads_while_one_computes() -> None:
     assert source.asked == [f"bundled@step{step}" for step in range(4)]
 
 
+async def test_with_more_places_the_disk_has_a_next_one_when_that_is_there() -> None:
+    source = FakeSource(ahead=5)
+    source.gates["bundled@step0"] = gate = asyncio.Event()
+    async with aclosing(run(spec(10), source)) as events:
+        while not isinstance(await anext(events), Row):
+            pass
+        await until(lambda: len(source.prepared) == 2)
+        assert source.asked == ["bundled@step0"]
+        gate.set()
+        assert [event async for event in events][-1] == End(4, 0)
+    assert source.prepared == [f"bundled@step{step}" for step in range(1, 4)]
+
+
 async def test_where_there_is_one_place_nothing_is_loaded_ahead() -> None:
     source = FakeSource(ahead=1)
     await told(source, items=10)
