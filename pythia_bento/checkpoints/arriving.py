@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from pythia_bento.checkpoints.read_ahead import PIECE
 from pythia_bento.checkpoints.reading_threads import Hash, Readers
 from pythia_bento.checkpoints.strict import MAX_JSON_BYTES
 from pythia_bento.errors import CheckpointError, shown
 
 CHUNK = 1 << 22  # bytes that are read, or hashed, at a time
 AHEAD = 8 * CHUNK  # that the system is asked to read meanwhile
+PIECE = 1 << 20  # that it is asked for at once: of more some systems read only the beginning
 BEGIN = 1 << 17  # bytes at a file's beginning that come first: what is where stands there
 END = 1 << 16  # the same at its end: its smallest tensors lie there
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # as of ``files.FileName``

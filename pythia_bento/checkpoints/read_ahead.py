@@ -12,10 +12,10 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from pythia_bento.checkpoints.arriving import PIECE
 from pythia_bento.checkpoints.files import is_weights
 from pythia_bento.checkpoints.shelf_entry import ShelfEntry
 
-PIECE = 1 << 20  # bytes: of a longer one some systems read only the beginning
 MOST = 1 << 30  # bytes that are read ahead: the system may need its memory for others
 
 
