@@ -122,3 +122,6 @@ class OneStep:
 
     def forget(self) -> None:
         """There is nothing to forget."""
+
+    def pass_by(self) -> None:
+        """There is nothing under way."""

@@ -92,7 +92,7 @@ class Executor(Protocol):
     arena: np.ndarray | None  # uint8, where captures are written to; None where there are none
     others_next: bool
     """Whether the step after the one that is executed is likely of another kind, with taps or
-    without: nothing is then to be queued behind it. The engine says so before each."""
+    without: what this one finds may then come later. The engine says so before each."""
     lookahead: int  # steps that ``execute`` may make where a sequence has blocks for them
 
     def execute(self, chunks: Seq[Chunk], *, others_wait: bool = False) -> Results:
@@ -101,8 +101,8 @@ class Executor(Protocol):
         Either all of their sequences have taps or none has. When it returns what taps asked for is
         in the arena, and nothing writes there until the next call.
 
-        Where ``others_wait`` to be admitted, results may be completed later: the next step is
-        handed over meanwhile.
+        Where ``others_wait`` to be admitted, or ``others_next``, results may be completed later:
+        the next step is handed over meanwhile. Not of a pass that shows something.
 
         Raises MemoryError where the device has no memory for them. What it wrote to the cache by
         then are those values that the next attempt writes again.

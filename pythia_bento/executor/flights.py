@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pythia_bento.engine.executor import Chunk, ChunkResult
@@ -31,10 +31,17 @@ class Flight:
     """Wait for each row's tokens, one a step, up to the step in which it failed."""
     outputs: Any
     """Each row's next input on the device, as ``Inputs`` takes it."""
+    admissions: list[int] = field(init=False)
+    """Of each row's sequence. One that was preempted and admitted again meanwhile has its tokens in
+    other blocks."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "admissions", [row.num_admissions for row, _ in self.rows])
 
     def computes(self, chunk: Chunk, row: int) -> bool:
         """Whether ``row``, which has the chunk's sequence, is that chunk."""
-        return chunk.count == 1 and self.rows[row][1] == chunk.start
+        is_next = chunk.count == 1 and self.rows[row][1] == chunk.start
+        return is_next and self.admissions[row] == chunk.sequence.num_admissions
 
     def yields_token(self, row: int) -> bool:
         """Whether the row has a token to go on with."""
@@ -54,13 +61,9 @@ class StepsInFlight(Flight):
 
 @dataclass(frozen=True, slots=True)
 class PassInFlight(Flight):
-    """A pass with prompts under way: one step, whose rows have their last positions.
-
-    A sequence that was preempted and admitted again meanwhile has its tokens in other blocks.
-    """
+    """A pass with prompts under way: one step, whose rows have their last positions."""
 
     chunks: list[Chunk]
-    admissions: list[int]
     yields: list[bool]  # whether a row has a token: not where it is a piece of a prompt
 
     def computes(self, chunk: Chunk, row: int) -> bool:
@@ -90,7 +93,6 @@ def pass_in_flight(
         results=results,
         outputs=tokens,
         chunks=chunks,
-        admissions=[chunk.sequence.num_admissions for chunk in chunks],
         yields=yields,
     )
 

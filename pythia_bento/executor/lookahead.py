@@ -10,6 +10,7 @@ from pythia_bento.engine.executor import Chunk, ChunkResult
 from pythia_bento.executor.flights import (
     Flight,
     Inputs,
+    PassInFlight,
     Row,
     StepsInFlight,
     pass_in_flight,
@@ -54,7 +55,7 @@ class Lookahead:
         self.is_last = False
         """Whether others use the device after the next call: nothing is queued behind it then."""
         self.others_next = False
-        """The same of a pass with taps."""
+        """Whether a pass with taps comes next: none is then queued ahead, see ``pass_by``."""
 
     def under_way(self, chunks: Seq[Chunk]) -> list[ChunkResult | None] | None:
         """``decode`` of chunks some of which are under way; else None."""
@@ -82,8 +83,7 @@ class Lookahead:
         are forgotten: they wrote past the end of what is known, into blocks that their next owner
         writes before it reads them.
         """
-        is_last = self.is_last or self.others_next
-        self._ahead = None if is_last else self._behind(flight, places, chunks)
+        self._ahead = None if self.is_last else self._behind(flight, places, chunks)
         found = flight.results()
         results = [None if place is None else found[place] for place in places]
         if any(_failed(result, flight.steps) for result in results):
@@ -96,8 +96,7 @@ class Lookahead:
         Not where a chunk is a piece of a prompt, whose next piece comes with the next pass.
         """
         self._ahead = None
-        is_last = self.is_last or self.others_next
-        if not is_last and all(chunk.samples for chunk in chunks):
+        if not self.is_last and all(chunk.samples for chunk in chunks):
             rows = [(chunk.sequence, chunk.start + chunk.count - 1) for chunk in chunks]
             self._ahead = self._after_pass(rows, range(len(rows)), tokens)
 
@@ -105,10 +104,20 @@ class Lookahead:
         """Something else used the device's rows: what is under way must not be extended."""
         self._ahead = None
 
+    def pass_by(self) -> None:
+        """A pass with taps is queued behind what is under way, and leaves the device's rows alone.
+
+        Its tokens take the place of those of a pass under way, which nothing can follow then.
+        """
+        if isinstance(self._ahead, PassInFlight):
+            self._ahead = None
+
     def _behind(self, flight: Flight, places: Seq[int | None], chunks: Seq[Chunk]) -> Flight | None:
         """What comes next of the chunks in the flight, and those of the others."""
         rows = [place for place in places if place is not None]
         if len(rows) < len(places):
+            if self.others_next:
+                return None
             pairs = zip(chunks, places, strict=True)
             return self._pass(flight, rows, [chunk for chunk, place in pairs if place is None])
         if isinstance(flight, StepsInFlight):

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from bench.gpu.invariance import facts, together
+from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.executor import EngineConfig
+from pythia_bento.engine.interventions import Intervention, interventions
+from pythia_bento.engine.params import Request, SamplingParams
+from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.executor import make_executor
+from pythia_bento.executor.capture_memory import CaptureMemory
+from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels import create
-from pythia_bento.model.sites import SITES, Place, Site
+from pythia_bento.model.sites import RESID_POST, SITES, Place, Site, Z
 from tests.forward import Driver
 from tests.gpu.test_triton import HEADS, VOCAB, RandomWeights, on_gpu
+from tests.integration.captures import Capturing, capturing, everything
+from tests.integration.captures import same as same_rows
 from tests.taps import Recorder
+from tests.tokenizer_parts import raw_tokenizer
 
 LAYERS = 2
 ERROR = 1e-2  # relative, of rows that travelled as fp16
@@ -133,3 +150,108 @@ def test_only_rows_whose_parts_are_changed_lose_their_bits() -> None:
         Driver(model, [prompt], 1, recorder).hidden([0])
     one, other = (it.of("blocks.1.hook_resid_post") for it in (plain, changed))
     assert (one != other).any(1).nonzero()[:, 0].tolist() == [40]
+
+
+ALL = range(2**31)
+SIZES = EngineConfig(600, 16, 1024)
+
+
+def engine_of(weights: RandomWeights, *, is_eager: bool = False) -> Engine:
+    with torch.inference_mode():
+        model = on_gpu(weights)
+        tokenizer = Tokenizer(raw_tokenizer())
+        made: Any = ModelRunner if is_eager else make_executor
+        return Engine(made(model, SIZES, tokenizer.num_tokens), tokenizer)
+
+
+def asked(name: str, length: int, **params: Any) -> Request:
+    prompt = tuple((7 * i + length) % 250 + 2 for i in range(length))
+    wanted = {"max_tokens": 24, "temperature": 0.8, "seed": length, "ignore_eos": True} | params
+    return Request(name, prompt, SamplingParams(**wanted))
+
+
+def steered(name: str, length: int, hidden: int, **params: Any) -> Request:
+    """With a change of the stream, and one of z inside a layer."""
+    vector = np.linspace(-1, 1, hidden, dtype="f4")
+    add = Intervention(Place(RESID_POST, 0), "add", ALL, values=vector)
+    heads = Intervention(Place(Z, 1), "zero", ALL, heads=(0,))
+    return replace(asked(name, length, **params), interventions=interventions([add, heads]))
+
+
+def shown(engine: Engine, requests: Sequence[Request]) -> Any:
+    """What each one's region has, and its answer."""
+    found = Capturing(engine).generate(requests)
+    return [(facts(outputs[0]), rows) for outputs, rows in found]
+
+
+def assert_same(one: Any, other: Any) -> None:
+    for (said, rows), (wanted, known) in zip(one, other, strict=True):
+        assert said == wanted and same_rows(rows, known)
+
+
+@pytest.mark.parametrize("length", [40, 600])
+def test_the_device_writes_to_the_arena_what_the_host_would(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, begin = engine_of(RandomWeights(64)), CaptureMemory.stream
+    assert engine.limits.config is not None
+    capture = everything(engine.limits.config)
+    wanted = [capturing(asked(str(n), length + n), capture) for n in range(3)]
+
+    def locked(memory: CaptureMemory) -> Any:
+        begin(memory)
+        memory.settle()
+        stream = begin(memory)
+        assert stream is not None
+        return stream
+
+    monkeypatch.setattr(CaptureMemory, "stream", lambda memory: None)
+    by_host = shown(engine, wanted)
+    monkeypatch.setattr(CaptureMemory, "stream", locked)
+    for _ in range(3):
+        assert_same(shown(engine, wanted), by_host)
+    engine.close()
+
+
+def test_graphs_between_taps_have_the_bits_of_eager_passes() -> None:
+    weights = RandomWeights(64)
+    engine, eager = engine_of(weights), engine_of(weights, is_eager=True)
+    hidden, runner = weights.config.hidden_size, engine._executor
+    requests = [steered(str(n), 9 * n + 3, hidden, logprobs=[None, 3][n % 2]) for n in range(6)]
+    some = everything(weights.config, range(2, 2**31, 3))
+    requests[2] = capturing(requests[2], some)
+    requests[3] = capturing(asked("3", 70, max_tokens=1), some)
+    wanted = shown(eager, requests)
+    for _ in range(3):
+        assert_same(shown(engine, requests), wanted)
+    stretches = runner.prefill._stretches  # type: ignore[union-attr]
+    assert len(stretches._graphs) > 3 and stretches._most
+    for one, known in zip(requests, wanted, strict=True):
+        assert_same(shown(engine, [one]), [known])
+    engine.close()
+    eager.close()
+
+
+def test_graphs_that_are_dropped_come_again_with_the_same_bits() -> None:
+    weights = RandomWeights(64)
+    engine = engine_of(weights)
+    stretches: Any = engine._executor.prefill._stretches  # type: ignore[union-attr]
+    stretches._most = 2
+    one, other = (steered(str(n), 5 + 40 * n, weights.config.hidden_size) for n in range(2))
+    wanted = shown(engine, [one, other])
+    for _ in range(3):
+        assert_same(shown(engine, [one]) + shown(engine, [other]), wanted)
+    assert len(stretches._graphs) == 2
+    engine.close()
+
+
+def test_neighbours_of_steered_ones_and_steered_ones_have_the_bits_that_they_have_alone() -> None:
+    weights = RandomWeights(64)
+    engine, hidden = engine_of(weights), weights.config.hidden_size
+    requests = [asked(str(n), 3 + 11 * n, max_tokens=60 + n) for n in range(7)]
+    requests += [steered(f"s{n}", 20 + n, hidden, logprobs=[None, 2][n % 2]) for n in range(3)]
+    found = together(engine, requests)
+    for one in requests:
+        assert facts(engine.generate([one])[0][0]) == facts(found[one.request_id])
+    engine.check()
+    engine.close()

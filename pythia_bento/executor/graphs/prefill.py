@@ -15,9 +15,11 @@ from pythia_bento.executor.flights import Inputs
 from pythia_bento.executor.graphs.active import ActiveWeights
 from pythia_bento.executor.graphs.buffers import TokenReadback, capture
 from pythia_bento.executor.graphs.staging import Staging
+from pythia_bento.executor.graphs.stretches import CapturedStretches
 from pythia_bento.executor.input_batch import fill
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.kernels.base import Capturable, KVCache
+from pythia_bento.model.taps import Taps
 
 # Buckets of tokens; longer passes keep the device busy without a graph.
 TOKENS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -60,6 +62,7 @@ class CapturedPrefill:
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._choices: dict[int, torch.cuda.CUDAGraph] = {}
         pool = torch.cuda.graph_pool_handle()
+        self._stretches = CapturedStretches(pool)
         for sequences in reversed(self._sequences):
             self._buffers.clear()
             self._choices[sequences] = capture(partial(self._choose, sequences), pool)
@@ -81,15 +84,36 @@ class CapturedPrefill:
 
         With ``inputs`` the first chunks are single tokens, which the device has.
         """
-        count = sum(chunk.count for chunk in chunks)
-        sequences = next(s for s in self._sequences if s >= len(chunks))
-        tokens = next(t for t in self._tokens if t >= count)
+        sequences, tokens, count = self._sizes(chunks)
         self._buffers.upload(chunks, sequences, tokens, inputs)
         self._graphs[sequences, tokens].replay()
         has_tokens = inputs is not None or any(chunk.samples for chunk in chunks)
         if has_tokens:
             self._choices[sequences].replay()
         return self._results(count, len(chunks), has_tokens=has_tokens)
+
+    def run_tapped(self, chunks: Sequence[Chunk], taps: Taps) -> Pass:
+        """The same with taps, which are called while it is queued."""
+        sequences, tokens, count = self._sizes(chunks)
+        self._buffers.upload(chunks, sequences, tokens, None)
+        batch = self._buffers.batch(sequences, tokens)
+        width = max(len(chunk.sequence.blocks) for chunk in chunks)
+        found, begin = self._passes.tapped(batch, count, width, taps), -1
+        for stop in found.stops():
+            ends = sequences, tokens, begin, stop
+            self._stretches.run(ends, partial(found.run, begin, stop))
+            found.show(stop)
+            begin = stop
+        has_tokens = any(chunk.samples for chunk in chunks)
+        if has_tokens:
+            self._choices[sequences].replay()
+        return self._results(count, len(chunks), has_tokens=has_tokens)
+
+    def _sizes(self, chunks: Sequence[Chunk]) -> tuple[int, int, int]:
+        """Sequences and tokens of the smallest graph that fits, and the tokens of the chunks."""
+        count = sum(chunk.count for chunk in chunks)
+        sequences = next(s for s in self._sequences if s >= len(chunks))
+        return sequences, next(t for t in self._tokens if t >= count), count
 
     def _compute(self, sequences: int, tokens: int) -> None:
         self._passes.run(self._buffers.batch(sequences, tokens))

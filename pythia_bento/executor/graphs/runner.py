@@ -20,11 +20,15 @@ from pythia_bento.executor.graphs.scores import CapturedScores
 from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead
 from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.executor.prompt_scores import PromptScores
+from pythia_bento.executor.taps import PassTaps
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import Capturable, PackedWeights
 from pythia_bento.model.sampling_row import SamplingRow
 
 logger = logging.getLogger(__name__)
+
+Begin = Callable[[Sequence[Chunk], Tensor], None]
+"""See ``Lookahead.begin``."""
 
 
 class CudaModelRunner(ModelRunner):
@@ -86,8 +90,10 @@ class CudaModelRunner(ModelRunner):
             return super()._execute(chunks, others_wait)
         self.ahead.others_next = self.others_next
         if chunks[0].sequence.taps is not None:
-            self.ahead.forget()
-            return super()._execute(chunks, others_wait)
+            self.ahead.pass_by()
+            if not self.prefill.fits(chunks):
+                return super()._execute(chunks, others_wait)
+            return self._run_tapped(chunks)
         if (found := self.ahead.under_way(chunks)) is not None:
             return found
         if all(_is_decode(chunk) for chunk in chunks):
@@ -126,25 +132,43 @@ class CudaModelRunner(ModelRunner):
 
     def _run_pass(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         """A captured pass with prompts; where all is simple, the next steps are queued with it."""
-        done = self.prefill.run(chunks)
+        is_late = others_wait and not any(map(_is_decode, chunks))
+        return list(self._found(self.prefill.run(chunks), chunks, self.ahead.begin, is_late))
+
+    def _run_tapped(self, chunks: Sequence[Chunk]) -> Results:
+        """A pass with taps, graphs between them; what is under way stays so."""
+        starts = _starts(chunks)
+        with PassTaps(chunks, starts, self._model, self._memory) as taps:
+            done = self.prefill.run_tapped(chunks, taps)
+            # Where nothing is shown there are only tokens, which the others need not wait for.
+            is_late = self.others_next and not taps.shows
+            results = self._found(done, chunks, None, is_late)
+            taps.finish(done.hidden, results)
+        if taps.shows:
+            done.wait()
+        return list(results)
+
+    def _found(
+        self, done: Pass, chunks: Sequence[Chunk], begin: Begin | None, is_late: bool
+    ) -> list[ChunkResult]:
+        """What a pass has found, after ``begin`` has queued what comes behind it."""
         results = [ChunkResult([], []) for _ in chunks]
-        starts = np.cumsum([0, *(chunk.count for chunk in chunks)]).tolist()
-        scores = self._scores.queue(chunks, starts, done.hidden, done.wait)
+        scores = self._scores.queue(chunks, _starts(chunks), done.hidden, done.wait)
         sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
         if scores:
             scores.deliver(scores.of(results), later=not sampled)
         if not sampled:  # nobody waits for a pass without tokens
-            return list(results)
+            return results
         if any(options.asked(chunks[index].sequence) for index in sampled):
-            self._choose_of_pass(done, chunks, sampled, results)
-            return list(results)
+            self._choose_of_pass(done, chunks, sampled, results, begin)
+            return results
         choice = QueuedTokens(done.wait, sampled)
         yielding = [results[index] for index in sampled]
-        is_late = others_wait and not scores and not any(map(_is_decode, chunks))
-        if not is_late:
-            self.ahead.begin(chunks, done.tokens)
+        is_late = is_late and not scores
+        if begin and not is_late:
+            begin(chunks, done.tokens)
         choice.deliver(yielding, later=is_late)
-        return list(results)
+        return results
 
     def _choose_of_pass(
         self,
@@ -152,15 +176,22 @@ class CudaModelRunner(ModelRunner):
         chunks: Sequence[Chunk],
         sampled: Sequence[int],
         results: list[ChunkResult],
+        begin: Begin | None,
     ) -> None:
         """Tokens by all options of their sequences, and the next steps behind them."""
         are_all = len(sampled) == len(chunks)
         logits = done.logits if are_all else done.logits[sampled]
         choice = self._queue_choice(logits, [chunks[index] for index in sampled])
-        if are_all and options.fit([chunk.sequence for chunk in chunks]):
-            self.ahead.begin(chunks, choice.tokens)
+        if begin and are_all and options.fit([chunk.sequence for chunk in chunks]):
+            begin(chunks, choice.tokens)
         choice.put_into([results[index] for index in sampled])
         done.wait()
+
+
+def _starts(chunks: Sequence[Chunk]) -> list[int]:
+    """The first row of each in a pass, and the number of all."""
+    starts: list[int] = np.cumsum([0, *(chunk.count for chunk in chunks)]).tolist()
+    return starts
 
 
 def _share(

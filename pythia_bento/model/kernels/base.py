@@ -153,6 +153,22 @@ class DecodeSteps(Protocol):
         ...
 
 
+class Stretches(Protocol):
+    """A pass with taps, cut into stretches where they want something."""
+
+    def stops(self) -> Sequence[int]:
+        """Where it is cut, rising from 0 on; the last one is its end."""
+        ...
+
+    def run(self, begin: int, end: int) -> None:
+        """What lies between two stops, from -1 on. It depends on the sizes of the batch alone."""
+        ...
+
+    def show(self, stop: int) -> None:
+        """Call the taps at a stop that the pass has come to."""
+        ...
+
+
 class PromptPasses(Protocol):
     """Passes with prompts; all results stay until the next pass."""
 
@@ -162,6 +178,13 @@ class PromptPasses(Protocol):
 
     def run(self, batch: ForwardBatch) -> None:
         """A pass up to ``hidden``."""
+        ...
+
+    def tapped(self, batch: ForwardBatch, tokens: int, width: int, taps: Taps) -> Stretches:
+        """The same, to be run in stretches.
+
+        Of the batch the first ``tokens`` are shown; no context has more than ``width`` blocks.
+        """
         ...
 
     def choose(

@@ -26,6 +26,10 @@ class Shown:
     taps: Taps
     config: ModelConfig
 
+    def wants(self, site: Site, layer: int) -> bool:
+        """See ``Taps``."""
+        return self.taps.wants(Place(site, layer))
+
     def at(self, site: Site, layer: int, rows: Tensor, exponent: int = 0) -> None:
         """Rows of a site, [T, ...]."""
         place = Place(site, layer)
@@ -45,7 +49,7 @@ class Shown:
 
     def patterns(self, layer: int, batch: ForwardBatch, block_size: int, weigh: Weigh) -> None:
         """Attention weights, a piece after the other: those of all rows can be very many."""
-        if not self.taps.wants(Place(sites.PATTERN, layer)):
+        if not self.wants(sites.PATTERN, layer):
             return
         rows, keys = self.taps.pattern_rows(layer), batch.block_tables.shape[1] * block_size
         step = max(1, PIECE_BYTES // (4 * self.config.num_heads * keys))
@@ -54,7 +58,7 @@ class Shown:
 
     def wants_parts(self, layer: int) -> bool:
         """Whether what attention and MLP add is wanted, each by itself."""
-        return any(self.taps.wants(Place(site, layer)) for site in (sites.ATTN_OUT, sites.MLP_OUT))
+        return self.wants(sites.ATTN_OUT, layer) or self.wants(sites.MLP_OUT, layer)
 
     def parts(self, layer: int, attn_out: Tensor, mlp_out: Tensor) -> None:
         """Of rows [H]."""

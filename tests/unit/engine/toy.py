@@ -135,10 +135,15 @@ class LateExecutor(ToyExecutor):
         results = super()._execute(chunks, others_wait)
         are_prompts = all(chunk.count > 1 for chunk in chunks)
         if not any(chunk.samples for chunk in chunks) or (others_wait and are_prompts):
-            for result in results:
-                if result and (result.prompt_logprobs or result.token_ids):
-                    result.complete = _hidden(result)
+            postpone(results)
         return results
+
+
+def postpone(results: Results) -> None:
+    """Have them say what they found when they are asked."""
+    for result in results:
+        if result and (result.prompt_logprobs or result.token_ids):
+            result.complete = _hidden(result)
 
 
 def _hidden(result: ChunkResult) -> Callable[[], None]:

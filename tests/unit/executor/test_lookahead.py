@@ -7,18 +7,23 @@ writes is in the cache before the host decides what comes next.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
+from pythia_bento.engine.interventions import Intervention, interventions
 from pythia_bento.executor.flights import StepsInFlight, tokens_found
 from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead
 from pythia_bento.executor.model_runner import ModelRunner
 from pythia_bento.model.batch import ForwardBatch
+from pythia_bento.model.sites import EMBED, Place
 from tests.amounts import rest_long
-from tests.unit.engine.toy import POISON, TOKENIZER, ToyModel, request, toy_engine
+from tests.unit.engine.toy import POISON, TOKENIZER, ToyModel, postpone, request, toy_engine
+
+TOKEN = Place(EMBED)
 
 
 class ToyDevice:
@@ -109,6 +114,13 @@ class ToyRunner(ModelRunner):
         self.ahead = Lookahead(self.device, self.block_size, self.device.pass_behind)
 
     def _execute(self, chunks, others_wait):
+        self.ahead.others_next = self.others_next
+        if chunks[0].sequence.taps is not None:
+            self.ahead.pass_by()
+            results = super()._execute(chunks, others_wait)
+            if self.others_next:
+                postpone(results)
+            return results
         are_plain = all(c.sequence.params.logprobs is None for c in chunks)
         are_decodes = are_plain and all(c.count == 1 and c.samples for c in chunks)
         if (found := self.ahead.under_way(chunks)) is not None:
@@ -143,6 +155,8 @@ def test_answers_are_those_of_single_steps(seed):
         )
         for i in range(20)
     ]
+    if seed % 2:
+        asked = [changed(one) if draw.random() < 0.3 else one for one in asked]
     engine, _ = ahead(draw.choice([24, 60, 400]), max_batch_size=8, max_tokens_per_step=32)
     waiting, answers = list(asked), {}
     while waiting or engine.has_work:
@@ -245,18 +259,46 @@ def test_nothing_is_queued_behind_the_last_visit():
     assert found == toy_engine(256).generate([asked])[0][0].token_ids
 
 
-def test_nothing_is_queued_where_a_pass_with_taps_comes_next():
-    engine, device = ahead(400, block_size=16)
-    engine.add_request(request(max_tokens=40, temperature=0.0, ignore_eos=True))
+def changed(asked):
+    """The same with another token at its beginning."""
+    change = Intervention(TOKEN, "scale", (0,), scale=2)
+    return replace(asked, interventions=interventions([change]))
+
+
+def test_a_pass_with_taps_goes_behind_the_steps_under_way_which_stay_so():
+    engine, device = ahead(400, block_size=16, max_batch_size=8)
+    asked = request("plain", max_tokens=40, temperature=0.0, ignore_eos=True)
+    engine.add_request(asked)
+    for _ in range(3):
+        engine.step()
+    flown, flights = device.steps, device.flights
+    engine.add_request(changed(request("tapped", (8, 9), max_tokens=3, temperature=0.0)))
+    found = [[output.request_id for output in engine.step()] for _ in range(3)]
+    assert found == [[], ["tapped", "plain"], []]  # its tokens come while the others' are queued
+    # Nothing was computed again, and the rows are still as they were described.
+    assert device.flights == flights and device.steps == flown + 8
+
+
+def test_a_pass_under_way_is_forgotten_where_one_with_taps_takes_its_place():
+    engine, device = ahead(400, block_size=16, max_batch_size=8)
     lookahead = engine._executor.ahead
-    lookahead.others_next = True
-    engine.step()
-    assert device.steps == 0
-    engine.step()
-    assert device.steps == 8
-    lookahead.others_next = False
-    engine.step()
-    assert device.steps == 24
+    asked = [request(str(n), (5 + n, 9), max_tokens=20, temperature=0.0) for n in range(2)]
+    engine.add_request(asked[0])
+    for _ in range(3):
+        engine.step()
+    engine.add_request(asked[1])
+    answers = engine.step()
+    assert device.passes == 1
+    lookahead.pass_by()
+    assert lookahead._ahead is None
+    tokens = {asked[0].request_id: [], asked[1].request_id: []}
+    while engine.has_work:
+        answers += engine.step()
+    for output in answers:
+        tokens[output.request_id] += output.token_ids
+    for one in asked:
+        whole = toy_engine(256).generate([one])[0][0].token_ids
+        assert whole[len(whole) - len(tokens[one.request_id]) :] == tokens[one.request_id]
 
 
 def test_a_prompt_that_arrives_in_the_last_visit_waits_for_the_next():

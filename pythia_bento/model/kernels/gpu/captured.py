@@ -11,11 +11,14 @@ from torch import Tensor
 from pythia_bento.model.batch import MOST_TOP, DecodeRows, ForwardBatch
 from pythia_bento.model.kernels.base import PackedWeights
 from pythia_bento.model.kernels.gpu.forward import DecodeAttention, Forward, PromptAttention
+from pythia_bento.model.kernels.gpu.inside import TappedPass
 from pythia_bento.model.kernels.gpu.launch import Launcher
 from pythia_bento.model.kernels.gpu.launch_options import Prepared
 from pythia_bento.model.kernels.gpu.launch_sampling import Scores
 from pythia_bento.model.kernels.gpu.tiles import splits
 from pythia_bento.model.kernels.gpu.workspace import AttentionScratch, TritonKVCache, Workspace
+from pythia_bento.model.kernels.tapped import Shown
+from pythia_bento.model.taps import Taps
 
 if TYPE_CHECKING:
     from pythia_bento.model.kernels.gpu.decode_step import DecodeStep
@@ -145,6 +148,12 @@ class TritonPromptPasses:
         head, attend = self._weights.head, PromptAttention(self._launch, self._cache, batch)
         a = self._workspace.first(len(batch.token_ids))
         self._forward(self._weights, batch.token_ids, a, attend, last_norms=head.norms[:0])
+
+    def tapped(self, batch: ForwardBatch, tokens: int, width: int, taps: Taps) -> TappedPass:
+        """See ``PromptPasses.tapped``."""
+        a, shown = self._workspace.first(len(batch.token_ids)), Shown(taps, self._launch.config)
+        parts = self._launch, self._forward, self._weights, batch, self._cache, shown
+        return TappedPass(*parts, a, tokens, width)
 
     def choose(
         self, context_lens: Tensor, last_rows: Tensor, temperatures: Tensor, seeds: Tensor

@@ -95,33 +95,35 @@ class Forward:
         last_norms: Tensor,  # fp32 [0 or 1, 2, H]
     ) -> None:
         """Compute ``a.x`` from the embedding on; ``a.h`` is ``a.x`` under ``last_norms``."""
-        layers = weights.layers
+        layers, is_own = weights.layers, weights.slab is None
         self._launch.norm(layers[0].norms, a.x, a.h, table=weights.table, token_ids=token_ids)
         for index, layer in enumerate(layers):
             is_last = index + 1 == len(layers)
             norms = last_norms if is_last else layers[index + 1].norms
-            if len(a.x) >= WIDE_FROM:
-                self._wide_layer(index, layer, a, attend, norms, is_own=weights.slab is None)
-                continue
-            self.project_in(layer, a)
+            self.first(layer, a, is_own=is_own)
             attend(index, layer, a)
-            self.project_out(layer, a, norms)
+            self.second(layer, a, norms, is_own=is_own)
 
     def first(self, layer: TritonLayer, a: Activations, *, is_own: bool) -> None:
-        """The first products of any number of tokens; see ``_wide_layer`` for ``is_own``."""
+        """The first products of any number of tokens.
+
+        ``is_own`` if no other weights come in the layer's place.
+        """
         if len(a.x) < WIDE_FROM:
             self.project_in(layer, a)
             return
         wide, _, is_wide = self._wide.of(layer, may_keep=is_own)
         self._launch.prefill_in(layer, a.h, a.qkv, a.up, wide, is_wide=is_wide)
 
-    def second(self, layer: TritonLayer, a: Activations, *, is_own: bool) -> None:
-        """Add the second ones to ``a.x``, likewise; ``a.h`` is not made anew."""
+    def second(self, layer: TritonLayer, a: Activations, norms: Tensor, *, is_own: bool) -> None:
+        """Add the second ones to ``a.x``, likewise, and norm it for what follows."""
         if len(a.x) < WIDE_FROM:
-            self.project_out(layer, a, layer.norms[:0])
+            self.project_out(layer, a, norms)
             return
         _, wide, is_wide = self._wide.of(layer, may_keep=is_own)
         self._launch.prefill_out(layer, a.attended, a.up, a.x, wide, is_wide=is_wide)
+        if len(norms):
+            self._launch.norm(norms, a.x, a.h)
 
     def project_in(self, layer: TritonLayer, a: Activations) -> None:
         """Both branches' first products of few tokens: ``a.qkv`` and ``a.up`` from ``a.h``."""
@@ -131,22 +133,3 @@ class Forward:
         """Add both second products to ``a.x``, then norm it for what follows."""
         self._launch.out_partial(layer, a.attended, a.up, a.parts)
         self._launch.norm(norms, a.x, a.h, parts=a.parts, layer=layer)
-
-    def _wide_layer(
-        self,
-        index: int,
-        layer: TritonLayer,
-        a: Activations,
-        attend: Attention,
-        norms: Tensor,
-        *,
-        is_own: bool,
-    ) -> None:
-        """All of a layer for many tokens; ``is_own`` if no other weights come in its place."""
-        launch = self._launch
-        first, second, is_wide = self._wide.of(layer, may_keep=is_own)
-        launch.prefill_in(layer, a.h, a.qkv, a.up, first, is_wide=is_wide)
-        attend(index, layer, a)
-        launch.prefill_out(layer, a.attended, a.up, a.x, second, is_wide=is_wide)
-        if len(norms):
-            launch.norm(norms, a.x, a.h)

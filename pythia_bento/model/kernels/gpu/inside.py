@@ -1,12 +1,15 @@
-"""A pass with taps on a GPU: eager, never captured, with the bits of all others.
+"""A pass with taps on a GPU, with the bits of all others.
 
-Norms are kernels of their own here, so that the residual stream can change before each.
+It is cut where somebody looks at it or changes it, and computed like any other in between, in
+*stretches*, which graphs can hold. Over L layers it has 3 L + 1 points where that may be: 0 is
+behind the embedding, and of layer i 3 i + 1 is behind the first products, 3 i + 2 behind attention
+and 3 i + 3 behind the second products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,15 +19,22 @@ from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.kernels.base import PackedWeights
 from pythia_bento.model.kernels.gpu.forward import Forward, PromptAttention
 from pythia_bento.model.kernels.gpu.launch import Launcher
-from pythia_bento.model.kernels.gpu.packing import CHUNKS, TritonLayer
+from pythia_bento.model.kernels.gpu.packing import CHUNKS, TritonHead, TritonLayer
 from pythia_bento.model.kernels.gpu.tiles import WIDE_FROM
 from pythia_bento.model.kernels.gpu.workspace import Activations, TritonKVCache
 from pythia_bento.model.kernels.tapped import Shown
 
+START = -1  # before the embedding
+SITES = (  # of a layer, by the point behind it that shows them
+    (sites.Q, sites.K, sites.V, sites.POST),
+    (sites.PATTERN, sites.Z, sites.ATTN_OUT, sites.MLP_OUT),
+    (sites.ATTN_OUT, sites.MLP_OUT, sites.RESID_POST),
+)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class TappedPass:
-    """One pass, up to ``a.x``."""
+    """One pass, up to ``a.x``. Of ``a`` the first ``count`` rows are of tokens that count."""
 
     launch: Launcher
     forward: Forward
@@ -32,67 +42,130 @@ class TappedPass:
     batch: ForwardBatch
     cache: TritonKVCache
     shown: Shown
+    a: Activations
+    count: int
+    width: int  # blocks of the longest context
+    _before: Tensor | None = None  # fp32 [count, H], of a layer whose parts are wanted
 
-    def __call__(self, a: Activations) -> None:
+    def __call__(self) -> None:
         """Through all layers, from the embedding on."""
-        shown, table, ids = self.shown, self.weights.table, self.batch.token_ids
-        nothing = self.weights.head.norms[:0]
-        self.launch.norm(nothing, a.x, a.h, table=table, token_ids=ids)
-        shown.at(sites.EMBED, 0, a.x)
-        for index, layer in enumerate(self.weights.layers):
-            shown.at(sites.RESID_PRE, index, a.x)
-            self._layer(index, layer, a)
-            shown.at(sites.RESID_POST, index, a.x)
+        begin = START
+        for stop in self.stops():
+            self.run(begin, stop)
+            self.show(stop)
+            begin = stop
 
-    def _layer(self, index: int, layer: TritonLayer, a: Activations) -> None:
-        shown, is_own = self.shown, self.weights.slab is None
-        self.launch.norm(layer.norms, a.x, a.h)
-        self.forward.first(layer, a, is_own=is_own)
-        shown.qkv(index, a.qkv, layer.qkv_exponent)
-        shown.at(sites.POST, index, a.up, layer.up_exponent)
-        PromptAttention(self.launch, self.cache, self.batch)(index, layer, a)
-        self._show_patterns(index, layer, a)
-        shown.z(index, a.attended, layer.qkv_exponent)
-        before = a.x.clone() if shown.wants_parts(index) else None
-        self.forward.second(layer, a, is_own=is_own)
-        if before is not None:
-            self._show_parts(index, layer, a, before)
+    def stops(self) -> list[int]:
+        """Points at which somebody has to be called, and the last one."""
+        shown, layers = self.shown, range(len(self.weights.layers))
+        found = {3 * len(layers)}
+        if shown.wants(sites.EMBED, 0):
+            found.add(0)
+        for layer in layers:
+            if shown.wants(sites.RESID_PRE, layer):
+                found.add(3 * layer)
+            for place, own in enumerate(SITES, start=1):
+                if any(shown.wants(site, layer) for site in own):
+                    found.add(3 * layer + place)
+        return sorted(found)
 
-    def _show_patterns(self, index: int, layer: TritonLayer, a: Activations) -> None:
+    def run(self, begin: int, end: int) -> None:
+        """Launch what lies between two points; nothing is allocated, and nobody is called."""
+        for point in range(begin + 1, end + 1):
+            self._reach(point, is_first=point == begin + 1, is_last=point == end)
+
+    def _reach(self, point: int, *, is_first: bool, is_last: bool) -> None:
+        """One of the points; the norm behind a layer waits for those who change what it norms."""
+        layers, a, is_own = self.weights.layers, self.a, self.weights.slab is None
+        index, place = divmod(point - 1, 3)
+        norms = self.weights.head.norms[:0]
+        if not is_last and index + 1 < len(layers):
+            norms = layers[index + 1].norms
+        if point == 0:
+            table, ids = self.weights.table, self.batch.token_ids
+            self.launch.norm(norms, a.x, a.h, table=table, token_ids=ids)
+            return
+        layer = layers[index]
+        if place == 0:
+            if is_first:
+                self.launch.norm(layer.norms, a.x, a.h)
+            self.forward.first(layer, a, is_own=is_own)
+        elif place == 1:
+            PromptAttention(self.launch, self.cache, self.batch)(index, layer, a)
+        else:
+            self.forward.second(layer, a, norms, is_own=is_own)
+
+    def show(self, point: int) -> None:
+        """Call whoever wants something at a point that the pass has come to."""
+        index, place = divmod(point - 1, 3)
+        shown, count, x = self.shown, self.count, self.a.x[: self.count]
+        if point == 0:
+            shown.at(sites.EMBED, 0, x)
+            shown.at(sites.RESID_PRE, 0, x)
+            return
+        layer = self.weights.layers[index]
+        if place == 0:
+            shown.qkv(index, self.a.qkv[:count], layer.qkv_exponent)
+            shown.at(sites.POST, index, self.a.up[:count], layer.up_exponent)
+        elif place == 1:
+            self._show_patterns(index, layer)
+            shown.z(index, self.a.attended[:count], layer.qkv_exponent)
+            self._before = x.clone() if shown.wants_parts(index) else None
+        else:
+            self._show_parts(index, layer, x)
+            shown.at(sites.RESID_POST, index, x)
+            if index + 1 < len(self.weights.layers):
+                shown.at(sites.RESID_PRE, index + 1, x)
+            else:
+                shown.final(lambda: normalised(self.launch, self.weights.head, x))
+
+    def _show_patterns(self, index: int, layer: TritonLayer) -> None:
         """From the queries that attention rotated, and the keys that it cached."""
+        batch = replace(self.batch, block_tables=self.batch.block_tables[:, : self.width])
 
         def weigh(rows: Tensor, keys: int) -> Tensor:
             out = torch.zeros(len(rows), self.shown.config.num_heads, keys, device=rows.device)
             cached = self.cache.keys[index]
             scale = self.launch.score_scale(layer.qk_scale)
-            self.launch.patterns(a.qkv, cached, self.batch, rows, out, scale)
+            self.launch.patterns(self.a.qkv, cached, batch, rows, out, scale)
             return out
 
-        self.shown.patterns(index, self.batch, self.launch.block_size, weigh)
+        self.shown.patterns(index, batch, self.launch.block_size, weigh)
 
-    def _show_parts(self, index: int, layer: TritonLayer, a: Activations, before: Tensor) -> None:
+    def _show_parts(self, index: int, layer: TritonLayer, x: Tensor) -> None:
         """The stream is their sum only where one was changed: it has the bits of one kernel."""
-        parts = self._parts(layer, a)
+        before, self._before = self._before, None
+        if before is None:
+            return
+        parts = self._parts(layer)
         kept = parts.clone()
         self.shown.parts(index, *parts)
         changed = (parts != kept).any(0)
-        a.x.copy_(torch.where(changed, before + parts[0] + parts[1], a.x))
+        x.copy_(torch.where(changed, before + parts[0] + parts[1], x))
 
-    def _parts(self, layer: TritonLayer, a: Activations) -> Tensor:
-        """What attention and MLP add, fp32 [2, T, H]; within rounding of what was added."""
-        found = torch.empty(2, *a.x.shape, device=a.x.device)
+    def _parts(self, layer: TritonLayer) -> Tensor:
+        """What attention and MLP add, fp32 [2, count, H]; within rounding of what was added."""
+        x = self.a.x[: self.count]
+        found = torch.empty(2, *x.shape, device=x.device)
         found[0], found[1] = layer.dense_bias, layer.out_bias - layer.dense_bias
-        for rows, pieces in self._pieces(layer, a):
+        for rows, pieces in self._pieces(layer):
             found[0, rows].addcmul_(pieces[0], layer.dense_scale)
             for piece in pieces[1:]:
                 found[1, rows].addcmul_(piece, layer.down_scale)
         return found
 
-    def _pieces(self, layer: TritonLayer, a: Activations) -> Iterator[tuple[slice, Tensor]]:
+    def _pieces(self, layer: TritonLayer) -> Iterator[tuple[slice, Tensor]]:
         """Some rows at a time, and the unscaled pieces of their products: [1 + CHUNKS, rows, H]."""
-        for first in range(0, len(a.x), WIDE_FROM - 1):
-            rows = slice(first, first + WIDE_FROM - 1)
-            attended, up = a.attended[rows], a.up[rows]
-            pieces = torch.empty(1 + CHUNKS, *attended.shape, device=a.x.device)
+        for first in range(0, self.count, WIDE_FROM - 1):
+            rows = slice(first, min(first + WIDE_FROM - 1, self.count))
+            attended, up = self.a.attended[rows], self.a.up[rows]
+            pieces = torch.empty(1 + CHUNKS, *attended.shape, device=attended.device)
             self.launch.out_partial(layer, attended, up, pieces)
             yield rows, pieces
+
+
+def normalised(launch: Launcher, head: TritonHead, x: Tensor) -> Tensor:
+    """See ``Kernels.normalised``: the head multiplies these numbers in fp16."""
+    h = torch.empty(1, *x.shape, dtype=torch.float16, device=x.device)
+    launch.norm(head.norms, x.contiguous(), h)
+    return h[0].float() * head.scale

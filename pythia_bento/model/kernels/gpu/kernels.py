@@ -17,7 +17,7 @@ from pythia_bento.model.kernels.gpu.captured import (
     TritonScoredRows,
 )
 from pythia_bento.model.kernels.gpu.forward import Forward, PromptAttention
-from pythia_bento.model.kernels.gpu.inside import TappedPass
+from pythia_bento.model.kernels.gpu.inside import TappedPass, normalised
 from pythia_bento.model.kernels.gpu.launch import Launcher
 from pythia_bento.model.kernels.gpu.packing import (
     CHUNKS,
@@ -99,9 +99,9 @@ class TritonKernels:
         count = len(batch.token_ids)
         a = Workspace(self.config, count, self.device).first(count)
         if taps is not None:
-            shown = Shown(taps, self.config)
-            TappedPass(self.launch, self._forward, weights, batch, cache, shown)(a)
-            shown.final(lambda: self.normalised(weights.head, a.x))
+            shown, width = Shown(taps, self.config), batch.block_tables.shape[1]
+            parts = self.launch, self._forward, weights, batch, cache, shown
+            TappedPass(*parts, a, count, width)()
             return a.x
         attend = PromptAttention(self.launch, cache, batch)
         self._forward(weights, batch.token_ids, a, attend, last_norms=weights.head.norms[:0])
@@ -138,10 +138,8 @@ class TritonKernels:
         return TritonScoredRows(self.launch, weights, rows)
 
     def normalised(self, head: TritonHead, x: Tensor) -> Tensor:
-        """See ``Kernels.normalised``: the head multiplies these numbers in fp16."""
-        h = self._empty(1, len(x), self.config.hidden_size)
-        self.launch.norm(head.norms, x.contiguous(), h)
-        return h[0].float() * head.scale
+        """See ``Kernels.normalised``."""
+        return normalised(self.launch, head, x)
 
     def logits(self, head: TritonHead, x: Tensor) -> Tensor:
         """See ``Kernels.logits``."""
