@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from pythia_bento.client.answer import Answer
 from pythia_bento.client.options import Connection
 from pythia_bento.client.transport import Messages, Operation, Result
 from pythia_bento.errors import DeadlineExceeded, EngineUnavailable, PythiaError
+
+MUCH = 2**20  # bytes of an answer; what reads it in small pieces takes most of the time
 
 
 class HttpTransport:
@@ -39,6 +42,11 @@ class HttpTransport:
             body = _Body(operation.method, response.headers)
             for piece in response.iter_raw():
                 body.add(piece)
+                # Nothing of it is left in the library's buffers now. What is not read through them
+                # ends the connection, which is a small price for much.
+                if body.missing > MUCH and (source := _socket_of(response)) is not None:
+                    body.receive(source, timeout)
+                    break
         return operation.result(body.whole())
 
     def stream(self, operation: Operation[Result], timeout: float) -> Generator[Result, None, None]:
@@ -104,11 +112,19 @@ class _Body:
 
     def __init__(self, method: str, headers: httpx2.Headers) -> None:
         """Raises PythiaError where they say none, or more than there is memory for."""
+        import numpy as np  # as who reads much has anyway
+
         try:
-            self._memory = bytearray(int(headers["content-length"]))
+            # Without zeros that would only be written over.
+            self._memory = np.empty(int(headers["content-length"]), np.uint8).data
         except (KeyError, MemoryError, OverflowError, ValueError):
             raise PythiaError(f"the server's answer to {method} has no length to read") from None
         self._method, self._place = method, 0
+
+    @property
+    def missing(self) -> int:
+        """Bytes."""
+        return len(self._memory) - self._place
 
     def add(self, piece: bytes) -> None:
         """The next bytes."""
@@ -117,11 +133,32 @@ class _Body:
             self._memory[self._place : end] = piece
         self._place = end
 
-    def whole(self) -> bytearray:
+    def receive(self, source: socket.socket, timeout: float) -> None:
+        """All that is missing, up to its end or the connection's; raises OSError."""
+        source.settimeout(timeout)
+        while self.missing and (count := source.recv_into(self._memory[self._place :])):
+            self._place += count
+
+    def whole(self) -> memoryview:
         """All of it; raises EngineUnavailable where something is missing."""
-        if self._place != len(self._memory):
+        if self.missing:
             raise EngineUnavailable(f"the server's answer to {self._method} broke off")
         return self._memory
+
+
+def _socket_of(response: httpx2.Response) -> socket.socket | None:
+    """Where the body of a streamed answer comes from, as it is; None where something lies between.
+
+    That is chunks, or TLS which the socket does not know of, as in a proxy's tunnel.
+    """
+    stream = response.extensions.get("network_stream")
+    if stream is None or "transfer-encoding" in response.headers:
+        return None
+    source = stream.get_extra_info("socket")
+    has_tls = stream.get_extra_info("ssl_object") is not None
+    if not isinstance(source, socket.socket) or isinstance(source, ssl.SSLSocket) != has_tls:
+        return None
+    return source
 
 
 def messages() -> Messages:
@@ -182,9 +219,9 @@ def _check(response: httpx2.Response) -> None:
 def _translated(timeout: float) -> Iterator[None]:
     try:
         yield
-    except httpx2.TimeoutException:
+    except (httpx2.TimeoutException, TimeoutError):
         raise DeadlineExceeded(f"the server was silent for {timeout:g} seconds") from None
-    except httpx2.TransportError as error:
+    except (httpx2.TransportError, OSError) as error:
         raise EngineUnavailable(f"the server cannot be reached: {error}") from None
     except httpx2.RequestError as error:  # a redirect, or an encoding that is wrong
         raise PythiaError(f"the server's answer cannot be read: {error!r}") from None

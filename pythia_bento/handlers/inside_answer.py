@@ -150,16 +150,20 @@ class Answer:
         name = fingerprint(served, requests)
         return cls(tensors, served.info.id, name, {**head, **lists}, told, close)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The file, in pieces of at most PIECE_BYTES."""
-        held, size = list[bytes](), 0
+    async def pieces(self) -> AsyncIterator[bytes | memoryview]:
+        """The file, in pieces of at most PIECE_BYTES; some are views, see ``close``."""
+        held, size = list[bytes | memoryview](), 0
         for piece in _pieces(self.header, self.tensors):
-            if size + len(piece) > PIECE_BYTES:
+            if size + len(piece) > PIECE_BYTES and held:
                 yield b"".join(held)
                 held, size = [], 0
+            if len(piece) == PIECE_BYTES:
+                yield piece
+                continue
             held.append(piece)
             size += len(piece)
-        yield b"".join(held)
+        if held:
+            yield b"".join(held)
 
     async def numbers(self) -> dict[str, np.ndarray]:
         """The tensors by name, for JSON."""
@@ -200,7 +204,7 @@ async def _completion(
     return shown
 
 
-def _pieces(head: bytes, tensors: Sequence[Tensor]) -> Iterator[bytes]:
+def _pieces(head: bytes, tensors: Sequence[Tensor]) -> Iterator[bytes | memoryview]:
     """Each of at most PIECE_BYTES."""
     for start in range(0, len(head), PIECE_BYTES):
         yield head[start : start + PIECE_BYTES]
@@ -208,14 +212,14 @@ def _pieces(head: bytes, tensors: Sequence[Tensor]) -> Iterator[bytes]:
         yield from _cut(tensor.values)
 
 
-def _cut(values: np.ndarray) -> Iterator[bytes]:
-    """The bytes of an array in its own order; a part of it at a time is copied."""
-    if values.nbytes <= PIECE_BYTES:
+def _cut(values: np.ndarray) -> Iterator[bytes | memoryview]:
+    """The bytes of an array in its own order; what is not in that order is copied in parts."""
+    if values.size and values.flags.c_contiguous:
+        flat = values.reshape(-1).view(np.uint8).data
+        for start in range(0, len(flat), PIECE_BYTES):
+            yield flat[start : start + PIECE_BYTES]
+    elif values.nbytes <= PIECE_BYTES:
         yield values.tobytes()
-    elif values.flags.c_contiguous:
-        flat, step = values.reshape(-1), PIECE_BYTES // values.itemsize
-        for start in range(0, len(flat), step):
-            yield flat[start : start + step].tobytes()
     elif values[0].nbytes > PIECE_BYTES:
         for part in values:
             yield from _cut(part)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from pythia_bento.server.bentoml.internals import internal, replace
+from pythia_bento.server.http.lent import offer
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -141,6 +142,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._heard()
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
+        offer(self.scope, self.transport)
 
     @override
     def on_url(self, url: bytes) -> None:

@@ -66,7 +66,7 @@ async def parts(answer: Answer) -> AsyncIterator[pb.ActivationsPart]:
     """The whole answer: what the file has, the file, and what it took."""
     yield pb.ActivationsPart(header=_header(answer))
     async for piece in answer.pieces():
-        yield pb.ActivationsPart(data=piece)
+        yield pb.ActivationsPart(data=bytes(piece))
     yield pb.ActivationsPart(summary=_summary(answer))
 
 

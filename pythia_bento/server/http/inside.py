@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import sys
+from collections.abc import Awaitable, Mapping
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import orjson
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from pythia_bento.engine.tokenizer import Tokenizer
@@ -28,6 +30,7 @@ from pythia_bento.runtime.served import loaded
 from pythia_bento.runtime.turns import Turns
 from pythia_bento.server.http.body import read_json, read_part
 from pythia_bento.server.http.json_answer import json_in_pieces
+from pythia_bento.server.http.lent import Lending, lending_of
 from pythia_bento.server.http.multipart import is_multipart, parts
 from pythia_bento.server.http.streamed_answer import StreamedAnswer
 
@@ -123,18 +126,34 @@ class FileAnswer(StreamedAnswer):
     """
 
     def __init__(self, answer: Answer, seconds: float) -> None:
-        super().__init__(answer.pieces(), SAFETENSORS, answer.close)
+        self._pieces = answer.pieces()
+        super().__init__(self._pieces, SAFETENSORS, answer.close)
         self.headers["Content-Length"] = str(answer.nbytes)
         self._seconds = seconds
+        self._lending: Lending | None = None
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._lending = lending_of(scope)
+        await super().__call__(scope, receive, send)
 
     @override
     async def stream_response(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
-        try:
-            async for piece in self.body_iterator:
-                message = {"type": "http.response.body", "body": piece, "more_body": True}
-                await asyncio.wait_for(send(message), self._seconds)
-        except asyncio.TimeoutError:
-            return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        with suppress(asyncio.TimeoutError), self._lending or nullcontext():
+            async for piece in self._pieces:
+                own = piece if self._lending else bytes(piece)
+                message = {"type": "http.response.body", "body": own, "more_body": True}
+                await _in_time(send(message), self._seconds)
+            end = {"type": "http.response.body", "body": b"", "more_body": False}
+            await _in_time(send(end), self._seconds)
+
+
+async def _in_time(sending: Awaitable[None], seconds: float) -> None:
+    """Raises TimeoutError, as asyncio has it."""
+    if sys.version_info >= (3, 11):
+        async with asyncio.timeout(seconds):  # without a task for each piece
+            await sending
+    else:
+        await asyncio.wait_for(sending, seconds)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -13,10 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from pythia_bento.client import AsyncClient, Client
+from pythia_bento.client import AsyncClient, Client, http_transport
 from pythia_bento.client.inside import Asked, activations_of, patch_of
 from pythia_bento.client.specs import inline, inline_task
-from pythia_bento.errors import EngineUnavailable, InvalidRequest, Overloaded, PythiaError
+from pythia_bento.errors import (
+    DeadlineExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    Overloaded,
+    PythiaError,
+)
 from pythia_bento.protocol import tensors
 from tests.unit.protocol.test_activations import ARRAYS, file
 
@@ -171,6 +179,13 @@ def url() -> Iterator[str]:
         thread.join()
 
 
+@pytest.fixture(params=["in pieces", "from its socket"])
+def is_much(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "from its socket":
+        monkeypatch.setattr(http_transport, "MUCH", 0)
+
+
+@pytest.mark.usefixtures("is_much")
 async def test_an_answer_of_many_bytes(url: str) -> None:
     with Client(f"{url}/whole") as client:
         found = client.activations("a", capture=SITE, names="nnterp")
@@ -232,3 +247,34 @@ async def test_a_grid(url: str) -> None:
     async with AsyncClient(f"{url}/no-grid") as aclient:
         with pytest.raises(PythiaError, match="cannot be read"):
             await aclient.patch("a", "b", SITE, metric=metric)
+
+
+def test_much_is_read_from_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an end that comes too early, with silence, and again on a new connection."""
+    monkeypatch.setattr(http_transport, "MUCH", 0)
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(WHOLE)
+    half = len(WHOLE) // 2
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with Client(address) as client, ThreadPoolExecutor(1) as threads:
+
+            def ask(timeout: float = 60) -> tuple[Future[Any], socket.socket]:
+                asked = threads.submit(client.activations, "a", capture=SITE, timeout=timeout)
+                connection, _ = listener.accept()
+                connection.sendall(head + WHOLE[:9])
+                return asked, connection
+
+            asked, connection = ask()
+            with connection:
+                for piece in (WHOLE[9:half], WHOLE[half:]):
+                    connection.sendall(piece)
+                found = asked.result(60)
+            assert np.array_equal(found[0][RESID], ARRAYS[f"0:{RESID}"])
+            found[0][RESID][0] = 7  # whoever has it may change it
+            asked, connection = ask()
+            connection.shutdown(socket.SHUT_WR)
+            with connection, pytest.raises(EngineUnavailable, match="broke off"):
+                asked.result(60)
+            asked, connection = ask(timeout=0.05)
+            with connection, pytest.raises(DeadlineExceeded, match=r"silent for 0\.05 seconds"):
+                asked.result(60)
