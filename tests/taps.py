@@ -46,6 +46,12 @@ class Recorder:
         """See ``Taps``."""
         return place.site in self._sites or place.name in self._changes
 
+    def places(self, num_layers: int) -> list[Place]:
+        """See ``Taps``."""
+        layers = range(num_layers)
+        every = [Place(site, i) for site in SITES for i in (layers if site.is_in_layer else (0,))]
+        return [*filter(self.wants, every)]
+
     def at(self, place: Place, rows: Tensor, exponent: int = 0) -> None:
         """See ``Taps``."""
         assert len(rows) == len(self._rows)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pythia_bento.engine.interventions import Intervention
 from pythia_bento.executor.spans import Span
+from pythia_bento.executor.upload import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class Change:
         return cls(
             item,
             _values(item, device),
-            None if item.heads is None else torch.tensor(item.heads, device=device),
-            None if item.neurons is None else torch.tensor(item.neurons, device=device),
+            None if item.heads is None else upload(np.array(item.heads), device),
+            None if item.neurons is None else upload(np.array(item.neurons), device),
         )
 
     def apply(self, rows: Tensor, span: Span, exponent: int) -> None:
@@ -92,4 +93,4 @@ def _values(item: Intervention, device: torch.device) -> Tensor | None:
         wide = values.astype(np.float64)
         wide /= np.sqrt(np.square(wide).sum(axis=-1, keepdims=True))
         values = wide.astype(np.float32)
-    return torch.tensor(values, device=device)
+    return upload(values.copy(), device)

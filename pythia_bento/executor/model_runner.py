@@ -15,6 +15,7 @@ from pythia_bento.executor.input_batch import lay_out, write_tables
 from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.executor.prompt_scores import PromptScores
 from pythia_bento.executor.taps import PassTaps
+from pythia_bento.executor.upload import upload
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import PackedWeights
@@ -131,7 +132,4 @@ class ModelRunner:
         return self._model.logits(hidden)
 
     def _upload(self, array: np.ndarray) -> Tensor:
-        host = torch.from_numpy(array)
-        if self._device.type == "cuda":  # from other memory the copy would wait for the device
-            host = host.pin_memory()
-        return host.to(self._device, non_blocking=True)
+        return upload(array, self._device)

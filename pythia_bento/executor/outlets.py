@@ -83,6 +83,7 @@ class Outlet:
         self._sum: Tensor | None = None  # of all rows of that place
         self._due: list[tuple[Tensor, Consume]] = []
         self._checks: list[Check] = []
+        self._are_sound = False  # one look has said so of all
 
     def put(self, values: Tensor, consume: Consume) -> None:
         """``values`` may be written over afterwards."""
@@ -152,6 +153,8 @@ class Outlet:
         if not self._is_host and self._checks:
             self._fetch()
         self.settle()
+        if self._are_sound:
+            return {}
         faults: dict[int, Fault] = {}
         for check in self._checks:
             fault, known = check.fault(), faults.get(check.chunk)
@@ -167,6 +170,8 @@ class Outlet:
         found = [torch.from_numpy(part) for part in Download(numbers, *tensors).wait()]
         for part, (values, consume) in zip(found[1:], self._due, strict=True):
             consume(part.view(values.dtype))
+        has_sums_alone = all(check.rows is not None for check in self._checks)
+        self._are_sound = has_sums_alone and bool(found[0].isfinite().all())
         parts = torch.split(found[0], [len(look) for look in looks.values()])
         on_host = dict(zip(looks, parts, strict=True))
         for check in self._checks:

@@ -16,6 +16,7 @@ from pythia_bento.executor.changes import total
 from pythia_bento.executor.outlets import TYPES, Outlet
 from pythia_bento.executor.prompt_scores import FEW_ROWS
 from pythia_bento.executor.spans import Span
+from pythia_bento.executor.upload import upload
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import SCORED_ROWS
 
@@ -46,10 +47,10 @@ class Reader:
         """Bring to the model's device what it needs."""
         device, reduction = model.kernels.device, tap.reduction
         chosen = tap.heads if tap.heads is not None else tap.neurons
-        columns = None if chosen is None else torch.tensor(chosen, device=device)
+        columns = None if chosen is None else upload(np.array(chosen), device)
         directions = getattr(reduction, "directions", None)
         if directions is not None:
-            directions = torch.tensor(directions, device=device)
+            directions = upload(directions.copy(), device)
         return cls(number, tap, targets, columns, directions, model)
 
     def read(self, rows: Tensor, exponent: int, span: Span, outlet: Outlet, tapped: Tapped) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.capture import Positions, within
+from pythia_bento.executor.upload import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +59,4 @@ def index_of(rows: np.ndarray, device: torch.device) -> slice | Tensor:
     """Rising row numbers, at least one, as a device takes them: without a copy where it can be."""
     if len(rows) == 1 + rows[-1] - rows[0]:
         return slice(int(rows[0]), int(rows[-1]) + 1)
-    return torch.from_numpy(rows).to(device)
+    return upload(rows, device)

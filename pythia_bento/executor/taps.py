@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pythia_bento.engine.capture import Capture, Positions, layout
@@ -20,6 +19,7 @@ from pythia_bento.executor.changes import Change
 from pythia_bento.executor.outlets import Outlet
 from pythia_bento.executor.readers import LogitsReader, Reader, region_of, target
 from pythia_bento.executor.spans import Span, index_of, span_of
+from pythia_bento.executor.upload import upload
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.sites import PATTERN, Place
 
@@ -104,6 +104,10 @@ class PassTaps:
         """See ``Taps``, and so below."""
         return place in self._reads or place in self._changes
 
+    def places(self, num_layers: int) -> set[Place]:
+        """All of them."""
+        return {*self._reads, *self._changes}
+
     def at(self, place: Place, rows: Tensor, exponent: int = 0) -> None:
         """Change, then read."""
         for change, span in self._changes.get(place, ()):
@@ -116,7 +120,7 @@ class PassTaps:
         """Of all who want some."""
         wanted = [span.rows for _, span, _ in self._reads.get(Place(PATTERN, layer), ())]
         self._pattern_rows = np.unique(np.concatenate(wanted)) if wanted else np.empty(0, np.int64)
-        return torch.from_numpy(self._pattern_rows).to(self._model.kernels.device)
+        return upload(self._pattern_rows, self._model.kernels.device)
 
     def patterns(self, layer: int, first: int, weights: Tensor) -> None:
         """Hand each row to whoever wants it."""
@@ -159,5 +163,5 @@ def _readers(
     ]
     if capture.logits is None:
         return readers, None
-    tokens = torch.tensor(capture.logits.tokens, device=model.kernels.device)
+    tokens = upload(np.array(capture.logits.tokens), model.kernels.device)
     return readers, LogitsReader(capture.logits, targets[-1][0], tokens, model)

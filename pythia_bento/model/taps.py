@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from torch import Tensor
@@ -19,6 +20,10 @@ class Taps(Protocol):
 
     def wants(self, place: Place) -> bool:
         """Whether ``at`` or ``patterns`` is to be called for a place."""
+        ...
+
+    def places(self, num_layers: int) -> Iterable[Place]:
+        """All for which ``wants`` says so, of a model of so many layers."""
         ...
 
     def at(self, place: Place, rows: Tensor, exponent: int = 0) -> None:

@@ -25,11 +25,15 @@ from pythia_bento.model.kernels.gpu.workspace import Activations, TritonKVCache
 from pythia_bento.model.kernels.tapped import Shown
 
 START = -1  # before the embedding
-SITES = (  # of a layer, by the point behind it that shows them
-    (sites.Q, sites.K, sites.V, sites.POST),
-    (sites.PATTERN, sites.Z, sites.ATTN_OUT, sites.MLP_OUT),
-    (sites.ATTN_OUT, sites.MLP_OUT, sites.RESID_POST),
-)
+POINTS = {  # that show a site, from the one behind the layer before on
+    sites.EMBED: (0,),
+    sites.RESID_PRE: (0,),
+    **dict.fromkeys((sites.Q, sites.K, sites.V, sites.POST), (1,)),
+    **dict.fromkeys((sites.PATTERN, sites.Z), (2,)),
+    **dict.fromkeys((sites.ATTN_OUT, sites.MLP_OUT), (2, 3)),  # from what is kept ahead of them
+    sites.RESID_POST: (3,),
+    sites.NORMALIZED: (),
+}
 
 
 @dataclass(slots=True)
@@ -57,17 +61,10 @@ class TappedPass:
 
     def stops(self) -> list[int]:
         """Points at which somebody has to be called, and the last one."""
-        shown, layers = self.shown, range(len(self.weights.layers))
-        found = {3 * len(layers)}
-        if shown.wants(sites.EMBED, 0):
-            found.add(0)
-        for layer in layers:
-            if shown.wants(sites.RESID_PRE, layer):
-                found.add(3 * layer)
-            for place, own in enumerate(SITES, start=1):
-                if any(shown.wants(site, layer) for site in own):
-                    found.add(3 * layer + place)
-        return sorted(found)
+        layers = len(self.weights.layers)
+        places = self.shown.taps.places(layers)
+        found = {3 * place.layer + point for place in places for point in POINTS[place.site]}
+        return sorted(found | {3 * layers})
 
     def run(self, begin: int, end: int) -> None:
         """Launch what lies between two points; nothing is allocated, and nobody is called."""
