@@ -1,4 +1,4 @@
-"""For all tests: one thread, no settings from outside, no time limits in property tests."""
+"""For all tests: one thread, no settings from outside, the same examples in each run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 for name in [name for name in os.environ if name.startswith("PYTHIA_")]:
     del os.environ[name]
 
-hypothesis.settings.register_profile("pythia", deadline=None)
+# As in CI: what new examples would find is for tests/fuzz, and no check is of the machine's speed.
+hypothesis.settings.register_profile("pythia", hypothesis.settings.get_profile("ci"))
 hypothesis.settings.load_profile("pythia")
 
 

@@ -19,14 +19,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(home: Path) -> Iterator[Server]:
     """The bundled checkpoint, served from the working tree as it is without settings."""
-    with serve(home) as server:
+    with serve(home, is_measured=True) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def guarded(home: Path) -> Iterator[Server]:
     """Another one, that asks for the key ``KEY`` and has small limits."""
-    with serve(home, **SETTINGS) as server:
+    with serve(home, is_measured=True, **SETTINGS) as server:
         yield server
 
 
@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def failing(home: Path, place: Path) -> Iterator[Server]:
     """One whose device fails on demand, and that gives clients four seconds."""
     settings = {"request_timeout": 120, "key_requests_per_minute": 600, "drain_seconds": 5}
-    with faulty(home, place, client_timeout=4, **settings) as server:
+    with faulty(home, place, client_timeout=4, is_measured=True, **settings) as server:
         yield server
 
 

@@ -14,10 +14,11 @@ import pytest
 
 from tests.e2e.eval_tasks import METRICS, write_tasks
 from tests.e2e.serving import Server, serve
-from tests.e2e.test_lm_eval import DOCS, PYTHON, over_http
+from tests.e2e.test_lm_eval import PYTHON, over_http
 
 MODELS = ("bundled@step256", "bundled@step3000")
 TWO_GB = 0.0025  # of the device: two of 1.14 MB
+DOCS = 7  # a task, one of them longer than the context
 SECONDS = 600
 
 pytestmark = [pytest.mark.long, pytest.mark.needs("lm-eval")]

@@ -35,7 +35,8 @@ Ask = Callable[[str, int], Any]
 def shelf(home: Path) -> Iterator[Server]:
     """Whose callers may give orders too."""
     patterns = "bundled@*, pythia-160m@*, someone/tiny@*"
-    with serve(home, models=patterns, models_gb=TWO_GB, turn_ms=5, manage_models=True) as server:
+    settings = {"models_gb": TWO_GB, "turn_ms": 5, "manage_models": True}
+    with serve(home, is_measured=True, models=patterns, **settings) as server:
         yield server
         server.settled()
 

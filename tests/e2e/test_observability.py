@@ -60,16 +60,23 @@ class Observed:
 
     def lines(self) -> list[dict[str, Any]]:
         """Of the log, those that are JSON."""
-        lines = self.server.log.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        lines = self.server.log.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line[0] == "{" and line[-1] == "\n"]
+
+    def calls(self, request_id: str, count: int, seconds: float = 60) -> list[dict[str, Any]]:
+        """The lines of so many calls, each of which is written when its answer has left."""
+        end = time.monotonic() + seconds
+        while True:
+            lines = [line for line in self.lines() if line["logger"] == "bentoml.access"]
+            found = [line for line in lines if line["request_id"] == request_id]
+            if len(found) == count:
+                return found
+            assert time.monotonic() < end, found
+            time.sleep(0.05)
 
     def call(self, request_id: str) -> dict[str, Any]:
         """The one line of a call."""
-        [line] = [
-            line
-            for line in self.lines()
-            if line["logger"] == "bentoml.access" and line["request_id"] == request_id
-        ]
+        [line] = self.calls(request_id, 1)
         return line
 
     def first_output(self, request_id: str) -> float:
@@ -121,7 +128,7 @@ def observed(
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
         keys = f"alice {KEY}, bob {BOB}"
         settings = {"log_format": "json", "api_keys": keys, "metrics_prefix": "vllm:"}
-        with serve(home, engine_process=request.param, **settings) as server:
+        with serve(home, is_measured=True, engine_process=request.param, **settings) as server:
             ask(server)
             yield Observed(server, spans, HTTP.get(f"{server.url}/metrics").text)
 
@@ -222,8 +229,8 @@ def test_calls_are_lines_of_json(observed: Observed) -> None:
     assert (call["transport"], call["status"], call["generated_tokens"]) == ("grpc", "OK", 3)
     assert (score["requests"], score["generated_tokens"]) == (2, 0) and score["prompt_tokens"] > 2
     assert {line["caller"] for line in (plain, streamed, score, call)} == {"alice"}
-    wrong = [line for line in observed.lines() if line.get("request_id") == "wrong"]
     # A line is written when its answer has left; the next call may be quicker.
+    wrong = observed.calls("wrong", 4)
     assert sorted(line["status"] for line in wrong) == [400, 400, 400, 401]
 
 

@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.long, pytest.mark.needs("ray", "namespaces")]
 
 # Everything ends with the first process: its namespace has no other.
 UNSHARE = ["unshare", "--net", "--uts", "--mount-proc", "--pid", "--fork", "--kill-child"]
-ITEMS = 200
+ITEMS = 24
 STEPS = 6
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one machine and the cluster made of the same items, three times."""
+    """What one machine and the cluster made of the same items, also where parts of it are lost."""
     folder = tmp_path_factory.mktemp("ray")
     items = [
         {"id": str(number), "prompt": f"Once upon a time, there was a bear number {number}."}
@@ -80,7 +80,7 @@ def said(folder: Path, name: str) -> dict[str, Any]:
     return dict(json.loads((folder / f"{name}.json").read_text()))
 
 
-@pytest.mark.parametrize("name", ["plain", "killed", "removed"])
+@pytest.mark.parametrize("name", ["plain", "lossy"])
 def test_files_are_those_of_one_machine_byte_for_byte(folder: Path, name: str) -> None:
     assert said(folder, name)["failed"] == said(folder, "alone")["failed"] == ""
     alone = files(folder / "alone")
@@ -88,8 +88,7 @@ def test_files_are_those_of_one_machine_byte_for_byte(folder: Path, name: str) -
     assert files(folder / name) == alone
 
 
-@pytest.mark.parametrize("name", ["killed", "removed"])
-def test_what_was_lost_was_lost_in_the_middle(folder: Path, name: str) -> None:
-    told = said(folder, name)
-    assert told["did"]
-    assert 0 < told["files"] < STEPS
+def test_a_process_and_a_machine_were_lost_in_the_middle(folder: Path) -> None:
+    lost = said(folder, "lossy")["lost"]
+    assert [each["files"] for each in lost] == [1, 3]
+    assert all(each["did"] for each in lost)

@@ -12,9 +12,12 @@ import httpx
 import pytest
 
 from tests.e2e.serving import Server, serve
+from tests.unit.turning import until
 
-REQUESTS = 2000
+REQUESTS = 1000
 CLIENTS = 12
+PAUSE = 0.2  # seconds between two requests of a client; servers that start need processors too
+ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # connection for each request
 SETTINGS = {"drain_seconds": 5}  # within which a busy machine's proxy looks at every server
 
 
@@ -22,35 +25,37 @@ class Proxy:
     """Hands connections to the servers that are ready, in turn: what a Kubernetes Service does."""
 
     def __init__(self) -> None:
-        self.backends: list[Server] = []
         self._ready: list[Server] = []
         self._turn = 0
         self._tasks: set[asyncio.Task[None] | None] = set()  # the loop itself forgets them
+        self._watches: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._checks = asyncio.create_task(self._check())
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        self._checks.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._checks  # which closes its connections
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)  # which closes connections
         self._server.close()
-        while self._tasks:
-            await asyncio.sleep(0.05)
+        await until(lambda: not self._tasks)
 
-    async def ready(self, count: int) -> None:
-        while len(self._ready) != count:
-            await asyncio.sleep(0.05)
+    async def add(self, server: Server) -> None:
+        """Returns once it is asked too."""
+        self._watches.append(asyncio.create_task(self._watch(server)))
+        await until(lambda: server in self._ready)
 
-    async def _check(self) -> None:
-        async with httpx.AsyncClient(timeout=1) as client:
-            while True:
-                before = self._ready
-                self._ready = [b for b in self.backends if await _is_ready(client, b, b in before)]
-                await asyncio.sleep(0.1)
+    async def _watch(self, server: Server) -> None:
+        """Each for itself: one that is slow to say so keeps nobody from hearing another."""
+        async with httpx.AsyncClient(timeout=60, verify=False, limits=ONE_EACH) as client:
+            while not await _is_ready(client, server):
+                await asyncio.sleep(PAUSE)
+            self._ready.append(server)
+            while await _is_ready(client, server):
+                await asyncio.sleep(PAUSE)
+            self._ready.remove(server)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._turn += 1
@@ -75,14 +80,10 @@ class Proxy:
                 await side.wait_closed()
 
 
-async def _is_ready(client: httpx.AsyncClient, server: Server, was_ready: bool) -> bool:
-    """As it was where it does not say so in time: the machine may be busy."""
-    try:
+async def _is_ready(client: httpx.AsyncClient, server: Server) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
         return (await client.get(f"{server.url}/readyz")).status_code == 200
-    except httpx.TimeoutException:
-        return was_ready
-    except httpx.HTTPError:
-        return False
+    return False
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,8 +102,7 @@ class Load:
         self.is_over = False
 
     async def client(self, number: int) -> None:
-        limits = httpx.Limits(max_keepalive_connections=0)
-        async with httpx.AsyncClient(base_url=self._url, timeout=60, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=self._url, timeout=60, limits=ONE_EACH) as client:
             while not (self.is_over and self.answers.total() >= REQUESTS):
                 body = {"prompt": f"{number}", "max_tokens": 4, "stream": number % 3 == 0}
                 try:
@@ -113,23 +113,22 @@ class Load:
                     self.answers[f"{answer.status_code} {whole}"] += 1
                 except httpx.HTTPError as error:
                     self.answers[repr(error)] += 1
+                await asyncio.sleep(PAUSE)
 
 
 @pytest.mark.long
 async def test_no_request_fails(home: Path) -> None:
     with contextlib.ExitStack() as first, contextlib.ExitStack() as last:
         async with Proxy() as proxy:
-            proxy.backends = [first.enter_context(serve(home, **SETTINGS)) for _ in range(2)]
-            await proxy.ready(2)
+            servers = [first.enter_context(serve(home, **SETTINGS)) for _ in range(2)]
+            await asyncio.gather(*map(proxy.add, servers))
             load = Load(proxy.url)
             clients = [asyncio.create_task(load.client(i)) for i in range(CLIENTS)]
-            for old in tuple(proxy.backends):
+            for old in servers:
                 old.process.send_signal(signal.SIGTERM)
-                assert await asyncio.to_thread(old.process.wait, 60) == 0
-                start = asyncio.to_thread(last.enter_context, serve(home, **SETTINGS))
-                new = await start
-                proxy.backends = [new if b is old else b for b in proxy.backends]
-                await proxy.ready(2)
+                assert await asyncio.to_thread(old.process.wait, 120) == 0
+                new = await asyncio.to_thread(last.enter_context, serve(home, **SETTINGS))
+                await proxy.add(new)
             load.is_over = True
             await asyncio.gather(*clients)
     assert load.answers.keys() == {"200 True"}, load.answers

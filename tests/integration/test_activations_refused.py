@@ -320,7 +320,7 @@ ODD: list[Any] = [
 ]
 
 
-@amounts(60, 3000)
+@amounts(60, 1500)
 async def test_drawn_requests_are_answered_or_refused(
     http: httpx.AsyncClient, runner: PythiaRunner, amount: int
 ) -> None:

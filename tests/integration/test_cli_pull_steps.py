@@ -145,6 +145,7 @@ def test_ctrl_c_ends_it_and_the_next_goes_on(
         command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     while len(hub.requests("/cdn/")) < 2:
+        assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()

@@ -224,7 +224,7 @@ ACTIVATIONS = ("--task", "activations", "--capture", "blocks.1.hook_resid_post")
 
 
 @pytest.mark.parametrize("task", [("--tokens",), ACTIVATIONS], ids=["score", "activations"])
-@amounts(3, 20)
+@amounts(3, 12)
 def test_killed_sweeps_end_with_the_same_files(
     tmp_path: Path, amount: int, task: tuple[str, ...]
 ) -> None:

@@ -9,4 +9,4 @@ from tests.fuzz.kinds import no_faults
 
 @pytest.mark.long
 def test_computed_configs() -> None:
-    no_faults("computed", 400, rare="equal", common="equal")
+    no_faults("computed", 200, rare="equal", common="equal")

@@ -35,7 +35,7 @@ from tests.raw_http2 import (
 )
 from tests.unit.runtime.toy_runner import settled, toy_runner
 
-EXAMPLES = (40, 1000)  # of some 20 frames each: 800 or 20,000
+EXAMPLES = (40, 500)  # of some 20 frames each: 800 or 10,000
 METHODS = [
     *("/pythia.v1.Pythia/Generate", "/pythia.v1.Pythia/Score") * 4,  # what the engine works on
     *(f"/pythia.v1.Pythia/{name}" for name in ("Info", "Tokenize")),

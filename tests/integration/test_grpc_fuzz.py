@@ -23,7 +23,7 @@ from tests.grpc_parts import HOST, background_server
 from tests.unit.runtime.toy_runner import settled
 
 CALLS = 20  # in an example, all at once
-EXAMPLES = (15, 200)  # of each of the two tests: 600 calls in all, or 8,000
+EXAMPLES = (15, 100)  # of each of the two tests: 600 calls in all, or 4,000
 SECONDS = 0.25  # deadline: some requests are for a whole context, many times
 
 # The codes that pythia.proto names, but for INTERNAL, which is always a fault.

@@ -24,6 +24,7 @@ from pythia_bento.protocol.activations import Run, read
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.grpc import server as server_module
 from pythia_bento.server.grpc.server import GrpcServer
 from tests.integration.inside_server import bundled, by_http, over_http
 from tests.unit.server.grpc.conftest import open_stub, serving
@@ -277,7 +278,10 @@ async def test_the_memory_of_a_call_that_was_left_comes_back(
     await until(lambda: reserved(runner) == 0)
 
 
-async def test_a_client_that_does_not_read_is_left(runner: PythiaRunner) -> None:
+async def test_a_client_that_does_not_read_is_left(
+    runner: PythiaRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_keepalive", lambda seconds: [])  # pings have its time too
     async with serving(runner, client_timeout=1) as server, open_stub(server.port) as stub:
         request = pb.ActivationsRequest(
             prompts=[pb.Prompt(tokens=pb.TokenIds(ids=[5] * 500))] * 16,

@@ -201,8 +201,8 @@ def test_memory_and_files_return(steps: Path) -> None:
         runner._thread._engine.check()  # type: ignore[attr-defined]
         group = runner.stats().group
         assert group.failed_loads == 24 and group.evictions > 100
-    assert handles_after == handles
-    assert abs(after - memory) < 0.03 * memory
+    assert handles_after <= handles
+    assert after < 1.03 * memory
 
 
 def held(others: set[threading.Thread]) -> tuple[int, int]:

@@ -182,8 +182,9 @@ def test_no_overlay_lets_a_tag_float() -> None:
 
 def test_ci_checks_them_with_the_image_that_was_built() -> None:
     script = (ROOT / ".ci" / "run").read_text()
-    folders = re.findall(r'make (image|k8s)-check ARGS="(\S+)"', script)
-    assert folders == [("image", "$work/image"), ("k8s", "$work/image")]
+    checks = re.findall(r'make (image|k8s)-check ARGS="(.+?)"', script)
+    images = [("image", "$work/image build"), ("image", "$work/image run")]
+    assert checks == [*images, ("k8s", "$work/image")]
 
 
 def claims(spec: dict[str, Any]) -> set[str]:

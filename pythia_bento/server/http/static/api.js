@@ -8,7 +8,8 @@ export async function servedModels(key) {
   return (await response.json()).data;
 }
 
-// Yields the parsed events of a streamed completion.
+// Yields the parsed events of a streamed completion. What has arrived when `signal` says to end is
+// not told any more; the same in a sweep.
 export async function* completion(body, key, signal) {
   const streamed = { ...body, stream: true, stream_options: { include_usage: true } };
   const response = await post("v1/completions", streamed, key, signal);
@@ -18,6 +19,7 @@ export async function* completion(body, key, signal) {
     const event = JSON.parse(data);
     if (event.error) throw new Error(event.error.message);
     yield event;
+    signal.throwIfAborted();
   }
   throw new Error(BROKEN);
 }
@@ -42,6 +44,7 @@ export async function* sweep(body, key, signal) {
     const event = JSON.parse(line);
     if (event.event === "error" && event.checkpoint == null) throw new Error(event.error.message);
     yield event;
+    signal.throwIfAborted();
     if (event.event === "end") return;
   }
   throw new Error(BROKEN);

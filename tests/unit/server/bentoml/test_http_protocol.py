@@ -269,9 +269,10 @@ class TestBeingAnswered:
         host, _, port = url.removeprefix("http://").partition(":")
         size = 20_000
         head = ("POST / HTTP/1.1", f"Content-Length: {size}")
-        with socket.create_connection((host, int(port)), timeout=1) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(request("GET /slow HTTP/1.1", close=False))
             assert connection.recv(1000)
+            connection.settimeout(1)
             data = memoryview(request(*head, body=bytes(size), close=False) * 1000)
             while data and most <= MAX_WAITING_BYTES:  # it reads no more, or is busy
                 with contextlib.suppress(TimeoutError):
