@@ -46,6 +46,7 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/unit/server/http/test_chat.py",
     },
     "imports": {  # the process of tests/forkserver.py, transformers and bitsandbytes
+        "tests/gpu/test_slabs.py",
         "tests/integration/test_branches.py",
         "tests/integration/test_cli_checkpoints.py",
         "tests/integration/test_cli_pull_steps.py",
