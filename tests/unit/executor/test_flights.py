@@ -23,6 +23,8 @@ def test_steps_are_of_the_chunk_that_begins_where_they_do() -> None:
     chunks = [Chunk(other, 1, 1), Chunk(sequence(5, 6, 7), 2, 1), Chunk(one, 2, 1)]
     assert places_of(flight, chunks) == [1, None, 0]
     assert places_of(flight, [Chunk(one, 3, 1), Chunk(other, 0, 2)]) == [None, None]
+    one.num_admissions += 1  # as below, while a pass with taps was computed
+    assert places_of(flight, [Chunk(one, 2, 1), Chunk(other, 1, 1)]) == [None, 1]
 
 
 def test_a_pass_is_of_chunks_of_the_same_extent_and_admission() -> None:
