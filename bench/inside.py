@@ -85,10 +85,12 @@ def main() -> None:
     load = LOADS[options.device]
     load = replace(load, model=options.model or load.model)
     config, engine = catalog.config(load.model), _engine(load, options.device)
-    rows = _turns(engine, config, load, options.rounds, options.device)
+    rows: list[dict[str, Any]] = []
     if options.device == "cuda":
         rows.append(_steering(engine, config))
-    for row in rows:
+        print(rows[-1], flush=True)
+    for row in _turns(engine, config, load, options.rounds, options.device):
+        rows.append(row)
         print(row, flush=True)
     engine.close()
     if options.out:

@@ -24,7 +24,8 @@ class HiddenStates:
             intermediate_size=config.intermediate_size,
             max_position_embeddings=config.max_positions,
         )
-        self._model = GPTNeoXForCausalLM(theirs).to(device, dtype).eval()
+        with device:  # where a billion random numbers take no time
+            self._model = GPTNeoXForCausalLM(theirs).to(dtype).eval()
         self._device = device
 
     @torch.inference_mode()
