@@ -1,4 +1,7 @@
-"""How much of the same a test tries: a little in ``make test``, all of it in ``make test-long``."""
+"""How much of the same a test tries: a little in ``make test``, all of it in ``make test-long``.
+
+Neither counts for coverage (``no_cover``): many cases pass where some have been, half as fast.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ import pytest
 
 def amounts(few: int, many: int) -> pytest.MarkDecorator:
     """The argument ``amount``."""
-    return pytest.mark.parametrize("amount", [few, pytest.param(many, marks=pytest.mark.long)])
+    marks = pytest.mark.no_cover
+    rest = pytest.param(many, marks=[marks, pytest.mark.long])
+    return pytest.mark.parametrize("amount", [pytest.param(few, marks=marks), rest])
 
 
 def rest_long(first: Iterable[Any], rest: Iterable[Any]) -> list[Any]:

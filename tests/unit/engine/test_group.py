@@ -62,6 +62,7 @@ def said(answers: list[SequenceOutput]) -> list[tuple[object, ...]]:
     ]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("turn_seconds", [0.0, 0.002])
 @pytest.mark.parametrize("capacity", [1, 2, 6])
 def test_mixed_requests_over_six_checkpoints_are_answered_as_alone(

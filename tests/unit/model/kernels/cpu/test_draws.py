@@ -19,6 +19,7 @@ def kernels(isa: str) -> CpuKernels:
     return CpuKernels(ModelConfig(1, 16, 1, 64, draws.VOCAB, 64, 4), isa=isa, threads=2)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", draws.FILTERS)
 def test_draws_have_the_distribution_of_the_filter(name: str) -> None:
     options = draws.FILTERS[name]
