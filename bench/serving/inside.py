@@ -18,8 +18,8 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from http.client import HTTPConnection
-from typing import Any
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any, TypeVar
 
 from bench.common.options import parser_of
 from bench.gpu import harness
@@ -30,6 +30,7 @@ from pythia_bento.client import Client
 SITE = "blocks.*.hook_resid_post"
 WANTED_MS = 60.0
 TIMEOUT = 120.0
+Answer = TypeVar("Answer")
 Ask = Callable[[list[int]], tuple[float, int]]
 """Asks about a prompt: seconds, and bytes of the answer."""
 
@@ -85,31 +86,46 @@ class Plain:
 
     def scores(self, prompt: list[int]) -> tuple[float, int]:
         """Of all tokens."""
-        seconds, size = self._ask("/score", {"items": [{"prompt": prompt}]})
-        if "error" in json.loads(self._memory[:size])[0]:
+        seconds, answer = self._ask("/score", {"items": [{"prompt": prompt}]}, self._whole)
+        if "error" in json.loads(answer)[0]:
             raise RuntimeError("the prompt was not scored")
-        return seconds, size
+        return seconds, len(answer)
 
     def activations(self, prompt: list[int]) -> tuple[float, int]:
         """``SITE`` of all layers and positions."""
-        return self._ask("/v1/activations", {"prompts": [prompt], "capture": [{"site": SITE}]})
+        fields = {"prompts": [prompt], "capture": [{"site": SITE}]}
+        return self._ask("/v1/activations", fields, self._into_memory)
 
-    def _ask(self, path: str, fields: dict[str, Any]) -> tuple[float, int]:
+    def _ask(
+        self, path: str, fields: dict[str, Any], read: Callable[[HTTPResponse], Answer]
+    ) -> tuple[float, Answer]:
         body = json.dumps(fields)
         begun = time.perf_counter()
         self._http.request("POST", path, body)
         answer = self._http.getresponse()
+        found = read(answer)
+        seconds = time.perf_counter() - begun
+        if answer.status != 200:
+            raise RuntimeError(f"{path} answered {answer.status}")
+        return seconds, found
+
+    @staticmethod
+    def _whole(answer: HTTPResponse) -> bytes:
+        """Scores come in pieces of a length that is not told before."""
+        return answer.read()
+
+    def _into_memory(self, answer: HTTPResponse) -> int:
+        """Bytes, all of which are in memory that was there."""
         size, place = int(answer.headers["content-length"]), 0
         if size > len(self._memory):
             self._memory = bytearray(size)
         with memoryview(self._memory) as memory:
             while place < size and (count := answer.readinto(memory[place:size])):
                 place += count
-        seconds = time.perf_counter() - begun
-        if answer.status != 200 or place < size:
-            raise RuntimeError(f"{path} answered {answer.status} and {place} of {size} bytes")
+        if place < size:
+            raise RuntimeError(f"{place} of {size} bytes came")
         answer.read()
-        return seconds, size
+        return size
 
     def close(self) -> None:
         """End the connection."""
