@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.faulty import all_of, choices, failure, faulty, is_up, running, switch, until, worker
 from tests.e2e.probing import DEAD, DIES, ENDS, HEALTHY, probing, told
-from tests.e2e.serving import HTTP, Server, serve
+from tests.e2e.serving import HTTP, START_SECONDS, Server, serve
 
 ROOM = "24m"  # of a disk
 
@@ -87,7 +87,7 @@ async def test_sigkill_of_the_worker_and_of_everything(home: Path, tmp_path: Pat
     with faulty(home, tmp_path) as server:
         expected = choices(await all_of(server, 3))
         await _broken_by(server, tmp_path, worker(server))
-        await asyncio.to_thread(until, lambda: is_up(server))  # another worker
+        await asyncio.to_thread(until, lambda: is_up(server), START_SECONDS)  # another worker
         with probing(server):
             assert choices(await all_of(server, 3)) == expected
             server.settled()

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.long, pytest.mark.needs("ray", "namespaces")]
 UNSHARE = ["unshare", "--net", "--uts", "--mount-proc", "--pid", "--fork", "--kill-child"]
 ITEMS = 24
 STEPS = 6
+SECONDS = 1200  # of all, where something does not end
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,7 @@ def run(folder: Path) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            timeout=SECONDS,
         )
     assert done.returncode == 0, done.stderr[-5000:]
 
