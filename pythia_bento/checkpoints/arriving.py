@@ -182,7 +182,6 @@ class Arrival:
 
     def _read_ends(self) -> None:
         self._go_on()
-        self._source.expect(0, AHEAD)
         self._first = self._take(0, min(BEGIN, self.size))
         start = max(len(self._first), self.size - END)
         self._last = self._take(start, self.size)
@@ -235,6 +234,7 @@ class Arrival:
         """All but the ends."""
         buffers = [memoryview(bytearray(min(CHUNK, self._end))) for _ in range(2)]
         start = len(self._first)
+        self._source.expect(start, AHEAD)  # not sooner: the ends of other files come first
         while start < self._end:
             self._go_on()
             self._source.expect(start + AHEAD, CHUNK)

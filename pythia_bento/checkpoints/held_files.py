@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pythia_bento.catalog import parameters
 from pythia_bento.checkpoints import tensor_names
-from pythia_bento.checkpoints.arriving import Arrival, Folder
+from pythia_bento.checkpoints.arriving import Arrival, Folder, Memory
 from pythia_bento.checkpoints.config_file import parse_config
 from pythia_bento.checkpoints.files import is_weights
 from pythia_bento.checkpoints.quantize import CheckpointWeights
@@ -49,7 +49,7 @@ class ReadOnce(CheckpointWeights):
 
     All weight files come to memory, each until the last of its tensors was asked for and dropped.
     Beside what a backend keeps that is at most the size of the files; it shrinks file by file as
-    layers are packed, of a checkpoint that is one file only at the end. What is asked for a second
+    layers are packed, but for the last few files, which go at the end. What is asked for a second
     time is read, and compared, once more.
 
     A part that is handed out may be of bytes that nobody has compared yet. The call that hands out
@@ -223,7 +223,7 @@ class HeldFile(TensorFile):
         """See TensorFile; its memory is dropped when the next part is asked for."""
         self.verify()
         if self._arrival is not None:
-            self._readers.freed.append(self._arrival.memory)
+            self._readers.freed.append(_Mapped(self._opened, self._arrival.memory))
             self._arrival = self._opened = None
 
     def drop(self) -> None:
@@ -231,6 +231,18 @@ class HeldFile(TensorFile):
         if self._arrival is not None:
             self._arrival.memory.close()
             self._arrival = self._opened = None
+
+
+class _Mapped:
+    """Memory, and what has it mapped: to take that back is what takes longest."""
+
+    def __init__(self, opened: Any, memory: Memory) -> None:
+        self._opened, self._memory = opened, memory
+
+    def close(self) -> None:
+        """Give it back."""
+        self._opened = None
+        self._memory.close()
 
 
 def _header_end(arrival: Arrival) -> int:

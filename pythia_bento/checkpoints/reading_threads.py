@@ -47,9 +47,9 @@ class Readers:
         self._reading = ThreadPoolExecutor(jobs, "pythia-read")
         self.hashing = ThreadPoolExecutor(jobs, "pythia-hash")
         self._freeing = ThreadPoolExecutor(1, "pythia-free")
-        self._on_read, self.left = on_read, 0
+        self._jobs, self._on_read, self.left = jobs, on_read, 0
         self.news = threading.Condition()  # of bytes that are there, and of ends
-        self.freed: list[Closed] = []  # memory that is in use until ``drop``
+        self.freed: list[Closed] = []  # memory that is in use until then
         self.is_stopped = False
 
     def look(self, work: Callable[[], None]) -> None:
@@ -69,8 +69,12 @@ class Readers:
             self._on_read()
 
     def drop(self) -> None:
-        """Give ``freed`` back, which takes the system a while, in another thread."""
-        while self.freed:
+        """Give ``freed`` back in another thread, as long as there is more to be read.
+
+        It takes the system a while, in which it is slow to map other memory: the last few files are
+        given back by ``close``, which nobody waits for.
+        """
+        while self.freed and (self.left > 0 or len(self.freed) > self._jobs):
             self._freeing.submit(self.freed.pop().close)
 
     def stop(self) -> None:

@@ -70,9 +70,8 @@ class Engine:
             books=books,
         )
         self._open = OpenRequests(self._scheduler)
-        self._num_requests = 0
         self._step_sizes = StepSizes()
-        self._prompt_tokens = self._generation_tokens = 0
+        self._num_requests = self._prompt_tokens = self._generation_tokens = 0
         self._under_way: list[tuple[Chunk, ChunkResult]] = []  # in order
         self._began = 0.0  # time.monotonic() when the device began what it is at
 
@@ -130,7 +129,8 @@ class Engine:
         if not any(result and result.complete for result in results):
             self._observe(tokens_of(fitting, results))
         self._step_sizes.add(sum(result is not None for result in results))
-        return ended + [output for output in map(self._apply, fitting, results) if output]
+        ended += [output for output in map(self._apply, fitting, results) if output]
+        return ended + self._complete() if self._scheduler.is_patient else ended
 
     def land(self) -> list[SequenceOutput]:
         """What steps under way have found; to be called before others use the executor."""

@@ -24,7 +24,7 @@ from pythia_bento.engine.sequence import Sequence
 
 AGING_SECONDS = 10.0  # of waiting are worth as much as one level of priority
 STEP_SECONDS = 0.05
-PATIENT_SECONDS = 0.01  # the same of steps in which nothing is in a hurry: others may come
+PATIENT_SECONDS = 0.006  # the same of steps in which nothing is in a hurry: others may come
 COMPANY_SECONDS = 10.0  # for which a caller is still about that has nothing to do
 LEAST_TOKENS = 16  # of prompts in a step, however slow the device is
 

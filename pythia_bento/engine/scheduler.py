@@ -43,6 +43,9 @@ class Scheduler:
         self.lookahead = lookahead  # tokens a decoding sequence should have room for
         self.waiting = FairQueue(books)
         self.is_paused = False  # nothing more is begun
+        self.is_patient = False
+        """Nothing in the last step is in a hurry, and others may come: they would wait for two of
+        them if another was queued behind it."""
         self.running: list[Sequence] = []  # by age, oldest first
         self.turns = TapTurns()
         self.late: list[Sequence] = []  # their deadline passed before they began; to be ended
@@ -95,8 +98,8 @@ class Scheduler:
         preemptions = self.num_preemptions
         self.pace.see((*self.waiting.callers, *(s.request.caller for s in self.running)))
         chunks = self._decodes()
-        is_patient = self.pace.is_shared and min(self.callers.values(), default=0) > 0
-        budget = self.pace.prompt_tokens(len(chunks), is_patient=is_patient)
+        self.is_patient = self.pace.is_shared and min(self.callers.values(), default=0) > 0
+        budget = self.pace.prompt_tokens(len(chunks), is_patient=self.is_patient)
         begun = [s for s in self.running if s.num_tokens - s.num_computed > 1]
         if self.pace.is_shared and begun:
             # Nobody's first token waits for all of another's long prompt.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -34,6 +35,19 @@ def test_scores_come_when_the_next_step_is_under_way() -> None:
     assert second.request_id == "b"
     assert not engine.has_work
     assert engine.stats().blocks_used == 0
+
+
+def test_where_others_may_come_nothing_is_queued_behind_a_step_in_no_hurry() -> None:
+    """Whoever comes waits for the rest of one step then, not for two."""
+    engine = toy_engine(kind=LateExecutor, max_batch_size=4, max_tokens_per_step=4)
+    engine.add_request(replace(scored("first", 5, 6, 7, 8), caller="somebody"))
+    while engine.has_work:
+        engine.step()
+    for id in "abc":
+        asked = scored(id, 5, 6, 7, ord(id) - 90)
+        engine.add_request(replace(asked, priority=10, caller="sweep"))
+    told = [[output.request_id for output in engine.step()] for _ in range(3)]
+    assert told == [["a"], ["b"], ["c"]]
 
 
 @pytest.mark.parametrize("budget", [4, 5, 7, 64])
