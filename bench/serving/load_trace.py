@@ -54,7 +54,7 @@ class Trace:
                 return inner(owner, *args, **named)
             finally:
                 what = getattr(owner, "_name", "") or str(args[0] if args else "")
-                self._found.append((told, what[-20:], begin, time.perf_counter()))
+                self._found.append((told, what.partition("-of")[0], begin, time.perf_counter()))
 
         return noting
 

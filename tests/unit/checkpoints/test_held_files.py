@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +96,25 @@ def test_what_is_brought_elsewhere_is_the_same(kind: str, request: pytest.Fixtur
     one: ShelfEntry = request.getfixturevalue(kind)
     wanted = values(CheckpointWeights(one.path, one.config))
     assert equal(values(open_entry(one, bring=elsewhere)), wanted)
+
+
+def memories() -> int:
+    """Files of weights that lie in memory."""
+    found = 0
+    for place in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # that of the directory itself
+            found += "pythia-weights" in os.readlink(place)
+    return found
+
+
+def test_few_files_stay_in_memory_until_it_is_closed(entry: ShelfEntry) -> None:
+    gc.collect()
+    before, opened = memories(), open_entry(entry, 1)
+    for _ in range(2):  # read once, and once more
+        values(opened)
+        assert len(opened._readers.freed) <= 2
+    opened.close()
+    assert memories() <= before
 
 
 def test_every_bundled_step_opens() -> None:
