@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -108,6 +108,13 @@ class LogitsTap:
         return Part("logits", (len(self.tokens),), "float32")
 
 
+class _Layouts(dict[Any, tuple[list[tuple["Placed", ...]], int]]):
+    """Of one capture, by what they depend on; another process makes its own."""
+
+    def __reduce__(self) -> tuple[type[_Layouts], tuple[()]]:
+        return _Layouts, ()
+
+
 @dataclass(frozen=True, slots=True)
 class Capture:
     """All that one request wants to see; for requests of one continuation."""
@@ -116,10 +123,11 @@ class Capture:
     logits: LogitsTap | None = None
     region: int = 0
     """Byte of the arena where its region begins; see ``layout``."""
+    layouts: _Layouts = field(default_factory=_Layouts, compare=False, repr=False)
+    """Those that were asked for, here or before it was placed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """A part and where its first row is."""
 
     part: Part
@@ -133,39 +141,67 @@ def layout(
     """Where the parts of each tap are, those of ``logits`` last, and the bytes of all.
 
     ``inputs`` are the tokens that may be computed: of the prompt, and all that are generated but
-    for the last. A pattern's rows have so many keys.
+    for the last. A pattern's rows have so many keys. The bytes are a multiple of ``ALIGNMENT``.
     """
-    offset = 0
-    groups: list[tuple[Placed, ...]] = []
-    rows_of: dict[int, int] = {}  # by what is the same object: there may be thousands of taps
-    for positions, parts in _asked(capture, config, inputs):
-        if (rows := rows_of.get(id(positions))) is None:
-            rows = rows_of[id(positions)] = num_rows(positions, inputs)
-        group = []
-        for part in parts:
-            group.append(Placed(part, offset, rows))
-            offset += -(-part.nbytes(rows) // ALIGNMENT) * ALIGNMENT
-        groups.append(tuple(group))
-    return groups, offset
-
-
-def _asked(
-    capture: Capture, config: ModelConfig, inputs: int
-) -> Iterator[tuple[Positions, Sequence[Part]]]:
-    """Positions and parts of each tap, and of the logits."""
-    known: dict[Hashable, tuple[Part, ...]] = {}
-    for tap in capture.taps:
-        kind = tap.place.site.kind, id(tap.heads), id(tap.neurons), id(tap.reduction), tap.dtype
-        if (parts := known.get(kind)) is None:
-            parts = known[kind] = tap.parts(config, inputs)
-        yield tap.positions, parts
-    if capture.logits is not None:
-        yield capture.logits.positions, (capture.logits.part,)
+    key = config, inputs
+    if (known := capture.layouts.get(key)) is None:
+        known = capture.layouts[key] = _laid_out(capture, config, inputs)
+    return known
 
 
 def capture_bytes(capture: Capture, config: ModelConfig, inputs: int) -> int:
-    """Of all of a ``layout``: a multiple of ``ALIGNMENT``."""
+    """Of all of a ``layout``."""
     return layout(capture, config, inputs)[1]
+
+
+def _laid_out(
+    capture: Capture, config: ModelConfig, inputs: int
+) -> tuple[list[tuple[Placed, ...]], int]:
+    offset = 0
+    groups: list[tuple[Placed, ...]] = []
+    for one in _needed(capture, config, inputs):
+        groups.append(tuple([Placed(part, offset + at, one.rows) for part, at in one.parts]))
+        offset += one.nbytes
+    return groups, offset
+
+
+class _Need(NamedTuple):
+    """What one tap needs."""
+
+    rows: int
+    parts: tuple[tuple[Part, int], ...]  # and the bytes before each
+    nbytes: int
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], rows: int) -> _Need:
+        placed, nbytes = [], 0
+        for part in parts:
+            placed.append((part, nbytes))
+            nbytes += -(-part.nbytes(rows) // ALIGNMENT) * ALIGNMENT
+        return cls(rows, tuple(placed), nbytes)
+
+
+def _needed(capture: Capture, config: ModelConfig, inputs: int) -> Iterator[_Need]:
+    """Of each tap, those of logits last.
+
+    Those that are of one shape share one: there may be thousands of taps.
+    """
+    known: dict[Hashable, _Need] = {}
+    for tap in capture.taps:
+        like = (
+            tap.place.site.kind,
+            tap.dtype,
+            id(tap.positions),
+            id(tap.heads),
+            id(tap.neurons),
+            id(tap.reduction),
+        )
+        if (need := known.get(like)) is None:
+            parts, rows = tap.parts(config, inputs), num_rows(tap.positions, inputs)
+            need = known[like] = _Need.of(parts, rows)
+        yield need
+    if (logits := capture.logits) is not None:
+        yield _Need.of((logits.part,), num_rows(logits.positions, inputs))
 
 
 def next_position(positions: Positions, start: int) -> int | None:

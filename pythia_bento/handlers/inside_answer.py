@@ -79,14 +79,14 @@ def tensors_of(
 
 
 def captured(placed: Placed, memory: memoryview, positions: Positions, inputs: int) -> np.ndarray:
-    """A part's values where they are, without rows that never came."""
-    part = placed.part
+    """A part's values where they are, without rows that never came; of none a mean is zeros."""
+    part, rows = placed.part, num_rows(positions, inputs)
     shape = (placed.rows, *part.row) if part.has_rows else part.row
     kind, count = _STORED[part.dtype][1], math.prod(shape)
-    if count == 0:
-        return np.empty(shape, kind)
+    if count == 0 or rows == 0:  # the memory has what others had there
+        return np.zeros((0, *part.row) if part.has_rows else shape, kind)
     values = np.frombuffer(memory, kind, count, placed.offset).reshape(shape)
-    return values[: num_rows(positions, inputs)] if part.has_rows else values
+    return values[:rows] if part.has_rows else values
 
 
 def rows_of(

@@ -67,6 +67,7 @@ def test_a_part_is_a_view_without_the_rows_that_never_came() -> None:
     values[0, 0] = 9
     assert found[0, 0] == 9
     mean = Placed(Part(":mean", (3,), "float32", has_rows=False), 64, 4)
-    assert captured(mean, memory, range(9), 0).tolist() == [9, 1, 2]
+    assert captured(mean, memory, range(9), 1).tolist() == [9, 1, 2]
+    assert captured(mean, memory, range(4, 9), 4).tolist() == [0, 0, 0]
     none = Placed(Part("", (3,), "float32"), 200, 0)
     assert captured(none, memory, range(9, 9), 6).shape == (0, 3)
