@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from pythia_bento.engine.capture import Capture, capture_bytes
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
 from pythia_bento.engine.group import EngineGroup
 from pythia_bento.engine.logprobs import HEAD, PromptLogprobs, TokenLogprob
+from pythia_bento.engine.params import Request
 from pythia_bento.engine.sequence import Sequence
 from pythia_bento.executor.flights import Inputs, Row, StepsInFlight, tokens_found
 from pythia_bento.executor.lookahead import LOOKAHEAD, Lookahead
@@ -87,7 +89,8 @@ class InstantExecutor:
         self.block_size = model.kernels.block_size
         self.max_positions = model.config.max_positions
         self.vocab_size = model.config.vocab_size
-        self.model_config, self.arena, self.others_next = model.config, None, False
+        self.model_config, self.others_next = model.config, False
+        self.arena: np.ndarray | None = None
         self._bits = np.float32(-1.5).view(np.int32)
         self._clock = Clock(num_tokens, self.block_size)
         self.ahead = Lookahead(self._clock, self.block_size)
@@ -109,6 +112,8 @@ class InstantExecutor:
         """Any numbers, of the shapes that were asked for."""
         sequence, end = chunk.sequence, chunk.start + chunk.count
         result = ChunkResult([], [])
+        if sequence.request.capture is not None:
+            self._show(sequence.request, sequence.request.capture, end)
         if chunk.samples:
             token, num_top = self._clock.token(sequence, end), sequence.params.logprobs
             result.token_ids.append(token)
@@ -122,6 +127,12 @@ class InstantExecutor:
             columns[HEAD : HEAD + num_top] = 5
             result.prompt_logprobs = PromptLogprobs(columns)
         return result
+
+    def _show(self, request: Request, capture: Capture, end: int) -> None:
+        """Any numbers, in all of the memory that there is for them."""
+        if end == len(request.prompt) and self.arena is not None:
+            size = capture_bytes(capture, self.model_config, request.most_inputs)
+            self.arena[capture.region : capture.region + size] = 1
 
     def activate(self, weights: Any, *, is_last: bool) -> None:
         """All weights are alike."""

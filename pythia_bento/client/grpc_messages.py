@@ -15,7 +15,7 @@ from pythia_bento.client.grpc_specs import put_all
 from pythia_bento.client.grpc_sweep import FINISH_REASONS, events
 from pythia_bento.client.inside import Asked
 from pythia_bento.client.transport import Operation
-from pythia_bento.errors import PythiaError
+from pythia_bento.errors import InvalidRequest, PythiaError
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.sweep import Event, SweepItem
 from pythia_bento.protocol.types import (
@@ -104,6 +104,12 @@ def _sweep_item(item: SweepItem) -> pb.SweepItem:
 def _task(task: Mapping[str, Any]) -> pb.SweepRequest:
     fields = {name: value for name, value in task.items() if name != "type"}
     kind = task.get("type", "score")
+    if kind == "activations":
+        raise InvalidRequest(
+            "task.type is 'activations', which a sweep has over HTTP; over gRPC ask each "
+            "checkpoint for its activations",
+            param="task.type",
+        )
     if kind == "generate":
         fields = {"sampling": sampling_of(fields)}
     request: pb.SweepRequest = made("task", pb.SweepRequest, **{kind: fields})

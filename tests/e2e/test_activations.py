@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e.faulty import until
 from tests.e2e.serving import ROOT, Server, serve
 from tests.e2e.test_readme import Block, blocks_of, lines, run, runnable
 
@@ -47,6 +48,8 @@ def test_a_client_that_stops_reading_is_given_up_and_others_have_the_memory(home
         assert client.post(**asked).content == whole.content
         with client.stream("POST", **asked) as left:
             assert left.status_code == 200
+            next(left.iter_raw())
+        until(lambda: server.metric("capture_bytes_used") == 0)
         assert client.post(**asked).content == whole.content
         server.settled()
         assert "Traceback" not in server.log.read_text()

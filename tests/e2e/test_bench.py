@@ -57,6 +57,26 @@ def test_the_inside(tmp_path: Path) -> None:
     assert "all sites" in printed
 
 
+def test_the_inside_through_the_service(tmp_path: Path) -> None:
+    small = ("--device", "cpu", "--model", "bundled", "--length", "20", "--rounds", "2")
+    rows, printed = bench("serving.inside", tmp_path, *small)
+    streams = "residual streams"
+    kinds = ["scores", streams, f"{streams}, our client"]
+    assert [row["kind"] for row in rows] == [f"{kind}, HTTP" for kind in kinds]
+    assert all(row["ms"] > 0 for row in rows) and rows[2]["bytes"] == 3 * 20 * 128 * 4
+    assert "our client" in printed
+
+
+def test_readers_who_take_their_time(tmp_path: Path) -> None:
+    rows, _ = bench(
+        *("serving.slow_readers", tmp_path, "--readers", "2", "--seconds", "1", "--alone", "1")
+    )
+    others, memory, gone, readers = rows
+    assert others["alone"]["count"] and others["beside"]["count"]
+    assert memory["most_mb"] >= memory["before_mb"] > 0 and len(gone["seconds"]) == 5
+    assert readers["count"] == 2 and readers["answer_mb"] > 260
+
+
 def test_sweeps(tmp_path: Path) -> None:
     rows, _ = bench("sweeps", tmp_path, "--device", "cpu")
     tasks = ["extract", "score", "score with tokens"]

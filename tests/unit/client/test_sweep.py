@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pythia_bento.client import SweepItem, grpc_messages, http_messages, http_sweep
-from pythia_bento.errors import DeadlineExceeded, ModelNotFound, PythiaError
+from pythia_bento.errors import DeadlineExceeded, InvalidRequest, ModelNotFound, PythiaError
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.protocol.sweep import Failed, Row
 from pythia_bento.server.grpc import sweep_messages
@@ -32,6 +32,13 @@ def test_both_transports_ask_for_the_same(asked: dict[str, object]) -> None:
     over_grpc = parse(SweepRequest, {**sweep_messages.body(request), "items": items})
     assert over_http == over_grpc
     assert over_http.items[0].id == "c" and over_http.key == over_grpc.key
+
+
+def test_activations_of_a_sweep_are_asked_for_over_http() -> None:
+    asked = {"items": ITEMS, "task": {"type": "activations", "capture": ["hook_embed"]}}
+    assert http_messages.sweep(asked).request
+    with pytest.raises(InvalidRequest, match=r"task\.type is 'activations', which .* over HTTP;"):
+        grpc_messages.sweep(asked)
 
 
 def test_every_event_is_read_as_it_was_told() -> None:
