@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pythia_bento.engine.interventions import Intervention, interventions
 from pythia_bento.engine.params import Request
 from pythia_bento.errors import CaptureOverflow
 from pythia_bento.executor import readers
+from pythia_bento.executor.capture_memory import CaptureMemory
 from pythia_bento.executor.changes import Change, total
 from pythia_bento.executor.outlets import Outlet
 from pythia_bento.executor.readers import products, region_of
@@ -153,6 +155,23 @@ class Failing(ToyExecutor):
 
 def test_a_pass_that_is_made_again_counts_once() -> None:
     assert generate(ASKED, Failing) == generate(ASKED)
+
+
+def test_a_pass_that_fails_waits_for_what_still_writes_to_the_arena(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events: list[str] = []
+    stream = SimpleNamespace(synchronize=lambda: events.append("nothing writes"))
+
+    class Told(Failing):
+        def recover(self) -> None:
+            events.append("made again")
+            super().recover()
+
+    wanted = generate(ASKED)
+    monkeypatch.setattr(CaptureMemory, "stream", lambda memory: stream)
+    assert generate(ASKED, Told) == wanted
+    assert events[:2] == ["nothing writes", "made again"]
 
 
 def test_a_region_outside_of_the_arena_is_never_written_to() -> None:
