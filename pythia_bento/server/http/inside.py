@@ -141,11 +141,13 @@ class FileAnswer(StreamedAnswer):
     async def stream_response(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
+        turns = Turns()  # who reads as fast as this writes lets nobody else have one
         with suppress(asyncio.TimeoutError), self._lending or nullcontext():
             async for piece in self._pieces:
                 own = piece if self._lending else bytes(piece)
                 message = {"type": "http.response.body", "body": own, "more_body": True}
                 await _in_time(send(message), self._seconds)
+                await turns.take()
             end = {"type": "http.response.body", "body": b"", "more_body": False}
             await _in_time(send(end), self._seconds)
 
