@@ -131,13 +131,18 @@ async def test_a_reader_over_grpc_that_answers_pings_alone(failing: Server, plac
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_closes_its_sending_side_counts_as_gone(
-    failing: Server, stream: bool
+    failing: Server, place: Path, stream: bool
 ) -> None:
     before = aborted(failing)
+    switch(place, "slow", 0.1)
     body = json.dumps({"prompt": "a", "max_tokens": 480, "ignore_eos": True, "stream": stream})
     data = request("POST /v1/completions HTTP/1.1", f"Content-Length: {len(body)}")
     where = urlsplit(failing.url)
-    with socket.create_connection((where.hostname, where.port), timeout=60) as connection:
+    with (
+        contextlib.ExitStack() as stack,
+        socket.create_connection((where.hostname, where.port), timeout=60) as connection,
+    ):
+        stack.callback((place / "slow").unlink)
         connection.sendall(data + body.encode())
         until(lambda: failing.metric("num_requests_running") > 0)
         connection.shutdown(socket.SHUT_WR)
