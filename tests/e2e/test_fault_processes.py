@@ -15,6 +15,7 @@ from tests.e2e.probing import DEAD, DIES, ENDS, HEALTHY, probing, told
 from tests.e2e.serving import HTTP, START_SECONDS, Server, serve
 
 ROOM = "24m"  # of a disk
+LOAD = 24  # requests, of which a busy machine sees some run
 
 
 @pytest.mark.long
@@ -22,10 +23,10 @@ async def test_sigterm_spares_an_engine_in_a_process_of_its_own(home: Path) -> N
     # Probes are asked every now and then: what they are to see must last.
     settings = {"engine_process": True, "drain_seconds": 5}
     with serve(home, **settings) as server, probing(server, ENDS):
-        load = asyncio.create_task(all_of(server, 8, max_tokens=450))
+        load = asyncio.create_task(all_of(server, LOAD, max_tokens=450))
         await running(server)
         server.process.send_signal(signal.SIGTERM)  # its supervisor sends it to all processes
-        assert len(choices(await load)) == 8
+        assert len(choices(await load)) == LOAD
         assert await asyncio.to_thread(server.process.wait, 120) == 0
 
 
@@ -67,7 +68,7 @@ async def test_an_engine_in_a_process_of_its_own_and_its_death(home: Path) -> No
         assert server.metric("generation_tokens_total") >= 22
         server.settled()
         with probing(server, DIES):
-            load = asyncio.create_task(all_of(server, 8, max_tokens=450))
+            load = asyncio.create_task(all_of(server, LOAD, max_tokens=450))
             await running(server)
             engine.kill()
             answers = await load
