@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.interventions import Intervention
+from pythia_bento.executor.input_batch import upload
 from pythia_bento.executor.spans import Span
-from pythia_bento.executor.upload import upload
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How the chunks of a step lie in the inputs of a forward pass."""
+"""How the chunks of a step lie in the inputs of a forward pass, and how these reach a device."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pythia_bento.engine.executor import Chunk
 from pythia_bento.engine.sequence import Sequence
@@ -81,3 +83,11 @@ def _token_ids(chunks: Seq[Chunk]) -> Array:
     return np.concatenate(
         [chunk.sequence.token_ids[chunk.start : chunk.start + chunk.count] for chunk in chunks]
     )
+
+
+def upload(array: Array, device: torch.device) -> Tensor:
+    """On a CPU the same memory; on a GPU it is there for what is queued from now on."""
+    host = torch.from_numpy(array)
+    if device.type == "cuda":  # from other memory the copy would wait for the device
+        host = host.pin_memory()
+    return host.to(device, non_blocking=True)

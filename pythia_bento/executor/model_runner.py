@@ -11,11 +11,10 @@ from torch import Tensor
 from pythia_bento.engine.executor import Chunk, ChunkResult, EngineConfig, Results
 from pythia_bento.executor.capture_memory import CaptureMemory
 from pythia_bento.executor.choice import QueuedChoice
-from pythia_bento.executor.input_batch import lay_out, write_tables
+from pythia_bento.executor.input_batch import lay_out, upload, write_tables
 from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.executor.prompt_scores import PromptScores
 from pythia_bento.executor.taps import PassTaps
-from pythia_bento.executor.upload import upload
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import PackedWeights

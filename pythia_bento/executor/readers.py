@@ -13,10 +13,10 @@ from torch import Tensor
 from pythia_bento.engine.capture import Lens, LogitsTap, Placed, Tap
 from pythia_bento.engine.tapped import Mean, Tapped
 from pythia_bento.executor.changes import total
+from pythia_bento.executor.input_batch import upload
 from pythia_bento.executor.outlets import TYPES, Outlet
 from pythia_bento.executor.prompt_scores import FEW_ROWS
 from pythia_bento.executor.spans import Span
-from pythia_bento.executor.upload import upload
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import SCORED_ROWS
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.engine.capture import Positions, within
-from pythia_bento.executor.upload import upload
+from pythia_bento.executor.input_batch import upload
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from pythia_bento.engine.sequence import Sequence as EngineSequence
 from pythia_bento.engine.tapped import Tapped
 from pythia_bento.executor.capture_memory import CaptureMemory
 from pythia_bento.executor.changes import Change
+from pythia_bento.executor.input_batch import upload
 from pythia_bento.executor.outlets import Outlet
 from pythia_bento.executor.readers import LogitsReader, Reader, region_of, target
 from pythia_bento.executor.spans import Span, index_of, span_of
-from pythia_bento.executor.upload import upload
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.sites import PATTERN, Place
 
