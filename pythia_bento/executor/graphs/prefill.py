@@ -87,10 +87,7 @@ class CapturedPrefill:
         sequences, tokens, count = self._sizes(chunks)
         self._buffers.upload(chunks, sequences, tokens, inputs)
         self._graphs[sequences, tokens].replay()
-        has_tokens = inputs is not None or any(chunk.samples for chunk in chunks)
-        if has_tokens:
-            self._choices[sequences].replay()
-        return self._results(count, len(chunks), has_tokens=has_tokens)
+        return self._choose_of(chunks, sequences, count, has_inputs=inputs is not None)
 
     def run_tapped(self, chunks: Sequence[Chunk], taps: Taps) -> Pass:
         """The same with taps, which are called while it is queued."""
@@ -98,13 +95,15 @@ class CapturedPrefill:
         self._buffers.upload(chunks, sequences, tokens, None)
         batch = self._buffers.batch(sequences, tokens)
         width = max(len(chunk.sequence.blocks) for chunk in chunks)
-        found, begin = self._passes.tapped(batch, count, width, taps), -1
-        for stop in found.stops():
-            ends = sequences, tokens, begin, stop
-            self._stretches.run(ends, partial(found.run, begin, stop))
-            found.show(stop)
-            begin = stop
-        has_tokens = any(chunk.samples for chunk in chunks)
+        through = self._passes.tapped(batch, count, width, taps)
+        through(lambda key, launches: self._stretches.run((sequences, tokens, key), launches))
+        return self._choose_of(chunks, sequences, count, has_inputs=False)
+
+    def _choose_of(
+        self, chunks: Sequence[Chunk], sequences: int, count: int, *, has_inputs: bool
+    ) -> Pass:
+        """Queue the choice of tokens behind a pass, where it has any."""
+        has_tokens = has_inputs or any(chunk.samples for chunk in chunks)
         if has_tokens:
             self._choices[sequences].replay()
         return self._results(count, len(chunks), has_tokens=has_tokens)

@@ -7,7 +7,7 @@ not on the other rows, their number, or how a prompt was cut into chunks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -153,19 +153,15 @@ class DecodeSteps(Protocol):
         ...
 
 
-class Stretches(Protocol):
+Stretch = Callable[[Hashable, Callable[[], None]], None]
+"""Queues the launches of a part of a pass; they depend on its key and the sizes of the batch."""
+
+
+class TappedStretches(Protocol):
     """A pass with taps, cut into stretches where they want something."""
 
-    def stops(self) -> Sequence[int]:
-        """Where it is cut, rising from 0 on; the last one is its end."""
-        ...
-
-    def run(self, begin: int, end: int) -> None:
-        """What lies between two stops, from -1 on. It depends on the sizes of the batch alone."""
-        ...
-
-    def show(self, stop: int) -> None:
-        """Call the taps at a stop that the pass has come to."""
+    def __call__(self, stretch: Stretch) -> None:
+        """Through all layers: each part goes to ``stretch``, and taps are called in between."""
         ...
 
 
@@ -180,7 +176,7 @@ class PromptPasses(Protocol):
         """A pass up to ``hidden``."""
         ...
 
-    def tapped(self, batch: ForwardBatch, tokens: int, width: int, taps: Taps) -> Stretches:
+    def tapped(self, batch: ForwardBatch, tokens: int, width: int, taps: Taps) -> TappedStretches:
         """The same, to be run in stretches.
 
         Of the batch the first ``tokens`` are shown; no context has more than ``width`` blocks.

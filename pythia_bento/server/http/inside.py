@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from pythia_bento.runtime.served import loaded
 from pythia_bento.runtime.turns import Turns
 from pythia_bento.server.http.body import read_json, read_part
 from pythia_bento.server.http.json_answer import json_in_pieces
-from pythia_bento.server.http.lent import Lending, lending_of
+from pythia_bento.server.http.lent import lending_of
 from pythia_bento.server.http.multipart import is_multipart, parts
 from pythia_bento.server.http.streamed_answer import StreamedAnswer
 
@@ -130,7 +130,7 @@ class FileAnswer(StreamedAnswer):
         super().__init__(self._pieces, SAFETENSORS, answer.close)
         self.headers["Content-Length"] = str(answer.nbytes)
         self._seconds = seconds
-        self._lending: Lending | None = None
+        self._lending: AbstractContextManager[None] | None = None
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

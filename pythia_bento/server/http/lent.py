@@ -6,7 +6,8 @@ memory must stay as it is. In an ASGI application nothing tells when that is.
 
 from __future__ import annotations
 
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from starlette.types import Scope
@@ -14,41 +15,32 @@ from starlette.types import Scope
 EXTENSION = "pythia.lent"
 
 
-class Lending:
-    """A context in which a connection may be given memory to send, and behind which it has none.
+@contextmanager
+def lending(transport: Any) -> Iterator[None]:
+    """A connection may be given memory to send in here, and has none behind it.
 
-    Within it ``send`` returns when all that was sent before has left. What has not at its end
-    never will: the connection is ended.
+    ``transport`` is asyncio's, without TLS. ``send`` returns when all that was sent before is out.
+    What has not at the end never will: the connection is ended.
     """
-
-    def __init__(self, transport: Any) -> None:
-        """``transport`` is asyncio's, without TLS."""
-        self._transport = transport
-
-    def __enter__(self) -> None:
-        self._low, self._high = self._transport.get_write_buffer_limits()
-        if not self._transport.is_closing():
-            self._transport.set_write_buffer_limits(high=0)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._transport.get_write_buffer_size():
-            self._transport.abort()
-        elif not self._transport.is_closing():
-            self._transport.set_write_buffer_limits(high=self._high, low=self._low)
+    low, high = transport.get_write_buffer_limits()
+    if not transport.is_closing():
+        transport.set_write_buffer_limits(high=0)
+    try:
+        yield
+    finally:
+        if transport.get_write_buffer_size():
+            transport.abort()
+        elif not transport.is_closing():
+            transport.set_write_buffer_limits(high=high, low=low)
 
 
 def offer(scope: Any, transport: Any) -> None:
     """Let whoever answers a request lend memory to its connection; with TLS it is copied anyway."""
     if transport.get_extra_info("sslcontext") is None:
-        scope["extensions"] = {**scope.get("extensions", {}), EXTENSION: Lending(transport)}
+        scope["extensions"] = {**scope.get("extensions", {}), EXTENSION: lending(transport)}
 
 
-def lending_of(scope: Scope) -> Lending | None:
+def lending_of(scope: Scope) -> AbstractContextManager[None] | None:
     """None where what is sent has to be its receiver's own."""
-    found: Lending | None = scope.get("extensions", {}).get(EXTENSION)
+    found: AbstractContextManager[None] | None = scope.get("extensions", {}).get(EXTENSION)
     return found

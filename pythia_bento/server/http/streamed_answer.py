@@ -13,7 +13,7 @@ class StreamedAnswer(StreamingResponse):
 
     def __init__(
         self,
-        pieces: AsyncIterator[bytes] | AsyncIterator[bytes | memoryview],
+        pieces: AsyncIterator[bytes | memoryview],
         kind: str,
         close: Callable[[], Awaitable[None] | None],
     ) -> None:

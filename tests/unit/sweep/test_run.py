@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -122,30 +122,31 @@ async def test_a_part_of_the_items_keeps_their_numbers() -> None:
     assert events[0] == Start(spec(10).key, 1, 3)
 
 
-async def test_the_next_one_loads_while_one_computes() -> None:
-    source = FakeSource(ahead=2)
+@asynccontextmanager
+async def held_at_the_first(source: FakeSource) -> AsyncIterator[None]:
+    """A sweep whose first checkpoint has answered and not ended; it comes to its end afterwards."""
     source.gates["bundled@step0"] = gate = asyncio.Event()
     async with aclosing(run(spec(10), source)) as events:
         while not isinstance(await anext(events), Row):
             pass
+        yield
+        gate.set()
+        assert [event async for event in events][-1] == End(4, 0)
+
+
+async def test_the_next_one_loads_while_one_computes() -> None:
+    source = FakeSource(ahead=2)
+    async with held_at_the_first(source):
         await until(lambda: source.prepared)
         assert (source.asked, source.prepared) == (["bundled@step0"], ["bundled@step1"])
-        gate.set()
-        rest = [event async for event in events]
-    assert rest[-1] == End(4, 0)
     assert source.asked == [f"bundled@step{step}" for step in range(4)]
 
 
 async def test_with_more_places_the_disk_has_a_next_one_when_that_is_there() -> None:
     source = FakeSource(ahead=5)
-    source.gates["bundled@step0"] = gate = asyncio.Event()
-    async with aclosing(run(spec(10), source)) as events:
-        while not isinstance(await anext(events), Row):
-            pass
+    async with held_at_the_first(source):
         await until(lambda: len(source.prepared) == 2)
         assert source.asked == ["bundled@step0"]
-        gate.set()
-        assert [event async for event in events][-1] == End(4, 0)
     assert source.prepared == [f"bundled@step{step}" for step in range(1, 4)]
 
 

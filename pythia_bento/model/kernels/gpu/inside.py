@@ -8,15 +8,16 @@ and 3 i + 3 behind the second products.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pythia_bento.model import sites
 from pythia_bento.model.batch import ForwardBatch
-from pythia_bento.model.kernels.base import PackedWeights
+from pythia_bento.model.kernels.base import PackedWeights, Stretch
 from pythia_bento.model.kernels.gpu.forward import Forward, PromptAttention
 from pythia_bento.model.kernels.gpu.launch import Launcher
 from pythia_bento.model.kernels.gpu.packing import CHUNKS, TritonHead, TritonLayer
@@ -36,6 +37,11 @@ POINTS = {  # that show a site, from the one behind the layer before on
 }
 
 
+def at_once(key: Hashable, launches: Callable[[], None]) -> None:
+    """A ``Stretch`` that is no graph."""
+    launches()
+
+
 @dataclass(slots=True)
 class TappedPass:
     """One pass, up to ``a.x``. Of ``a`` the first ``count`` rows are of tokens that count."""
@@ -51,22 +57,22 @@ class TappedPass:
     width: int  # blocks of the longest context
     _before: Tensor | None = None  # fp32 [count, H], of a layer whose parts are wanted
 
-    def __call__(self) -> None:
-        """Through all layers, from the embedding on."""
+    def __call__(self, stretch: Stretch = at_once) -> None:
+        """Through all layers, from the embedding on; see ``TappedStretches``."""
         begin = START
-        for stop in self.stops():
-            self.run(begin, stop)
-            self.show(stop)
+        for stop in self._stops():
+            stretch((begin, stop), partial(self._run, begin, stop))
+            self._show(stop)
             begin = stop
 
-    def stops(self) -> list[int]:
+    def _stops(self) -> list[int]:
         """Points at which somebody has to be called, and the last one."""
         layers = len(self.weights.layers)
         places = self.shown.taps.places(layers)
         found = {3 * place.layer + point for place in places for point in POINTS[place.site]}
         return sorted(found | {3 * layers})
 
-    def run(self, begin: int, end: int) -> None:
+    def _run(self, begin: int, end: int) -> None:
         """Launch what lies between two points; nothing is allocated, and nobody is called."""
         for point in range(begin + 1, end + 1):
             self._reach(point, is_first=point == begin + 1, is_last=point == end)
@@ -92,7 +98,7 @@ class TappedPass:
         else:
             self.forward.second(layer, a, norms, is_own=is_own)
 
-    def show(self, point: int) -> None:
+    def _show(self, point: int) -> None:
         """Call whoever wants something at a point that the pass has come to."""
         index, place = divmod(point - 1, 3)
         shown, count, x = self.shown, self.count, self.a.x[: self.count]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from pythia_bento.server.http.lent import Lending, lending_of, offer
+from pythia_bento.server.http.lent import lending, lending_of, offer
 from tests.unit.turning import until
 
 SIZE = 2**25  # bytes: more than the system takes at once
@@ -66,7 +66,7 @@ async def is_read_before_it_changes() -> None:
     memory, transport = bytearray(b"\1" * SIZE), connection.transport
     limits = transport.get_write_buffer_limits()
     reading = asyncio.create_task(asyncio.to_thread(read, client))
-    with Lending(transport):
+    with lending(transport):
         for start in range(0, SIZE, SIZE // 4):
             transport.write(memoryview(memory)[start : start + SIZE // 4])
             await asyncio.wait_for(connection.may_write.wait(), 60)
@@ -80,7 +80,7 @@ async def is_read_before_it_changes() -> None:
 async def what_is_not_read_never_comes() -> None:
     connection, client = await connected()
     memory, transport = bytearray(b"\1" * SIZE), connection.transport
-    with Lending(transport):
+    with lending(transport):
         transport.write(memoryview(memory))  # and no wait, as when a reader is given up
     memory[:] = b"\2" * SIZE
     transport.close()  # which alone would send the rest
@@ -95,7 +95,7 @@ async def a_connection_that_is_gone_is_left_alone() -> None:
     connection, client = await connected()
     client.close()
     await asyncio.wait_for(connection.is_lost.wait(), 60)
-    with Lending(connection.transport):
+    with lending(connection.transport):
         pass
 
 
