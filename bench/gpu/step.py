@@ -1,6 +1,6 @@
 """One captured decode step of the whole model on one GPU: time, and where it goes.
 
-``python -m bench.gpu.step [--model pythia-1b] [--batches 1,8,...] [--context 192]``
+``python -m bench.gpu.step [--model pythia-1b] [--batches 1,8,...] [--context 192] [--sweep]``
 """
 
 from __future__ import annotations
@@ -36,16 +36,19 @@ class Step:
         self._layers, self._head = model.weights.layers, model.weights.head
         self._launch, self._batch, self._context = kernels.launch, batch, context
         width = -(-(context + 256) // kernels.block_size)
+        widest = -(-kernels.config.max_positions // kernels.block_size)  # of the persistent kernel
         cache = kernels.allocate_cache(batch * width)
         cache.keys.normal_()
         cache.values.normal_()
-        table = torch.arange(batch * width, dtype=torch.int32, device=DEVICE)
+        tables = torch.zeros(batch, widest, dtype=torch.int32, device=DEVICE)
+        blocks = torch.arange(batch * width, dtype=torch.int32, device=DEVICE)
+        tables[:, :width] = blocks.view(batch, width)
         asked = OptionBuffers(kernels, batch)
         asked.clear()
         self.rows = DecodeRows(
             token_ids=torch.randint(0, 50000, (batch,), dtype=torch.int32, device=DEVICE),
             context_lens=torch.full((batch,), context, dtype=torch.int32, device=DEVICE),
-            block_tables=table.view(batch, width),
+            block_tables=tables,
             temperatures=torch.zeros(batch, device=DEVICE),
             seeds=torch.zeros(batch, dtype=torch.int64, device=DEVICE),
             ring=torch.empty(batch, RING, dtype=torch.int32, device=DEVICE),
@@ -83,6 +86,17 @@ class Step:
     def choose(self) -> None:
         self.steps.launch_choice(self._batch)
 
+    def whole(self) -> None:
+        """The step with one persistent kernel for all layers; only of sizes that it takes."""
+        assert self.steps.persistent is not None
+        self.steps.launch_whole(self.steps.persistent, self._batch)
+        self.head()
+        self.choose()
+
+    @property
+    def is_persistent(self) -> bool:
+        return self.steps.persistent is not None and self._batch in self.steps.persistent.batches
+
     def all(self) -> None:
         """The whole step by four kernels a layer, whatever the batch."""
         self.steps.launch_by_layer(self._batch)
@@ -94,17 +108,21 @@ class Step:
         self.rows.context_lens.fill_(self._context)
 
 
-def measure(model: GPTNeoX, batch: int, context: int) -> dict[str, Any]:
+def measure(model: GPTNeoX, batch: int, context: int, sweeps: bool) -> dict[str, Any]:
     step, count = Step(model, batch, context), len(model.weights.layers)
     found: dict[str, Any] = {"batch": batch, "step_us": graph_us(step.all)}
     step.rewind()
+    if step.is_persistent:
+        found["persistent_us"] = graph_us(step.whole)
+        step.rewind()
     for name in ("ins", "attention", "out", "norm"):
         found[name] = layer_us(getattr(step, name), count)
     found["head"] = graph_us(lambda: [step.head() for _ in range(4)]) / 4
     found["choose"] = graph_us(step.choose)
     step.rewind()
-    found["attention_sweep"] = sweep_attention(step, model, batch)[:8]
-    found["tokens_per_s"] = batch / found["step_us"] * 1e6
+    found["tokens_per_s"] = batch / min(found["step_us"], found.get("persistent_us", 1e9)) * 1e6
+    if sweeps:
+        found["attention_sweep"] = sweep_attention(step, model, batch)[:8]
     return found
 
 
@@ -136,6 +154,7 @@ def main() -> None:
     parser.add_argument("--out", default="step.json")
     parser.add_argument("--at-once", type=int, default=packing.AT_ONCE)
     parser.add_argument("--stages", type=int)
+    parser.add_argument("--sweep", action="store_true", help="attention by splits, stages, warps")
     args = parser.parse_args()
     packing.AT_ONCE = args.at_once
     if args.stages:
@@ -148,7 +167,7 @@ def main() -> None:
     model = GPTNeoX(RandomModel(config, DEVICE), TritonKernels(config, DEVICE))
     rows = []
     for batch in args.batches.split(","):
-        row = measure(model, int(batch), args.context)
+        row = measure(model, int(batch), args.context, args.sweep)
         rows.append(row)
         for key, value in row.items():
             print(key, round(value, 2) if isinstance(value, float) else value, flush=True)

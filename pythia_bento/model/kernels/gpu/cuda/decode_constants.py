@@ -9,16 +9,16 @@ from pythia_bento.model.kernels.gpu.packing import CHUNKS
 from pythia_bento.model.kernels.gpu.tiles import kv_tile
 
 SOURCE = Path(__file__).parent / "decode" / "decode_step.cu"
-BATCHES = (1, 2, 4, 8)
+BATCHES = (1, 2, 4, 8, 16)
 ROWS = 16  # of weights that a warp multiplies at a time
-MOST_NORM_VALUES = 64 * 256  # hidden states that the registers of a block hold
+MOST_INPUTS = 40 << 10  # of all sequences, in shared memory: what is left holds the weights
 
 
 def fits(config: ModelConfig, batch: int) -> bool:
     """Whether the kernel can compute ``batch`` sequences of a model."""
     hidden, head = config.hidden_size, config.head_dim
     is_stored_so = hidden % 128 == 0 and config.intermediate_size == CHUNKS * hidden
-    return is_stored_so and head % 16 == 0 and head <= 256 and hidden * batch <= MOST_NORM_VALUES
+    return is_stored_so and head % 16 == 0 and head <= 256 and hidden * batch <= MOST_INPUTS
 
 
 def constants_for(config: ModelConfig, batch: int, blocks: int, shared: int) -> dict[str, int]:
