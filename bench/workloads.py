@@ -1,21 +1,24 @@
 """What people run on a GPU: scoring, mixed requests, sampling options, long prompts and contexts.
 
 ``python -m bench.workloads [--models pythia-70m,pythia-410m,pythia-1b] [--only score,mixed,...]
-[--peers]``: random weights and prompts, through the engine alone. Scoring is of all models, the
-rest of the last one. ``--peers`` scores with transformers and bitsandbytes in the same run. Several
-processes with one ``--lock FILE`` load their models together and measure one after the other.
+[--peers] [--vllm FOLDER]``: random weights and prompts, through the engine alone. Scoring is of all
+models, the rest of the last one. ``--peers`` scores with transformers and bitsandbytes in the same
+run; ``--vllm`` runs vLLM, whose packages are in that folder, over the same loads. Several processes
+with one ``--lock FILE`` load their models together and measure one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
 import itertools
 import os
 import random
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import torch
@@ -23,6 +26,7 @@ import torch
 from bench.gpu import harness
 from bench.gpu.decode import decode
 from bench.gpu.latency import set_budget
+from bench.peers import vllm
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.params import Request, SamplingParams, score_request
 
@@ -45,8 +49,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "repetition_penalty 1.1": {"repetition_penalty": 1.1},
 }
 BATCHES = (1, 32, 128)
+NEW = 64  # tokens of an answer with options
 PROMPTS = ((128, 128), (32, 1024), (128, 1024), (32, 1900))
 CONTEXTS = ((1, 1024), (32, 1024), (128, 1024), (32, 1900))
+CONTEXT_NEW = 128  # tokens of an answer, which has the named context half-way
 
 Row = dict[str, Any]
 
@@ -82,7 +88,7 @@ def score(engine: Engine) -> Iterator[Row]:
                 lambda seed, n=texts, k=length: seconds(engine, _texts(n, k, seed), AHEAD)
             )
             shape = {"texts": texts, "prompt": length, "max_tokens_per_step": budget}
-            yield _row("score", took, texts * length, **shape)
+            yield row("score", took, texts * length, **shape)
 
 
 def _texts(count: int, length: int, seed: int) -> list[Request]:
@@ -92,18 +98,19 @@ def _texts(count: int, length: int, seed: int) -> list[Request]:
 
 def mixed(engine: Engine) -> Iterator[Row]:
     """1,000 requests at once, all lengths drawn, greedy: generated tokens."""
-    seconds(engine, _mixture(64))
+    seconds(engine, mixture(64))
     for rows, budget in MIXED:
         engine._scheduler.max_seqs = rows
         set_budget(engine, budget)
-        asked = _mixture(1000)
+        asked = mixture(1000)
         generated = sum(request.params.max_tokens for request in asked)
         shape = {"batch": rows, "max_tokens_per_step": budget}
-        yield _row("mixed", seconds(engine, asked), generated, **shape)
+        yield row("mixed", seconds(engine, asked), generated, **shape)
     engine._scheduler.max_seqs = MOST_ROWS
 
 
-def _mixture(count: int) -> list[Request]:
+def mixture(count: int) -> list[Request]:
+    """Greedy requests with prompts and answers of always the same lengths, and other tokens."""
     sizes, draw = random.Random(5), random.Random(next(_seeds))  # always of the same lengths
     asked = []
     for i in range(count):
@@ -116,13 +123,12 @@ def _mixture(count: int) -> list[Request]:
 def options(engine: Engine) -> Iterator[Row]:
     """Decoding with options of sampling, after all first tokens."""
     set_budget(engine, max(BUDGETS))
-    new = 64
     for name, fields in OPTIONS.items():
         for batch in BATCHES:
             took = typical(
-                lambda seed, b=batch, f=fields: decode(engine, b, 128, new, seed, **f)[1]
+                lambda seed, b=batch, f=fields: decode(engine, b, 128, NEW, seed, **f)[1]
             )
-            yield _row("options", took, batch * (new - 1), batch=batch, prompt=128, options=name)
+            yield row("options", took, batch * (NEW - 1), batch=batch, prompt=128, options=name)
 
 
 def prefill(engine: Engine) -> Iterator[Row]:
@@ -134,17 +140,16 @@ def prefill(engine: Engine) -> Iterator[Row]:
                 lambda seed, n=batch, k=prompt: seconds(engine, harness.requests(n, k, 1, seed))
             )
             shape = {"batch": batch, "prompt": prompt, "max_tokens_per_step": budget}
-            yield _row("prefill", took, batch * prompt, **shape)
+            yield row("prefill", took, batch * prompt, **shape)
 
 
 def context(engine: Engine) -> Iterator[Row]:
     """Decoding with long contexts, which have the named length half-way."""
     set_budget(engine, max(BUDGETS))
-    new = 128
     for batch, length in CONTEXTS:
-        prompt = length - new // 2
-        took = typical(lambda seed, b=batch, p=prompt: decode(engine, b, p, new, seed)[1])
-        yield _row("context", took, batch * (new - 1), batch=batch, context=length)
+        prompt = length - CONTEXT_NEW // 2
+        took = typical(lambda seed, b=batch, p=prompt: decode(engine, b, p, CONTEXT_NEW, seed)[1])
+        yield row("context", took, batch * (CONTEXT_NEW - 1), batch=batch, context=length)
 
 
 WORKLOADS = {f.__name__: f for f in (score, mixed, options, prefill, context)}
@@ -160,10 +165,11 @@ def peers(name: str) -> Iterator[Row]:
             batch = PEER_TOKENS // length
             took = typical(lambda seed, m=model, i=ids, b=batch: score_seconds(m, i, b))
             shape = {"texts": texts, "prompt": length, "batch": batch}
-            yield _row("score", took, texts * length, **shape) | {"backend": backend}
+            yield row("score", took, texts * length, **shape) | {"backend": backend}
 
 
-def _row(workload: str, took: float, tokens: int, **shape: Any) -> Row:
+def row(workload: str, took: float, tokens: int, **shape: Any) -> Row:
+    """A result of ours; those of others name their backend."""
     rate = {"seconds": round(took, 4), "tokens_per_s": round(tokens / took, 1)}
     return {"workload": workload, "backend": OURS, **shape, **rate}
 
@@ -173,7 +179,8 @@ def main() -> None:
     parser = harness.arguments("h200-workloads.json", "")
     parser.set_defaults(models="pythia-70m,pythia-410m,pythia-1b")
     parser.add_argument("--only", default=",".join(WORKLOADS), help="some of the workloads")
-    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--peers", action="store_true", help="transformers and bitsandbytes too")
+    parser.add_argument("--vllm", type=Path, metavar="FOLDER", help="where its packages are")
     parser.add_argument("--lock", default=os.devnull, help="held while this process measures")
     args = parser.parse_args()
     with open(args.lock, "a") as lock:
@@ -188,12 +195,25 @@ def measure(args: argparse.Namespace, lock: TextIO) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = [w for w in args.only.split(",") if w == "score" or name == names[-1]]
         found = [WORKLOADS[workload](engine) for workload in wanted]
-        for source in (*found, *([peers(name)] if args.peers and "score" in wanted else [])):
-            for row in source:
-                rows.append({"model": name, **row})
-                print(rows[-1], flush=True)
-                harness.write(args.out, rows)
-        engine.close()
+        others = _others(args, name, wanted, engine)
+        for row in itertools.chain(*found, others):
+            rows.append({"model": name, **row})
+            print(rows[-1], flush=True)
+            harness.write(args.out, rows)
+
+
+def _others(
+    args: argparse.Namespace, name: str, wanted: Sequence[str], engine: Engine
+) -> Iterator[Row]:
+    """The same loads by other engines, once ours has given its memory back."""
+    engine.close()
+    gc.collect()
+    torch.cuda.empty_cache()
+    if args.peers and "score" in wanted:
+        yield from peers(name)
+        torch.cuda.empty_cache()
+    if args.vllm:
+        yield from vllm.rows(args.vllm, name, wanted)
 
 
 def _blocks(name: str) -> int:

@@ -24,15 +24,15 @@ def mixed(results: Rows) -> str:
     rows = [row for row in results if row["workload"] == "mixed"]
     return _cross(
         rows,
-        lambda row: f"{row['batch']} sequences in a step",
-        lambda row: f"{row['max_tokens_per_step']:,} tokens a step",
+        lambda row: f"{row['batch']} sequences in a step" if "batch" in row else row["backend"],
+        _budget,
     )
 
 
 def options(results: Rows) -> str:
     """Generated tokens a second, by options of sampling."""
     rows = [row for row in results if row["workload"] == "options"]
-    return _cross(rows, lambda row: row["options"], _batch)
+    return _cross(rows, lambda row: row["options"], _whose_batch)
 
 
 def option_kernels(results: Rows) -> str:
@@ -48,9 +48,9 @@ def long(results: Rows) -> str:
     first = _cross(
         prompts,
         lambda row: f"prompts of {row['prompt']:,}, {row['batch']} at once",
-        lambda row: f"{row['max_tokens_per_step']:,} tokens a step",
+        lambda row: _budget(row) if _is_ours(row) else row["backend"],
     )
-    second = _cross(contexts, lambda row: f"context {row['context']:,}", _batch)
+    second = _cross(contexts, lambda row: f"context {row['context']:,}", _whose_batch)
     return f"{first}\n{second}"
 
 
@@ -96,6 +96,19 @@ def _backend(row: dict[str, Any]) -> str:
 
 def _model(row: dict[str, Any]) -> str:
     return str(row["model"]).removeprefix("pythia-")
+
+
+def _is_ours(row: dict[str, Any]) -> bool:
+    return str(row["backend"]).startswith("pythia-bento")
+
+
+def _budget(row: dict[str, Any]) -> str:
+    budget = row.get("max_tokens_per_step")
+    return f"{budget:,} tokens a step" if budget else "defaults"
+
+
+def _whose_batch(row: dict[str, Any]) -> str:
+    return _batch(row) + ("" if _is_ours(row) else f", {row['backend']}")
 
 
 def _batch(row: dict[str, Any]) -> str:

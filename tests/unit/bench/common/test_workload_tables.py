@@ -19,6 +19,13 @@ RESULTS = [
     row("prefill", 210000, batch=32, prompt=1024, max_tokens_per_step=2048),
     row("context", 19000, batch=32, context=1024),
 ]
+THEIRS = [
+    row("mixed", 27000),
+    row("options", 600, options="greedy", batch=1, prompt=128),
+    row("prefill", 300000, batch=32, prompt=1024),
+    row("context", 13000, batch=32, context=1024),
+]
+BOTH = RESULTS + [theirs | {"backend": "vLLM 0.24.0 fp16"} for theirs in THEIRS]
 
 
 def test_scoring_has_a_column_for_each_backend() -> None:
@@ -44,6 +51,18 @@ def test_options_prompts_and_contexts_are_tables_of_their_own() -> None:
     long = workload_tables.long(RESULTS)
     assert "| prompts of 1,024, 32 at once | 210,000 |" in long
     assert "| context 1,024 | 19,000 |" in long
+
+
+def test_what_others_reach_with_their_defaults_stands_beside_it() -> None:
+    mixed = workload_tables.mixed(BOTH).splitlines()
+    assert mixed[0] == "| tokens/s | 512 tokens a step | 2,048 tokens a step | defaults |"
+    assert mixed[-1] == "| vLLM 0.24.0 fp16 |  |  | 27,000 |"
+    options = workload_tables.options(BOTH).splitlines()
+    assert options[0] == "| tokens/s | batch 1 | batch 1, vLLM 0.24.0 fp16 |"
+    assert options[2:] == ["| greedy | 2,000 | 600 |"]
+    long = workload_tables.long(BOTH)
+    assert "| prompts of 1,024, 32 at once | 210,000 | 300,000 |" in long
+    assert "| context 1,024 | 19,000 | 13,000 |" in long
 
 
 def test_checkpoints_have_what_was_aimed_at_beside_them() -> None:
