@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.at_once import at_once
 from tests.e2e.faulty import faulty
 from tests.e2e.serving import LOGS, Server, long_work, serve
 from tests.fuzz.http import SETTINGS
@@ -28,6 +29,13 @@ def guarded(home: Path) -> Iterator[Server]:
     """Another one, that asks for the key ``KEY`` and has small limits."""
     with serve(home, is_measured=True, **SETTINGS) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Path]:
+    """A folder of ``pythia-bento`` and ``python`` that need not import anything."""
+    with at_once() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

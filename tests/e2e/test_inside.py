@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,17 +43,17 @@ names["lm"].close()
 """
 
 
-def printed(folder: Path, first: str) -> list[str]:
+def printed(folder: Path, first: str, commands: Path) -> list[str]:
     """What each program prints, with ``first`` in place of how the page begins."""
     programs = [block for block in BLOCKS if block.language != "text"]
     assert programs[0].code.count(LOAD) == 1
     sent = [
-        (block.language, block.code.replace(LOAD, first).replace(".venv/bin", str(BINARIES)))
+        (block.language, block.code.replace(LOAD, first).replace(".venv/bin", str(commands)))
         for block in programs
     ]
     environment = {**os.environ, "PYTHIA_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
+        [commands / "python", "-c", DRIVER],
         cwd=folder,
         env=environment,
         input=json.dumps(sent),
@@ -70,9 +69,11 @@ def test_every_block_has_a_known_kind() -> None:
 
 
 @pytest.mark.parametrize("where", ["here", "server"])
-def test_the_page_prints_what_stands_there(where: str, server: Server, tmp_path: Path) -> None:
+def test_the_page_prints_what_stands_there(
+    where: str, server: Server, commands: Path, tmp_path: Path
+) -> None:
     first = LOAD if where == "here" else ASK.format(server.url)
-    found = iter(printed(tmp_path, first))
+    found = iter(printed(tmp_path, first, commands))
     shown = 0
     for block, following in zip(BLOCKS, [*BLOCKS[1:], Block("", "")], strict=True):
         if block.language == "text":
@@ -159,7 +160,7 @@ async def test_errors_and_patches_are_those_of_ones_own_process(server: Server, 
 
 
 def test_a_sweep_tells_few_numbers_and_its_command_writes_all(
-    server: Server, lm: Model, tmp_path: Path
+    server: Server, lm: Model, commands: Path, tmp_path: Path
 ) -> None:
     steps = [64, 3000]
     few = {"site": "blocks.*.hook_resid_post", "reduce": "mean"}
@@ -188,9 +189,10 @@ def test_a_sweep_tells_few_numbers_and_its_command_writes_all(
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
     sites = [part for site in CAPTURE for part in ("--capture", site)]
     command = ["sweep", "bundled", "--steps", "64", "--items", "texts.txt", "--task", "activations"]
-    for place in (["--output", "there", "--server", server.url], ["--output", "here"]):
+    asking = ["--output", "there", "--server", server.url]
+    for binaries, place in ((BINARIES, asking), (commands, ["--output", "here"])):
         subprocess.run(
-            [BINARIES / "pythia-bento", *command, *sites, *place],
+            [binaries / "pythia-bento", *command, *sites, *place],
             cwd=tmp_path,
             env={**os.environ, "PYTHIA_DEVICE": "cpu", "PYTHONPATH": str(ROOT)},
             capture_output=True,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.e2e.serving import ROOT
-from tests.e2e.test_readme import BINARIES, Block, blocks_of, lines
+from tests.e2e.test_readme import Block, blocks_of, lines
 
 PAGE = (ROOT / "docs" / "sweeps.md").read_text()
 OF_SERVERS = ("## Over HTTP and gRPC", "## The page")  # whose blocks have a server, and their tests
-SHELLS = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+LANGUAGES = ("bash", "python")
 
 
 def blocks() -> list[Block]:
@@ -22,7 +21,8 @@ def blocks() -> list[Block]:
     return [block for part in kept for block in blocks_of(part)]
 
 
-def run(block: Block, folder: Path) -> str:
+def run(block: Block, commands: Path, folder: Path) -> str:
+    shell = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [commands / "python", "-c"]}
     environment = {
         **os.environ,
         "BENTOML_HOME": str(folder / "home"),
@@ -30,7 +30,7 @@ def run(block: Block, folder: Path) -> str:
         "PYTHONPATH": str(ROOT),
     }
     done = subprocess.run(
-        [*SHELLS[block.language], block.code.replace(".venv/bin", str(BINARIES))],
+        [*shell[block.language], block.code.replace(".venv/bin", str(commands))],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -41,15 +41,15 @@ def run(block: Block, folder: Path) -> str:
     return done.stdout
 
 
-def test_the_page_s_blocks_print_what_stands_below_them(tmp_path: Path) -> None:
+def test_the_page_s_blocks_print_what_stands_below_them(commands: Path, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     found = blocks()
-    assert {block.language for block in found} <= {*SHELLS, "sh", "text", "dockerfile"}
+    assert {block.language for block in found} <= {*LANGUAGES, "sh", "text", "dockerfile"}
     shown = 0
     for block, following in zip(found, [*found[1:], Block("", "")], strict=True):
-        if block.language not in SHELLS:
+        if block.language not in LANGUAGES:
             continue
-        printed = run(block, tmp_path)
+        printed = run(block, commands, tmp_path)
         if following.language == "text":
             assert lines(printed) == lines(following.code), block.code
             shown += 1
