@@ -29,6 +29,7 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/e2e/test_framing.py",
         "tests/e2e/test_fuzz.py",
         "tests/e2e/test_grpc.py",
+        "tests/e2e/test_home_page.py",
         "tests/e2e/test_inside.py",
         "tests/e2e/test_large_bodies.py",
         "tests/e2e/test_lm_eval.py",

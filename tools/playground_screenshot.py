@@ -1,6 +1,6 @@
 """Take the pages' pictures: python -m tools.playground_screenshot FILE [FILE...]
 
-A file is named after its page: docs/playground.png, docs/steps.png.
+A file is named after its page: docs/home.png is /, docs/playground.png, docs/steps.png.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main(*targets: str) -> None:
     ):
         for target in targets:
             page = Path(target).stem
-            browser.open(f"{server.url}/{page}")
+            browser.open(f"{server.url}/{'' if page == 'home' else page}")
             PAGES[page](browser)
             browser.driver.save_screenshot(target)
 
@@ -53,7 +53,11 @@ def _point_at(browser: Browser, selector: str) -> None:
     browser.wait(browser("#tooltip").is_displayed)
 
 
-PAGES = {"playground": _playground, "steps": _steps}
+def _home(browser: Browser) -> None:
+    browser.wait(lambda: browser("#status").text == "ready")
+
+
+PAGES = {"home": _home, "playground": _playground, "steps": _steps}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Pages for people: the description of the API at ``/``, the playground, and training's steps.
+"""Pages for people: what is served at ``/``, the API, the playground, and training's steps.
 
 They load nothing from other hosts, and the browser is told not to allow it.
 """
@@ -41,7 +41,8 @@ def create_app() -> Starlette:
     """To be mounted at the root, before BentoML's own ``/`` and ``/docs.json``."""
     return make_app(
         [
-            Route("/", index),
+            Route("/", home),
+            Route("/docs", docs),
             Route("/docs.json", description),
             Route("/openapi.json", description),
             Route("/favicon.ico", icon),
@@ -52,9 +53,14 @@ def create_app() -> Starlette:
     )
 
 
-async def index(request: Request) -> Response:
-    """GET ``/``: Swagger UI, which writes style attributes."""
-    return _page("index.html", _POLICY.format(inline=" 'unsafe-inline'"))
+async def home(request: Request) -> Response:
+    """GET ``/``: the model, its commit, and ways on."""
+    return _page("home.html", _POLICY.format(inline=""))
+
+
+async def docs(request: Request) -> Response:
+    """GET ``/docs``: Swagger UI, which writes style attributes."""
+    return _page("docs.html", _POLICY.format(inline=" 'unsafe-inline'"))
 
 
 async def description(request: Request) -> Response:
@@ -83,7 +89,7 @@ async def steps(request: Request) -> Response:
 
 
 async def asset(request: Request) -> Response:
-    """GET ``/playground/{name}``: styles and scripts of both."""
+    """GET ``/playground/{name}``: styles and scripts of all of them."""
     name = request.path_params["name"]
     if name not in ASSETS:
         raise HTTPException(404)

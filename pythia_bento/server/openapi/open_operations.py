@@ -61,7 +61,8 @@ OPEN_OPERATIONS: tuple[Operation, ...] = (
     ),
     _get("/playground", "playground", "A page to try the model with.", "text/html"),
     _get("/steps", "steps", "A page with a slider over the steps of training.", "text/html"),
-    _get("/", "index", "This description as a page.", "text/html", is_documented=False),
+    _get("/", "home", "A page with the model, its commit, and links.", "text/html"),
+    _get("/docs", "docs", "This description as a page.", "text/html"),
     _get("/favicon.ico", "icon", "For browsers' tabs.", "image/svg+xml", is_documented=False),
     _get(
         "/playground/{name}",

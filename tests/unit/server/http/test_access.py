@@ -23,7 +23,7 @@ ALICE, CAROL = (f"pb-{name:-<43}" for name in ("Alice", "Carol"))
 BODY = {"prompt": "a", "max_tokens": 2}
 # Written out: whoever opens a path to all has to say so here too.
 OPEN = (
-    *("/", "/docs.json", "/playground", "/playground/{name}", "/static_content/{name}"),
+    *("/", "/docs", "/docs.json", "/playground", "/playground/{name}", "/static_content/{name}"),
     *("/livez", "/readyz", "/healthz", "/metrics", "/schema.json"),
     *("/health", "/ping", "/version", "/openapi.json", "/favicon.ico", "/steps"),
 )
