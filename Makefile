@@ -1,6 +1,6 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers eval ray notebooks lock clean bento image \
+.PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers wheel eval ray notebooks lock clean bento image \
 	image-check k8s-check sbom bentoml-versions bentoml-next
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -44,7 +44,7 @@ test: $(READY)  ## the tests, but the long ones and those for a GPU (ARGS=... go
 	@$(NEEDS)
 	$(PYTEST) -m "not gpu and not long" $(ARGS)
 
-test-long: $(READY) $(EVAL)/.ready $(RAY)/.ready  ## the long tests: fuzzing, floods, rolling restarts
+test-long: $(READY) $(EVAL)/.ready $(RAY)/.ready .venv-wheel/.ready  ## the long tests: fuzzing, floods, rolling restarts
 	@$(NEEDS)
 	$(PYTEST) -m "long and not gpu" $(ARGS)
 
@@ -80,6 +80,9 @@ bench-peers: $(READY)  ## install llama.cpp and CTranslate2, so that `make bench
 	CMAKE_ARGS="-DGGML_NATIVE=ON" .venv-peers/bin/pip install --no-deps --require-hashes \
 		--no-binary llama-cpp-python -r requirements/peers.txt
 
+wheel: .venv-wheel/.ready  ## wheels with compiled CPU kernels, for x86-64 and arm64, in dist (ARGS=<folder>)
+	PYTHONPATH=. .venv-wheel/bin/python -m tools.wheel $(ARGS)
+
 eval: $(EVAL)/.ready  ## install lm-evaluation-harness beside ours; see docs/evaluate.md
 
 notebooks: $(EVAL)/.ready  ## run docs/notebooks and keep what they show (ARGS=--check compares it)
@@ -99,6 +102,11 @@ ray: $(RAY)/.ready  ## install Ray beside ours; see docs/sweeps.md
 $(RAY)/.ready: $(READY) requirements/ray.txt
 	@$(INSTALL) lock $(RAY) requirements/ray.txt
 	@$(call SEE_OURS,$(RAY))
+	@touch $@
+
+.venv-wheel/.ready: $(READY) requirements/wheel.txt
+	@$(INSTALL) lock .venv-wheel requirements/wheel.txt
+	@$(call SEE_OURS,.venv-wheel)
 	@touch $@
 
 # What replaces parts of BentoML has to fit every BentoML that may be installed.
@@ -122,7 +130,7 @@ lock: $(SERVE)  ## resolve requirements/*.txt anew; ARGS=--upgrade takes the new
 	requirements/lock $(ARGS)
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(EVAL) $(RAY) $(BENTOML)-* .venv-peers .venv-proto $(K8S) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(EVAL) $(RAY) $(BENTOML)-* .venv-peers .venv-proto .venv-wheel $(K8S) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis pythia_bento/model/kernels/cpu/lib
 
 # What serving needs, and what tests and lint need too: the second adds to the first.

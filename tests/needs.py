@@ -22,6 +22,7 @@ from tests.deaf import deaf
 
 EVAL = Path(__file__).parents[1] / ".venv-eval"
 RAY = Path(__file__).parents[1] / ".venv-ray"
+WHEEL = Path(__file__).parents[1] / ".venv-wheel"
 NAMESPACES = "unshare --user --map-root-user --mount --net mount -t tmpfs none /tmp"
 # Nothing asks, and nothing is installed that only goes well with a package.
 APT = "apt-get -qq -o DPkg::Use-Pty=0 -o APT::Install-Recommends=false"
@@ -78,6 +79,7 @@ NEEDS = {
     "sm_90": Need(_has_wgmma),  # Hopper's matrix instructions
     "socket filters": Need(_may_filter_sockets),  # some systems keep them for root
     "ssh-keygen": _command("ssh-keygen", "openssh-client"),
+    "wheel tools": Need((WHEEL / ".ready").exists),  # `make wheel`
 }
 
 

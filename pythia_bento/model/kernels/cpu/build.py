@@ -32,6 +32,9 @@ FLAGS = (
 ZIG_FLAGS = ("-DPYTHIA_LINKS_NO_CXX", "-fvisibility-global-new-delete=force-hidden")
 ZIG_LINK = ("-shared", "-nostdlib", "-Wl,-z,defs")
 ZIG_LIBRARIES = ("-lc", "-lpthread")
+# Without a target zig compiles for the very processor it runs on, whatever a variant's flags are.
+ZIG_GLIBC = "2.28"  # the oldest that torch runs on
+MACHINE = platform.machine()
 AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni")
 X86_VARIANTS = {"avx512": AVX512, "avx2": AVX2}
@@ -41,10 +44,9 @@ NEEDED = {
 }
 
 
-def variants() -> dict[str, tuple[str, ...]]:
-    """Instruction sets that can be compiled for this machine's architecture, best first."""
-    x86 = X86_VARIANTS if platform.machine() in ("x86_64", "AMD64") else {}
-    return {**x86, "generic": ()}
+def variants(machine: str = MACHINE) -> dict[str, tuple[str, ...]]:
+    """Instruction sets that can be compiled for an architecture, best first."""
+    return {**(X86_VARIANTS if machine == "x86_64" else {}), "generic": ()}
 
 
 def supported() -> list[str]:
@@ -58,7 +60,7 @@ def library(variant: str) -> Path:
 
     Raises RuntimeError when there is no compiler or it fails; the message ends with its output.
     """
-    name = _name(variant)
+    name = file_name(variant)
     for folder in _folders():
         if (folder / name).exists():
             return folder / name
@@ -101,15 +103,30 @@ def compiler() -> list[str]:
 
 def commands(variant: str, target: str) -> list[list[str]]:
     """What compiles ``variant`` into the file ``target``; raises as ``compiler`` does."""
-    command, source = compiler(), str(SOURCES / "kernels.cpp")
-    flags = [*FLAGS, *variants()[variant]]
-    if command != ZIG or sys.platform != "linux":
-        return [[*command, *flags, "-shared", source, "-o", target]]
-    compiled = f"{target}.o"
+    command = compiler()
+    if command == ZIG and sys.platform == "linux":
+        return zig_commands(variant, target)
+    flags = (*FLAGS, *variants()[variant])
+    return [[*command, *flags, "-shared", str(SOURCES / "kernels.cpp"), "-o", target]]
+
+
+def zig_commands(variant: str, target: str, machine: str = MACHINE) -> list[list[str]]:
+    """What compiles ``variant`` for any Linux of an architecture, whatever machine does it."""
+    source, compiled = str(SOURCES / "kernels.cpp"), f"{target}.o"
+    system = ("-target", f"{machine}-linux-gnu.{ZIG_GLIBC}")
+    flags = (*FLAGS, *variants(machine)[variant], *ZIG_FLAGS)
     return [
-        [*command, *flags, *ZIG_FLAGS, "-c", source, "-o", compiled],
-        [*ZIG[:-1], "cc", *ZIG_LINK, compiled, *ZIG_LIBRARIES, "-o", target],
+        [*ZIG, *system, *flags, "-c", source, "-o", compiled],
+        [*ZIG[:-1], "cc", *system, *ZIG_LINK, compiled, *ZIG_LIBRARIES, "-o", target],
     ]
+
+
+def file_name(variant: str, machine: str = MACHINE) -> str:
+    """The file of ``variant``, with a hash of its architecture, sources and flags."""
+    digest = hashlib.sha256(" ".join((machine, *FLAGS, *variants(machine)[variant])).encode())
+    for source in sorted(SOURCES.iterdir()):
+        digest.update(source.read_bytes())
+    return f"pythia-{variant}-{digest.hexdigest()[:12]}.so"
 
 
 def _compile(variant: str, path: Path) -> Path:
@@ -123,14 +140,6 @@ def _compile(variant: str, path: Path) -> Path:
         os.chmod(target, 0o755)
         os.replace(target, path)
     return path
-
-
-def _name(variant: str) -> str:
-    """The file of ``variant``, with a hash of the sources and flags."""
-    digest = hashlib.sha256(" ".join((*FLAGS, *variants()[variant])).encode())
-    for source in sorted(SOURCES.iterdir()):
-        digest.update(source.read_bytes())
-    return f"pythia-{variant}-{digest.hexdigest()[:12]}.so"
 
 
 def _folders() -> Iterator[Path]:
@@ -173,7 +182,7 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 
 def _remove_stale(folders: Iterable[Path]) -> None:
-    current = {_name(variant) for variant in variants()}
+    current = {file_name(variant) for variant in variants()}
     for stale in (path for folder in folders for path in folder.glob("pythia-*.so")):
         if stale.name not in current:
             stale.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -151,6 +152,21 @@ def test_a_machine_without_cpu_flags_runs_the_generic_kernels(
 def test_ziglang_links_no_library_of_cxx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "compiler", lambda: build.ZIG)
     compile_, link = build.commands("generic", "kernels.so")
+    assert [compile_, link] == build.zig_commands("generic", "kernels.so", platform.machine())
     assert compile_[3] == "c++" and "-c" in compile_ and "-DPYTHIA_LINKS_NO_CXX" in compile_
     assert link[3] == "cc" and {"-nostdlib", "-Wl,-z,defs"} <= set(link)
     assert link[-1] == "kernels.so"
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_ziglang_compiles_for_the_variant_and_not_for_this_processor(machine: str) -> None:
+    for command in build.zig_commands("generic", "kernels.so", machine):
+        assert command[command.index("-target") + 1] == f"{machine}-linux-gnu.2.28"
+        assert not [part for part in command if part.startswith(("-march", "-mcpu", "-mavx"))]
+
+
+def test_libraries_of_two_architectures_have_names_of_their_own() -> None:
+    assert [*build.variants("x86_64")] == ["avx512", "avx2", "generic"]
+    assert [*build.variants("aarch64")] == ["generic"]
+    names = {build.file_name("generic", machine) for machine in ("x86_64", "aarch64")}
+    assert len(names) == 2
