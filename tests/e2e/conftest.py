@@ -10,6 +10,8 @@ from tests.e2e.faulty import faulty
 from tests.e2e.serving import LOGS, Server, long_work, serve
 from tests.fuzz.http import SETTINGS
 
+TWO_GB = 0.0025  # two steps of 1.14 MB
+
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -32,6 +34,15 @@ def guarded(home: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def shelf(home: Path) -> Iterator[Server]:
+    """One with room for two steps, so that a sweep has to load them, whose callers give orders."""
+    patterns = "bundled@*, pythia-160m@*, someone/tiny@*"
+    settings = {"models_gb": TWO_GB, "turn_ms": 5, "manage_models": True}
+    with serve(home, is_measured=True, models=patterns, **settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def commands() -> Iterator[Path]:
     """A folder of ``pythia-bento`` and ``python`` that need not import anything."""
     with at_once() as folder:
@@ -46,9 +57,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def failing(home: Path, place: Path) -> Iterator[Server]:
-    """One whose device fails on demand, and that gives clients four seconds."""
-    settings = {"request_timeout": 120, "key_requests_per_minute": 600, "drain_seconds": 5}
-    with faulty(home, place, client_timeout=4, is_measured=True, **settings) as server:
+    """One whose device fails on demand, and that gives clients four seconds and little memory."""
+    settings = {
+        **{"request_timeout": 120, "key_requests_per_minute": 600, "drain_seconds": 5},
+        **{"client_timeout": 4, "capture_gb": 0.03, "max_capture_bytes": 30_000_000},
+    }
+    with faulty(home, place, is_measured=True, **settings) as server:
         yield server
 
 
@@ -60,7 +74,7 @@ def _healthy_afterwards(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     sizes = {log: log.stat().st_size for log in LOGS if log.is_file()}
     yield
-    for name in {"server", "guarded"} & set(request.fixturenames):
+    for name in {"server", "guarded", "shelf"} & set(request.fixturenames):
         server: Server = request.getfixturevalue(name)
         server.settled()
         assert server.process.poll() is None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -15,7 +13,8 @@ import safetensors.numpy
 from pythia_bento.server.http.inside import SAFETENSORS
 from pythia_bento.server.openapi.document import DOCUMENTED
 from pythia_bento.settings import Settings
-from tests.e2e.serving import HTTP, ROOT, Server, serve
+from tests.e2e.serving import HTTP, ROOT, Server
+from tests.fuzz.http import KEY
 
 EXAMPLES = [
     pytest.param(operation.path, value, id=f"{operation.id}-{summary}")
@@ -29,23 +28,18 @@ def document(server: Server) -> dict[str, Any]:
     return HTTP.get(f"{server.url}/docs.json").json()
 
 
-@pytest.fixture(scope="module")
-def managed(home: Path) -> Iterator[Server]:
-    """One that takes orders."""
-    with serve(home, manage_models=True) as managed:
-        yield managed
-
-
 @pytest.mark.parametrize(("path", "body"), EXAMPLES)
 def test_examples_are_described_and_work(
-    server: Server, managed: Server, document: dict[str, Any], path: str, body: Any
+    server: Server, guarded: Server, document: dict[str, Any], path: str, body: Any
 ) -> None:
     operation = document["paths"][path]["post"]
     request = operation["requestBody"]["content"]["application/json"]
     assert body in [example["value"] for example in request["examples"].values()]
     check(document, request["schema"], body)
-    asked = managed if path.startswith("/v1/models/") else server
-    response = HTTP.post(asked.url + path, json=body, timeout=60)
+    # That one takes orders, of those who have a key.
+    asked = guarded if path.startswith("/v1/models/") else server
+    headers = {"Authorization": f"Bearer {KEY}"}
+    response = HTTP.post(asked.url + path, json=body, headers=headers, timeout=60)
     assert response.status_code == 200, response.text
     kind = response.headers["content-type"].split(";")[0]
     schema = operation["responses"]["200"]["content"][kind]["schema"]

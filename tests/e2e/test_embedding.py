@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.amounts import rest_long
 from tests.e2e.serving import ROOT, Server, serve
 from tests.e2e.test_readme import blocks_of
 
@@ -46,9 +48,26 @@ def test_there_are_three_ways() -> None:
     assert list(EXAMPLES) == ["gateway", "remote", "perplexity"]
 
 
+async def test_an_example_without_a_dependency_answers_so_without_a_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHIA_DEVICE", "cpu")
+    example = EXAMPLES["perplexity"]
+    module: dict[str, Any] = {"__name__": "perplexity"}
+    monkeypatch.setitem(sys.modules, "perplexity", types.ModuleType("perplexity"))
+    exec(compile(example.module, "perplexity.py", "exec"), module)
+    [body] = re.findall(r"-d '(.*)'", example.asked)
+    service = module["Perplexity"].inner()
+    await service.load()
+    try:
+        assert str(await service.perplexity(**json.loads(body))) == example.answer.strip()
+    finally:
+        await service.close()
+
+
+@pytest.mark.long
 @pytest.mark.needs("curl")
-# What the others show, test_depends.py does too.
-@pytest.mark.parametrize("name", rest_long(["perplexity"], ["gateway", "remote"]))
+@pytest.mark.parametrize("name", EXAMPLES)  # what two of them show, test_depends.py does too
 def test_an_example_answers_what_stands_below_it(
     name: str, server: Server, home: Path, tmp_path: Path
 ) -> None:

@@ -154,6 +154,33 @@ def test_a_client_that_closes_its_sending_side_counts_as_gone(
     assert aborted(failing) == before + 1
 
 
+# Some 28 MB, far more than a socket holds, of the 30 that there are.
+LARGE = {"prompts": [[5] * 508] * 9, "capture": [{"site": "blocks.*.mlp.hook_post"}]}
+
+
+def test_the_memory_of_a_capture_whose_reader_stops_goes_to_others(failing: Server) -> None:
+    with httpx.Client(timeout=120) as client:
+        asked: Any = {"url": f"{failing.url}/v1/activations", "json": LARGE}
+        with client.stream("POST", **asked) as stopped:
+            assert stopped.status_code == 200
+            announced = int(stopped.headers["content-length"])
+            parts = stopped.iter_raw()
+            size = len(next(parts))
+            whole = client.post(**asked)  # waits until the first one was given up
+            assert len(whole.content) == announced
+            with pytest.raises(httpx.TransportError):
+                for part in parts:
+                    size += len(part)
+            assert size < announced
+        with client.stream("POST", **asked) as left:
+            assert left.status_code == 200
+            next(left.iter_raw())
+        until(lambda: failing.metric("capture_bytes_used") == 0)
+        assert client.post(**asked).content == whole.content
+        failing.settled()
+        assert "Traceback" not in failing.log.read_text()
+
+
 @contextlib.contextmanager
 def _stream_over_grpc(server: Server) -> Iterator[socket.socket]:
     """The connection of an open one, whose first message came."""

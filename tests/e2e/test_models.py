@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,25 +19,14 @@ from pythia_bento.client import Client, Generation, Score, ScoreItem, Timings
 from pythia_bento.errors import InvalidRequest, ModelNotFound, PythiaError
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
-from tests.e2e.serving import HTTP, ROOT, Server, serve
+from tests.e2e.serving import HTTP, ROOT, Server
 
 STEPS = (0, 64, 256, 512, 1000, 3000)
 MODELS = tuple(f"bundled@step{step}" for step in STEPS)
-TWO_GB = 0.0025  # two of 1.14 MB
 CALLERS, ROUNDS = 8, 8
 TEXTS = ("Once upon a time", "The cat sat on", "Question: What color is", [5, 6, 7, 8])
 
 Ask = Callable[[str, int], Any]
-
-
-@pytest.fixture(scope="module")
-def shelf(home: Path) -> Iterator[Server]:
-    """Whose callers may give orders too."""
-    patterns = "bundled@*, pythia-160m@*, someone/tiny@*"
-    settings = {"models_gb": TWO_GB, "turn_ms": 5, "manage_models": True}
-    with serve(home, is_measured=True, models=patterns, **settings) as server:
-        yield server
-        server.settled()
 
 
 @pytest.fixture(scope="module")

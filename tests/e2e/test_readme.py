@@ -67,9 +67,9 @@ def test_every_block_has_a_known_kind() -> None:
         for name, (block, _) in RUNNABLE.items()
     ],
 )
-def test_block_prints_what_stands_below_it(name: str, server: Server) -> None:
+def test_block_prints_what_stands_below_it(name: str, server: Server, commands: Path) -> None:
     block, expected = RUNNABLE[name]
-    printed = run(block, server)
+    printed = run(block, server, commands)
     assert expected is not None
     if expected.language == "json":
         printed, shown = (REQUEST_ID.sub("", text) for text in (printed, expected.code))
@@ -78,12 +78,12 @@ def test_block_prints_what_stands_below_it(name: str, server: Server) -> None:
         assert lines(printed) == lines(expected.code)
 
 
-def run(block: Block, server: Server, folder: Path = ROOT) -> str:
-    """What a block prints, with this server and environment in place of the README's."""
+def run(block: Block, server: Server, commands: Path, folder: Path = ROOT) -> str:
+    """What a block prints, with this server and these commands in place of the README's."""
     host = server.url.removeprefix("http://")
-    code = block.code.replace("localhost:3000", host).replace(".venv/bin", str(BINARIES))
+    code = block.code.replace("localhost:3000", host).replace(".venv/bin", str(commands))
     code = code.replace("localhost:3001", f"127.0.0.1:{server.grpc_port}")
-    shell = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+    shell = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [commands / "python", "-c"]}
     done = subprocess.run(
         [*shell[block.language], code],
         cwd=folder,

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from pythia_bento.client import AsyncClient, Client, End, Failed, Row, Score, ScoreItem, SweepItem
 from pythia_bento.client import Checkpoint as Told
-from tests.e2e.serving import HTTP, Server, serve
+from tests.e2e.serving import HTTP, Server
 
 STEPS = (0, 64, 256, 512, 1000, 3000)
 MODELS = [f"bundled@step{step}" for step in STEPS]
@@ -24,16 +21,7 @@ ITEMS = [
     for number, text in enumerate(TEXTS)
     for continuation in (None, " there was")
 ]
-TWO_GB = 0.0025  # two of 1.14 MB
 TIMES = " times upon a time" * 30  # more of it in a sweep than is computed while a client stands
-
-
-@pytest.fixture(scope="module")
-def shelf(home: Path) -> Iterator[Server]:
-    """With room for two steps, so that a sweep has to load them."""
-    with serve(home, is_measured=True, models_gb=TWO_GB) as server:
-        yield server
-        server.settled()
 
 
 def urls(server: Server) -> list[str]:
