@@ -14,7 +14,9 @@ RAY := .venv-ray
 BENTOML := .venv-bentoml
 K8S := .venv-k8s
 PORT ?= 3000
-WORKERS ?= 2
+# One more than the two cores: tests wait for servers, for limits of time, for processes that end.
+# The long ones compute, or start much at a time.
+WORKERS ?= 3
 export BENTOML_DO_NOT_TRACK := True
 # Some images set it; then each server and each command would compile all sources anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -44,6 +46,7 @@ test: $(READY)  ## the tests, but the long ones and those for a GPU (ARGS=... go
 	@$(NEEDS)
 	$(PYTEST) -m "not gpu and not long" $(ARGS)
 
+test-long: WORKERS = 2
 test-long: $(READY) $(EVAL)/.ready $(RAY)/.ready .venv-wheel/.ready  ## the long tests: fuzzing, floods, rolling restarts
 	@$(NEEDS)
 	$(PYTEST) -m "long and not gpu" $(ARGS)
