@@ -33,6 +33,8 @@ from tests.taps import Recorder
 from tests.their_sites import watched
 from tests.unit.runtime.toy_runner import ask
 
+pytestmark = pytest.mark.no_cover  # what it runs others run too, and half as fast it would be long
+
 REPO, MODEL = "EleutherAI/pythia-14m", "pythia-14m"
 SHAPES = {  # layers, heads, head_dim
     "head_dim_24": (2, 3, 24),

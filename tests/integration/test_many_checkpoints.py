@@ -79,6 +79,7 @@ async def answers_of(
     return await asyncio.gather(*(ask(*pair) for pair in asked))
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("device", DEVICES)
 def test_mixed_requests_have_the_bits_of_a_server_of_each_step_alone(device: str) -> None:
     asked = mixed(240)

@@ -15,6 +15,8 @@ from tests.pairs import Pair, pair_of
 from tests.taps import Recorder
 from tests.their_sites import all_names, all_sites, watched
 
+pytestmark = pytest.mark.no_cover  # what it runs others run too, and half as fast it would be long
+
 BACKENDS = ("reference", "cpu")
 SHAPES = {"head_dim_80": (3, 3, 80), "head_dim_256": (2, 1, 256), "hidden_512": (2, 8, 64)}
 FINE, COARSE = 1e-5, 5e-4  # error of a row: with activations of 31 bits, and of 15

@@ -48,9 +48,11 @@ def settings(places: float = 7.2, **more: Any) -> Settings:
     return Settings(device="cpu", models_gb=places * GB, kv_cache_gb=0.05, **more)
 
 
-@pytest.mark.parametrize("places", rest_long([2.2], [7.2]))
-def test_rows_are_those_of_six_runners_asked_one_by_one(places: float) -> None:
-    items = texts(100)
+@pytest.mark.no_cover
+@pytest.mark.parametrize("case", rest_long([(2.2, 40)], [(2.2, 100), (7.2, 100)]), ids=str)
+def test_rows_are_those_of_six_runners_asked_one_by_one(case: tuple[float, int]) -> None:
+    places, count = case
+    items = texts(count)
     with PythiaRunner.load(settings(places)) as runner:
         events = asyncio.run(swept(runner, task={"tokens": True}, items=items))
         settled(runner)
