@@ -34,8 +34,8 @@ OURS = "pythia-bento w8a16"
 ROUNDS = 3
 MOST_ROWS = 256  # sequences in a step
 AHEAD = 256  # texts to score that the engine has at a time, as from clients of that many
-BUDGETS = (2048, 8192)  # tokens in a step
-DEFAULT = 2048
+DEFAULT = 2048, 8192  # tokens in a step, and in one that nobody waits for
+BUDGETS = (DEFAULT, (2048, 2048), (8192, 8192))  # the same
 MIXED = ((64, 2048), (256, 1024), (256, 2048), (256, 4096))  # sequences and tokens in a step
 CACHE_TOKENS = 300_000
 TEXTS = ((1024, 128), (256, 512))  # to score: how many, of how many tokens
@@ -82,13 +82,17 @@ def typical(run: Callable[[int], float]) -> float:
 def score(engine: Engine) -> Iterator[Row]:
     """Log-probabilities of every token of many texts, by tokens a step."""
     for texts, length in TEXTS:
-        for budget in BUDGETS:
-            set_budget(engine, budget)
+        for budget in BUDGETS[:2]:
+            set_budget(engine, *budget)
             took = typical(
                 lambda seed, n=texts, k=length: seconds(engine, _texts(n, k, seed), AHEAD)
             )
-            shape = {"texts": texts, "prompt": length, "max_tokens_per_step": budget}
+            shape = {"texts": texts, "prompt": length, **_budgets(*budget)}
             yield row("score", took, texts * length, **shape)
+
+
+def _budgets(tokens: int, most: int) -> Row:
+    return {"max_tokens_per_step": tokens, "max_tokens_per_prompt_step": most}
 
 
 def _texts(count: int, length: int, seed: int) -> list[Request]:
@@ -101,7 +105,7 @@ def mixed(engine: Engine) -> Iterator[Row]:
     seconds(engine, mixture(64))
     for rows, budget in MIXED:
         engine._scheduler.max_seqs = rows
-        set_budget(engine, budget)
+        set_budget(engine, budget, DEFAULT[1])
         asked = mixture(1000)
         generated = sum(request.params.max_tokens for request in asked)
         shape = {"batch": rows, "max_tokens_per_step": budget}
@@ -122,7 +126,7 @@ def mixture(count: int) -> list[Request]:
 
 def options(engine: Engine) -> Iterator[Row]:
     """Decoding with options of sampling, after all first tokens."""
-    set_budget(engine, max(BUDGETS))
+    set_budget(engine, *BUDGETS[-1])
     for name, fields in OPTIONS.items():
         for batch in BATCHES:
             took = typical(
@@ -134,18 +138,18 @@ def options(engine: Engine) -> Iterator[Row]:
 def prefill(engine: Engine) -> Iterator[Row]:
     """Prompts to their first tokens."""
     for batch, prompt in PROMPTS:
-        for budget in (DEFAULT, max(BUDGETS)):
-            set_budget(engine, budget)
+        for budget in BUDGETS:
+            set_budget(engine, *budget)
             took = typical(
                 lambda seed, n=batch, k=prompt: seconds(engine, harness.requests(n, k, 1, seed))
             )
-            shape = {"batch": batch, "prompt": prompt, "max_tokens_per_step": budget}
+            shape = {"batch": batch, "prompt": prompt, **_budgets(*budget)}
             yield row("prefill", took, batch * prompt, **shape)
 
 
 def context(engine: Engine) -> Iterator[Row]:
     """Decoding with long contexts, which have the named length half-way."""
-    set_budget(engine, max(BUDGETS))
+    set_budget(engine, *BUDGETS[-1])
     for batch, length in CONTEXTS:
         prompt = length - CONTEXT_NEW // 2
         took = typical(lambda seed, b=batch, p=prompt: decode(engine, b, p, CONTEXT_NEW, seed)[1])
@@ -191,7 +195,9 @@ def measure(args: argparse.Namespace, lock: TextIO) -> None:
     """All that was asked for; once a model is loaded, with the lock."""
     names, rows = args.models.split(","), list[Row]()
     for name in names:
-        engine = harness.load_engine(name, MOST_ROWS, 2048, max(BUDGETS), _blocks(name))
+        tokens, most = DEFAULT
+        blocks = _blocks(name)
+        engine = harness.load_engine(name, MOST_ROWS, 2048, tokens, blocks, most_tokens=most)
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = [w for w in args.only.split(",") if w == "score" or name == names[-1]]
         found = [WORKLOADS[workload](engine) for workload in wanted]

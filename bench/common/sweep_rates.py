@@ -98,9 +98,9 @@ def _load(results: Results) -> dict[str, Any]:
 
 
 def _score(row: Row) -> float | None:
-    is_usual = (row["workload"], row.get("prompt"), row.get("max_tokens_per_step")) == (
-        *("score", 128, 2048),
-    )
+    most = row.get("max_tokens_per_prompt_step", 8192)  # by default
+    shape = row["workload"], row.get("prompt"), row.get("max_tokens_per_step"), most
+    is_usual = shape == ("score", 128, 2048, 8192)
     return row["tokens_per_s"] if is_usual else None
 
 

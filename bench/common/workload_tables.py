@@ -9,7 +9,7 @@ Rows = list[dict[str, Any]]
 Name = Callable[[dict[str, Any]], str]
 
 DEFAULT = 2048  # tokens a step
-MOST = 8192  # for loads that generate nothing
+MOST = 8192  # in one that nobody waits for
 
 
 def scoring(results: Rows) -> str:
@@ -90,8 +90,19 @@ def checkpoints(results: Rows) -> str:
 
 
 def _backend(row: dict[str, Any]) -> str:
-    budget = row.get("max_tokens_per_step", DEFAULT)
-    return row["backend"] + (f", {budget:,} tokens a step" if budget != DEFAULT else "")
+    """With the tokens of its steps where they are not the default."""
+    tokens = row.get("max_tokens_per_step", DEFAULT)
+    most = row.get("max_tokens_per_prompt_step")
+    is_usual = tokens == DEFAULT and most in (None, MOST)
+    return str(row["backend"]) + ("" if is_usual else f", {_budget(row)}")
+
+
+def _budget(row: dict[str, Any]) -> str:
+    """Tokens in a step, and in one that nobody waits for where that is more."""
+    if (tokens := row.get("max_tokens_per_step")) is None:
+        return "defaults"
+    most = max(tokens, row.get("max_tokens_per_prompt_step", 0))
+    return f"{tokens:,} tokens a step" if most == tokens else f"up to {most:,} tokens a step"
 
 
 def _model(row: dict[str, Any]) -> str:
@@ -100,11 +111,6 @@ def _model(row: dict[str, Any]) -> str:
 
 def _is_ours(row: dict[str, Any]) -> bool:
     return str(row["backend"]).startswith("pythia-bento")
-
-
-def _budget(row: dict[str, Any]) -> str:
-    budget = row.get("max_tokens_per_step")
-    return f"{budget:,} tokens a step" if budget else "defaults"
 
 
 def _whose_batch(row: dict[str, Any]) -> str:

@@ -37,8 +37,12 @@ def load_engine(
     max_tokens: int,
     blocks: int = 0,
     make: MakeExecutor = make_executor,
+    most_tokens: int | None = None,
 ) -> Engine:
-    """An engine over random weights; ``blocks`` 0 gives every sequence its whole context."""
+    """An engine over random weights; ``blocks`` 0 gives every sequence its whole context.
+
+    ``most_tokens`` is ``max_tokens_per_prompt_step``.
+    """
     gc.collect()
     torch.cuda.empty_cache()
     config = catalog.config(name)
@@ -48,7 +52,7 @@ def load_engine(
     wanted = blocks or (max_batch + 1) * -(-context // kernels.block_size)
     free = torch.cuda.mem_get_info()[0] - (6 << 30)
     count = min(wanted, free // kernels.kv_bytes_per_block())
-    sizes = EngineConfig(count, max_batch_size=max_batch, max_tokens_per_step=max_tokens)
+    sizes = EngineConfig(count, max_batch, max_tokens, most_tokens)
     known = Tokenizer(tokenizer())
     return Engine(make(model, sizes, known.num_tokens, None), known)
 

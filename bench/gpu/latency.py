@@ -70,9 +70,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def set_budget(engine: Engine, tokens: int) -> None:
-    """Change ``max_tokens_per_step``, which the scheduler alone reads, without a new capture."""
-    engine._scheduler.pace = Pace(tokens, engine._scheduler.waiting.books.company)
+def set_budget(engine: Engine, tokens: int, most: int = 0) -> None:
+    """Change ``max_tokens_per_step``, which the scheduler alone reads, without a new capture.
+
+    ``most`` is ``max_tokens_per_prompt_step``, if more.
+    """
+    engine._scheduler.pace = Pace(tokens, engine._scheduler.waiting.books.company, most)
 
 
 def run(

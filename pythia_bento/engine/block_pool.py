@@ -15,6 +15,15 @@ def hash_block(parent: bytes, token_ids: bytes) -> bytes:
     return sha256(parent + token_ids).digest()
 
 
+def hash_blocks(parent: bytes, token_ids: bytes, size: int) -> list[bytes]:
+    """Names of the full blocks behind ``parent``, ``size`` bytes of tokens each."""
+    names = []
+    for start in range(0, len(token_ids), size):
+        parent = sha256(parent + token_ids[start : start + size]).digest()
+        names.append(parent)
+    return names
+
+
 class BlockPool:
     """Reference-counted blocks.
 
@@ -52,11 +61,12 @@ class BlockPool:
 
     def deallocate(self, blocks: Sequence[int]) -> None:
         """Drop one reference to each; the last of a chain is the first to be evicted later."""
+        refs = self._refs
         for block in reversed(blocks):
-            if self._refs[block] == 0:
+            if refs[block] == 0:
                 raise RuntimeError(f"block {block} is free already")
-            self._refs[block] -= 1
-            if self._refs[block] == 0:
+            refs[block] -= 1
+            if refs[block] == 0:
                 self._set_free(block)
 
     def lookup(self, names: Iterable[bytes]) -> list[int]:
@@ -100,11 +110,12 @@ class BlockPool:
         """How many of ``blocks`` nobody holds, so that sharing them uses up free blocks."""
         return sum(self._refs[block] == 0 for block in blocks)
 
-    def publish(self, block: int, name: bytes) -> None:
-        """Let others read a full, computed block. The first block of a name keeps it."""
-        if name not in self._block_of and block not in self._name_of:
-            self._block_of[name] = block
-            self._name_of[block] = name
+    def publish(self, blocks: Sequence[int], names: Sequence[bytes]) -> None:
+        """Let others read full, computed blocks. The first block of a name keeps it."""
+        for block, name in zip(blocks, names, strict=True):
+            if name not in self._block_of and block not in self._name_of:
+                self._block_of[name] = block
+                self._name_of[block] = name
 
     def forget(self, blocks: Iterable[int]) -> None:
         """Let nobody read these held blocks any more."""
@@ -114,7 +125,7 @@ class BlockPool:
 
     def _evict(self) -> int:
         block, _ = self._idle.popitem(last=False)
-        self.forget([block])
+        del self._block_of[self._name_of.pop(block)]
         return block
 
     def _set_free(self, block: int) -> None:

@@ -66,6 +66,7 @@ class Engine:
             self.block_size,
             max_seqs=config.max_batch_size,
             max_tokens=config.max_tokens_per_step,
+            most_tokens=config.most_tokens,
             lookahead=executor.lookahead,
             books=books,
         )
@@ -99,11 +100,8 @@ class Engine:
         grammar = None if constraint is None else grammars_of(self.tokenizer).get(constraint)
         self._num_requests += 1
         self._prompt_tokens += len(request.prompt)
-        order, size = self._num_requests, self.block_size
-        sequences = [
-            Sequence(request, index, order, self.tokenizer, size, self.root, grammar)
-            for index in range(request.n)
-        ]
+        order, parts = self._num_requests, (self.tokenizer, self.block_size, self.root, grammar)
+        sequences = [Sequence(request, index, order, *parts) for index in range(request.n)]
         self._open.add(request.request_id, sequences)
 
     def abort(self, request_id: str) -> list[SequenceOutput]:
@@ -118,7 +116,7 @@ class Engine:
         if not chunks:
             return ended + self._complete()
         began = time.monotonic()
-        others_wait = len(self._scheduler.waiting) > 0
+        others_wait = bool(self._scheduler.waiting)
         executor.others_next = self._scheduler.turns.is_last
         fitting, results = execute_what_fits(executor, chunks, others_wait=others_wait)
         ended += self._complete()  # of the step before, while this one is under way

@@ -29,6 +29,8 @@ class EngineConfig:
     num_blocks: int  # KV blocks, each of the backend's ``block_size`` tokens
     max_batch_size: int = 64  # sequences in a step
     max_tokens_per_step: int = 512  # tokens in a step: longer prompts are computed in pieces
+    max_tokens_per_prompt_step: int | None = None
+    """Tokens in a step that nobody waits for between two tokens; see ``Pace``. None: as many."""
 
     def __post_init__(self) -> None:
         """Raise ValueError on sizes that could not make progress."""
@@ -39,6 +41,11 @@ class EngineConfig:
                 f"max_tokens_per_step ({self.max_tokens_per_step}) must be at least "
                 f"max_batch_size ({self.max_batch_size}): every sequence needs a token a step"
             )
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens in the largest step of all."""
+        return max(self.max_tokens_per_step, self.max_tokens_per_prompt_step or 0)
 
 
 @dataclass(slots=True)

@@ -9,9 +9,11 @@ Within a caller the order is arrival, moved by ``AGING_SECONDS`` for each level 
 sequence so becomes the first of its caller in time: nobody starves.
 
 A newcomer's first token takes the rest of the step that is under way, and one more. Where a caller
-is alone a step is filled: nobody else waits for it. Where others are about, or were a moment ago,
-it has as many tokens of prompts as this device computes in ``STEP_SECONDS``, or in
-``PATIENT_SECONDS`` where all that is in it has a priority above 0, as sweeps have.
+is alone a step is filled: nobody else waits for it. Where besides nobody waits for a next token, as
+where texts are scored, it may have as many tokens as this device computes in ``LONG_SECONDS``.
+Where others are about, or were a moment ago, it has as many tokens of prompts as this device
+computes in ``STEP_SECONDS``, or in ``PATIENT_SECONDS`` where all that is in it has a priority above
+0, as sweeps have.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pythia_bento.engine.sequence import Sequence
 
 AGING_SECONDS = 10.0  # of waiting are worth as much as one level of priority
 STEP_SECONDS = 0.05
+LONG_SECONDS = 0.02  # of a step larger than others, which nobody waits for but newcomers
 PATIENT_SECONDS = 0.006  # the same of steps in which nothing is in a hurry: others may come
 COMPANY_SECONDS = 10.0  # for which a caller is still about that has nothing to do
 LEAST_TOKENS = 16  # of prompts in a step, however slow the device is
@@ -99,6 +102,10 @@ class FairQueue:
     def __len__(self) -> int:
         return sum(map(len, (*self._preempted.values(), *self._new.values())))
 
+    def __bool__(self) -> bool:
+        """Whether somebody waits; cheaper than how many."""
+        return bool(self._preempted or self._new)
+
     def __iter__(self) -> Iterator[Sequence]:
         """By no order that means anything."""
         for line in (*self._preempted.values(), *self._new.values()):
@@ -135,8 +142,11 @@ class FairQueue:
 
     def first(self, passed: Collection[str] = ()) -> Sequence | None:
         """Whose turn it is, leaving out the callers in ``passed``; stays in the queue."""
-        if begun := _without(self._preempted.keys(), passed):
+        if self._preempted and (begun := _without(self._preempted.keys(), passed)):
             return min((self._preempted[caller].first() for caller in begun), key=_order)
+        if len(self._new) == 1 and not passed:
+            [line] = self._new.values()
+            return line.first()
         if callers := _without(self._new.keys(), passed):
             return self._new[min(callers, key=self.books.standing)].first()
         return None
@@ -189,9 +199,12 @@ class _Line:
 class Pace:
     """Knows who is about and how fast steps are; for one thread."""
 
-    def __init__(self, max_tokens: int, company: Company) -> None:
-        """``max_tokens`` is what a step may have in any case."""
-        self._max_tokens, self._company = max_tokens, company
+    def __init__(self, max_tokens: int, company: Company, most_tokens: int = 0) -> None:
+        """``max_tokens`` is what a step may have in any case.
+
+        ``most_tokens``, if more, is what one may have that nobody waits for.
+        """
+        self._max_tokens, self._most_tokens, self._company = max_tokens, most_tokens, company
         self._rate = 0.0  # tokens a second, of late; 0 before the first step
 
     def see(self, callers: Iterable[str]) -> None:
@@ -213,13 +226,25 @@ class Pace:
             rate = tokens / max(seconds, 1e-6)
             self._rate = (self._rate + rate) / 2 if self._rate else rate
 
-    def prompt_tokens(self, decodes: int, *, is_patient: bool = False) -> int:
-        """What a step may have of prompts beside so many other tokens."""
+    def prompt_tokens(
+        self, decodes: int, *, is_patient: bool = False, is_unhurried: bool = False
+    ) -> int:
+        """What a step may have of prompts beside so many other tokens.
+
+        ``is_unhurried``: nobody waits for the next token of something.
+        """
         most = self._max_tokens - decodes
         if not self.is_shared or not self._rate:
-            return most
+            return self._long() if is_unhurried else most
         seconds = PATIENT_SECONDS if is_patient else STEP_SECONDS
         return min(max(int(self._rate * seconds) - decodes, LEAST_TOKENS), most)
+
+    def _long(self) -> int:
+        """By doubling, so that there are few sizes of such steps, which captured graphs have."""
+        tokens = self._max_tokens
+        while 2 * tokens <= min(self._most_tokens, self._rate * LONG_SECONDS):
+            tokens *= 2
+        return tokens
 
 
 def _without(callers: KeysView[str], passed: Collection[str]) -> Collection[str]:

@@ -76,7 +76,8 @@ class PromptLogprobs:
         return PromptLogprobs(np.concatenate([self.columns[:HEAD], ids, values]))
 
     def __len__(self) -> int:
-        return len(self.ids)
+        count: int = self.columns.shape[1]
+        return count
 
     def __getitem__(self, part: slice) -> PromptLogprobs:
         return PromptLogprobs(self.columns[:, part])

@@ -36,7 +36,8 @@ class OpenRequests:
         """The delta of this step; with the first, the other continuations follow."""
         output = _output(sequence, result, text)
         output.error = sequence.error
-        if sequence.num_generated <= len(result.token_ids) and sequence.index == 0:
+        is_first = sequence.num_generated <= len(result.token_ids) and sequence.index == 0
+        if is_first and sequence.request.n > 1:
             self._release_siblings(sequence)
         if sequence.finish_reason is not None:
             self._remove(sequence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from bisect import insort
 from collections.abc import Collection
+from operator import attrgetter
 
 from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.executor import Chunk
@@ -35,8 +36,12 @@ class Scheduler:
         max_tokens: int,
         lookahead: int = 1,
         books: Books | None = None,
+        most_tokens: int = 0,
     ) -> None:
-        """``pool`` and ``books`` may be shared with other schedulers of the same device."""
+        """``pool`` and ``books`` may be shared with other schedulers of the same device.
+
+        See ``Pace`` for ``most_tokens``.
+        """
         self.pool = pool
         self.block_size = block_size
         self.max_seqs = max_seqs
@@ -50,7 +55,7 @@ class Scheduler:
         self.turns = TapTurns()
         self.late: list[Sequence] = []  # their deadline passed before they began; to be ended
         self._claimant: Sequence | None = None  # others gave way to it, so nobody overtakes it
-        self.pace = Pace(max_tokens, self.waiting.books.company)
+        self.pace = Pace(max_tokens, self.waiting.books.company, most_tokens)
         self.num_preemptions = 0
         self.num_prefix_queries = 0  # prompt tokens looked up
         self.num_prefix_hits = 0  # prompt tokens found
@@ -96,10 +101,12 @@ class Scheduler:
     def _chunks(self) -> list[Chunk]:
         """As much as the budget allows."""
         preemptions = self.num_preemptions
-        self.pace.see((*self.waiting.callers, *(s.request.caller for s in self.running)))
+        self.pace.see(self.waiting.callers.union([s.request.caller for s in self.running]))
         chunks = self._decodes()
         self.is_patient = self.pace.is_shared and min(self.callers.values(), default=0) > 0
-        budget = self.pace.prompt_tokens(len(chunks), is_patient=self.is_patient)
+        is_unhurried = not (chunks or self.turns.running or any(s.is_awaited for s in self.running))
+        kind = {"is_patient": self.is_patient, "is_unhurried": is_unhurried}
+        budget = self.pace.prompt_tokens(len(chunks), **kind)
         begun = [s for s in self.running if s.num_tokens - s.num_computed > 1]
         if self.pace.is_shared and begun:
             # Nobody's first token waits for all of another's long prompt.
@@ -120,11 +127,9 @@ class Scheduler:
     def advance(self, sequence: Sequence, count: int) -> None:
         """``count`` more tokens were computed; blocks that became full may now be shared."""
         sequence.num_computed += count
-        if sequence.num_computed >= (sequence.num_published + 1) * self.block_size:
-            full = sequence.num_computed // self.block_size
-            names = sequence.block_names(full)
-            for block in range(sequence.num_published, full):
-                self.pool.publish(sequence.blocks[block], names[block])
+        known, full = sequence.num_published, sequence.num_computed // self.block_size
+        if full > known:
+            self.pool.publish(sequence.blocks[known:full], sequence.block_names(full)[known:])
             sequence.num_published = full
 
     def _decodes(self) -> list[Chunk]:
@@ -187,7 +192,7 @@ class Scheduler:
         if sequence.taps is not None and (most := sequence.taps.most_tokens(start)) is not None:
             budget = min(budget, most)
         chunk = Chunk(sequence, start, min(budget, sequence.num_tokens - start))
-        if chunk.samples and self.lookahead > 1:
+        if self.lookahead > 1 and chunk.samples:
             self._look_ahead(sequence, sequence.num_tokens + 1)
         return chunk
 
@@ -213,13 +218,15 @@ class Scheduler:
         missing = -(-sequence.num_tokens // self.block_size) - len(cached)
         # Each running sequence will soon want its next block: admitting into those would only
         # preempt the newcomer again.
-        wanted = missing + self.pool.num_idle(cached) + len(self.running)
+        wanted = missing + len(self.running)
+        if cached:
+            wanted += self.pool.num_idle(cached)
         return self.pool.claim(self, wanted)
 
     def _claimed(self) -> Sequence | None:
         """For whom others gave way and who still waits for more of them."""
         claimant = self._claimant
-        if claimant and claimant.status == "waiting" and not _is_late(claimant):
+        if claimant and claimant.status == "waiting" and not claimant.is_late:
             return claimant
         return None
 
@@ -245,7 +252,7 @@ class Scheduler:
 
     def _next(self, passed: Collection[str] = ()) -> Sequence | None:
         """Whose turn it is, among those that can still be in time; not of the callers passed."""
-        while (sequence := self.waiting.first(passed)) and _is_late(sequence):
+        while (sequence := self.waiting.first(passed)) and sequence.is_late:
             if len(self.late) >= MOST_LATE:
                 return None
             self.remove(sequence)
@@ -254,7 +261,7 @@ class Scheduler:
 
     def end_late(self) -> None:
         """Take out all whose deadline passed while they waited, whoever's turn it is."""
-        for sequence in [waiting for waiting in self.waiting if _is_late(waiting)][:MOST_LATE]:
+        for sequence in [waiting for waiting in self.waiting if waiting.is_late][:MOST_LATE]:
             self.remove(sequence)
             self.late.append(sequence)
 
@@ -272,8 +279,8 @@ class Scheduler:
     def _start(self, sequence: Sequence) -> None:
         cached = self._cached_blocks(sequence)
         self.pool.share(cached)
-        sequence.hold(cached)
-        sequence.hold(self.pool.allocate(-(-sequence.num_tokens // self.block_size) - len(cached)))
+        missing = -(-sequence.num_tokens // self.block_size) - len(cached)
+        sequence.hold(cached + self.pool.allocate(missing))
         sequence.num_computed = len(cached) * self.block_size
         sequence.num_published = len(cached)
         if sequence.num_admissions == 0:
@@ -285,12 +292,7 @@ class Scheduler:
         sequence.status = "running"
         if sequence.taps is not None:
             self.turns.begin()
-        insort(self.running, sequence, key=_age)
-
-
-def _is_late(sequence: Sequence) -> bool:
-    return sequence.request.deadline <= time.monotonic()
-
-
-def _age(sequence: Sequence) -> tuple[int, int]:
-    return sequence.order
+        if self.running and sequence.order < self.running[-1].order:
+            insort(self.running, sequence, key=attrgetter("order"))
+        else:
+            self.running.append(sequence)

@@ -8,13 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from pythia_bento.engine.block_pool import ROOT_HASH, hash_block
-from pythia_bento.engine.detokenizer import Detokenizer
-from pythia_bento.engine.guides import Grammar, Guide
+from pythia_bento.engine.block_pool import ROOT_HASH, hash_block, hash_blocks
+from pythia_bento.engine.generation import Generation
+from pythia_bento.engine.guides import Grammar
 from pythia_bento.engine.logprobs import PromptLogprobs, end_to_end
 from pythia_bento.engine.outputs import FinishReason
 from pythia_bento.engine.params import Request, sequence_seed
-from pythia_bento.engine.penalties import TokenCounts
 from pythia_bento.engine.tapped import Tapped
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import PythiaError
@@ -27,14 +26,9 @@ class Sequence:
     """Tokens, blocks and text of one continuation. The scheduler alone changes ``status``."""
 
     __slots__ = (
-        "_bias",
-        "_counts",
-        "_detokenizer",
-        "_early_bias",
-        "_grammar",
-        "_guide",
+        "_generation",
         "_names",
-        "_stops",
+        "_score_end",
         "arrived",
         "biases",
         "block_size",
@@ -97,52 +91,31 @@ class Sequence:
         self.block_size = block_size
         self.blocks: list[int] = []
         self.block_table = np.zeros(-(-len(self.token_ids) // block_size), dtype=np.int32)
+        is_scored = params.prompt_logprobs is not None and index == 0  # for all ``n``
+        self._score_end = self.num_prompt - 1 if is_scored else 0
         self.num_scored = 0  # tokens of the prompt whose log-probabilities need no further step
         self.scores: list[PromptLogprobs] = []  # of them in order, once the device has told
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
         self.error: PythiaError | None = None  # of one that ended with it
         self._names: list[bytes] = []
-        self._counts = TokenCounts(params, request.prompt) if params.has_penalties else None
-        self._detokenizer = Detokenizer(
-            tokenizer,
-            params.stop,
-            skip_special_tokens=params.skip_special_tokens,
-            include_stop=params.include_stop_str_in_output,
-        )
-        self._stops: dict[int, int | None] = {id: id for id in params.stop_token_ids}
-        self._grammar = grammar
-        self._guide: Guide | None = None
-        # A text of some form ends where that is complete.
-        if not params.ignore_eos or grammar is not None:
-            self._stops[tokenizer.eos_id] = None
-        self._bias = params.logit_bias
-        banned = dict(params.logit_bias) | dict.fromkeys(self._stops, float("-inf"))
-        self._early_bias = tuple(banned.items())
-        is_filtered = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
-        self.biases = self._biases()
-        # Whether any of its tokens takes more than temperature and seed.
-        is_guided = grammar is not None
-        self.has_options = is_filtered or bool(self.biases) or params.has_penalties or is_guided
+        self._generation: Generation | None = None
+        self.biases: tuple[tuple[int, float, float], ...] = ()
+        self.has_options = False
+        if params.max_tokens:
+            self._generation = generation = Generation(request, tokenizer, grammar)
+            self.biases, self.has_options = generation.biases, generation.has_options
 
-    def _biases(self) -> tuple[tuple[int, float, float], ...]:
-        """(token, addend before ``min_tokens``, addend from there on), each token once."""
-        late = dict(self._bias)
-        has_early = self.params.min_tokens > 0 and not self.is_guided
-        early = dict(self._early_bias) if has_early else late
-        return tuple((token, value, late.get(token, 0.0)) for token, value in early.items())
+    @property
+    def generation(self) -> Generation:
+        """Of a sequence that generates."""
+        assert self._generation is not None
+        return self._generation
 
     @property
     def is_guided(self) -> bool:
         """Whether each token decides, here, which ones may follow."""
-        return self._grammar is not None
-
-    @property
-    def guide(self) -> Guide | None:
-        """Made when it is first asked for: what waits takes no memory."""
-        if self._guide is None and self._grammar is not None:
-            self._guide = self._grammar.guide()
-        return self._guide
+        return self._generation is not None and self._generation.is_guided
 
     @property
     def num_generated(self) -> int:
@@ -155,33 +128,43 @@ class Sequence:
         return len(self.token_ids) - self.num_tokens
 
     @property
+    def is_late(self) -> bool:
+        """Whether it is not to begin any more."""
+        return self.request.deadline <= time.monotonic()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody who has a token of it waits for more, or will before the next step."""
+        if len(self.token_ids) - self.num_tokens <= 1:
+            return False  # as where none is wanted
+        return max(self.num_tokens - 1, self.num_computed) >= self.num_prompt
+
+    @property
     def prompt_rows(self) -> range:
         """Prompt positions whose log-probability of the next token is still to be computed.
 
         The first continuation computes them for all ``n``.
         """
-        if self.params.prompt_logprobs is None or self.index > 0:
-            return range(0)
-        return range(self.num_scored, self.num_prompt - 1)
+        return range(self.num_scored, self._score_end)
 
     def score_to(self, end: int) -> None:
         """Tokens before position ``end`` are computed, and so are the scores of what they ask."""
-        if rows := self.prompt_rows:
-            self.num_scored = min(max(end, rows.start), rows.stop)
+        if self.num_scored < self._score_end:
+            self.num_scored = min(max(end, self.num_scored), self._score_end)
 
     @property
     def prompt_logprobs(self) -> PromptLogprobs | None:
         """All of them or none: a sequence that was ended early has only some."""
-        is_complete = sum(map(len, self.scores)) == self.num_prompt - 1
-        if self.params.prompt_logprobs is None or not is_complete:
+        if self.params.prompt_logprobs is None:
             return None
-        return end_to_end(self.scores)
+        is_complete = sum(map(len, self.scores)) == self.num_prompt - 1
+        return end_to_end(self.scores) if is_complete else None
 
     @property
     def max_cached_tokens(self) -> int:
         """How far the prefix cache may be used: up to the first row that must be computed."""
-        rows = self.prompt_rows
-        first = rows.start if rows else self.num_tokens - 1
+        is_scored = self.num_scored < self._score_end
+        first = self.num_scored if is_scored else self.num_tokens - 1
         missing = None if self.taps is None else self.taps.first_missing
         return first if missing is None else min(first, missing)
 
@@ -190,13 +173,19 @@ class Sequence:
 
         What interventions change is in no block that others read.
         """
-        for block in range(len(self._names), count):
-            parent = self._names[-1] if self._names else self.root
-            if self.taps is not None:
-                parent = self.taps.salted(block, parent)
-            tokens = self.token_ids[block * self.block_size : (block + 1) * self.block_size]
-            self._names.append(hash_block(parent, tokens.tobytes()))
-        return self._names[:count]
+        names, size = self._names, self.block_size
+        if len(names) < count:
+            parent = names[-1] if names else self.root
+            tokens = self.token_ids[len(names) * size : count * size].tobytes()
+            size *= self.token_ids.itemsize
+            if self.taps is None:
+                names += hash_blocks(parent, tokens, size)
+                return names[:count]
+            for block in range(len(names), count):
+                parent = hash_block(self.taps.salted(block, parent), tokens[:size])
+                names.append(parent)
+                tokens = tokens[size:]
+        return names[:count]
 
     def hold(self, blocks: list[int]) -> None:
         """Put further blocks at the end of the block table."""
@@ -212,11 +201,11 @@ class Sequence:
 
     def sampling_row(self) -> SamplingRow:
         """How to choose the next token."""
-        p = self.params
+        p, generation = self.params, self.generation
         position = self.num_tokens
         is_early = position - self.num_prompt < p.min_tokens
-        guide = self.guide
-        bias = self._early_bias if is_early and guide is None else self._bias
+        guide, counts, stops = generation.guide, generation.counts, generation.stops
+        bias = generation.early_bias if is_early and guide is None else generation.bias
         return SamplingRow(
             position=position,
             temperature=p.temperature,
@@ -225,8 +214,8 @@ class Sequence:
             min_p=p.min_p,
             seed=self.seed,
             bias=bias,
-            penalties=self._counts.penalties() if self._counts else None,
-            mask=guide.mask(self._stops if is_early else ()) if guide is not None else None,
+            penalties=counts.penalties() if counts else None,
+            mask=guide.mask(stops if is_early else ()) if guide is not None else None,
         )
 
     def accept(self, token_id: int) -> str:
@@ -237,15 +226,17 @@ class Sequence:
         """
         self.token_ids[self.num_tokens] = token_id
         self.num_tokens += 1
-        if self._counts:
-            self._counts.add(token_id)
+        generation = self.generation
+        if generation.counts:
+            generation.counts.add(token_id)
         generated = self.num_tokens - self.num_prompt
-        if token_id in self._stops:
-            return self._stop_text(token_id) + self.finish("stop", self._stops[token_id])
-        text = self._detokenizer.push(token_id, may_stop=generated >= self.params.min_tokens)
-        if self._detokenizer.stopped_by is not None:
-            self.finish_reason, self.stop_reason = "stop", self._detokenizer.stopped_by
-        elif self._grammar is not None and (end := self._guided_to(token_id)) is not None:
+        if token_id in generation.stops:
+            return self._stop_text(token_id) + self.finish("stop", generation.stops[token_id])
+        detokenizer = generation.detokenizer
+        text = detokenizer.push(token_id, may_stop=generated >= self.params.min_tokens)
+        if detokenizer.stopped_by is not None:
+            self.finish_reason, self.stop_reason = "stop", detokenizer.stopped_by
+        elif generation.is_guided and (end := self._guided_to(token_id)) is not None:
             text += self.finish(end)
         elif generated == self.params.max_tokens:
             text += self.finish("length")
@@ -256,8 +247,9 @@ class Sequence:
         if len(token_ids) == 1:  # as always where tokens depend on those before
             return self.accept(token_ids[0])
         generated = self.num_generated + len(token_ids)
-        if generated <= self.params.max_tokens and self._stops.keys().isdisjoint(token_ids):
-            text = self._detokenizer.push_all(token_ids)
+        stops = self.generation.stops
+        if generated <= self.params.max_tokens and stops.keys().isdisjoint(token_ids):
+            text = self.generation.detokenizer.push_all(token_ids)
             if text is not None:
                 self._append(token_ids)
                 is_last = generated == self.params.max_tokens
@@ -273,13 +265,13 @@ class Sequence:
         after = self.num_tokens + len(token_ids)
         self.token_ids[self.num_tokens : after] = token_ids
         self.num_tokens = after
-        if self._counts:
+        if counts := self.generation.counts:
             for token_id in token_ids:
-                self._counts.add(token_id)
+                counts.add(token_id)
 
     def _guided_to(self, token_id: int) -> FinishReason | None:
         """How a guided sequence ends with this token, if its form says so."""
-        guide = self.guide
+        guide = self.generation.guide
         assert guide is not None  # of a guided one
         guide.add(token_id)
         self.error = guide.error
@@ -290,9 +282,9 @@ class Sequence:
     def _stop_text(self, token_id: int) -> str:
         if not self.params.include_stop_str_in_output:
             return ""
-        return self._detokenizer.push(token_id, may_stop=False)
+        return self.generation.detokenizer.push(token_id, may_stop=False)
 
     def finish(self, reason: FinishReason, stop_reason: int | None = None) -> str:
         """End the sequence; returns the text that was held back."""
         self.finish_reason, self.stop_reason = reason, stop_reason
-        return self._detokenizer.flush()
+        return self._generation.detokenizer.flush() if self._generation else ""

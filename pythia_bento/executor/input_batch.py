@@ -39,10 +39,15 @@ def lay_out(chunks: Seq[Chunk], tables: Array, block_size: int) -> Layout:
     first = np.array([chunk.start for chunk in chunks], np.int32)
     starts = np.zeros(len(chunks) + 1, np.int32)
     counts.cumsum(out=starts[1:])
-    owner = np.arange(len(chunks)).repeat(counts)
-    positions = np.arange(starts[-1], dtype=np.int32) + (first - starts[:-1])[owner]
-    blocks, offsets = np.divmod(positions, block_size)
-    slots = tables[owner, blocks] * block_size + offsets
+    positions = np.arange(starts[-1], dtype=np.int32)
+    positions += (first - starts[:-1]).repeat(counts)
+    blocks = positions // block_size
+    offsets = positions - blocks * np.int32(block_size)
+    # Places in the flat tables: one index is found in half the time of two.
+    blocks += (np.arange(len(chunks), dtype=np.int32) * np.int32(tables.shape[1])).repeat(counts)
+    slots = tables.reshape(-1).take(blocks)
+    slots *= np.int32(block_size)
+    slots += offsets
     return Layout(_token_ids(chunks), positions, slots, starts, first + counts)
 
 
@@ -52,12 +57,15 @@ def fill(
     block_size: int,
     sequences: int,
     tokens: int,
+    *,
+    has_tokens: bool = True,
 ) -> None:
     """Write the inputs of a pass of a fixed number of ``sequences`` and ``tokens``.
 
     ``parts`` has an array for each field of a layout, for ``last_rows``, ``temperatures`` (fp32),
     ``seeds`` (64 bits) and ``tables``. What the chunks leave over is padding: sequences without
-    context, and tokens that are written nowhere.
+    context, and tokens that are written nowhere. Of a pass that chooses no tokens, what choosing
+    takes is left as it was.
     """
     tables = parts["tables"].reshape(len(parts["context_lens"]), -1)
     write_tables((chunk.sequence for chunk in chunks), tables)
@@ -68,15 +76,21 @@ def fill(
         parts[name][total:tokens] = -1 if name == "slots" else 0
     parts["query_starts"][: count + 1] = layout.query_starts
     parts["query_starts"][count + 1 : sequences + 1] = total
-    sampling = [(chunk.sequence.params.temperature, chunk.sequence.seed) for chunk in chunks]
-    for name, values in (
-        ("context_lens", layout.context_lens),
-        ("last_rows", layout.query_starts[1:] - 1),
-        ("temperatures", [temperature for temperature, _ in sampling]),
-        ("seeds", [seed & (1 << 64) - 1 for _, seed in sampling]),
-    ):
-        parts[name][:count] = values
-        parts[name][count:sequences] = 0
+    _fill_rows(parts, "context_lens", layout.context_lens, sequences)
+    if has_tokens:
+        rows = [chunk.sequence for chunk in chunks]
+        _fill_rows(parts, "last_rows", layout.query_starts[1:] - 1, sequences)
+        _fill_rows(parts, "temperatures", [row.params.temperature for row in rows], sequences)
+        _fill_rows(parts, "seeds", [row.seed & (1 << 64) - 1 for row in rows], sequences)
+
+
+def _fill_rows(
+    parts: Mapping[str, Array], name: str, values: Seq[float] | Array, sequences: int
+) -> None:
+    """Values of as many rows as there are, and zeros."""
+    part = parts[name][:sequences]
+    part[: len(values)] = values
+    part[len(values) :] = 0
 
 
 def _token_ids(chunks: Seq[Chunk]) -> Array:

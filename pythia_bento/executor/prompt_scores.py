@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -43,23 +42,21 @@ class Slices(Protocol):
     def score(
         self, hidden: Tensor, rows: np.ndarray, targets: np.ndarray, num_top: int
     ) -> list[Found]:
-        """Of some ``rows`` of hidden states and the tokens that follow them, int32 [R] each."""
+        """Of some ``rows`` of hidden states and the tokens that follow them, int32 [R] each.
+
+        ``hidden`` may be what it was made for, and no other.
+        """
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Rows of hidden states, one after the other, whose next tokens are to be scored."""
+class Asked(NamedTuple):
+    """Rows of hidden states, chunk by chunk, whose next tokens are to be scored."""
 
-    chunk: int
-    first: int  # row of the hidden states
-    targets: np.ndarray  # int32, the next token of each
-    num_top: int
-
-    @property
-    def rows(self) -> np.ndarray:
-        """Int32, the rows."""
-        return np.arange(self.first, self.first + len(self.targets), dtype=np.int32)
+    chunks: list[int]  # numbers of those that have some
+    counts: list[int]  # rows of each
+    tops: list[int]  # alternatives of each
+    rows: np.ndarray  # int32, of all together
+    targets: np.ndarray  # int32, the next token of each row
 
 
 class PromptScores:
@@ -83,29 +80,21 @@ class PromptScores:
         ``starts`` are the chunks' first rows of ``hidden``. ``prove`` is called once the pass is
         done, and raises where others' weights have computed it.
         """
-        spans = [
-            span
-            for index, chunk in enumerate(chunks)
-            if (span := _span(index, chunk, starts[index])) is not None
-        ]
-        return QueuedScores(spans, self._found(spans, hidden), prove) if spans else None
-
-    def _found(self, spans: Sequence[Span], hidden: Tensor) -> list[Found]:
-        """All rows of all spans."""
-        num_top = max(span.num_top for span in spans)
+        if (asked := _asked(chunks, starts)) is None:
+            return None
+        num_top = max(asked.tops)
         slices = self._fast if self._fast and num_top <= self._fast.most_top else self._slow
-        rows = np.concatenate([span.rows for span in spans])
-        targets = np.concatenate([span.targets for span in spans])
-        return slices.score(hidden, rows, targets, num_top)
+        found = slices.score(hidden, asked.rows, asked.targets, num_top)
+        return QueuedScores(asked, found, prove)
 
 
 class QueuedScores(QueuedResults):
-    """Scores of a pass, for the chunks that have a span."""
+    """Scores of a pass, for the chunks that ask for some."""
 
     def __init__(
-        self, spans: Sequence[Span], found: Sequence[Found], prove: Callable[[], object] | None
+        self, asked: Asked, found: Sequence[Found], prove: Callable[[], object] | None
     ) -> None:
-        self._spans, self._prove, self._found = spans, prove, found
+        self._asked, self._prove, self._found = asked, prove, found
 
     @property
     def is_pending(self) -> bool:
@@ -114,23 +103,26 @@ class QueuedScores(QueuedResults):
 
     def of(self, results: Sequence[ChunkResult]) -> list[ChunkResult]:
         """Those, of all results of the pass, that get scores."""
-        return [results[span.chunk] for span in self._spans]
+        return [results[chunk] for chunk in self._asked.chunks]
 
     def put_into(self, results: Sequence[ChunkResult]) -> None:
         """See ``QueuedResults``: each chunk's log-probabilities."""
         parts = [part.wait() for part in self._found]
         if self._prove:
             self._prove()
-        found = PromptLogprobs(np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0])
-        is_sound = np.isfinite(found.values)
-        are_all = bool(is_sound.all())
+        columns = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        is_sound = np.isfinite(PromptLogprobs(columns).values)
+        are_all, most = bool(is_sound.all()), (len(columns) - HEAD) // 2
         begin = 0
-        for span, result in zip(self._spans, results, strict=True):
-            part = slice(begin, begin := begin + len(span.targets))
+        for count, num_top, result in zip(
+            self._asked.counts, self._asked.tops, results, strict=True
+        ):
+            end = begin + count
             # A copy: the columns of the whole pass would live as long as one of its prompts.
-            own = found[part].limited(span.num_top)
-            result.prompt_logprobs = PromptLogprobs(own.columns.copy())
-            result.is_finite &= are_all or bool(is_sound[part].all())
+            own = PromptLogprobs(columns[:, begin:end].copy())
+            result.prompt_logprobs = own if num_top == most else own.limited(num_top)
+            result.is_finite &= are_all or bool(is_sound[begin:end].all())
+            begin = end
 
 
 class EagerSlices:
@@ -182,14 +174,25 @@ class EagerFound:
         return columns
 
 
-def _span(index: int, chunk: Chunk, first_row: int) -> Span | None:
-    """The rows of a chunk that are still to be scored; None where there are none."""
-    sequence = chunk.sequence
-    wanted, num_top = sequence.prompt_rows, sequence.params.prompt_logprobs
-    if num_top is None or not wanted:
+def _asked(chunks: Sequence[Chunk], starts: Sequence[int]) -> Asked | None:
+    """What is still to be scored; None where that is nothing."""
+    places, counts, tops = list[int](), list[int](), list[int]()
+    firsts, targets = list[int](), list[np.ndarray]()
+    for place, (chunk, first_row) in enumerate(zip(chunks, starts, strict=False)):
+        sequence = chunk.sequence
+        if (num_top := sequence.params.prompt_logprobs) is None:
+            continue
+        wanted, here = sequence.prompt_rows, chunk.start
+        start, end = max(wanted.start, here), min(wanted.stop, here + chunk.count)
+        if start < end:
+            places.append(place)
+            counts.append(end - start)
+            tops.append(num_top)
+            firsts.append(first_row + start - here)
+            targets.append(sequence.token_ids[start + 1 : end + 1])
+    if not places:
         return None
-    start, end = max(wanted.start, chunk.start), min(wanted.stop, chunk.start + chunk.count)
-    if start >= end:
-        return None
-    targets = sequence.token_ids[start + 1 : end + 1]
-    return Span(index, first_row + start - chunk.start, targets, num_top)
+    ends = np.cumsum(counts, dtype=np.int32)
+    rows = np.arange(ends[-1], dtype=np.int32)
+    rows += (np.array(firsts, np.int32) - ends + np.array(counts, np.int32)).repeat(counts)
+    return Asked(places, counts, tops, rows, np.concatenate(targets))

@@ -29,8 +29,9 @@ class QueuedResults(ABC):
         if not (later and self.is_pending):
             self.put_into(results)
             return
+        complete = partial(self._complete, results)
         for result in results:
-            result.complete = partial(self._complete, results)
+            result.complete = complete
 
     def _complete(self, results: Sequence[ChunkResult]) -> None:
         for result in results:

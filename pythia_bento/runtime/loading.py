@@ -24,7 +24,7 @@ from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.model import kernels
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.gpt_neox import GPTNeoX
-from pythia_bento.model.kernels.base import Kernels
+from pythia_bento.model.kernels.base import Kernels, pass_bytes
 from pythia_bento.model.kernels.gpu.slab import outline
 from pythia_bento.runtime.loader import ThreadLoader
 from pythia_bento.runtime.memory_plan import free_bytes, host_slabs, plan
@@ -42,6 +42,9 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # Tokens in a step where nobody says how many: on a GPU larger passes cost less a token, see
 # docs/gpu.md; on a CPU they only keep others waiting.
 TOKENS_PER_STEP = {"cuda": 2048, "cpu": 512}
+# On a GPU, steps that nobody waits for between two tokens are so many times as large, as far as
+# their activations take no more than this share of the free memory.
+PROMPT_STEPS, PROMPT_STEP_SHARE = (4, 2), 0.02
 
 
 def load_engine(
@@ -87,11 +90,14 @@ def _build(
     model = GPTNeoX(checkpoint.source, backend, loading)
     if backend.has_own_threads:
         torch.set_num_threads(1)
-    sizes = plan(settings, backend, tokens_per_step(settings, backend.device.type), shelf)
+    tokens = tokens_per_step(settings, backend.device.type)
+    most = tokens_per_prompt_step(settings, backend, tokens)
+    sizes = plan(settings, backend, max(tokens, most), shelf)
     config = EngineConfig(
         num_blocks=sizes.num_blocks,
         max_batch_size=settings.batch_size(backend.device.type),
-        max_tokens_per_step=tokens_per_step(settings, backend.device.type),
+        max_tokens_per_step=tokens,
+        max_tokens_per_prompt_step=most,
     )
     preparing = partial(on_progress, f"preparing {checkpoint.model_id}")
     limits = limits_of(
@@ -146,6 +152,25 @@ def tokens_per_step(settings: Settings, device: str) -> int:
     if settings.max_tokens_per_step is not None:
         return settings.max_tokens_per_step
     return max(TOKENS_PER_STEP[device], settings.batch_size(device))
+
+
+def tokens_per_prompt_step(settings: Settings, backend: Kernels, tokens: int) -> int:
+    """The same of steps that nobody waits for between two tokens; other steps have ``tokens``.
+
+    Where nobody says, what such passes take beyond others is a small part of a GPU's free memory.
+    """
+    if settings.max_tokens_per_prompt_step is not None:
+        return settings.max_tokens_per_prompt_step
+    if backend.device.type != "cuda":
+        return tokens
+    sequences, free = settings.batch_size("cuda"), free_bytes(backend.device)
+    for times in PROMPT_STEPS:
+        most = times * tokens
+        more = pass_bytes(backend.config, sequences, most)
+        more -= pass_bytes(backend.config, sequences, tokens)
+        if more <= free * PROMPT_STEP_SHARE:
+            return most
+    return tokens
 
 
 def limits_of(

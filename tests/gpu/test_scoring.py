@@ -89,7 +89,9 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("rows", [37, 128, 300])
-def test_scores_without_logits_have_the_bits_of_those_with(rows: int) -> None:
+def test_scores_without_logits_have_the_bits_of_those_with(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = on_gpu(RandomWeights(64))
     kernels, vocab = model.kernels, model.config.vocab_size
     random = torch.Generator().manual_seed(rows)
@@ -99,8 +101,11 @@ def test_scores_without_logits_have_the_bits_of_those_with(rows: int) -> None:
     want = kernels.logprobs(model.logits(hidden), targets.to(DEVICE), 1)
     captured = kernels.capturable()
     assert captured is not None
-    scored = captured.scored_rows(model.weights, 300)
-    scored.hidden[:rows], scored.asked[rows : 2 * rows] = hidden, targets.to(DEVICE)
+    # In another order, and more rows than are scored at a time.
+    monkeypatch.setattr("pythia_bento.model.kernels.gpu.captured.SCORED_AT_ONCE", 128)
+    scored = captured.scored_rows(model.weights, hidden.flip(0).contiguous(), 300)
+    numbers = torch.arange(rows - 1, -1, -1, dtype=torch.int32)
+    scored.asked[: 2 * rows] = torch.cat([numbers, targets]).to(DEVICE)
     scored.run(rows)
     values, ranks, ids, best = scored.found[: 4 * rows].view(4, rows)
     assert ranks.tolist() == want.ranks.tolist() and ranks[:2].tolist() == [0, 0]
@@ -123,7 +128,7 @@ def test_scores_have_the_same_bits_in_every_slice_and_pass(
     def answers(rows: int, tokens: int) -> list[object]:
         monkeypatch.setattr(scores, "ROWS", (rows,))
         monkeypatch.setattr(prompt_scores, "SCORED_ROWS", rows)
-        sizes = EngineConfig(80, 8, tokens)
+        sizes = EngineConfig(80, 8, tokens, 2 * tokens)
         engine = Engine(make_executor(model, sizes, tokenizer.num_tokens), tokenizer)
         found = [answer.prompt_logprobs for [answer] in engine.generate(texts())]
         engine.close()

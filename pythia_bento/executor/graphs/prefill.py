@@ -21,8 +21,9 @@ from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.kernels.base import Capturable, KVCache
 from pythia_bento.model.taps import Taps
 
-# Buckets of tokens; longer passes keep the device busy without a graph.
-TOKENS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+# Buckets of tokens. Even longer passes keep the device busy without a graph.
+TOKENS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+MOST_AT_START = 2048  # tokens of graphs that are captured before somebody wants them
 SEQUENCES = (8, 64)  # and as many as a step may have
 
 
@@ -57,6 +58,7 @@ class CapturedPrefill:
         most = self._sequences[-1], self._tokens[-1]
         self._buffers = Buffers(kernels, *most)
         self._passes = kernels.prompt_passes(active.weights, cache, *most, num_tokens)
+        self.hidden = self._passes.hidden  # of the last pass
         # Tokens of one pass are read while the next is under way.
         self._readbacks = [TokenReadback(self._sequences[-1], active=active) for _ in range(2)]
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
@@ -66,7 +68,8 @@ class CapturedPrefill:
         for sequences in reversed(self._sequences):
             self._buffers.clear()
             self._choices[sequences] = capture(partial(self._choose, sequences), pool)
-        shapes = [(s, t) for s in self._sequences for t in self._tokens]
+        usual = [tokens for tokens in self._tokens if tokens <= MOST_AT_START]
+        shapes = [(s, t) for s in self._sequences for t in usual]
         for done, shape in enumerate(reversed(shapes), start=1):
             self._buffers.clear()
             self._graphs[shape] = capture(partial(self._compute, *shape), pool)
@@ -85,25 +88,30 @@ class CapturedPrefill:
         With ``inputs`` the first chunks are single tokens, which the device has.
         """
         sequences, tokens, count = self._sizes(chunks)
-        self._buffers.upload(chunks, sequences, tokens, inputs)
-        self._graphs[sequences, tokens].replay()
-        return self._choose_of(chunks, sequences, count, has_inputs=inputs is not None)
+        has_tokens = inputs is not None or _sample(chunks)
+        self._buffers.upload(chunks, sequences, tokens, inputs, has_tokens=has_tokens)
+        if graph := self._graphs.get((sequences, tokens)):
+            graph.replay()
+        else:
+            whole = partial(self._compute, sequences, tokens)
+            self._stretches.run((sequences, tokens), whole)
+        return self._choose_of(chunks, sequences, count, has_tokens=has_tokens)
 
     def run_tapped(self, chunks: Sequence[Chunk], taps: Taps) -> Pass:
         """The same with taps, which are called while it is queued."""
         sequences, tokens, count = self._sizes(chunks)
-        self._buffers.upload(chunks, sequences, tokens, None)
+        has_tokens = _sample(chunks)
+        self._buffers.upload(chunks, sequences, tokens, None, has_tokens=has_tokens)
         batch = self._buffers.batch(sequences, tokens)
         width = max(len(chunk.sequence.blocks) for chunk in chunks)
         through = self._passes.tapped(batch, count, width, taps)
         through(lambda key, launches: self._stretches.run((sequences, tokens, key), launches))
-        return self._choose_of(chunks, sequences, count, has_inputs=False)
+        return self._choose_of(chunks, sequences, count, has_tokens=has_tokens)
 
     def _choose_of(
-        self, chunks: Sequence[Chunk], sequences: int, count: int, *, has_inputs: bool
+        self, chunks: Sequence[Chunk], sequences: int, count: int, *, has_tokens: bool
     ) -> Pass:
         """Queue the choice of tokens behind a pass, where it has any."""
-        has_tokens = has_inputs or any(chunk.samples for chunk in chunks)
         if has_tokens:
             self._choices[sequences].replay()
         return self._results(count, len(chunks), has_tokens=has_tokens)
@@ -131,6 +139,11 @@ class CapturedPrefill:
             wait = partial(_tokens_of, readback, sequences)
         found = passes.hidden[:tokens], passes.logits[:sequences], passes.tokens[:sequences]
         return Pass(*found, wait)
+
+
+def _sample(chunks: Sequence[Chunk]) -> bool:
+    """Whether one of them yields a token."""
+    return any(chunk.samples for chunk in chunks)
 
 
 def _tokens_of(readback: TokenReadback, sequences: int) -> list[int]:
@@ -191,11 +204,17 @@ class Buffers:
         self._staging.device["slots"].fill_(-1)
 
     def upload(
-        self, chunks: Sequence[Chunk], sequences: int, tokens: int, inputs: Inputs | None
+        self,
+        chunks: Sequence[Chunk],
+        sequences: int,
+        tokens: int,
+        inputs: Inputs | None,
+        *,
+        has_tokens: bool,
     ) -> None:
         """Lay the chunks end to end; what is left over is padding that writes nothing."""
         host = self._staging.host()
-        fill(host, chunks, self._block_size, sequences, tokens)
+        fill(host, chunks, self._block_size, sequences, tokens, has_tokens=has_tokens)
         count = len(inputs.entries) if inputs else 0
         if inputs:
             host["entries"][:count] = inputs.entries

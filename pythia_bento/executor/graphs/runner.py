@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,17 +48,18 @@ class CudaModelRunner(ModelRunner):
         super().__init__(model, config, num_tokens)
         self._active = ActiveWeights(model)
         parts = (kernels, self._active, self._cache, num_tokens)
-        max_batch, max_tokens = config.max_batch_size, config.max_tokens_per_step
+        max_batch, max_tokens = config.max_batch_size, config.most_tokens
         with torch.inference_mode():
             self.decode = CapturedDecode(*parts, max_batch, _share(on_progress, 0, 65))
             progress = _share(on_progress, 65, 95)
             self.prefill = CapturedPrefill(*parts, max_batch, max_tokens, progress)
             progress = _share(on_progress, 95, 100)
-            scores = CapturedScores(kernels, self._active.weights, max_tokens, progress)
+            scores = CapturedScores(
+                kernels, self._active.weights, self.prefill.hidden, max_tokens, progress
+            )
             self._compile_choice()
-        self._eager_scores = self._scores
         self._captured_scores = PromptScores(model, self._upload, scores)
-        self._choose_way()
+        self._has_graphs = self._active.bring(model.weights)
         seconds = sum(part.capture_seconds for part in (self.decode, self.prefill, scores))
         logger.info("captured the graphs of decode steps, passes and scores in %.1f s", seconds)
         self.ahead = Lookahead(self.decode, self.block_size, self._pass_behind)
@@ -69,13 +70,8 @@ class CudaModelRunner(ModelRunner):
         if weights is not self._model.weights:
             self.ahead.forget()
             super().activate(weights, is_last=is_last)
-            if weights is not None:
-                self._choose_way()
-
-    def _choose_way(self) -> None:
-        """Bring the model's weights to the graphs, or do without where that is impossible."""
-        self._has_graphs = self._active.bring(self._model.weights)
-        self._scores = self._captured_scores if self._has_graphs else self._eager_scores
+            if weights is not None:  # graphs that cannot compute with them are done without
+                self._has_graphs = self._active.bring(self._model.weights)
 
     def _compile_choice(self) -> None:
         """Choose from zeros what no graph chooses: requests do not wait for compilers."""
@@ -153,7 +149,8 @@ class CudaModelRunner(ModelRunner):
     ) -> list[ChunkResult]:
         """What a pass has found, after ``begin`` has queued what comes behind it."""
         results = [ChunkResult([], []) for _ in chunks]
-        scores = self._scores.queue(chunks, _starts(chunks), done.hidden, done.wait)
+        starts = _starts(chunks)
+        scores = self._captured_scores.queue(chunks, starts, done.hidden, done.wait)
         sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
         if scores:
             scores.deliver(scores.of(results), later=not sampled)
@@ -190,8 +187,7 @@ class CudaModelRunner(ModelRunner):
 
 def _starts(chunks: Sequence[Chunk]) -> list[int]:
     """The first row of each in a pass, and the number of all."""
-    starts: list[int] = np.cumsum([0, *(chunk.count for chunk in chunks)]).tolist()
-    return starts
+    return list(accumulate((chunk.count for chunk in chunks), initial=0))
 
 
 def _share(

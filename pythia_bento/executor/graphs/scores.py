@@ -16,12 +16,12 @@ from pythia_bento.executor.prompt_scores import Found
 from pythia_bento.model.kernels.base import Capturable, PackedWeights
 
 # Buckets of rows, as far as a step may have so many; more rows are several graphs.
-ROWS = (64, 128, 256, 512, 1024, 1536, 2048)
+ROWS = (64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 ASKED, FOUND = 2, 4  # numbers of a row that go to the device, and that come back
 
 
 class CapturedScores:
-    """``Slices`` of a pass by graphs, which have one place for what goes in and what comes out."""
+    """``Slices`` of captured passes, by graphs with one place for what goes in and comes out."""
 
     most_top = 1
 
@@ -29,14 +29,16 @@ class CapturedScores:
         self,
         kernels: Capturable,
         weights: PackedWeights,
+        hidden: Tensor,
         max_tokens: int,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        """``hidden``, fp32 [T, H], is where the passes leave their hidden states."""
         started = time.perf_counter()
         fewer = [count for count in ROWS if count < max_tokens]
         self._buckets = fewer + [count for count in ROWS if count >= max_tokens][:1]
         self.most_rows = self._buckets[-1]
-        self._rows = kernels.scored_rows(weights, self.most_rows)
+        self._rows = kernels.scored_rows(weights, hidden, self.most_rows)
         self._free: list[HostRows] = []
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         pool = torch.cuda.graph_pool_handle()
@@ -49,12 +51,12 @@ class CapturedScores:
     def score(
         self, hidden: Tensor, rows: np.ndarray, targets: np.ndarray, num_top: int
     ) -> list[Found]:
-        """See ``Slices``."""
+        """See ``Slices``; ``hidden`` is a beginning of where the graphs look."""
         starts = range(0, len(rows), self.most_rows)
         parts = [slice(start, start + self.most_rows) for start in starts]
-        return [self._queue(hidden, rows[part], targets[part], num_top) for part in parts]
+        return [self._queue(rows[part], targets[part], num_top) for part in parts]
 
-    def _queue(self, hidden: Tensor, rows: np.ndarray, targets: np.ndarray, num_top: int) -> Found:
+    def _queue(self, rows: np.ndarray, targets: np.ndarray, num_top: int) -> Found:
         """Of one graph; rows that are left over are computed for nobody."""
         count, places = len(rows), self._rows
         bucket = next(bucket for bucket in self._buckets if bucket >= count)
@@ -62,7 +64,6 @@ class CapturedScores:
         host.put(rows, targets, bucket)
         asked, found = ASKED * bucket, (FOUND - 2 + 2 * num_top) * bucket
         places.asked[:asked].copy_(host.asked[:asked], non_blocking=True)
-        torch.index_select(hidden, 0, places.asked[:count], out=places.hidden[:count])
         self._graphs[bucket].replay()
         host.found[:found].copy_(places.found[:found], non_blocking=True)
         host.event.record()
@@ -79,10 +80,9 @@ class HostRows:
 
     def put(self, rows: np.ndarray, targets: np.ndarray, bucket: int) -> None:
         """What is asked, as ``ScoredRows`` has it."""
-        asked, count = self.asked.numpy(), len(rows)
-        asked[:count] = rows
-        asked[bucket : bucket + count] = targets
-        asked[bucket + count : 2 * bucket] = 0
+        asked, count = self.asked.numpy()[: ASKED * bucket].reshape(ASKED, bucket), len(rows)
+        asked[0, :count], asked[1, :count] = rows, targets
+        asked[:, count:] = 0
 
 
 class CapturedFound:

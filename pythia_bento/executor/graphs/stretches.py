@@ -1,4 +1,4 @@
-"""Stretches of passes with taps as graphs, which are captured when they are wanted again."""
+"""Passes, and stretches of them, as graphs that are captured when they are wanted again."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ MOST_SEEN = 4096
 
 
 class CapturedStretches:
-    """By sizes of the pass and both ends.
+    """By sizes of the pass, and both ends where it is no whole one.
 
     A request asks for the same stretches in every step, another one perhaps for others: nobody
-    knows them before. One that is wanted for the first time is launched as it is, which compiles
-    it, the second time it is captured. Those used longest ago are dropped first.
+    knows them before. Nor does everybody need the largest passes. One that is wanted for the first
+    time is launched as it is, which compiles it, the second time it is captured. Those used longest
+    ago are dropped first.
     """
 
     def __init__(self, pool: Any, most: int = MOST_GRAPHS) -> None:
@@ -57,7 +58,7 @@ class CapturedStretches:
         try:
             self._graphs[key] = graph = _captured(launches, self._stream, self._pool)
         except RuntimeError as error:
-            logger.warning("stretches of passes with taps are not captured any more: %s", error)
+            logger.warning("large passes and those with taps are not captured any more: %s", error)
             self._most = 0
             return None
         return graph

@@ -53,6 +53,8 @@ class PackedWeights:
 
 SCORED_ROWS = 512
 """Rows of logits on a GPU of which several alternatives are found at a time."""
+SCORED_AT_ONCE = 2048
+"""Rows on a GPU that are scored at a time where no logits are written."""
 
 
 def pass_bytes(config: ModelConfig, sequences: int, tokens: int) -> int:
@@ -65,7 +67,7 @@ def pass_bytes(config: ModelConfig, sequences: int, tokens: int) -> int:
     hidden, inner = config.hidden_size, config.intermediate_size
     linears = 2 * hidden * (4 * hidden + 2 * inner)
     activations = tokens * (3 * 4 * hidden + 2 * (6 * hidden + inner))
-    scores = tokens * (6 * hidden + config.vocab_size // 8)
+    scores = min(tokens, SCORED_AT_ONCE) * (6 * hidden + config.vocab_size // 8)
     logits = 4 * (4 * sequences + SCORED_ROWS) * config.vocab_size
     return linears + activations + scores + logits
 
@@ -197,9 +199,8 @@ class PromptPasses(Protocol):
 class ScoredRows(Protocol):
     """Log-probabilities of rows; what goes in and what comes out stays where it is."""
 
-    hidden: Tensor  # fp32 [R, H], before the final norm
     asked: Tensor
-    """int32 [2 R]: of ``count`` rows the numbers that they have elsewhere, then their targets."""
+    """int32 [2 R]: of ``count`` rows their numbers among the hidden states, then their targets."""
     found: Tensor
     """int32 [4 R]: of ``count`` rows bits of the targets' log-probabilities, then their ranks, the
     best tokens and the bits of theirs; see ``Logprobs``."""
@@ -238,6 +239,6 @@ class Capturable(Protocol):
         """Passes of up to ``sequences`` and ``tokens``; ids below ``num_tokens`` may be chosen."""
         ...
 
-    def scored_rows(self, weights: PackedWeights, rows: int) -> ScoredRows:
-        """Log-probabilities of up to ``rows`` rows."""
+    def scored_rows(self, weights: PackedWeights, hidden: Tensor, rows: int) -> ScoredRows:
+        """Log-probabilities of up to ``rows`` rows of ``hidden`` (fp32 [T, H])."""
         ...

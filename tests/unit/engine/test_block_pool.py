@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pythia_bento.engine.block_pool import ROOT_HASH, BlockPool, hash_block
+from pythia_bento.engine.block_pool import ROOT_HASH, BlockPool, hash_block, hash_blocks
 from tests.amounts import amounts
 
 
@@ -25,11 +25,15 @@ def chain(*tokens):
     return names
 
 
+def test_names_of_many_blocks_are_those_of_each():
+    assert hash_blocks(ROOT_HASH, bytes([1, 2, 3]), 1) == chain(1, 2, 3)
+    assert hash_blocks(*chain(1), bytes([2, 3]), 1) == chain(1, 2, 3)[1:]
+
+
 def cached(pool, *tokens):
     """Allocate, publish and free a chain, as a finished sequence does."""
     blocks = pool.allocate(len(tokens))
-    for block, name in zip(blocks, chain(*tokens), strict=True):
-        pool.publish(block, name)
+    pool.publish(blocks, chain(*tokens))
     pool.deallocate(blocks)
     return blocks
 
@@ -76,7 +80,7 @@ def test_a_second_block_of_the_same_name_stays_unnamed():
     first = cached(pool, 1)
     pool.share(first)
     second = pool.allocate(1)
-    pool.publish(second[0], chain(1)[0])
+    pool.publish(second[:1], chain(1))
     assert pool.lookup(chain(1)) == first
     pool.check([first, second])
 
@@ -122,8 +126,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.share(found)
         blocks = found + self.pool.allocate(missing)
         assert len(set(blocks)) == len(blocks)
-        for block, name in zip(blocks, names, strict=True):
-            self.pool.publish(block, name)
+        self.pool.publish(blocks, names)
         self.holders.append(blocks)
 
     @precondition(lambda self: self.holders)

@@ -10,6 +10,7 @@ from pythia_bento.engine.block_pool import BlockPool
 from pythia_bento.engine.fair_queue import (
     COMPANY_SECONDS,
     LEAST_TOKENS,
+    LONG_SECONDS,
     PATIENT_SECONDS,
     STEP_SECONDS,
     Books,
@@ -52,6 +53,20 @@ def test_others_are_about_for_a_while(pace: Pace, now: list[float]) -> None:
     now[0] += 0.1
     pace.see(["a"])
     assert (pace.is_shared, pace.prompt_tokens(28)) == (False, 484)
+
+
+def test_what_nobody_waits_for_is_larger_as_far_as_it_takes_no_longer(now: list[float]) -> None:
+    pace = Pace(512, Company(lambda: now[0]), 3000)
+    pace.see(["a"])
+    assert pace.prompt_tokens(0, is_unhurried=True) == 512  # nothing is known
+    for tokens, wanted in ((1000, 512), (1200, 1024), (2500, 2048), (9000, 2048)):
+        pace = Pace(512, Company(lambda: now[0]), 3000)
+        pace.see(["a"])
+        pace.observe(tokens, LONG_SECONDS)
+        assert pace.prompt_tokens(0, is_unhurried=True) == wanted
+        assert pace.prompt_tokens(12) == 500
+    pace.see(["b"])
+    assert pace.prompt_tokens(0, is_unhurried=True) == 512
 
 
 @pytest.mark.parametrize("fixed", [0.0, 0.2, 0.8])

@@ -17,8 +17,8 @@ def scheduler():
     return make(blocks=16)
 
 
-def make(blocks, max_seqs=8, max_tokens=16):
-    return Scheduler(BlockPool(blocks), BLOCK, max_seqs, max_tokens)
+def make(blocks, max_seqs=8, max_tokens=16, most_tokens=0):
+    return Scheduler(BlockPool(blocks), BLOCK, max_seqs, max_tokens, most_tokens=most_tokens)
 
 
 def add(scheduler, order, length, first=2, **params):
@@ -59,6 +59,40 @@ def test_decoding_goes_on_beside_a_long_prompt(scheduler):
     add(scheduler, 2, 40, first=20)
     assert step(scheduler) == [(1, 3, 1), (2, 0, 15)]
     assert step(scheduler) == [(1, 4, 1), (2, 15, 15)]
+
+
+def fast(**sizes):
+    """A scheduler whose device is known to compute large steps at once."""
+    scheduler = make(blocks=64, most_tokens=40, **sizes)
+    scheduler.pace.observe(1000, 1e-3)
+    return scheduler
+
+
+def test_steps_are_larger_where_nobody_waits_for_a_next_token():
+    scheduler = fast()
+    for order in range(3):  # one token is the first and the last
+        add(scheduler, order, 20, 2 + 20 * order, max_tokens=order % 2)
+    assert step(scheduler) == [(0, 0, 20), (1, 0, 12)]
+    assert step(scheduler) == [(1, 12, 8), (2, 0, 20)]
+
+
+def test_steps_are_no_larger_where_somebody_does():
+    scheduler = fast()
+    sequence = add(scheduler, 0, 18, max_tokens=2)
+    assert step(scheduler) == [(0, 0, 18)]
+    add(scheduler, 1, 40, first=60, max_tokens=0)
+    assert step(scheduler) == [(0, 18, 1), (1, 0, 15)]
+    scheduler.remove(sequence)
+    assert step(scheduler) == [(1, 15, 25)]
+
+
+def test_who_has_not_been_told_its_first_token_will_wait_for_the_next():
+    scheduler = fast()
+    sequence = add(scheduler, 0, 18, max_tokens=2)
+    [chunk] = scheduler.schedule()
+    scheduler.advance(sequence, chunk.count)  # what it found comes later
+    add(scheduler, 1, 40, first=60, max_tokens=0)
+    assert step(scheduler) == [(1, 0, 16)]
 
 
 def test_the_batch_is_bounded():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +57,19 @@ def test_tokens_in_a_step_suit_the_device_unless_somebody_says_otherwise() -> No
     assert found == [2048, 512]
     assert loading.tokens_per_step(Settings(max_batch_size=1000), "cpu") == 1000
     assert loading.tokens_per_step(Settings(max_tokens_per_step=256), "cuda") == 256
+
+
+@pytest.mark.parametrize("free, most", [(141, 8192), (15, 4096), (1, 2048)])
+def test_steps_that_nobody_waits_for_are_larger_where_memory_is_plenty(
+    monkeypatch: pytest.MonkeyPatch, free: float, most: int
+) -> None:
+    monkeypatch.setattr(loading, "free_bytes", lambda device: free * 10**9)
+    backend: Any = SimpleNamespace(config=SIZES["1b"].config, device=torch.device("cuda"))
+    said = Settings(max_tokens_per_prompt_step=700)
+    assert loading.tokens_per_prompt_step(Settings(), backend, 2048) == most
+    assert loading.tokens_per_prompt_step(said, backend, 2048) == 700
+    backend.device = torch.device("cpu")
+    assert loading.tokens_per_prompt_step(Settings(), backend, 512) == 512
 
 
 def test_an_engines_cache_is_rooted_in_weights_and_arithmetic() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pythia_bento.model.batch import MOST_TOP, DecodeRows, ForwardBatch
-from pythia_bento.model.kernels.base import PackedWeights
+from pythia_bento.model.kernels.base import SCORED_AT_ONCE, PackedWeights
 from pythia_bento.model.kernels.gpu.forward import DecodeAttention, Forward, PromptAttention
 from pythia_bento.model.kernels.gpu.inside import TappedPass
 from pythia_bento.model.kernels.gpu.launch import Launcher
@@ -177,25 +177,43 @@ class TritonPromptPasses:
 class TritonScoredRows:
     """See ``ScoredRows``."""
 
-    def __init__(self, launch: Launcher, weights: PackedWeights, rows: int) -> None:
-        self._launch, self._head = launch, weights.head
-        config, device = launch.config, launch.device
-        self.hidden = torch.zeros(rows, config.hidden_size, device=device)
+    def __init__(self, launch: Launcher, weights: PackedWeights, hidden: Tensor, rows: int) -> None:
+        self._launch, self._head, self._hidden = launch, weights.head, hidden
+        config, device, few = launch.config, launch.device, min(rows, SCORED_AT_ONCE)
         self.asked = torch.zeros(2 * rows, dtype=torch.int32, device=device)
         self.found = torch.zeros(4 * rows, dtype=torch.int32, device=device)
-        self._h = torch.zeros(rows, config.hidden_size, dtype=torch.float16, device=device)
-        self._norms = torch.zeros(rows, device=device)
-        self._parts = launch.sampling.parts(rows)
+        self._x = torch.zeros(few, config.hidden_size, device=device)
+        self._h = torch.zeros(few, config.hidden_size, dtype=torch.float16, device=device)
+        self._norms = torch.zeros(few, device=device)
+        self._parts = launch.sampling.parts(few)
 
     def run(self, count: int) -> None:
-        """See ``ScoredRows``."""
-        launch, h = self._launch, self._h[:count]
-        values, ranks, best_ids, best = self.found[: 4 * count].view(4, count)
+        """See ``ScoredRows``. Slice by slice, so that what lies between takes little memory."""
+        rows, targets = self.asked[: 2 * count].view(2, count)
+        found = self.found[: 4 * count].view(4, count)
+        for first in range(0, count, SCORED_AT_ONCE):
+            part = slice(first, first + SCORED_AT_ONCE)
+            self._run(rows[part], targets[part], *found[:, part])
+
+    def _run(
+        self,
+        rows: Tensor,
+        targets: Tensor,
+        values: Tensor,
+        ranks: Tensor,
+        best_ids: Tensor,
+        best: Tensor,
+    ) -> None:
+        """Of one slice; all int32 [R]."""
+        count, launch = len(rows), self._launch
+        x, h = self._x[:count], self._h[:count]
         columns = best_ids[:, None], best.view(torch.float32)[:, None]
-        norms, values = self._norms[:count], values.view(torch.float32)
-        found = Scores(values, ranks, norms, *columns, self._parts)
-        launch.norm(self._head.norms, self.hidden[:count], h[None])
-        launch.sampling.score_head(self._head, h, self.asked[count : 2 * count], found)
+        found = Scores(
+            values.view(torch.float32), ranks, self._norms[:count], *columns, self._parts
+        )
+        torch.index_select(self._hidden, 0, rows, out=x)
+        launch.norm(self._head.norms, x, h[None])
+        launch.sampling.score_head(self._head, h, targets, found)
 
 
 def _persistent(

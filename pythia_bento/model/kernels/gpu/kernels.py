@@ -133,9 +133,9 @@ class TritonKernels:
         sizes = (sequences, tokens, num_tokens)
         return TritonPromptPasses(self.launch, self._forward, weights, cache, *sizes)
 
-    def scored_rows(self, weights: PackedWeights, rows: int) -> TritonScoredRows:
+    def scored_rows(self, weights: PackedWeights, hidden: Tensor, rows: int) -> TritonScoredRows:
         """See ``Capturable.scored_rows``."""
-        return TritonScoredRows(self.launch, weights, rows)
+        return TritonScoredRows(self.launch, weights, hidden, rows)
 
     def normalised(self, head: TritonHead, x: Tensor) -> Tensor:
         """See ``Kernels.normalised``."""
