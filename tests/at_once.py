@@ -56,6 +56,7 @@ def at_once() -> Iterator[Path]:
 
 def main(address: str) -> None:
     """Fork for whoever connects, until standard input ends."""
+    import bentoml_cli.cli  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
@@ -128,7 +129,13 @@ def _python(arguments: list[str]) -> None:
     exec(compile(code, "<string>", "exec"), vars(module))
 
 
-COMMANDS = {"pythia-bento": _pythia_bento, "python": _python}
+def _bentoml(arguments: list[str]) -> None:
+    from bentoml_cli.cli import cli
+
+    cli(arguments)
+
+
+COMMANDS = {"bentoml": _bentoml, "pythia-bento": _pythia_bento, "python": _python}
 
 
 def _end(status: int) -> NoReturn:
