@@ -9,9 +9,9 @@ from pythia_bento.model.kernels.gpu.packing import CHUNKS
 from pythia_bento.model.kernels.gpu.tiles import kv_tile
 
 SOURCE = Path(__file__).parent / "decode" / "decode_step.cu"
-BATCHES = (1, 2, 4, 8, 16)
+BATCHES = (1, 2, 4, 8)
 ROWS = 16  # of weights that a warp multiplies at a time
-MOST_INPUTS = 40 << 10  # of all sequences, in shared memory: what is left holds the weights
+MOST_INPUTS = 20 << 10  # of all sequences, in shared memory: with more, four kernels are faster
 
 
 def fits(config: ModelConfig, batch: int) -> bool:

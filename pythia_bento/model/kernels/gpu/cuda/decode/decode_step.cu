@@ -1,4 +1,4 @@
-// All layers of one decode step in one persistent kernel, for up to sixteen sequences.
+// All layers of one decode step in one persistent kernel, for up to eight sequences.
 //
 // One block per multiprocessor. A producer warp streams the weights that its block will multiply,
 // in the order in which it will need them and through all layers, into a ring in shared memory: it

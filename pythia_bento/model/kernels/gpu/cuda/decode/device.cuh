@@ -12,7 +12,7 @@ constexpr int CHUNKS = 4, PIECES = 1 + CHUNKS;
 constexpr int WARPS = 8, CONSUMERS = 32 * WARPS;
 #define LOWEST __int_as_float(0xFF800000)
 
-static_assert(H % 128 == 0 && (BATCH <= 8 || BATCH % 8 == 0), "storage of the weights, columns");
+static_assert(H % 128 == 0 && WARPS % BATCH == 0, "storage of the weights, division of the norm");
 static_assert(HEAD <= CONSUMERS && HEAD % 16 == 0 && TILE % 32 == 0, "tiles of the attention");
 
 __device__ __forceinline__ float div_full(float a, float b) {

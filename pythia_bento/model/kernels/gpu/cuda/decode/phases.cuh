@@ -7,6 +7,7 @@
 #include "gelu.cuh"
 #include "norm.cuh"
 
+constexpr int WARPS_A_TOKEN = WARPS / BATCH;  // of the norm
 
 // ---- blocks and their shares of the work ----
 
@@ -68,7 +69,6 @@ __device__ __forceinline__ const u16* embedded(const Step& s, const Resident& r,
 
 // Up to two tokens every block normalises for itself; more would take longer than another wait.
 constexpr bool NORM_FOR_ITSELF = BATCH <= 2;
-constexpr int WARPS_A_TOKEN = NORM_FOR_ITSELF ? WARPS / BATCH : WARPS;
 
 // One block for each token, from the last one on, normalises it for all.
 __device__ void norm_phase(const Step& s, int layer, Shared& shared) {
@@ -115,7 +115,7 @@ __device__ void in_phase(const Step& s, int layer, const Ring& ring, u32 n, Shar
         const int tile = units.tile(i), row = offset + tile * ROWS + g;
         const float scale[2] = {l.in_scale[row], l.in_scale[row + 8]};
         const float bias[2] = {l.in_bias[row], l.in_bias[row + 8]};
-        Products c;
+        float c[4];
         multiply(c, ring, n + units.place(i), units.width(i), shared.act);
         each_value(c, tile, [&](int r, int token, int at, float value) {
             const float y = __fmaf_rn(value, scale[at / 2], bias[at / 2]);
@@ -182,7 +182,7 @@ __device__ void out_phase(const Step& s, int layer, const Ring& ring, u32 n, Sha
 #pragma unroll 1
     for (int i = threadIdx.x / 32; i < units.count; i += WARPS) {
         const int tile = units.tile(i);
-        Products c;
+        float c[4];
         multiply(c, ring, n + units.place(i), units.width(i), shared.act);
         each_value(c, tile, [&](int row, int token, int, float value) {
             s.parts[(piece * BATCH + token) * H + row] = value;

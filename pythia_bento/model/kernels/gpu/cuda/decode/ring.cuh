@@ -73,49 +73,34 @@ __device__ void produce_phase(const Ring& ring, const u16* weights, const Units&
     }
 }
 
-// A warp's accumulators: sixteen rows of weights by eight tokens each.
-constexpr int EIGHTS = (BATCH + 7) / 8;
-using Products = float[EIGHTS][4];
-
-// Sixteen rows of weights times the tokens in ``act``.
-__device__ __forceinline__ void multiply(Products& c, const Ring& ring, u32 n, int width,
+// Sixteen rows of weights times the tokens in ``act``: the warp's mma accumulator.
+__device__ __forceinline__ void multiply(float (&c)[4], const Ring& ring, u32 n, int width,
                                          const char* act) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     // Columns past the last token repeat it: nobody reads their results.
     const char* x = act + min(g, BATCH - 1) * ACT_PITCH + 8 * t;
-#pragma unroll
-    for (int e = 0; e < EIGHTS; ++e) c[e][0] = c[e][1] = c[e][2] = c[e][3] = 0.0f;
+    c[0] = c[1] = c[2] = c[3] = 0.0f;
 #pragma unroll 1
     for (int part = 0; part < SLOTS_A_UNIT; ++part, n += width) {
         ring.wait_full(n);
         const char* w = ring.at(n) + 128 * g + 8 * t;
 #pragma unroll 4
         for (int k = 0; k < SLOT_K; k += 128) {
-            uint2 upper[4], lower[4];
+            uint2 upper[4], lower[4], xs[8];
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const char* segment = w + ROWS * k + 32 * (j ^ g % 4);
                 upper[j] = *(const uint2*)segment;
                 lower[j] = *(const uint2*)(segment + 8 * 128);
             }
-            uint2 xs[EIGHTS][8];
 #pragma unroll
-            for (int e = 0; e < EIGHTS; ++e) {
-#pragma unroll
-                for (int j = 0; j < 8; ++j) {
-                    xs[e][j] = *(const uint2*)(x + e * 8 * ACT_PITCH + 2 * k + 32 * j);
-                }
-            }
+            for (int j = 0; j < 8; ++j) xs[j] = *(const uint2*)(x + 2 * k + 32 * j);
 #pragma unroll
             for (int j = 0; j < 8; ++j) {
                 const u32 how = j < 4 ? 0x4240 : 0x4341;
                 const uint2 a = upper[j % 4], b = lower[j % 4];
-                const u32 w[4] = {widen(a.x, how), widen(b.x, how), widen(a.y, how),
-                                  widen(b.y, how)};
-#pragma unroll
-                for (int e = 0; e < EIGHTS; ++e) {
-                    mma(c[e], w[0], w[1], w[2], w[3], xs[e][j].x, xs[e][j].y);
-                }
+                mma(c, widen(a.x, how), widen(b.x, how), widen(a.y, how), widen(b.y, how), xs[j].x,
+                    xs[j].y);
             }
         }
         x += 2 * SLOT_K;
@@ -124,17 +109,13 @@ __device__ __forceinline__ void multiply(Products& c, const Ring& ring, u32 n, i
     }
 }
 
-// Calls use(row, token, i, value) for this thread's values of a unit; ``i / 2`` says which of the
-// thread's two rows.
+// Calls use(row, token, value) for this thread's values of a unit.
 template <class Use>
-__device__ __forceinline__ void each_value(const Products& c, int tile, Use use) {
+__device__ __forceinline__ void each_value(const float (&c)[4], int tile, Use use) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
-    for (int e = 0; e < EIGHTS; ++e) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int token = 8 * e + 2 * t + i % 2;
-            if (token < BATCH) use(tile * ROWS + g + i / 2 * 8, token, i, c[e][i]);
-        }
+    for (int i = 0; i < 4; ++i) {
+        const int token = 2 * t + i % 2;
+        if (token < BATCH) use(tile * ROWS + g + i / 2 * 8, token, i, c[i]);
     }
 }
