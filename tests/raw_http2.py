@@ -49,6 +49,12 @@ class Connection:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
         self.send(PREFACE + frame(SETTINGS))
 
+    @property
+    def name(self) -> str:
+        """Of this side, as the server's log has it."""
+        host, port = self._socket.getsockname()
+        return f"{host}:{port}"
+
     def send(self, data: bytes) -> None:
         """A server that refuses may have closed."""
         with contextlib.suppress(ConnectionError):

@@ -107,6 +107,19 @@ class AccessControl:
         finally:
             self.in_flight.leave()
 
+    def caller_of(self, authorization: str | None) -> str | None:
+        """Whose turn a request takes to be let in: a key's name, or "" where that is wrong.
+
+        None where everybody is let in, as callers are not told apart then.
+        """
+        if self._keys is None:
+            return None
+        try:
+            key = self._find(_bearer(authorization))
+        except Unauthenticated:
+            return ""
+        return key.name if key is not None else ""
+
     def _identify(self, authorization: str | None) -> str:
         if self._keys is None:
             return "anyone"

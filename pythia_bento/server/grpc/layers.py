@@ -1,4 +1,4 @@
-"""What is done for each call, outermost first: tracing, log and metrics, errors, API keys."""
+"""What is done for each call, outermost first: tracing, log, metrics, errors, turns, API keys."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pythia_bento.errors import PythiaError
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.call_log import log_call
 from pythia_bento.server.grpc.call import Call
+from pythia_bento.server.grpc.door import Door
 from pythia_bento.server.grpc.errors import grpc_status
 from pythia_bento.server.grpc.held_calls import HeldCalls
 from pythia_bento.server.grpc.interceptors import Layer, Run
@@ -137,6 +138,22 @@ class Errors(Layer):
             except Exception:
                 logger.exception("%s failed", call.method)
                 await _abort(call, PythiaError("the server failed; its log says how"))
+
+        return run
+
+
+class ByTurns(Layer):
+    """Callers have calls come in by turns; those without a key, where one is asked for, are one."""
+
+    def __init__(self, door: Door, access: AccessControl) -> None:
+        self._door, self._access = door, access
+
+    @override
+    def over(self, inner: Run) -> Run:
+        async def run(call: Call) -> Any:
+            caller = self._access.caller_of(call.text("authorization"))
+            await self._door.enter(call.context.peer() if caller is None else caller)
+            return await inner(call)
 
         return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from pythia_bento.protocol.generated.pythia_pb2_grpc import add_PythiaServicer_t
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.grpc.bentoml_v1 import BentoService
+from pythia_bento.server.grpc.door import Door
 from pythia_bento.server.grpc.held_calls import HeldCalls
 from pythia_bento.server.grpc.intake import Intake
 from pythia_bento.server.grpc.interceptors import SERVICES, Interceptor
-from pythia_bento.server.grpc.layers import ApiKeys, Errors, Records, Tracing, Watches
+from pythia_bento.server.grpc.layers import ApiKeys, ByTurns, Errors, Records, Tracing, Watches
 from pythia_bento.server.grpc.metrics import GrpcMetrics
+from pythia_bento.server.grpc.port import reserved
 from pythia_bento.server.grpc.service import PythiaService
 from pythia_bento.server.spans import Uncollected
 from pythia_bento.settings import Settings, SettingsError
@@ -34,9 +37,12 @@ _LIBRARY = logging.getLogger("grpc._cython.cygrpc")
 # theirs with the head of a call.
 MOST_ARRIVING = 256
 MOST_WATCHING = 1024  # each costs some 10 KB
-# Calls that wait, over all connections, to be seen by the event loop. Beyond them grpc says
-# CANCELLED, of itself and to nobody else.
-MOST_PENDING = 2**14
+# grpc shows a server's calls to the event loop one by one, those of all connections in one queue.
+# So there are several servers, and the system gives each connection to one of them: who sends a
+# thousand calls at once is in the way of few others. Each server costs a descriptor and some 40 KB.
+QUEUES = 32
+# Calls that wait in such a queue. Beyond them grpc says CANCELLED, of itself and to nobody else.
+MOST_PENDING = 2**12
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -61,28 +67,31 @@ class GrpcServer:
             Tracing(tracer, Uncollected.of(tracer_provider)),
             Records(self._metrics, tracer),
             Errors(),
+            ByTurns(Door(), access),
             ApiKeys(access),
         )
         self._arrivals = HeldCalls("the message", MOST_ARRIVING, settings.client_timeout)
         self._watchers = HeldCalls("changes of the server's health", MOST_WATCHING)
         others = (Errors(), Watches(self._watchers))
-        self._server = grpc.aio.server(
-            interceptors=[
-                Interceptor(layers, others, Intake(self._arrivals, access.bodies, runner.limits))
-            ],
-            options=_options(settings),
+        interceptor = Interceptor(
+            layers, others, Intake(self._arrivals, access.bodies, runner.limits)
         )
+        self._servers = [
+            grpc.aio.server(interceptors=[interceptor], options=_options(settings))
+            for _ in range(QUEUES)
+        ]
         self._health = health.aio.HealthServicer()
         self._telling: asyncio.Task[None] | None = None  # that it is over
         self._add_services()
-        self.port = _open(self._server, settings)
+        self.port = _open(self._servers, settings)
         """The port; of the system's choice where the setting was 0."""
 
     async def start(self) -> None:
         """Take calls; healthy only once that is so."""
         _LIBRARY.addFilter(_is_of_use)
         await self._set_health(NOT_SERVING)
-        await self._server.start()
+        for server in self._servers:
+            await server.start()
         await self._set_health(SERVING)
         self._tell_when_ended()
 
@@ -95,7 +104,8 @@ class GrpcServer:
         await asyncio.sleep(0)  # those who watch write that to their clients
         self.end_unasked()
         self._watchers.close()
-        await self._server.stop(self._settings.client_timeout)
+        seconds = self._settings.client_timeout
+        await asyncio.gather(*(server.stop(seconds) for server in self._servers))
 
     def say_not_serving(self) -> None:
         """Calls are answered still; for those who ask or watch its health it is over."""
@@ -111,12 +121,14 @@ class GrpcServer:
         return self._metrics.text()
 
     def _add_services(self) -> None:
-        server = self._server
-        add_PythiaServicer_to_server(PythiaService(self._runner, self._check_open), server)
-        add_BentoServiceServicer_to_server(BentoService(self._runner), server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        pythia, bento = PythiaService(self._runner, self._check_open), BentoService(self._runner)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server, pool=_all_files())
+        files = _all_files()
+        for server in self._servers:
+            add_PythiaServicer_to_server(pythia, server)
+            add_BentoServiceServicer_to_server(bento, server)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+            reflection.enable_server_reflection(names, server, pool=files)
 
     async def _set_health(self, status: Any) -> None:
         for service in ("", *SERVICES):
@@ -140,7 +152,7 @@ def _is_of_use(record: logging.LogRecord) -> bool:
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:
     return [
-        ("grpc.so_reuseport", 0),  # two servers on one port are a mistake
+        ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", settings.grpc_streams),
@@ -162,18 +174,22 @@ def _keepalive(seconds: float) -> list[tuple[str, Any]]:
     ]
 
 
-def _open(server: grpc.aio.Server, settings: Settings) -> int:
-    address = f"{settings.grpc_host}:{settings.grpc_port}"
+def _open(servers: Sequence[grpc.aio.Server], settings: Settings) -> int:
     try:
         credentials = _credentials(settings)
-        if credentials is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, credentials)
-    except RuntimeError as error:
+        with reserved(settings.grpc_host, settings.grpc_port) as port:
+            address = f"{settings.grpc_host}:{port}"
+            for server in servers:
+                if credentials is None:
+                    server.add_insecure_port(address)
+                else:
+                    server.add_secure_port(address, credentials)
+    except (RuntimeError, OSError) as error:
         raise SettingsError(
-            f"gRPC cannot listen on {address} (PYTHIA_GRPC_HOST, PYTHIA_GRPC_PORT; port 0 is "
-            f"no gRPC): {error}"
+            f"gRPC cannot listen on {settings.grpc_host}:{settings.grpc_port} (PYTHIA_GRPC_HOST, "
+            f"PYTHIA_GRPC_PORT; port 0 is no gRPC): {error}"
         ) from None
+    return port
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:

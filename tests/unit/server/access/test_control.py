@@ -123,3 +123,13 @@ def test_without_keys_limits_are_shared() -> None:
     with limited.enter(None), pytest.raises(Overloaded), limited.enter("Bearer other"):
         pass
     ask(limited, None)
+
+
+def test_whose_turn_it_is_before_anybody_is_let_in() -> None:
+    access = control()
+    assert access.caller_of(f"Bearer {ALICE}") == "alice"
+    # Who has no key is one caller, whatever is said instead.
+    assert {access.caller_of(said) for said in (None, "Bearer", "Bearer no", f"Basic {BOB}")} == {
+        ""
+    }
+    assert AccessControl(None).caller_of(f"Bearer {ALICE}") is None
