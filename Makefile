@@ -1,6 +1,6 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers wheel eval ray notebooks lock clean bento image \
+.PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers wheel eval clients ray notebooks lock clean bento image \
 	image-check k8s-check sbom bentoml-versions bentoml-next
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -100,6 +100,23 @@ $(EVAL)/.ready: $(READY) requirements/eval.txt
 	@$(call SEE_OURS,$(EVAL))
 	@touch $@
 
+clients: $(READY) .venv-clients/.ready .venv-clients-load/.ready .npm-clients/.ready  ## other people's programs against this server, each in its own environment; see docs/clients.md
+	$(BIN)/python -m tests.clients $(ARGS)
+
+.venv-clients/.ready: $(READY) requirements/clients.txt
+	@$(INSTALL) lock .venv-clients requirements/clients.txt
+	@touch $@
+
+.venv-clients-load/.ready: $(READY) requirements/clients-load.txt
+	@$(INSTALL) lock .venv-clients-load requirements/clients-load.txt
+	@$(call SEE_OURS,.venv-clients-load)
+	@touch $@
+
+.npm-clients/.ready: $(wildcard tests/clients/node/*)
+	@mkdir -p .npm-clients && cp $^ .npm-clients
+	@cd .npm-clients && npm ci --silent --no-audit --no-fund
+	@touch $@
+
 ray: $(RAY)/.ready  ## install Ray beside ours; see docs/sweeps.md
 
 $(RAY)/.ready: $(READY) requirements/ray.txt
@@ -133,7 +150,7 @@ lock: $(SERVE)  ## resolve requirements/*.txt anew; ARGS=--upgrade takes the new
 	requirements/lock $(ARGS)
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(EVAL) $(RAY) $(BENTOML)-* .venv-peers .venv-proto .venv-wheel $(K8S) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(EVAL) $(RAY) $(BENTOML)-* .venv-peers .venv-proto .venv-wheel .venv-clients* .npm-clients $(K8S) build dist *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis pythia_bento/model/kernels/cpu/lib
 
 # What serving needs, and what tests and lint need too: the second adds to the first.
@@ -145,22 +162,22 @@ $(SERVE) $(READY): pyproject.toml requirements/uv.txt requirements/compiler.txt 
 	@$(INSTALL) $(@:$(VENV)/.%=%) --torch "$(PYTHIA_TORCH)"
 	@touch $(SERVE) $@
 
-# What is served: the model pinned in the Bento, and the kind of device, which decides the image.
-MODEL ?= bundled
+# What is served: with MODEL=... one that is pinned in the Bento, without one that PYTHIA_MODEL
+# names; and the kind of device, which decides the image.
+MODEL ?=
 DEVICE ?= cpu
 IMAGE ?= pythia-bento:$(DEVICE)
 BACKEND ?= docker
-# podman can throw away what a later layer deletes: a third of the image.
-BUILD_OPTIONS ?= $(if $(filter podman,$(BACKEND)),--opt squash)
-BENTO = $(BIN)/bentoml build --output tag --arg model=$(MODEL) --arg device=$(DEVICE)
+# Of the backend's build, as network=none.
+BUILD_OPTIONS ?=
+BENTO = $(BIN)/bentoml build --output tag $(if $(MODEL),--arg model=$(MODEL)) --arg device=$(DEVICE)
 
-bento: $(READY)  ## a Bento of MODEL=... for DEVICE=cpu|cuda; see docs/deploy.md
+bento: $(READY)  ## a Bento for DEVICE=cpu|cuda, of PYTHIA_MODEL or with MODEL=... inside; see docs/deploy.md
 	$(BENTO)
 
-image: $(READY)  ## a container image of it (IMAGE=name, BACKEND=docker|podman|...)
+image: $(READY)  ## a container image of it (IMAGE=name, BACKEND=docker|podman)
 	tag=$$($(BENTO) | sed -n 's/^__tag__://p'); \
-	DOCKER_BUILDKIT=1 $(BIN)/bentoml containerize --backend $(BACKEND) $(BUILD_OPTIONS) \
-		--image-tag $(IMAGE) "$$tag"
+	$(BIN)/python -m tools.image "$$tag" $(IMAGE) --backend $(BACKEND) $(BUILD_OPTIONS:%=--option %)
 
 image-check: $(READY)  ## build the image and run it with podman, without any registry (as root)
 	deploy/image/check $(ARGS)

@@ -6,6 +6,7 @@ one place. Here the requirements are locked in the repository, by hash, with no 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,27 @@ _LIBRARIES = "src/pythia_bento/model/kernels/cpu/lib"
 _PACKAGES = f"/app/.venv/lib/python{PYTHON}/site-packages"
 
 # Triton compiles the code that launches its kernels with the system's C compiler.
-_C_COMPILER = (
+C_COMPILER = (
     "apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev"
     " && rm -rf /var/lib/apt/lists/*"
 )
-# Packages' own tests, and the headers of torch. torch will not start without its manager.
-_TRIM = (
+# Of the locked packages, torch and what it needs: a layer of its own (`make image`).
+TORCH = re.compile(
+    r"(torch|triton|filelock|fsspec|jinja2|markupsafe|mpmath|networkx|setuptools|sympy"
+    r"|typing-extensions|(nvidia|cuda)-(?!ml-py)[a-z0-9-]+)=="
+)
+# Packages' own tests, the headers of torch, and byte code: what is imported is compiled afterwards,
+# since where the root is read-only Python would do it again at every start; most of it never is.
+# torch will not start without its manager.
+TRIM_TORCH = (
     f"cd {_PACKAGES} && rm -rf torch/test torch/include"
     " && find torch/bin -mindepth 1 ! -name torch_shm_manager -delete"
-    " && find sympy numpy networkx mpmath -type d -name tests -prune -exec rm -r {} +"
-)
-_TRIM_GPU_LIBRARIES = (
-    f"find {_PACKAGES}/bitsandbytes -name 'libbitsandbytes_*.so'"
-    " ! -name libbitsandbytes_cpu.so -delete"
-)
-# BentoML has everything compiled, but most of these is never imported. What is imported must be
-# compiled: where the root is read-only Python would do it again at every start.
-_COMPILE = (
-    f"cd {_PACKAGES}"
+    " && find sympy networkx mpmath -type d -name tests -prune -exec rm -r {} +"
     " && find torch sympy networkx mpmath -name __pycache__ -prune -exec rm -r {} +"
+)
+COMPILE_OTHERS = (
+    f"cd {_PACKAGES}"
+    " && python -m compileall -q -x '^./(torch|sympy|networkx|mpmath)/' ."
     " && /app/.venv/bin/python -c 'import bitsandbytes.functional'"
 )
 _CLEAN = "pip uninstall -y uv && rm -rf /root/.cache"
@@ -91,10 +94,17 @@ def image(settings: Settings) -> Image | None:
         python_version=PYTHON,
         lock_python_packages=False,
         python_requirements=requirements.read_text(),
-        commands=[f"pip install --no-cache-dir {UV}", *([_C_COMPILER] if gpu else [])],
-        # What these delete takes no room only where layers are squashed: see `make image`.
-        post_commands=[_TRIM, *([] if gpu else [_TRIM_GPU_LIBRARIES]), _COMPILE, _CLEAN],
+        commands=[f"pip install --no-cache-dir {UV}", *([C_COMPILER] if gpu else [])],
+        # What these delete still takes room in the layer below; `make image` has layers without it.
+        post_commands=[TRIM_TORCH, trim_others(gpu), COMPILE_OTHERS, _CLEAN],
     )
+
+
+def trim_others(is_gpu: bool) -> str:
+    """What deletes of the other packages what no server needs."""
+    trim = f"cd {_PACKAGES} && find numpy -type d -name tests -prune -exec rm -r {{}} +"
+    libraries = "bitsandbytes -name 'libbitsandbytes_*.so' ! -name libbitsandbytes_cpu.so"
+    return trim if is_gpu else f"{trim} && find {libraries} -delete"
 
 
 def environment(settings: Settings) -> list[dict[str, str]]:

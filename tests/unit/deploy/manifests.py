@@ -16,9 +16,9 @@ def document(path: str) -> dict[str, Any]:
     return dict(found)
 
 
-def settings() -> dict[str, str]:
+def settings(folder: str = "base") -> dict[str, str]:
     """The ConfigMap's variables."""
-    lines = (K8S / "base" / "settings.env").read_text().splitlines()
+    lines = (K8S / folder / "settings.env").read_text().splitlines()
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {name: value for name, _, value in pairs}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from fnmatch import fnmatch
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from pythia_bento import __version__
+from pythia_bento.cli.pull import pull
 from pythia_bento.cli.sweep import sweep
 from pythia_bento.settings import Settings
 from tests.unit.deploy.manifests import K8S, ROOT, container, document, pod, settings
@@ -195,19 +197,20 @@ def claims(spec: dict[str, Any]) -> set[str]:
     }
 
 
-def sweep_pods() -> dict[str, dict[str, Any]]:
+def job_pods() -> dict[str, dict[str, Any]]:
     cluster = document("components/ray/rayjob.yaml")["spec"]["rayClusterSpec"]
     [workers] = cluster["workerGroupSpecs"]
     return {
+        "pull": document("components/pull/job.yaml")["spec"]["template"],
         "job": document("components/sweep/job.yaml")["spec"]["template"],
         "head": cluster["headGroupSpec"]["template"],
         "worker": workers["template"],
     }
 
 
-@pytest.mark.parametrize("kind", ["job", "head", "worker"])
-def test_pods_of_sweeps_may_do_no_more_than_the_service_s(kind: str) -> None:
-    spec = sweep_pods()[kind]["spec"]
+@pytest.mark.parametrize("kind", ["pull", "job", "head", "worker"])
+def test_pods_of_jobs_may_do_no_more_than_the_service_s(kind: str) -> None:
+    spec = job_pods()[kind]["spec"]
     [ours] = spec["containers"]
     assert spec["securityContext"] == pod()["securityContext"]
     assert ours["securityContext"] == container()["securityContext"]
@@ -226,11 +229,11 @@ def test_volumes_of_sweeps_are_claimed(component: str) -> None:
         for folder in ("store", component)
     }
     pods = {"sweep": ["job"], "ray": ["head", "worker"]}[component]
-    assert all(claims(sweep_pods()[kind]["spec"]) == names for kind in pods)
+    assert all(claims(job_pods()[kind]["spec"]) == names for kind in pods)
 
 
 def test_both_sweeps_are_commands_that_the_program_takes() -> None:
-    [job] = sweep_pods()["job"]["spec"]["containers"]
+    [job] = job_pods()["job"]["spec"]["containers"]
     entrypoint = shlex.split(document("components/ray/rayjob.yaml")["spec"]["entrypoint"])
     for command in ([*job["command"], *job["args"]], entrypoint):
         assert command[:3] == job["command"]
@@ -239,6 +242,27 @@ def test_both_sweeps_are_commands_that_the_program_takes() -> None:
         options, _, _ = parser.parse_args(command[4:])
         assert options["names"] == ("bundled",)
         assert {"items_path", "output", "suffix"} <= options.keys()
+
+
+def test_what_the_job_pulls_is_what_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    [job] = job_pods()["pull"]["spec"]["containers"]
+    assert [*job["command"], job["args"][0]] == [*job_command(), "pull"]
+    options, _, _ = pull.make_parser(click.Context(pull)).parse_args(job["args"][1:])
+    [name], steps = options["models"], options["steps"]
+    for variable, value in settings("components/pull").items():
+        monkeypatch.setenv(variable, value)
+    read = Settings()
+    assert fnmatch(read.model, read.models)
+    assert read.model.split("@")[0] == name and steps == "log"  # which has the last step
+    policy = document("components/pull/networkpolicy.yaml")["spec"]
+    chosen = policy["podSelector"]["matchLabels"]
+    assert chosen.items() <= job_pods()["pull"]["metadata"]["labels"].items()
+    assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {53, 443}
+
+
+def job_command() -> list[str]:
+    [job] = job_pods()["job"]["spec"]["containers"]
+    return list(job["command"])
 
 
 def test_every_shard_of_the_job_is_computed_once() -> None:
@@ -254,7 +278,7 @@ def test_only_the_pods_of_sweeps_are_shut_off_by_their_policies() -> None:
         policy = document(f"components/{component}/networkpolicy.yaml")["spec"]
         chosen = policy["podSelector"]["matchLabels"]
         for kind in kinds:
-            assert chosen.items() <= sweep_pods()[kind]["metadata"]["labels"].items()
+            assert chosen.items() <= job_pods()[kind]["metadata"]["labels"].items()
         assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
 
 
