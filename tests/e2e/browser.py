@@ -56,6 +56,16 @@ class Browser:
         self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", parameters)
 
     @contextlib.contextmanager
+    def running_first(self, script: str) -> Iterator[None]:
+        """On each page, before anything of its own."""
+        command = self.driver.execute_cdp_cmd
+        added = command("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+        try:
+            yield
+        finally:
+            command("Page.removeScriptToEvaluateOnNewDocument", added)
+
+    @contextlib.contextmanager
     def emulating(self, width: int, height: int, scheme: str) -> Iterator[None]:
         """A telephone's screen, in light or dark."""
         command = self.driver.execute_cdp_cmd

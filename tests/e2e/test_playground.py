@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.support.select import Select
 
 from tests.e2e.browser import Browser, chromium
-from tests.e2e.serving import HTTP, Server, serve
+from tests.e2e.serving import HTTP, Server
 from tests.fuzz.http import KEY
 
 pytestmark = pytest.mark.needs("chromium", "chromedriver")
@@ -217,9 +216,21 @@ def test_a_step_is_chosen_and_answers(page: Browser, server: Server) -> None:
     assert page.console() == []
 
 
-def test_where_there_is_one_there_is_no_choice(window: Browser, home: Path) -> None:
-    with serve(home, models="", model="bundled@step64") as one:
-        window.open(f"{one.url}/playground")
+# The server's answers, of whose models only the first is there.
+_ONE = """
+const ask = window.fetch;
+window.fetch = async (path, options) => {
+  const answer = await ask(path, options);
+  if (path !== "v1/models") return answer;
+  const models = await answer.json();
+  return new Response(JSON.stringify({ ...models, data: models.data.slice(0, 1) }), answer);
+};
+"""
+
+
+def test_where_there_is_one_there_is_no_choice(window: Browser, server: Server) -> None:
+    with window.running_first(_ONE):
+        window.open(f"{server.url}/playground")
         window.wait(lambda: "context 512 tokens" in window("#model").text)
         assert not window("#choice").is_displayed()
         assert '"model"' not in window("#curl").get_attribute("textContent")
