@@ -132,7 +132,7 @@ def sweep_attention(step: Step, model: GPTNeoX, batch: int) -> list[tuple[float,
     config, scratch = model.config, step.steps.attend.scratch
     most = tiles.splits(batch * config.num_heads, scratch.max_tiles, config.head_dim)
     for splits in sorted({1, most, max(1, most // 2), max(1, most // 4)}):
-        for stages in (1, 2, 3):
+        for stages in (2, 3, 5):
             for warps in (2, 4, 8):
                 options = {"splits": splits, "stages": stages, "warps": warps}
                 try:

@@ -19,7 +19,12 @@ from pythia_bento.model.kernels.gpu.cuda.decode_constants import (
 from pythia_bento.model.kernels.gpu.cuda.nvrtc import Kernel, Source, build
 from pythia_bento.model.kernels.gpu.launch import Launcher
 from pythia_bento.model.kernels.gpu.packing import TritonLayer
-from pythia_bento.model.kernels.gpu.workspace import Activations, AttentionScratch, TritonKVCache
+from pythia_bento.model.kernels.gpu.workspace import (
+    Activations,
+    AttentionScratch,
+    TritonKVCache,
+    shared_bytes,
+)
 
 THREADS = 9 * 32
 
@@ -64,7 +69,7 @@ class DecodeStep:
         device = launch.device
         properties = torch.cuda.get_device_properties(device)
         self._blocks = properties.multi_processor_count
-        self._shared = int(properties.shared_memory_per_block_optin)  # type: ignore[attr-defined]
+        self._shared = shared_bytes(device)
         wanted = [b for b in BATCHES if b <= max_batch and fits(self._config, b)]
         binaries = build([self._source(batch) for batch in wanted])
         self._kernels = {

@@ -18,7 +18,7 @@ from pythia_bento.model.kernels.gpu.launch_sampling import SamplingLauncher
 from pythia_bento.model.kernels.gpu.packing import CHUNKS, TritonHead, TritonLayer, depth_at_once
 from pythia_bento.model.kernels.gpu.triton import attention, attention_prefill, products
 from pythia_bento.model.kernels.gpu.triton.norm import norm
-from pythia_bento.model.kernels.gpu.workspace import AttentionScratch
+from pythia_bento.model.kernels.gpu.workspace import AttentionScratch, shared_bytes
 from pythia_bento.model.rotary import rotary_tables
 
 NORM_WARPS = 8  # for few tokens, where all of them wait for one row
@@ -32,6 +32,7 @@ class Launcher(WideLauncher):
         super().__init__(config, device)
         self.device = device
         self.fast = device.type == "cuda"  # else Triton's interpreter, which has no assembly
+        self._shared_bytes = shared_bytes(device)
         self.block_size = tiles.kv_tile(config.head_dim)
         self.sampling = SamplingLauncher(config, device)
         self.options = OptionsLauncher(config, device)
@@ -259,7 +260,7 @@ class Launcher(WideLauncher):
         """One new token a sequence: rotate, write to the cache, attend."""
         heads, count, head_dim = self.config.num_heads, len(qkv), self.config.head_dim
         splits = splits or tiles.splits(count * heads, scratch.max_tiles, head_dim)
-        stages = stages or tiles.decode_stages(count * heads, head_dim)
+        stages = stages or tiles.decode_stages(count * heads, head_dim, self._shared_bytes)
         attention.decode_attention[(heads, count, splits)](
             qkv_ptr=qkv,
             k_cache=keys,

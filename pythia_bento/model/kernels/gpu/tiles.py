@@ -64,12 +64,14 @@ WIDE_FROM = 513  # tokens from which widening the weights first pays
 
 # Of sequences with many rows. All of 256 dimensions would be more than fits into registers.
 ATTENTION_MANY = AttentionTile(64, 128, 2, 4)
+FIVE_STAGES = 200 << 10  # bytes of shared memory with which five were measured
 FEW_ROWS = 16  # of a sequence in a pass: what decodes, and prompts as short
 
 
 def attention_few(rows: int, head_dim: int) -> AttentionTile:
     """Of sequences with few, ``rows`` of them and heads together."""
-    return AttentionTile(FEW_ROWS, 256, decode_stages(rows, head_dim), 4)
+    stages = 3 if head_dim > 128 and rows >= 512 else 2
+    return AttentionTile(FEW_ROWS, 256, stages, 4)
 
 
 def choose(table: tuple[tuple[int, Tile], ...], tokens: int) -> Tile:
@@ -91,9 +93,15 @@ def splits(rows: int, max_tiles: int, head_dim: int) -> int:
     return min(1 << (wanted.bit_length() - 1), max_tiles)
 
 
-def decode_stages(rows: int, head_dim: int) -> int:
-    """Stages of loads ahead of a program that attends alone, for ``rows`` as above."""
-    return 3 if head_dim > 128 and rows >= 512 else 2
+def decode_stages(rows: int, head_dim: int, shared_bytes: int) -> int:
+    """Stages of loads ahead of a decode step's program, for ``rows`` as above.
+
+    Where few programs share a multiprocessor, more have to be under way, if ``shared_bytes`` of its
+    memory hold them.
+    """
+    if rows <= 256 and shared_bytes >= FIVE_STAGES:
+        return 5
+    return 3 if head_dim > 64 and rows >= 512 else 2
 
 
 def grid(rows: int, tokens: int, tile: Tile) -> tuple[int]:

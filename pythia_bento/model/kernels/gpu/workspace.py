@@ -82,3 +82,11 @@ class AttentionScratch:
         self.acc = torch.empty(*shape, config.head_dim, device=device)
         self.best = torch.empty(*shape, 2, device=device)
         self.tickets = torch.zeros(rows, config.num_heads, dtype=torch.int32, device=device)
+
+
+def shared_bytes(device: torch.device) -> int:
+    """Of a program, at most; 0 for Triton's interpreter, where it makes no difference."""
+    if device.type != "cuda":
+        return 0
+    properties = torch.cuda.get_device_properties(device)
+    return int(properties.shared_memory_per_block_optin)  # type: ignore[attr-defined]
