@@ -124,9 +124,10 @@ class Engine:
         if not results:
             open = [chunk for chunk in fitting if chunk.sequence.status != "finished"]
             return ended + self._open.end_without_memory(open)
-        if not any(result and result.complete for result in results):
+        found = [result for result in results if result is not None]
+        if not [result for result in found if result.complete is not None]:
             self._observe(tokens_of(fitting, results))
-        self._step_sizes.add(sum(result is not None for result in results))
+        self._step_sizes.add(len(found))
         ended += [output for output in map(self._apply, fitting, results) if output]
         return ended + self._complete() if self._scheduler.is_patient else ended
 
@@ -242,7 +243,7 @@ class Engine:
             self._scheduler.advance(sequence, chunk.count)
             self._under_way.append((chunk, result))
             return None
-        return self._found(chunk, result, chunk.count + max(len(result.token_ids) - 1, 0))
+        return self._found(chunk, result, chunk.count + (len(result.token_ids) or 1) - 1)
 
     def _found(self, chunk: Chunk, result: ChunkResult, computed: int) -> SequenceOutput | None:
         """What is known of a chunk; ``computed`` of its tokens were not counted yet."""

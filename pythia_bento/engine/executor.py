@@ -170,7 +170,7 @@ def execute_what_fits(
 def tokens_of(chunks: Seq[Chunk], results: Results) -> int:
     """What a step computed; it may have sampled several tokens of a sequence."""
     pairs = zip(chunks, results, strict=False)
-    return sum(max(chunk.count, len(result.token_ids)) for chunk, result in pairs if result)
+    return sum([max(chunk.count, len(result.token_ids)) for chunk, result in pairs if result])
 
 
 def _half(chunks: Seq[Chunk]) -> list[Chunk]:

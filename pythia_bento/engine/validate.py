@@ -72,7 +72,9 @@ def validate(request: Request, limits: Limits) -> None:
 
 def check_integer(field: str, value: int, limits: Limits) -> None:
     """Raise InvalidRequest unless one of ``INTEGERS`` is in its range."""
-    _integer(field, value, *limits.integer_range(field))
+    low, high = limits.integer_range(field)
+    if type(value) is not int or not low <= value <= high:
+        _integer(field, value, low, high)
 
 
 def check_sequences(prompts: int, each: int, limits: Limits) -> None:

@@ -86,7 +86,7 @@ class Lookahead:
         self._ahead = None if self.is_last else self._behind(flight, places, chunks)
         found = flight.results()
         results = [None if place is None else found[place] for place in places]
-        if any(_failed(result, flight.steps) for result in results):
+        if [result for result in results if result is not None and _failed(result, flight.steps)]:
             self._ahead = None  # a failure after good tokens comes first in the next visit
         return results
 
@@ -191,8 +191,6 @@ def _most(limits: Seq[int], most: int) -> int:
     return min(max(2, min(most, MOST_ROW_STEPS // len(limits))), *limits)
 
 
-def _failed(result: ChunkResult | None, steps: int) -> bool:
+def _failed(result: ChunkResult, steps: int) -> bool:
     """Whether a row that was to have a token a step has fewer, or none that counts."""
-    if result is None:
-        return False
     return not result.is_finite or 0 < len(result.token_ids) < steps

@@ -101,9 +101,11 @@ class Body(BaseModel):
         """
         if not isinstance(data, Mapping):
             return data
-        given = {field: value for field, value in data.items() if value is not None}
-        unknown = next((field for field in given if not cls.knows(field)), None)
-        return {k: v for k, v in given.items() if k == unknown or cls.knows(k)}
+        given, known = {k: v for k, v in data.items() if v is not None}, cls.model_fields
+        unknown = [field for field in given if field not in known and not cls.knows(field)]
+        for field in unknown[1:]:
+            del given[field]
+        return given
 
 
 class Sampling(Body):

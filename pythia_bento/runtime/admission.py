@@ -36,11 +36,16 @@ class Demand:
     def __add__(self, other: Demand) -> Demand:
         return Demand(self.sequences + other.sequences, self.tokens + other.tokens)
 
+    def __sub__(self, other: Demand) -> Demand:
+        return Demand(self.sequences - other.sequences, self.tokens - other.tokens)
+
     def __mul__(self, count: int) -> Demand:
         return Demand(self.sequences * count, self.tokens * count)
 
     def up_to(self, most: Demand) -> Demand:
         """At most so much of each."""
+        if self.sequences <= most.sequences and self.tokens <= most.tokens:
+            return self
         return Demand(min(self.sequences, most.sequences), min(self.tokens, most.tokens))
 
     def portion(self, part: float) -> Demand:
@@ -110,17 +115,22 @@ class AdmissionControl:
             has = "this caller has {} {} to work on, and {} more would pass its share of {}"
             self._check(own, demand, self._share, f"{has} (PYTHIA_CALLER_SHARE)")
         counted = own.up_to(self._share)
-        more = (own + demand).up_to(self._share) + counted * -1
+        more = (own + demand).up_to(self._share) - counted
         has = "the server has {} {} to work on, and {} more would pass its limit of {}"
         self._check(self._now, more, self._most, has)
 
     def leave(self, demand: Demand, account: Hashable = None) -> None:
         """So much has ended."""
-        self._set(account, self._of(account) + demand * -1)
+        self._set(account, self._of(account) - demand)
         self._sequences.add(demand.sequences)
         self._tokens.add(demand.tokens)
 
     def _check(self, now: Demand, more: Demand, most: Demand, words: str) -> None:
+        if (
+            now.sequences + more.sequences <= most.sequences
+            and now.tokens + more.tokens <= most.tokens
+        ):
+            return
         for what, rate in (("sequences", self._sequences), ("tokens", self._tokens)):
             has, asked, limit = (getattr(demand, what) for demand in (now, more, most))
             if has + asked > limit:
@@ -137,7 +147,7 @@ class AdmissionControl:
     def _set(self, account: Hashable, demand: Demand) -> None:
         """What an account has under way from now on."""
         before = self._of(account).up_to(self._share)
-        self._now += demand.up_to(self._share) + before * -1
+        self._now += demand.up_to(self._share) - before
         if demand.sequences:
             self._accounts[account] = demand
         else:

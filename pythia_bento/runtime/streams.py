@@ -46,16 +46,16 @@ class Stream(ABC):
         """Called in the engine's thread: what to post now of a step's outputs and those before."""
         if not self._is_whole:
             return outputs
-        return [whole for output in outputs if (whole := self._join(output))]
-
-    def _join(self, output: SequenceOutput) -> SequenceOutput | None:
-        """All of a sequence since its reader wants everything at once, when it has ended."""
-        sequence = output.request_id, output.index
-        if (joined := self._joined.get(sequence)) is not None:
-            joined.extend(output)
-        else:
-            joined = self._joined[sequence] = output.copy()
-        return None if joined.finish_reason is None else self._joined.pop(sequence)
+        whole = []
+        for output in outputs:
+            sequence = output.request_id, output.index
+            if (joined := self._joined.get(sequence)) is not None:
+                joined.extend(output)
+            else:
+                joined = self._joined[sequence] = output.copy()
+            if output.finish_reason is not None:
+                whole.append(self._joined.pop(sequence))
+        return whole
 
     def close(self) -> None:
         """End what is unfinished; harmless afterwards."""

@@ -255,24 +255,29 @@ class EngineThread:
 
     def _deliver(self, outputs: Outputs) -> None:
         """Bring each output to its stream."""
-        by_stream: dict[Stream, Outputs] = defaultdict(list)
-        accounts: dict[Stream, Hashable] = {}
+        by_stream: dict[Stream, tuple[Hashable, Outputs]] = {}
         seen: list[tuple[RequestTimings, SequenceOutput]] = []
         with self._wake:
             for output in outputs:
-                if (state := self._states.get(output.request_id)) is not None:
-                    by_stream[state.stream].append(output)
-                    accounts[state.stream] = state.account
-                    seen.append((state.timings, output))
-                    if output.finish_reason is not None:
-                        self._finish(state, output.index)
+                if (state := self._states.get(output.request_id)) is None:
+                    continue
+                if (entry := by_stream.get(state.stream)) is None:
+                    by_stream[state.stream] = state.account, [output]
+                else:
+                    entry[1].append(output)
+                seen.append((state.timings, output))
+                if output.finish_reason is not None:
+                    self._finish(state, output.index)
             self.watch.on_outputs(seen)
+        self._bring(by_stream)
+
+    def _bring(self, by_stream: Mapping[Stream, tuple[Hashable, Outputs]]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[_Due]] = defaultdict(list)
-        for stream, own in by_stream.items():
+        for stream, (account, own) in by_stream.items():
             if not (due := stream.due(own)):
                 continue
             if isinstance(stream, AsyncStream):
-                by_loop[stream.loop].append((accounts[stream], stream, due))
+                by_loop[stream.loop].append((account, stream, due))
             else:
                 stream.post(due)
         for loop, all_due in by_loop.items():

@@ -29,7 +29,7 @@ def fields_line(fields: Mapping[str, Any]) -> str:
 
     Other characters of a value, and backslashes, ``=``, commas and spaces, are Python's escapes.
     """
-    return " ".join(f"{name}={_value(value)}" for name, value in fields.items())
+    return " ".join([f"{name}={_value(value)}" for name, value in fields.items()])
 
 
 class TextFormatter(logging.Formatter):
@@ -86,7 +86,8 @@ def _formatter(format: LogFormat, present: logging.Formatter | None) -> logging.
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(_value, value))
-    return _NOT_IN_VALUE.sub(_escape, str(value))
+    text = str(value)
+    return text if text.isalnum() and text.isascii() else _NOT_IN_VALUE.sub(_escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:

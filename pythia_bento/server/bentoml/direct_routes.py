@@ -7,7 +7,7 @@ long as answering does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 
 from starlette.applications import Starlette
 from starlette.middleware.errors import ServerErrorMiddleware
@@ -29,12 +29,12 @@ class DirectRoutes:
         self.app = app
         self._routes = routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         direct = None
         if scope["type"] == "http":
             direct = self._routes.get((scope["method"], scope["path"]))
-        await (direct or self.app)(scope, receive, send)
+        return (direct or self.app)(scope, receive, send)
 
 
 def routes_of(mounts: Iterable[tuple[Starlette, str]]) -> Routes:

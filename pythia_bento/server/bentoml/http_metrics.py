@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from timeit import default_timer
 from typing import Any, NamedTuple
@@ -62,7 +62,7 @@ class HttpMetrics:
         if not label.startswith(self._skipped):
             begun.last.set_to_current_time()
 
-        async def counting(message: Message) -> None:
+        def counting(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -70,7 +70,7 @@ class HttpMetrics:
                 ended = self._ended.get((label, status)) or self._end(label, status)
                 ended.total.inc()
                 ended.duration.observe(max(default_timer() - start, 0))
-            await send(message)
+            return send(message)
 
         begun.in_progress.inc()
         try:

@@ -57,13 +57,14 @@ class _Transport:
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
+        self._write, self.is_closing = inner.write, inner.is_closing  # asked for all the time
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def write(self, data: bytes) -> None:
-        if not self._inner.is_closing():
-            self._inner.write(data)
+        if not self.is_closing():
+            self._write(data)
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -183,9 +184,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     @override
     def on_body(self, body: bytes) -> None:
-        self._heard()
+        self._silent_bytes = 0
         super().on_body(body)
-        if not self._has_room():
+        if self.pipeline and not self._has_room():
             self.flow.pause_reading()
 
     @override
@@ -205,7 +206,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._silent_bytes = 0
 
     def _count(self, size: int, most: int) -> None:
-        self._heard()
+        self._silent_bytes = 0
         self._head_bytes += size
         if self._head_bytes > most:
             raise ValueError(f"above {most} bytes")

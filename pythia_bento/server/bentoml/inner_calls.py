@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, NoReturn
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -38,10 +38,13 @@ class InnerCalls:
         self.app = app
         self._is_private = is_private
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         if scope["type"] != "http" or scope["method"] != "POST" or not is_inner(scope):
-            return await self.app(scope, receive, send)
+            return self.app(scope, receive, send)
+        return self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._is_private:
             return await error_response(_REFUSED)(scope, receive, send)
         try:

@@ -7,6 +7,7 @@ out after eleven minutes: whoever asks for ``/livez`` again and again fills the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
@@ -29,9 +30,9 @@ class TimeLimit:
             return await self.app(scope, receive, send)
         limit = _Limit(self.timeout)
 
-        async def beginning(message: Message) -> None:
+        def beginning(message: Message) -> Awaitable[None]:
             limit.end()
-            await send(message)
+            return send(message)
 
         try:
             await self.app(scope, receive, beginning)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from opentelemetry import context, trace
@@ -79,14 +79,14 @@ class Calls:
 
         is_traced = False
 
-        async def naming(message: Message) -> None:
+        def naming(message: Message) -> Awaitable[None]:
             nonlocal is_traced
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], named]}
             elif not message.get("more_body", False):
                 is_traced = True  # now: the span ends when this has been sent
                 trace_call(self._tracer, call)
-            await send(message)
+            return send(message)
 
         with working_for(call):
             try:

@@ -21,6 +21,7 @@ from pythia_bento.server.http.multipart import is_multipart
 from pythia_bento.server.openapi.operations import operation_of
 
 INNER_TYPE = "application/vnd.bentoml+pickle"
+_INNER = INNER_TYPE.encode()
 SMALL = 2**16  # bytes of a body that are parsed at once
 HEADS = 2**14  # bytes of a body besides its parts
 
@@ -149,8 +150,8 @@ class _Replay:
 
 def is_inner(scope: Scope) -> bool:
     """Whether the body is said to be what services of one Bento send each other."""
-    kind = Headers(scope=scope).get("content-type", "")
-    return kind.partition(";")[0].strip().lower() == INNER_TYPE
+    kinds = [value for name, value in scope["headers"] if name == b"content-type"]
+    return bool(kinds) and kinds[0].partition(b";")[0].strip().lower() == _INNER
 
 
 def _as_json(scope: Scope) -> Scope:

@@ -63,14 +63,19 @@ class Choice:
     async def delta(self, output: SequenceOutput) -> dict[str, Any]:
         """What ``output`` adds."""
         is_first, self._is_first = self._is_first, False
-        return {
+        body, logprobs = self._body, None
+        if output.logprobs is not None or (is_first and body.echo):
+            logprobs = await self._shown_logprobs(output, is_first)
+        delta = {
             "index": self._index,
             **self._content(output, is_first),
-            "logprobs": await self._shown_logprobs(output, is_first),
+            "logprobs": logprobs,
             "finish_reason": output.finish_reason,
             "stop_reason": output.stop_reason,
-            **await self._additions(output, is_first),
         }
+        if body.return_token_ids or (is_first and body.prompt_logprobs is not None):
+            delta |= await self._additions(output, is_first)
+        return delta
 
     def says_something(self, delta: dict[str, Any]) -> bool:
         """Whether a client learns anything from it."""

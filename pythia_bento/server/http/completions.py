@@ -17,7 +17,7 @@ from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.changed import changed, without_tensors
 from pythia_bento.handlers.logits import Rows, with_logits
 from pythia_bento.handlers.requests import best, fingerprint, make_request, with_seed
-from pythia_bento.protocol.bodies import CompletionRequest
+from pythia_bento.protocol.bodies import CompletionRequest, StreamOptions
 from pythia_bento.protocol.errors import error_body
 from pythia_bento.protocol.parsing import parse
 from pythia_bento.runtime.served import Served, loaded
@@ -118,17 +118,29 @@ class Completion:
                 joiner.add(separator + orjson.dumps(delta))
                 separator = b","
                 answer.prompt_logprobs = None
-                await freed(answer.logprobs or [])
+                if answer.logprobs:
+                    await freed(answer.logprobs)
                 await turns.take()
         joiner.add(b"]," + orjson.dumps({"usage": self._usage()})[1:])
         return Pieces(joiner.pieces())
 
     async def events(self, stream: AsyncIterator[Outputs]) -> AsyncIterator[bytes]:
-        """Server-sent events, those of one step together; an error is the last event."""
+        """Server-sent events, those of one step together as far as they are small.
+
+        An error is the last event.
+        """
         try:
             async for outputs in stream:
-                async for events in self._events(outputs):
-                    yield events
+                events, turns = bytearray(), Turns()
+                for output in outputs:
+                    events += await self._event(output)
+                    if len(events) > PIECE_BYTES:
+                        yield bytes(events)
+                        events.clear()
+                    if output is not outputs[-1]:
+                        await turns.take()
+                if events:
+                    yield bytes(events)
         except PythiaError as error:
             yield event(error_body(error))
             return
@@ -143,27 +155,20 @@ class Completion:
             self._choices[index] = make(self.body, self._prompts[number], index, tokenizer)
         return self._choices[index]
 
-    async def _events(self, outputs: Outputs) -> AsyncIterator[bytes]:
-        """Those of one step together, as far as they are small."""
-        events, turns = bytearray(), Turns()
-        for output in outputs:
-            raise_error(output)
-            self._generated += len(output.token_ids)
-            choice = self._choice(output, output.index)
-            # Text may be held back, and then there is nothing to say.
-            if choice.says_something(delta := await choice.delta(output)):
-                events += self._event(delta)
-            if len(events) > PIECE_BYTES:
-                yield bytes(events)
-                events.clear()
-            await turns.take()
-        if events:
-            yield bytes(events)
+    async def _event(self, output: SequenceOutput) -> bytes:
+        """The event of one output, or nothing."""
+        raise_error(output)
+        self._generated += len(output.token_ids)
+        choice = self._choice(output, output.index)
+        # Text may be held back, and then there is nothing to say.
+        if not choice.says_something(delta := await choice.delta(output)):
+            return b""
+        line, options = self._event_head + orjson.dumps(delta), self.body.stream_options
+        return line + b"]}\n\n" if options is None else self._filled(line + b"]", options)
 
-    def _event(self, delta: dict[str, Any]) -> bytes:
-        line, fields = self._event_head + orjson.dumps(delta) + b"]", self._event_usage()
-        options = self.body.stream_options
-        if options is not None and options.include_obfuscation:
+    def _filled(self, line: bytes, options: StreamOptions) -> bytes:
+        fields = self._event_usage()
+        if options.include_obfuscation:
             fields["obfuscation"] = "0" * (-len(line) % OBFUSCATED)
         return line + (b"," + orjson.dumps(fields)[1:] if fields else b"}") + b"\n\n"
 

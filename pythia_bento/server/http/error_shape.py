@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
@@ -32,17 +32,22 @@ class HeldAnswer(ABC):
     async def _changed(self, status: int, headers: MutableHeaders, body: bytes) -> bytes:
         """The body to send instead; changes ``headers`` to what fits it."""
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
         """Take or pass on one message."""
-        if message["type"] == "http.response.start" and self._holds(message):
+        kind = message["type"]
+        if kind == "http.response.start" and self._holds(message):
             self._start = message
-        elif self._start is None or message["type"] != "http.response.body":
+        elif self._start is None or kind != "http.response.body":
             self.has_started = True
-            await self._send(message)
-        else:
-            self._body += message.get("body", b"")
-            if not message.get("more_body", False):
-                await self._finish(self._start)
+            return self._send(message)
+        return self._hold(message, self._start)
+
+    async def _hold(self, message: Message, start: Message) -> None:
+        if message is start:
+            return
+        self._body += message.get("body", b"")
+        if not message.get("more_body", False):
+            await self._finish(start)
 
     async def _finish(self, start: Message) -> None:
         headers = MutableHeaders(raw=list(start["headers"]))

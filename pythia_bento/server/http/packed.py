@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections.abc import Awaitable
 from functools import lru_cache
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -28,9 +29,9 @@ class Packed:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
-        await self.app(scope, receive, _Packer(send) if _can_be_packed(scope) else send)
+        return self.app(scope, receive, _Packer(send) if _can_be_packed(scope) else send)
 
 
 def _can_be_packed(scope: Scope) -> bool:
