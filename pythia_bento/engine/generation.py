@@ -13,13 +13,14 @@ class Generation:
     """Of one sequence. One that only scores has none, as making it takes as long as all else."""
 
     __slots__ = (
+        "_detokenizer",
         "_grammar",
         "_guide",
         "_params",
+        "_tokenizer",
         "bias",
         "biases",
         "counts",
-        "detokenizer",
         "early_bias",
         "has_options",
         "stops",
@@ -28,15 +29,10 @@ class Generation:
     def __init__(self, request: Request, tokenizer: Tokenizer, grammar: Grammar | None) -> None:
         """``grammar`` is that of the request's constraint."""
         self._params = params = request.params
-        self._grammar = grammar
+        self._tokenizer, self._grammar = tokenizer, grammar
+        self._detokenizer: Detokenizer | None = None
         self._guide: Guide | None = None
         self.counts = TokenCounts(params, request.prompt) if params.has_penalties else None
-        self.detokenizer = Detokenizer(
-            tokenizer,
-            params.stop,
-            skip_special_tokens=params.skip_special_tokens,
-            include_stop=params.include_stop_str_in_output,
-        )
         self.stops: dict[int, int | None] = {id: id for id in params.stop_token_ids}
         # A text of some form ends where that is complete.
         if not params.ignore_eos or grammar is not None:
@@ -64,8 +60,20 @@ class Generation:
         return self._grammar is not None
 
     @property
-    def guide(self) -> Guide | None:
+    def detokenizer(self) -> Detokenizer:
         """Made when it is first asked for: what waits takes no memory."""
+        if self._detokenizer is None:
+            self._detokenizer = Detokenizer(
+                self._tokenizer,
+                self._params.stop,
+                skip_special_tokens=self._params.skip_special_tokens,
+                include_stop=self._params.include_stop_str_in_output,
+            )
+        return self._detokenizer
+
+    @property
+    def guide(self) -> Guide | None:
+        """Made when it is first asked for, too."""
         if self._guide is None and self._grammar is not None:
             self._guide = self._grammar.guide()
         return self._guide
