@@ -74,7 +74,9 @@ def rates(folder: Path = RESULTS) -> dict[str, Any]:
         "device": "NVIDIA H200",
         "load_bytes_per_s": _load(gpu),
         # Whole texts where they were measured; of larger models the pass that scoring is, too.
-        "score": gpu.rates("h200-sizes.json", _prefill) | gpu.rates("h200-workloads.json", _score),
+        "score": gpu.rates("h200-sizes.json", _prefill)
+        | gpu.rates("h200-workloads.json", _score)
+        | gpu.rates("h200-workloads-1b.json", _score),
         "generate": gpu.rates("h200-sizes.json", _decode) | gpu.rates("h200-decode.json", _decode),
     }
     two_cores = {

@@ -290,7 +290,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Rows], str], str]] = {
     "latency": (("latency",), latency, CAVEAT),
     "profile": (("profile",), profile, CAVEAT),
     "dependence": (("dependence",), dependence, CAVEAT),
-    "scoring": (("workloads",), workload_tables.scoring, CAVEAT),
+    "scoring": (("workloads", "workloads-1b"), workload_tables.scoring, CAVEAT),
     "mixed": (("workloads-1b",), workload_tables.mixed, ABOVE),
     "options": (("workloads-1b",), workload_tables.options, CAVEAT),
     "option-kernels": (("options",), workload_tables.option_kernels, ABOVE),
