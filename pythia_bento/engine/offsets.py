@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
+from itertools import repeat
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -29,8 +30,19 @@ class TokenOffsets:
         self._unfinished = self._decoder.getstate()[0]
         return start
 
+    def push_whole(self, data: bytes, count: int) -> int:
+        """``push`` of bytes that are ``count`` whole characters, which need not be decoded."""
+        if self._unfinished:
+            return self.push(data)
+        start = self._next
+        self._next += count
+        return start
 
-def token_starts(pieces: Iterable[bytes]) -> list[int]:
-    """Where each of some tokens begins."""
+
+def token_starts(pieces: Iterable[bytes], counts: Iterable[int] = repeat(-1)) -> list[int]:
+    """Where each of some tokens begins; ``counts`` are their characters where these are whole."""
     offsets = TokenOffsets()
-    return [offsets.push(piece) for piece in pieces]
+    return [
+        offsets.push(piece) if count < 0 else offsets.push_whole(piece, count)
+        for piece, count in zip(pieces, counts, strict=False)
+    ]

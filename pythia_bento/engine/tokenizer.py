@@ -70,14 +70,15 @@ class Tokenizer:
         """The text of ``ids``; bytes that are no UTF-8 become U+FFFD."""
         skipped = self.special_ids if skip_special_tokens else frozenset()
         kept = [id for id in ids if id not in skipped] if skipped else ids
-        data = b"".join(map(self.token_bytes, kept))
+        known, end = self._bytes, len(self._bytes)
+        data = b"".join([known[id] if 0 <= id < end else b"" for id in kept])
         return data.decode("utf-8", errors="replace")
 
     def token_starts(self, ids: Sequence[int]) -> list[int]:
         """Where each of some tokens, which all exist, begins in their ``decode``d text."""
         counts = self._num_chars[np.asarray(ids, np.int32)]
         if (counts < 0).any():
-            return token_starts(map(self.token_bytes, ids))
+            return token_starts([self._bytes[id] for id in ids], counts.tolist())
         starts: list[int] = (np.cumsum(counts) - counts).tolist()
         return starts
 

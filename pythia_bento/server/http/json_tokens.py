@@ -65,6 +65,8 @@ def alternatives(
         _fields([names[id] for id in ids.tolist()], numbers(top))
         for ids, top in zip(scored.top_ids, scored.top_values, strict=True)
     ]
+    if len(columns) == 1:  # as lm-eval asks for them
+        return _objects_of_two(columns[0], _fields(own, values))
     rows = zip(*columns, _fields(own, values), strict=True)
     return [json_object(row) for row in rows]
 
@@ -75,6 +77,14 @@ Field = tuple[bytes, bytes]
 
 def _fields(names: Sequence[bytes], values: Sequence[bytes]) -> Iterator[Field]:
     return zip(names, map(b":".join, zip(names, values, strict=True)), strict=True)
+
+
+def _objects_of_two(first: Iterable[Field], second: Iterable[Field]) -> list[bytes]:
+    """``json_object`` of pairs, in a third of the time."""
+    return [
+        b"{%b}" % field if name == other else b"{%b,%b}" % (field, further)
+        for (name, field), (other, further) in zip(first, second, strict=True)
+    ]
 
 
 def json_object(fields: Iterable[Field]) -> bytes:
