@@ -234,7 +234,7 @@ class Pace:
         ``is_unhurried``: nobody waits for the next token of something.
         """
         most = self._max_tokens - decodes
-        if not self.is_shared or not self._rate:
+        if not self._rate or not self._company.is_shared:
             return self._long() if is_unhurried else most
         seconds = PATIENT_SECONDS if is_patient else STEP_SECONDS
         return min(max(int(self._rate * seconds) - decodes, LEAST_TOKENS), most)

@@ -103,12 +103,13 @@ class Scheduler:
         preemptions = self.num_preemptions
         self.pace.see(self.waiting.callers.union([s.request.caller for s in self.running]))
         chunks = self._decodes()
-        self.is_patient = self.pace.is_shared and min(self.callers.values(), default=0) > 0
+        is_shared = self.pace.is_shared
+        self.is_patient = is_shared and min(self.callers.values(), default=0) > 0
         is_unhurried = not (chunks or self.turns.running or any(s.is_awaited for s in self.running))
         kind = {"is_patient": self.is_patient, "is_unhurried": is_unhurried}
         budget = self.pace.prompt_tokens(len(chunks), **kind)
         begun = [s for s in self.running if s.num_tokens - s.num_computed > 1]
-        if self.pace.is_shared and begun:
+        if is_shared and begun:
             # Nobody's first token waits for all of another's long prompt.
             newcomers = self._begin(budget // 2, {s.request.caller for s in begun})
             budget -= sum(chunk.count for chunk in newcomers)
