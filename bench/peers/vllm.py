@@ -112,15 +112,12 @@ def _score(seconds: Seconds) -> Iterator[Row]:
 
 
 def _mixed(seconds: Seconds) -> Iterator[Row]:
-    from bench.workloads import mixture
+    from bench.workloads import generated, mixture, typical
 
-    def asked(count: int) -> list[tuple[Sequence[int], dict[str, Any]]]:
-        return [(r.prompt, {"max_tokens": r.params.max_tokens}) for r in mixture(count)]
-
-    seconds(asked(64))
-    requests = asked(1000)
-    generated = sum(options["max_tokens"] for _, options in requests)
-    yield _row("mixed", seconds(requests), generated)
+    took = typical(
+        lambda _: seconds([(r.prompt, {"max_tokens": r.params.max_tokens}) for r in mixture()])
+    )
+    yield _row("mixed", took, generated())
 
 
 def _options(seconds: Seconds) -> Iterator[Row]:

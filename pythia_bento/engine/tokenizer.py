@@ -70,7 +70,7 @@ class Tokenizer:
         """The text of ``ids``; bytes that are no UTF-8 become U+FFFD."""
         skipped = self.special_ids if skip_special_tokens else frozenset()
         kept = [id for id in ids if id not in skipped] if skipped else ids
-        known, end = self._bytes, len(self._bytes)
+        known, end = self._bytes, len(self._bytes)  # as ``token_bytes``, without its calls
         data = b"".join([known[id] if 0 <= id < end else b"" for id in kept])
         return data.decode("utf-8", errors="replace")
 
