@@ -182,8 +182,9 @@ image: $(READY)  ## a container image of it (IMAGE=name, BACKEND=docker|podman)
 image-check: $(READY)  ## build the image and run it with podman, without any registry (as root)
 	deploy/image/check $(ARGS)
 
-$(K8S)/.ready: $(SERVE) requirements/k8s.txt
-	@$(INSTALL) lock $(K8S) requirements/k8s.txt
+K8S_PINS = requirements/k8s.txt requirements/kserve.txt
+$(K8S)/.ready: $(SERVE) $(K8S_PINS)
+	@$(INSTALL) lock $(K8S) $(K8S_PINS)
 	@touch $@
 
 # It takes the image that `make image-check ARGS=<folder>` left in the folder, or makes one.

@@ -1,8 +1,8 @@
 """Make the environment of this repository, or complete it: ``python tools/install.py serve``.
 
-``serve`` is what serving needs, ``test`` what tests and lint need too; ``lock FOLDER FILE`` makes
-an environment of its own with the pins of a file. A stage is one line; what its commands print is
-shown when one fails. It runs before anything is installed: the standard library alone.
+``serve`` is what serving needs, ``test`` what tests and lint need too; ``lock FOLDER FILE...``
+makes an environment of its own with the pins of files. A stage is one line; what its commands print
+is shown when one fails. It runs before anything is installed: the standard library alone.
 """
 
 from __future__ import annotations
@@ -144,8 +144,9 @@ class Installer:
         command = (VENV / "bin" / "uv", "pip", "install", "--python", python, *arguments)
         Command(*command, **self.settings).wait()
 
-    def install_locked(self, file: Path, python: Path = PYTHON) -> None:
-        self.install("--no-deps", "--require-hashes", "-r", file, python=python)
+    def install_locked(self, *files: Path, python: Path = PYTHON) -> None:
+        named = [part for file in files for part in ("-r", file)]
+        self.install("--no-deps", "--require-hashes", *named, python=python)
 
     def install_torch(self, requirement: str) -> None:
         options = torch_options(requirement, self.settings)
@@ -199,10 +200,10 @@ def make(what: str, torch: str) -> None:
     print(f"== ready after {time.monotonic() - start:.0f} s", flush=True)
 
 
-def make_locked(folder: Path, file: Path) -> None:
-    print(f"== {file} into {folder}", flush=True)
+def make_locked(folder: Path, files: list[Path]) -> None:
+    print(f"== {' '.join(map(str, files))} into {folder}", flush=True)
     Command(PYTHON, "-m", "venv", "--clear", "--without-pip", folder).wait()
-    Installer().install_locked(file, folder / "bin" / "python")
+    Installer().install_locked(*files, python=folder / "bin" / "python")
 
 
 def main() -> None:
@@ -212,11 +213,11 @@ def main() -> None:
         kinds.add_parser(what).add_argument("--torch", required=True)
     lock = kinds.add_parser("lock")
     lock.add_argument("folder", type=Path)
-    lock.add_argument("file", type=Path)
+    lock.add_argument("files", type=Path, nargs="+")
     options = parser.parse_args()
     try:
         if options.what == "lock":
-            make_locked(options.folder, options.file)
+            make_locked(options.folder, options.files)
         else:
             make(options.what, options.torch)
     except Failed as failed:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
+
 from tests.unit.deploy.manifests import K8S, document
 
 SERIES = re.compile(r"\b(?:pythia|bentoml)_[a-z0-9_]+\b")
@@ -32,10 +34,20 @@ def asked_for() -> dict[str, set[str]]:
     return {path: set(SERIES.findall(text)) for path, text in _texts()}
 
 
+def scaling_queries() -> Iterator[tuple[str, str]]:
+    """What KEDA asks, for us and for KServe."""
+    [trigger] = document("components/keda/scaledobject.yaml")["spec"]["triggers"]
+    yield "keda", trigger["metadata"]["query"]
+    [service] = yaml.safe_load_all((K8S.parent / "kserve" / "inferenceservice.yaml").read_text())
+    [metric] = service["spec"]["predictor"]["autoScaling"]["metrics"]
+    yield "kserve", metric["external"]["metric"]["query"]
+
+
 def _texts() -> Iterator[tuple[str, str]]:
     variables = [str(each.get("query")) for each in dashboard()["templating"]["list"]]
     yield "dashboard", "\n".join(dashboard_expressions() + variables)
     groups = document("overlays/monitoring/prometheusrule.yaml")["spec"]["groups"]
     yield "rules", "\n".join(rule["expr"] for group in groups for rule in group["rules"])
     yield "autoscaler", (AUTOSCALE / "horizontalpodautoscaler.yaml").read_text()
+    yield from scaling_queries()
     yield "adapter", (AUTOSCALE / "adapter-values.yaml").read_text()

@@ -253,7 +253,8 @@ def test_what_the_job_pulls_is_what_is_served(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(variable, value)
     read = Settings()
     assert fnmatch(read.model, read.models)
-    assert read.model.split("@")[0] == name and steps == "log"  # which has the last step
+    assert read.model.split("@")[0] == name and steps == "all"  # which has the last step
+    assert int(options["jobs"]) > 1
     policy = document("components/pull/networkpolicy.yaml")["spec"]
     chosen = policy["podSelector"]["matchLabels"]
     assert chosen.items() <= job_pods()["pull"]["metadata"]["labels"].items()
