@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -35,6 +36,11 @@ def describe() -> dict[str, Any]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
+
+
+def processor() -> str:
+    """The processor's name for a file: letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", _cpu_name().lower()).strip("-")
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:

@@ -35,6 +35,7 @@ BLOCK = re.compile(r"(<!-- bench\.common\.sweep_rates -->\n).*?(<!-- end -->)", 
 EXAMPLE = re.compile(r"(--plan --hours 0\.05\n```\n\n```text\n).*?(```)", re.DOTALL)
 TEXTS = re.compile(r"<<'END'\n(.*?)END\n", re.DOTALL)
 OURS = ("pythia-bento w8a16", "pythia-bento")
+TWO_CORES = "cpu-amd-epyc-family-25-model-17.json"
 
 PILE = 146_432_000  # sequences that a model has seen after 143,000 steps of 1,024
 TASKS = {
@@ -82,8 +83,8 @@ def rates(folder: Path = RESULTS) -> dict[str, Any]:
     two_cores = {
         "device": "machine of two cores (AMD EPYC, AVX-512)",
         "load_bytes_per_s": None,
-        "score": cpu.rates("cpu.json", lambda row: _task(row, "prefill 128")),
-        "generate": cpu.rates("cpu.json", lambda row: _task(row, "decode, batch 8")),
+        "score": cpu.rates(TWO_CORES, lambda row: _task(row, "prefill 128")),
+        "generate": cpu.rates(TWO_CORES, lambda row: _task(row, "decode, batch 8")),
     }
     return {
         "h200": {**h200, "commands": gpu.commands},

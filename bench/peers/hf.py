@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from bench.peers import worker
 
 THRESHOLDS = {"bnb-6": 6.0, "bnb-0": 0.0}  # llm_int8_threshold; 0 has no fp16 outlier columns
+DTYPES = {"fp32": torch.float32}  # all others compute in bf16
 
 
 class Transformers:
@@ -19,7 +21,7 @@ class Transformers:
 
     def __init__(self, directory: Path, variant: str) -> None:
         torch.set_num_threads(worker.THREADS)
-        options: dict[str, Any] = {"dtype": torch.bfloat16}
+        options: dict[str, Any] = {"dtype": DTYPES.get(variant, torch.bfloat16)}
         if variant in THRESHOLDS:
             options["quantization_config"] = BitsAndBytesConfig(
                 load_in_8bit=True, llm_int8_threshold=THRESHOLDS[variant]
@@ -39,6 +41,16 @@ class Transformers:
     def prefill(self, prompt: list[int]) -> float:
         start = time.perf_counter()
         self._forward(torch.tensor([prompt]), None)
+        return time.perf_counter() - start
+
+    @torch.inference_mode()
+    def score(self, texts: list[list[int]], batch: int) -> float:
+        start = time.perf_counter()
+        for first in range(0, len(texts), batch):
+            ids = torch.tensor(texts[first : first + batch])
+            logits = self.model(ids, use_cache=False).logits[:, :-1].float()
+            wanted = ids[:, 1:].reshape(-1)
+            cross_entropy(logits.flatten(0, 1), wanted, reduction="none")
         return time.perf_counter() - start
 
     def _forward(self, ids: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.common.alone import load_alone
 from bench.peers import worker
-from pythia_bento.engine.params import Request, SamplingParams
+from pythia_bento.engine.params import Request, SamplingParams, score_request
 from pythia_bento.settings import load_settings
 
 
@@ -37,6 +37,15 @@ class Ours:
         while self._engine.has_work:
             self._engine.step()
         return time.perf_counter() - start
+
+    def score(self, texts: list[list[int]], batch: int) -> float:
+        """The engine forms its batches itself."""
+        requests = [score_request(tuple(text)) for text in texts]
+        start = time.perf_counter()
+        answers = self._engine.generate(requests)
+        elapsed = time.perf_counter() - start
+        assert all(answer.prompt_logprobs is not None for [answer] in answers)
+        return elapsed
 
     def _add(self, prompts: list[list[int]], new: int) -> None:
         """Queue the prompts; all have a token when ``_wanted`` tokens were generated."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Engine:
     linear_bytes: float  # a weight of the linears
     head_bytes: float  # a weight of the head
     is_extra: bool = False  # lives in the environment of `make bench-peers`
+    batches: tuple[int, ...] = ()  # texts at a time among which scoring takes the best
 
     @property
     def python(self) -> str:
@@ -56,17 +58,23 @@ def extra_versions() -> dict[str, str]:
     return {p["name"]: p["version"] for p in listed if p["name"].replace("-", "_") in wanted}
 
 
+class Ended(Exception):
+    """An engine's process is no more; says how it ended, in one line."""
+
+
 class Process:
     """A running engine. A context manager: the process ends with it."""
 
     def __init__(self, engine: Engine, checkpoint: Path, log: Path) -> None:
-        """Convert the checkpoint if need be, then load it; raises RuntimeError when that fails."""
+        """Convert the checkpoint if need be, then load it; raises Ended when that fails."""
         self.engine = engine
         self._log = log
         with log.open("w") as errors:
-            subprocess.run(
+            prepared = subprocess.run(
                 engine.command("prepare", checkpoint), cwd=ROOT, stdout=errors, stderr=errors
-            ).check_returncode()
+            )
+            if prepared.returncode:
+                raise Ended(how(prepared.returncode, log.read_text()))
             self._process = subprocess.Popen(
                 engine.command("serve", checkpoint),
                 cwd=ROOT,
@@ -75,14 +83,20 @@ class Process:
                 stderr=errors,
                 text=True,
             )
-        self.peak_mb: float = self._read()["peak_mb"]
+        try:
+            self.peak_mb: float = self._read()["peak_mb"]
+        except Ended:
+            self._end()
+            raise
 
-    def seconds(self, *, batch: int, prompt: int, new: int, seed: int) -> float:
-        """Time of ``new`` decode steps, or of the prefill where ``new`` is 0."""
+    def seconds(self, **request: int) -> float:
+        """What ``worker.main`` measures for a request; raises Ended when the process dies."""
         assert self._process.stdin is not None
-        request = {"batch": batch, "prompt": prompt, "new": new, "seed": seed}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # reading says how it ended
         return float(self._read()["seconds"])
 
     def __enter__(self) -> Process:
@@ -94,14 +108,24 @@ class Process:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.terminate()
-        self._process.wait()
+        self._end()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.communicate()  # closes the pipes too
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            tail = self._log.read_text()[-2000:]
-            raise RuntimeError(f"{self.engine.name} ended:\n{tail}")
+            raise Ended(how(self._process.wait(), self._log.read_text()))
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def how(code: int, log: str) -> str:
+    """How a process ended: its signal, or its exit status and the last line that it wrote."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "no output")
+    return f"exit status {code}: {last[:200]}"

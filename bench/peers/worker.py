@@ -30,6 +30,14 @@ class Peer(Protocol):
         ...
 
 
+class Scorer(Peer, Protocol):
+    """One that gives the log-probability of each token of a text too."""
+
+    def score(self, texts: list[list[int]], batch: int) -> float:
+        """Seconds for all texts, ``batch`` of them at a time."""
+        ...
+
+
 def main(load: Callable[[Path, str], Peer], prepare: Callable[[Path], None] | None = None) -> None:
     """Convert the checkpoint once, or load it and answer requests until standard input ends."""
     command, directory, variant = sys.argv[1:]
@@ -50,8 +58,11 @@ def _measure(peer: Peer, request: dict[str, int]) -> float:
     draw = random.Random(request["seed"])
     prompts = [
         [draw.randrange(NUM_TOKENS) for _ in range(request["prompt"])]
-        for _ in range(request["batch"])
+        for _ in range(request["texts"] or request["batch"])
     ]
+    if request["texts"]:
+        scorer: Any = peer
+        return float(scorer.score(prompts, request["batch"]))
     if request["new"]:
         return peer.decode(prompts, request["new"])
     return peer.prefill(prompts[0])
