@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ new MutationObserver(() => curves.querySelector(".of-text circle") && stop.click
   .observe(curves, {childList: true});
 """
 _SURPRISES = """return [...document.querySelectorAll(".token")]
-  .map((token) => token.style.getPropertyValue("--surprise"))"""
+  .map((token) => token.style.getPropertyValue("--strength"))"""
 _PAUSE_AT = """
 const at = document.getElementById("at"), play = document.getElementById("play");
 new MutationObserver(() => parseInt(at.textContent) === arguments[0] && play.click())
@@ -88,7 +89,7 @@ def surprises(page: Browser) -> list[float]:
 
 
 def expected_surprises(row: dict[str, Any]) -> list[float]:
-    shares = [min(token["logprob"] / -6, 1) for token in row["tokens"]]
+    shares = [min(token["logprob"] / math.log(0.0025), 1) for token in row["tokens"]]
     return pytest.approx([0, *shares], abs=6e-4)
 
 
@@ -162,6 +163,15 @@ def test_a_token_has_a_curve_of_its_own(page: Browser, server: Server, by: str) 
     token = told(server)[5]["tokens"][1]
     assert f"log-probability {token['logprob']:.4f}, rank {token['rank']}" in page("#tooltip").text
     assert page("#token-name").text == f"token {page('#tooltip strong').text}"
+
+
+def test_how_the_bundled_model_was_trained_is_a_curve_too(page: Browser, server: Server) -> None:
+    told = HTTP.get(f"{server.url}/playground/training.json").json()
+    page.wait(lambda: page("#curves .of-training").get_attribute("points"))
+    points = str(page("#curves .of-training").get_attribute("points")).split()
+    assert len(points) == len(told) and page("#training-key").is_displayed()
+    score(page)
+    assert len(str(page("#curves .of-training").get_attribute("points")).split()) == len(told)
 
 
 def test_it_plays_through_all_steps(page: Browser) -> None:

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from pythia_bento.checkpoints.bundle import BUNDLED_ROOT
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.served import loaded
 from pythia_bento.server.http.app import make_app
 from pythia_bento.server.http.errors import OrjsonResponse
 from pythia_bento.server.openapi.document import describe
 
+TRAINING = BUNDLED_ROOT / "training.jsonl"
+POINTS = 80
 STATIC = Path(__file__).parent / "static"
 ASSETS = frozenset(path.name for path in STATIC.iterdir() if path.suffix in (".css", ".js"))
 
@@ -89,11 +95,25 @@ async def steps(request: Request) -> Response:
 
 
 async def asset(request: Request) -> Response:
-    """GET ``/playground/{name}``: styles and scripts of all of them."""
+    """GET ``/playground/{name}``: styles and scripts of all of them; how `bundled` was trained."""
     name = request.path_params["name"]
+    if name == "training.json":
+        return OrjsonResponse(await asyncio.to_thread(training), headers=_HEADERS)
     if name not in ASSETS:
         raise HTTPException(404)
     return FileResponse(STATIC / name, headers=_HEADERS)
+
+
+@cache
+def training() -> list[tuple[int, float]]:
+    """The bundled model's losses: steps that are as far apart on a logarithmic axis, with means.
+
+    Each is the mean of the steps since the one before: single batches swing too much to be seen.
+    """
+    losses = [orjson.loads(line)["loss"] for line in TRAINING.read_bytes().splitlines()]
+    steps = sorted({round(len(losses) ** (part / POINTS)) for part in range(POINTS + 1)})
+    spans = zip([0, *steps], steps, strict=False)
+    return [(after, round(fmean(losses[before:after]), 4)) for before, after in spans]
 
 
 def _page(name: str, policy: str) -> Response:

@@ -8,6 +8,11 @@ export async function servedModels(key) {
   return (await response.json()).data;
 }
 
+// How the bundled model was trained: pairs of a step and the mean loss up to there.
+export async function training() {
+  return (await call("playground/training.json")).json();
+}
+
 // Yields the parsed events of a streamed completion. What has arrived when `signal` says to end is
 // not told any more; the same in a sweep.
 export async function* completion(body, key, signal) {

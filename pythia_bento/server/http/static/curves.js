@@ -13,27 +13,28 @@ export class Curves {
   // choose is called with the step that was pressed.
   constructor(svg, choose) {
     this.svg = svg;
-    this.shown = { last: 1, now: undefined, text: [], token: [] };
+    this.shown = { last: 1, now: undefined, text: [], token: [], training: [] };
     new ResizeObserver(() => this.draw()).observe(svg);
     const pressed = (event) => event.buttons & 1 && this.#choose(event.offsetX, choose);
     svg.addEventListener("pointerdown", pressed);
     svg.addEventListener("pointermove", pressed);
   }
 
-  // text and token are lists of [step, log-probability]; last is where the axis ends.
+  // text, token and training are lists of [step, log-probability]; last is where the axis ends.
   show(changes) {
     Object.assign(this.shown, changes);
     this.draw();
   }
 
   draw() {
-    const { now, text, token } = this.shown;
+    const { now, text, token, training } = this.shown;
     this.width = this.svg.clientWidth - MARGIN.left - MARGIN.right;
     this.height = this.svg.clientHeight - MARGIN.top - MARGIN.bottom;
-    const values = [...text, ...token].map(([, value]) => value);
+    const values = [...text, ...token, ...training].map(([, value]) => value);
     this.lowest = Math.min(-1, ...values);
     const parts = [...this.#values(), ...this.#steps()];
     if (now !== undefined) parts.push(this.#vertical(this.#x(now), "now"));
+    parts.push(this.#line(training, "of-training"));
     parts.push(this.#curve(text, "of-text"), this.#curve(token, "of-token"));
     this.svg.replaceChildren(...parts);
     this.svg.setAttribute("aria-label", this.#inWords());
@@ -81,10 +82,19 @@ export class Curves {
     return made("line", { class: name, x1: x, x2: x, y1: MARGIN.top, y2: MARGIN.top + this.height });
   }
 
+  #places(points) {
+    return points.map(([step, value]) => [this.#x(step), this.#y(value)]);
+  }
+
+  #line(points, name = "") {
+    const pairs = this.#places(points).map((pair) => pair.join(","));
+    return made("polyline", { class: name, points: pairs.join(" ") });
+  }
+
   #curve(points, name) {
     const group = made("g", { class: name });
-    const at = points.map(([step, value]) => [this.#x(step), this.#y(value)]);
-    group.append(made("polyline", { points: at.map((pair) => pair.join(",")).join(" ") }));
+    const at = this.#places(points);
+    group.append(this.#line(points));
     for (const [index, [x, y]] of at.entries()) {
       const isNow = points[index][0] === this.shown.now;
       group.append(made("circle", { cx: x, cy: y, r: isNow ? 5 : 3, class: isNow ? "chosen" : "" }));

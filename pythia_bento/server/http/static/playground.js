@@ -1,15 +1,23 @@
-// The form, the state of a run, and what is said about the model.
+// The form and the state of a run.
 
 import { completion, servedModels } from "./api.js";
 import { Inside } from "./inside.js";
+import { differs, fromHash, toHash } from "./link.js";
+import { MEASURES, rank, showLegend } from "./measures.js";
+import { showChoice, showProvenance } from "./models.js";
+import { copy, csv, save } from "./saving.js";
 import { TokenView } from "./tokens.js";
 
 const NUMBERS = ["max_tokens", "temperature", "top_p", "top_k", "seed", "logprobs"];
+const EXAMPLE = "Once upon a time, there was a lonely boy named Finn. Finn lived in a big banana near the river.";
 const field = (id) => document.getElementById(id);
 const view = new TokenView(field("tokens"), field("tooltip"));
+const second = new TokenView(field("second"), field("tooltip"));
 const inside = new Inside(() => field("key").value);
 let running; // AbortController of the run
-let ran; // the body of the last run, and the ids of its prompt and of what came behind it
+let showing; // of the example
+let ran; // the body of the last run, what came of it, and the ids of its prompt and of what came behind
+let linked; // what the address said, until somebody asks for something else
 let models = []; // the default first
 
 function request() {
@@ -29,52 +37,120 @@ async function run(event) {
   if (running) return;
   running = new AbortController();
   const body = request();
-  begin(body);
-  const state = { tokens: 0, reason: "", started: performance.now() };
+  const beside = models.length > 1 ? field("beside").value : "";
+  begin(body, beside);
   try {
-    const withIds = { ...body, return_token_ids: true };
-    for await (const part of completion(withIds, field("key").value, running.signal)) {
-      receive(part, state);
-    }
-    say(summary(state));
+    await receive(body, view, running.signal, ran);
+    // A seed that was drawn holds for both.
+    const seed = ran.first.seed ?? body.seed;
+    if (beside) await receive({ ...body, model: beside, seed }, second, running.signal);
+    say(summary(ran.first) + elsewhere());
+    keep(beside);
   } catch (error) {
-    if (error.name === "AbortError") say(`${summary(state)}, stopped`);
+    if (error.name === "AbortError") say(`${summary(ran.first)}, stopped`);
     else fail(error);
   } finally {
     view.finish();
+    second.finish();
     running = undefined;
     enable();
   }
 }
 
-function receive({ choices, usage, seed }, state) {
-  state.seed = seed;
-  for (const choice of choices) {
-    view.append(choice);
-    ran.prompt.push(...(choice.prompt_token_ids ?? []));
-    ran.generated.push(...(choice.token_ids ?? []));
-    state.tokens += choice.logprobs?.tokens.length ?? 0;
-    state.reason = choice.finish_reason ?? state.reason;
+// One text, into its place. What came of it is told to `of`, where there is one.
+async function receive(body, place, signal, of) {
+  const state = { tokens: 0, reason: "", started: performance.now() };
+  if (of) of.first = state;
+  const withIds = { ...body, return_token_ids: true };
+  for await (const part of completion(withIds, field("key").value, signal)) {
+    const { choices, usage, seed, system_fingerprint } = part;
+    Object.assign(state, { seed, fingerprint: system_fingerprint });
+    for (const choice of choices) {
+      place.append(choice);
+      of?.prompt.push(...(choice.prompt_token_ids ?? []));
+      of?.generated.push(...(choice.token_ids ?? []));
+      state.tokens += choice.logprobs?.tokens.length ?? 0;
+      state.reason = choice.finish_reason ?? state.reason;
+    }
+    if (usage) state.tokens = usage.completion_tokens;
+    if (running) say(`${state.tokens} tokens …`);
   }
-  if (usage) state.tokens = usage.completion_tokens;
-  say(`${state.tokens} tokens …`);
+  state.seconds = (performance.now() - state.started) / 1000;
 }
 
 // A seed repeats the text: one that the server drew is to be seen.
-function summary({ tokens, reason, started, seed }) {
-  const seconds = (performance.now() - started) / 1000;
+function summary({ tokens, reason, started, seconds, seed }) {
+  const took = seconds ?? (performance.now() - started) / 1000;
   const ended = { stop: ", ended by itself or at the stop string", length: ", cut at max tokens" };
   const drawn = field("seed").value === "" && Number.isInteger(seed) ? `, seed ${seed}` : "";
-  return `${tokens} tokens in ${seconds.toFixed(2)} s${ended[reason] ?? ""}${drawn}`;
+  return `${tokens} tokens in ${took.toFixed(2)} s${ended[reason] ?? ""}${drawn}`;
 }
 
-function begin(body) {
-  ran = { body, prompt: [], generated: [] };
+function elsewhere() {
+  const isOther = differs(linked, ran.first.fingerprint);
+  return isOther ? "; the link was made by another server, whose bits may differ" : "";
+}
+
+function begin(body, beside) {
+  showing?.abort();
+  ran = { body, beside, first: { tokens: 0, reason: "", started: performance.now() }, prompt: [], generated: [] };
   field("error").hidden = true;
-  view.clear(body.echo ? [...body.prompt].length : 0);
+  field("take").hidden = true;
+  for (const place of [view, second]) {
+    place.clear(body.echo ? [...body.prompt].length : 0, body.logprobs);
+  }
+  field("texts").classList.toggle("pair", Boolean(beside));
+  for (const id of ["second", "of-first", "of-second"]) field(id).hidden = !beside;
+  field("of-first").textContent = body.model;
+  field("of-second").textContent = beside;
   inside.forget();
   say("waiting for the first token …");
   enable();
+  if (matchMedia("(max-width: 50rem)").matches) field("output-title").scrollIntoView();
+}
+
+// A text to look at, until somebody asks for one: it is read, which costs the server little.
+async function showExample() {
+  if (ran || running) return;
+  showing = new AbortController();
+  const body = { prompt: EXAMPLE, max_tokens: 0, echo: true, logprobs: 5 };
+  if (models.length > 1) body.model = field("checkpoint").value;
+  const example = { body, prompt: [], generated: [] };
+  ran = example;
+  view.clear(0, body.logprobs);
+  try {
+    await receive(body, view, showing.signal, example);
+    say("An example: what surprises the model in a text.");
+    view.finish();
+  } catch (error) {
+    if (error.name !== "AbortError") fail(error);
+  }
+}
+
+// What was asked for, as an address that gives it again to the bit.
+function keep(beside) {
+  const seed = ran.first.seed ?? ran.body.seed;
+  const measure = field("measure").value;
+  const more = { seed, beside, measure, fingerprint: ran.first.fingerprint };
+  history.replaceState(null, "", toHash(ran.body, more));
+  field("take").hidden = false;
+}
+
+function followLink() {
+  linked = fromHash(location.hash);
+  if (!linked) return false;
+  for (const name of [...NUMBERS, "prompt", "stop"]) field(name).value = linked[name] ?? "";
+  field("echo").checked = linked.echo === "true";
+  if (linked.measure in MEASURES) field("measure").value = linked.measure;
+  for (const [id, wanted] of [["checkpoint", linked.model], ["beside", linked.beside]]) {
+    const isThere = [...field(id).options].some(({ value }) => value === wanted);
+    if (isThere) field(id).value = wanted;
+    else if (wanted) return fail(new Error(`${wanted} of the link is not served here`));
+  }
+  colour();
+  showModel();
+  run();
+  return true;
 }
 
 // The text's tokens are shown from the prompt's end on, unless the prompt is shown too.
@@ -84,6 +160,49 @@ function lookInside(index) {
   const ids = [...prompt, ...generated].slice(0, hidden + view.tokens.length);
   view.mark(index);
   inside.choose({ ids, model: body.model }, hidden + index);
+}
+
+// Tokens as they stand on the page, of one text or of both.
+function told() {
+  const { body, beside } = ran;
+  const texts = [[body.model ?? models[0].id, view], ...(beside ? [[beside, second]] : [])];
+  return texts.flatMap(([model, { tokens }]) =>
+    tokens.map((token, position) => ({
+      model,
+      position,
+      text: token.span.textContent || token.name,
+      logprob: token.logprob,
+      rank: rank(token) ?? null,
+      top_logprobs: token.top,
+    })),
+  );
+}
+
+function copyJson() {
+  const { body, first } = ran;
+  const made = { request: { ...body, seed: first.seed ?? body.seed }, system_fingerprint: first.fingerprint };
+  take(JSON.stringify({ ...made, tokens: told() }, null, 1), "tokens");
+}
+
+function saveCsv() {
+  const names = ["model", "position", "text", "logprob", "rank"];
+  const lines = told().map((token) => names.map((name) => token[name]));
+  save("tokens.csv", "text/csv", csv([names, ...lines]));
+}
+
+async function take(text, what) {
+  try {
+    await copy(text);
+    say(`${what} copied`);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function colour() {
+  const measure = field("measure").value;
+  for (const place of [view, second]) place.color(measure);
+  showLegend(field("legend"), measure);
 }
 
 function enable() {
@@ -105,44 +224,21 @@ function fail(error) {
 async function askModels() {
   try {
     models = await servedModels(field("key").value);
-    showChoice();
-    showModel();
   } catch (error) {
     field("model").textContent = `No model to show: ${error.message}.`;
+    return;
   }
-}
-
-// In the order of training, which is the order to read them in.
-function showChoice() {
-  const kept = field("checkpoint").value;
-  const step = (model) => model.step ?? Infinity;
-  const byStep = [...models].sort((a, b) => (step(a) === step(b) ? 0 : step(a) - step(b)));
-  field("checkpoint").replaceChildren(...byStep.map(({ id }) => new Option(id, id)));
-  field("checkpoint").value = (models.find(({ id }) => id === kept) ?? models[0]).id;
+  showChoice(models, field("checkpoint"), field("beside"));
   field("choice").hidden = models.length < 2;
+  showModel();
+  if (!ran && !followLink()) showExample();
 }
 
 function showModel() {
   const chosen = models.find(({ id }) => id === field("checkpoint").value);
   field("model").textContent = `${chosen.id}, context ${chosen.max_model_len} tokens`;
-  showProvenance(chosen);
+  showProvenance(document.querySelector("#provenance dl"), chosen);
   showCurl();
-}
-
-function showProvenance({ system_fingerprint, provenance }) {
-  const { files, same_weights, ...rest } = provenance ?? {};
-  const named = Object.entries(rest).map(([name, value]) => [name.replaceAll("_", " "), value]);
-  const rows = [["fingerprint", system_fingerprint], ...named];
-  for (const branch of same_weights ?? []) rows.push(["same weights", branch]);
-  for (const [name, sha256] of Object.entries(files ?? {})) rows.push([name, sha256]);
-  const cells = rows.flatMap(([name, value]) => {
-    const term = document.createElement("dt");
-    const text = document.createElement("dd");
-    term.textContent = name;
-    text.textContent = String(value ?? "none");
-    return [term, text];
-  });
-  document.querySelector("#provenance dl").replaceChildren(...cells);
 }
 
 function showCurl() {
@@ -154,14 +250,23 @@ function showCurl() {
 }
 
 field("form").addEventListener("submit", run);
-field("form").addEventListener("input", showCurl);
+field("form").addEventListener("input", () => {
+  linked = undefined;
+  showCurl();
+});
 field("key").addEventListener("change", askModels);
 field("checkpoint").addEventListener("change", showModel);
+field("measure").addEventListener("change", colour);
 field("tokens").addEventListener("choose", ({ detail }) => lookInside(detail));
 field("stop-button").addEventListener("click", () => running?.abort());
+field("copy-link").addEventListener("click", () => take(location.href, "link"));
+field("copy-json").addEventListener("click", copyJson);
+field("save-csv").addEventListener("click", saveCsv);
+window.addEventListener("hashchange", followLink);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run(event);
   if (event.key === "Escape") running?.abort();
 });
+colour();
 showCurl();
 askModels();

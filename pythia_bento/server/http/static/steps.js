@@ -1,7 +1,9 @@
 // The page of steps: a text, the slider over training, and what is shown of the step it is at.
 
-import { servedModels, spelled, sweep } from "./api.js";
+import { servedModels, spelled, sweep, training as trainingLosses } from "./api.js";
 import { Curves, place } from "./curves.js";
+import { showLegend } from "./measures.js";
+import { save as saveFile } from "./saving.js";
 import { TokenView, visible } from "./tokens.js";
 import { Training } from "./training.js";
 
@@ -146,11 +148,7 @@ function pause() {
 
 function save() {
   const names = view.tokens.map(({ span, name }) => span.textContent || name);
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([training.csv(names)], { type: "text/csv" }));
-  link.download = `${field("name").value}-steps.csv`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href));
+  saveFile(`${field("name").value}-steps.csv`, "text/csv", training.csv(names));
 }
 
 function fillTable() {
@@ -217,7 +215,17 @@ function showModel() {
   const own = models.filter((model) => named(model) === name).map(({ step }) => step);
   const range = own.length ? `${own.length} steps of ${name}, ${Math.min(...own)} to ${Math.max(...own)}` : "";
   field("model").textContent = range || "What is served here has no steps of training.";
+  showTraining(name, Math.max(...own, 1));
   showCurl();
+}
+
+// What the package knows of its own model alone.
+async function showTraining(name, last) {
+  const isBundled = name === "bundled";
+  field("training-key").hidden = !isBundled;
+  const losses = isBundled ? await trainingLosses() : [];
+  if (field("name").value !== name) return; // another one was chosen since
+  curves.show({ last, training: losses.map(([step, loss]) => [step, -loss]) });
 }
 
 function showCurl() {
@@ -242,4 +250,5 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") running?.abort();
   press(event);
 });
+showLegend(field("legend"), "surprise");
 askModels();

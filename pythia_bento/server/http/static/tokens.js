@@ -1,12 +1,13 @@
 // The tokens of a text as coloured spans, and the tooltip of a token. The box tells by events, whose
 // detail is an index, which one is looked at ("token") and which one was pressed ("choose").
 
-const SURPRISING = -6; // natural log-probability at the far end of the scale: 1 in 400
+import { entropy, MEASURES, rank } from "./measures.js";
 
 export class TokenView {
   constructor(box, tooltip) {
     this.box = box;
     this.tooltip = tooltip;
+    this.measure = "surprise";
     box.addEventListener("pointerover", (event) => this.#show(event.target));
     box.addEventListener("pointerleave", () => this.#hide());
     box.addEventListener("focusin", (event) => this.#show(event.target));
@@ -17,9 +18,11 @@ export class TokenView {
     this.clear(0);
   }
 
-  // The first promptLength code points of the next text are the prompt.
-  clear(promptLength) {
+  // The first promptLength code points of the next text are the prompt; so many alternatives are asked
+  // for with each token.
+  clear(promptLength, asked = Infinity) {
     this.box.replaceChildren();
+    this.asked = asked;
     this.text = []; // code points: the server counts offsets in them
     this.tokens = [];
     this.promptLength = promptLength;
@@ -36,6 +39,7 @@ export class TokenView {
         logprob: logprobs.token_logprobs[index],
         top: logprobs.top_logprobs[index],
         offset: logprobs.text_offset[index],
+        asked: this.asked,
       });
     }
     this.#spell(Math.max(unfinished, 0), false);
@@ -46,11 +50,17 @@ export class TokenView {
     this.#spell(0, true);
   }
 
+  // Which of MEASURES the colours are of.
+  color(measure) {
+    this.measure = measure;
+    for (const token of this.tokens) this.#paint(token);
+  }
+
   // The same tokens with other values; null where nothing is known of one.
   update(values) {
     for (const [index, token] of this.tokens.entries()) {
       Object.assign(token, { logprob: null, rank: undefined, top: {} }, values[index]);
-      colour(token);
+      this.#paint(token);
     }
     if (this.shown) this.#show(this.shown);
   }
@@ -69,8 +79,15 @@ export class TokenView {
     span.role = "option";
     span.classList.toggle("prompt", token.offset < this.promptLength);
     this.tokens.push({ ...token, span });
-    colour(this.tokens.at(-1));
+    this.#paint(this.tokens.at(-1));
     this.box.append(span);
+  }
+
+  #paint(token) {
+    const strength = MEASURES[this.measure].strength(token).toFixed(3);
+    token.span.classList.toggle("first", token.logprob === null);
+    token.span.classList.toggle("plain", Number(strength) < 0.005);
+    token.span.style.setProperty("--strength", strength);
   }
 
   #spell(from, complete) {
@@ -126,21 +143,20 @@ export class TokenView {
   }
 }
 
-function colour({ span, logprob }) {
-  span.classList.toggle("first", logprob === null);
-  span.style.setProperty("--surprise", Math.min((logprob ?? 0) / SURPRISING, 1).toFixed(3));
-}
-
-function describe({ name, logprob, rank, top }, index) {
+function describe(token, index) {
+  const { name, logprob, top } = token;
   const title = element("strong", visible(name));
   if (logprob === null) {
     const why = index ? "not computed" : "the first token: nothing comes before it";
     return [title, element("div", why)];
   }
-  const place = rank === undefined ? "" : `, rank ${rank}`;
+  const at = rank(token);
+  const place = at === undefined ? "" : `, rank ${at ?? `behind ${token.asked}`}`;
+  const bits = entropy(token);
+  const open = bits === undefined ? "" : `, entropy at least ${bits.toFixed(2)} bits`;
   const line = element(
     "div",
-    `probability ${percent(logprob)}, log-probability ${logprob.toFixed(4)}${place}`,
+    `probability ${percent(logprob)}, log-probability ${logprob.toFixed(4)}${place}${open}`,
   );
   const rows = Object.entries(top).sort(([, a], [, b]) => b - a);
   const table = element("table");

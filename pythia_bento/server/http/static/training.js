@@ -1,5 +1,7 @@
 // What a sweep has told of one text so far: a point for each step, by step.
 
+import { csv } from "./saving.js";
+
 export class Training {
   constructor() {
     this.points = [];
@@ -49,7 +51,7 @@ export class Training {
     return this.points.map(({ step, tokens }) => [step, tokens[index - 1].logprob]);
   }
 
-  // One line for each token and step, as RFC 4180 has it. names are the tokens' texts.
+  // One line for each token and step. names are the tokens' texts.
   csv(names) {
     const lines = [["model", "step", "tokens_seen", "position", "id", "text", "logprob", "rank"]];
     for (const { model, step, tokens_seen, tokens } of this.points) {
@@ -57,11 +59,6 @@ export class Training {
         lines.push([model, step, tokens_seen, index + 1, id, names[index + 1], logprob, rank]);
       }
     }
-    return lines.map((line) => `${line.map(quoted).join(",")}\r\n`).join("");
+    return csv(lines);
   }
-}
-
-function quoted(value) {
-  const text = String(value ?? "");
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
