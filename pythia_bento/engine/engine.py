@@ -238,7 +238,8 @@ class Engine:
         sequence = chunk.sequence
         if result is None or sequence.status == "finished":
             return None
-        sequence.score_to(chunk.start + chunk.count)
+        if sequence.params.prompt_logprobs is not None:
+            sequence.score_to(chunk.start + chunk.count)
         if result.complete is not None:
             self._scheduler.advance(sequence, chunk.count)
             self._under_way.append((chunk, result))

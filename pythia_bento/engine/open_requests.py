@@ -36,8 +36,8 @@ class OpenRequests:
         """The delta of this step; with the first, the other continuations follow."""
         output = _output(sequence, result, text)
         output.error = sequence.error
-        is_first = sequence.num_generated <= len(result.token_ids) and sequence.index == 0
-        if is_first and sequence.request.n > 1:
+        has_siblings = sequence.request.n > 1 and sequence.index == 0
+        if has_siblings and sequence.num_generated <= len(result.token_ids):
             self._release_siblings(sequence)
         if sequence.finish_reason is not None:
             self._remove(sequence)
@@ -114,7 +114,7 @@ class OpenRequests:
 
 
 def _output(sequence: Sequence, result: ChunkResult, text: str) -> SequenceOutput:
-    is_first = sequence.num_generated == len(result.token_ids)
+    is_first = sequence.num_tokens - sequence.num_prompt == len(result.token_ids)
     return SequenceOutput(
         sequence.request.request_id,
         sequence.index,

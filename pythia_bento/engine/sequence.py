@@ -14,6 +14,7 @@ from pythia_bento.engine.guides import Grammar
 from pythia_bento.engine.logprobs import PromptLogprobs, end_to_end
 from pythia_bento.engine.outputs import FinishReason
 from pythia_bento.engine.params import Request, sequence_seed
+from pythia_bento.engine.penalties import TokenCounts
 from pythia_bento.engine.tapped import Tapped
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import PythiaError
@@ -246,12 +247,12 @@ class Sequence:
         """``accept`` of one after the other, up to the one that finishes the sequence."""
         if len(token_ids) == 1:  # as always where tokens depend on those before
             return self.accept(token_ids[0])
-        generated = self.num_generated + len(token_ids)
-        stops = self.generation.stops
-        if generated <= self.params.max_tokens and stops.keys().isdisjoint(token_ids):
-            text = self.generation.detokenizer.push_all(token_ids)
+        generation, generated = self.generation, self.num_tokens - self.num_prompt + len(token_ids)
+        is_open = generated <= self.params.max_tokens
+        if is_open and generation.stops.keys().isdisjoint(token_ids):
+            text = generation.detokenizer.push_all(token_ids)
             if text is not None:
-                self._append(token_ids)
+                self._append(token_ids, generation.counts)
                 is_last = generated == self.params.max_tokens
                 return text + self.finish("length") if is_last else text
         text = ""
@@ -261,11 +262,11 @@ class Sequence:
                 break
         return text
 
-    def _append(self, token_ids: Seq[int]) -> None:
+    def _append(self, token_ids: Seq[int], counts: TokenCounts | None) -> None:
         after = self.num_tokens + len(token_ids)
         self.token_ids[self.num_tokens : after] = token_ids
         self.num_tokens = after
-        if counts := self.generation.counts:
+        if counts:
             for token_id in token_ids:
                 counts.add(token_id)
 

@@ -14,9 +14,9 @@ from pythia_bento.engine.outputs import Outputs
 from pythia_bento.runtime.streams import AsyncStream
 from pythia_bento.runtime.turns import RoundRobin, after_others
 
-# Streams that have their outputs before others of the loop have their turns: each costs it some 0.2
+# Streams that have their outputs before others of the loop have their turns: each costs it some 0.1
 # milliseconds. Where all have much to do, there are fewer and larger parts of answers.
-AT_ONCE = 4
+AT_ONCE = 8
 
 
 class Deliveries:

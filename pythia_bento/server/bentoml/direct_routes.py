@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Mapping
 
 from starlette.applications import Starlette
-from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request as HttpRequest
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -40,7 +40,7 @@ class DirectRoutes:
 def routes_of(mounts: Iterable[tuple[Starlette, str]]) -> Routes:
     """Those of OPERATIONS that applications answer, each of which is mounted at a path."""
     return {
-        (method, path): ServerErrorMiddleware(_Direct(app, route))
+        (method, path): _Direct(app, route)
         for app, mount in mounts
         for route in app.routes
         if isinstance(route, Route) and not route.param_convertors
@@ -61,4 +61,7 @@ class _Direct:
             response = await self._endpoint(HttpRequest({**scope, "app": self._app}, receive))
         except PythiaError as error:
             response = error_response(error)
+        except Exception:  # answered here, within the layers that look on, and logged outside
+            await PlainTextResponse("Internal Server Error", 500)(scope, receive, send)
+            raise
         await response(scope, receive, send)

@@ -31,7 +31,8 @@ class TimeLimit:
         limit = _Limit(self.timeout)
 
         def beginning(message: Message) -> Awaitable[None]:
-            limit.end()
+            if message["type"] != "http.response.body":
+                limit.end()
             return send(message)
 
         try:

@@ -80,6 +80,7 @@ class Completion:
         self._fingerprint = fingerprint(served, requests)
         # What every event of a stream begins with: choices are the last of the fields.
         self._event_head = b"data: " + orjson.dumps(self._envelope([]))[: -len(b"]}")]
+        self._event_tail = self._same_tail(body.stream_options)
 
     @classmethod
     async def create(cls, body: CompletionRequest, served: Served) -> Completion:
@@ -131,14 +132,17 @@ class Completion:
         """
         try:
             async for outputs in stream:
+                if len(outputs) == 1:
+                    if line := await self._event(outputs[0]):
+                        yield line
+                    continue
                 events, turns = bytearray(), Turns()
                 for output in outputs:
                     events += await self._event(output)
                     if len(events) > PIECE_BYTES:
                         yield bytes(events)
                         events.clear()
-                    if output is not outputs[-1]:
-                        await turns.take()
+                    await turns.take()
                 if events:
                     yield bytes(events)
         except PythiaError as error:
@@ -163,12 +167,20 @@ class Completion:
         # Text may be held back, and then there is nothing to say.
         if not choice.says_something(delta := await choice.delta(output)):
             return b""
-        line, options = self._event_head + orjson.dumps(delta), self.body.stream_options
-        return line + b"]}\n\n" if options is None else self._filled(line + b"]", options)
+        line = self._event_head + orjson.dumps(delta)
+        return self._filled(line + b"]") if self._event_tail is None else line + self._event_tail
 
-    def _filled(self, line: bytes, options: StreamOptions) -> bytes:
-        fields = self._event_usage()
-        if options.include_obfuscation:
+    def _same_tail(self, options: StreamOptions | None) -> bytes | None:
+        """What every event ends with; None where each has its own."""
+        if options is None or not (options.include_usage or options.include_obfuscation):
+            return b"]}\n\n"
+        if options.include_obfuscation or options.continuous_usage_stats:
+            return None
+        return b'],"usage":null}\n\n'
+
+    def _filled(self, line: bytes) -> bytes:
+        fields, options = self._event_usage(), self.body.stream_options
+        if options is not None and options.include_obfuscation:
             fields["obfuscation"] = "0" * (-len(line) % OBFUSCATED)
         return line + (b"," + orjson.dumps(fields)[1:] if fields else b"}") + b"\n\n"
 
