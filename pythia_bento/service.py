@@ -29,7 +29,7 @@ from pythia_bento.server.http.cors import cors
 from pythia_bento.server.http.errors import error_response
 from pythia_bento.server.http.packed import Packed
 from pythia_bento.server.worker import Worker
-from pythia_bento.settings import check_names, known, load_settings
+from pythia_bento.settings import Arguments, check_names
 from pythia_bento.telemetry import logs
 from pythia_bento.telemetry.calls import current_call
 
@@ -61,12 +61,11 @@ def _when_served() -> None:
     start_errors.install()
     logs.install(settings.log_format)
     with _refusing():
-        check_names(arguments)
+        check_names(vars(bentoml.use_arguments()))
 
 
-arguments = vars(bentoml.use_arguments())
 with _refusing():
-    settings = load_settings(known(arguments))
+    settings = bentoml.use_arguments(Arguments)
     access = AccessControl.from_settings(settings)
     chat_template = ChatTemplate.from_settings(settings)
     pinned_model = packaging.pinned_model(settings)

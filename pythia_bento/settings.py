@@ -6,7 +6,8 @@ Arguments win over the environment. A built Bento has the arguments of ``bentoml
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -217,15 +218,33 @@ class Settings(BaseSettings):
         return self
 
 
+class Arguments(Settings):
+    """The same of a Bento's arguments, for ``bentoml.use_arguments``.
+
+    They are for all services of the Bento: those that are no settings are left to others. Raises
+    SettingsError with one sentence.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        with _in_one_sentence(arguments):
+            super().__init__(**known(arguments))
+
+
 def load_settings(arguments: Mapping[str, Any] | None = None) -> Settings:
     """Read environment and ``arguments``; raises SettingsError with one sentence."""
-    if arguments and arguments.get("api_keys") is not None:
+    with _in_one_sentence(arguments or {}):
+        return Settings(**dict(arguments or {}))
+
+
+@contextmanager
+def _in_one_sentence(arguments: Mapping[str, Any]) -> Iterator[None]:
+    if arguments.get("api_keys") is not None:
         raise SettingsError(
             "api_keys is no argument, because arguments are shown to others and become part of a "
             "Bento; set PYTHIA_API_KEYS or PYTHIA_API_KEYS_FILE"
         )
     try:
-        return Settings(**dict(arguments or {}))
+        yield
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
 

@@ -11,7 +11,9 @@ from typing import Any
 import bentoml
 import pytest
 
+from pythia_bento.server.bentoml import packaging
 from pythia_bento.service import Pythia
+from pythia_bento.settings import load_settings
 
 
 @pytest.fixture
@@ -60,6 +62,20 @@ def test_what_a_bento_asks_for_is_said_by_its_settings() -> None:
     traffic = {"timeout": 100.0, "concurrency": 17}
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert said == [[asked, traffic] for asked in resources.values()]
+
+
+def test_settings_are_declared_with_the_values_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHIA_MAX_QUEUE", "7")  # whoever set it is asked again when it is served
+    monkeypatch.setenv("PYTHIA_API_KEYS", "alice a-key-of-this-test-only")
+    settings = load_settings({"model": "elsewhere", "manage_models": True})
+    declared = {env["name"]: env["value"] for env in packaging.declared(settings)}
+    told = {"PYTHIA_MODEL": "elsewhere", "PYTHIA_MANAGE_MODELS": "true", "PYTHIA_DEVICE": "auto"}
+    assert told.items() <= declared.items()
+    assert all(declared.values())  # what has none BentoML would demand
+    assert not {"PYTHIA_MAX_QUEUE", "PYTHIA_API_KEYS", "PYTHIA_KV_CACHE_GB"} & declared.keys()
+    for name, value in declared.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == settings
 
 
 def test_clients_are_told_of_no_stream_that_they_cannot_read() -> None:

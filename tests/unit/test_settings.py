@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -7,6 +8,7 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from pythia_bento.settings import (
+    Arguments,
     Settings,
     SettingsError,
     check_names,
@@ -32,6 +34,18 @@ def test_environment_and_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHIA_MAX_QUEUE", "7")
     settings = load_settings({"model": "elsewhere", "kv_cache_gb": "0.5"})
     assert (settings.model, settings.max_queue, settings.kv_cache_gb) == ("elsewhere", 7, 0.5)
+
+
+def test_arguments_are_typed_and_those_of_other_services_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHIA_MAX_QUEUE", "7")
+    read = Arguments(model="elsewhere", kv_cache_gb="0.5", greeting="hello")
+    assert (read.model, read.max_queue, read.kv_cache_gb) == ("elsewhere", 7, 0.5)
+    assert isinstance(pickle.loads(pickle.dumps(read)), Settings)  # for the engine's process
+    for arguments, words in (({"device": "tpu"}, "PYTHIA_DEVICE"), ({"api_keys": "a"}, "no arg")):
+        with pytest.raises(SettingsError, match=words):
+            Arguments(**arguments)
 
 
 @pytest.mark.parametrize(

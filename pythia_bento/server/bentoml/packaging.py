@@ -6,6 +6,7 @@ one place. Here the requirements are locked in the repository, by hash, with no 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,25 @@ def trim_others(is_gpu: bool) -> str:
 
 
 def environment(settings: Settings) -> list[dict[str, str]]:
-    """Variables of the image and of its build."""
-    return [*BUILD_SECRETS, *(_GPU_ENVIRONMENT if _is_gpu(settings) else [])]
+    """Variables of the image and of its build, and settings, for who looks for them in a Bento."""
+    gpu = _GPU_ENVIRONMENT if _is_gpu(settings) else []
+    return [*BUILD_SECRETS, *gpu, *declared(settings)]
+
+
+def declared(settings: Settings) -> list[dict[str, str]]:
+    """``PYTHIA_*`` with the values they have where nobody sets them.
+
+    Without a value BentoML would demand one, so that settings without a default are not among them.
+    Nor are those that this environment has: to a dependency BentoML gives what stands here rather
+    than the environment's, and a Bento's values are not those of the machine that builds it.
+    """
+    given = {name.upper() for name in os.environ}
+    values = {f"PYTHIA_{field.upper()}": value for field, value in settings.model_dump().items()}
+    return [
+        {"name": name, "value": str(value).lower() if isinstance(value, bool) else str(value)}
+        for name, value in values.items()
+        if isinstance(value, (str, int, float)) and value != "" and name not in given
+    ]
 
 
 def pinned_model(settings: Settings) -> BentoModel | None:
