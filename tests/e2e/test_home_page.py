@@ -71,3 +71,13 @@ def test_it_fits_a_telephone_in_light_and_dark(
         assert page.run("return document.documentElement.scrollWidth") <= 390
         background = page.run("return getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(20, 23, 28)") == (scheme == "dark")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_api_is_dark_where_pages_are(window: Browser, server: Server, scheme: str) -> None:
+    with window.emulating(1200, 900, scheme):
+        window.open(f"{server.url}/docs")
+        window.wait(lambda: len(window.all(".opblock")) > 3)
+        background = window.run("return getComputedStyle(document.body).backgroundColor")
+        turned = window.run("return getComputedStyle(document.getElementById('swagger-ui')).filter")
+    assert (background == "rgb(20, 23, 28)") == (turned != "none") == (scheme == "dark")
