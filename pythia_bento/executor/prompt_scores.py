@@ -14,9 +14,6 @@ from pythia_bento.engine.logprobs import HEAD, PromptLogprobs
 from pythia_bento.executor.download import Download
 from pythia_bento.executor.queued_results import QueuedResults
 from pythia_bento.model.gpt_neox import GPTNeoX
-from pythia_bento.model.kernels.base import SCORED_ROWS
-
-FEW_ROWS = 64  # of logits at a time where no graph computes them
 
 Upload = Callable[[np.ndarray], Tensor]
 
@@ -65,8 +62,7 @@ class PromptScores:
     def __init__(self, model: GPTNeoX, upload: Upload, fast: Slices | None = None) -> None:
         """``fast`` is taken where it has alternatives enough."""
         self._fast = fast
-        is_cuda = model.kernels.device.type == "cuda"
-        self._slow: Slices = EagerSlices(model, upload, SCORED_ROWS if is_cuda else FEW_ROWS)
+        self._slow: Slices = EagerSlices(model, upload)
 
     def queue(
         self,
@@ -128,9 +124,9 @@ class QueuedScores(QueuedResults):
 class EagerSlices:
     """By the model's kernels, one launched after the other."""
 
-    def __init__(self, model: GPTNeoX, upload: Upload, most_rows: int) -> None:
+    def __init__(self, model: GPTNeoX, upload: Upload) -> None:
         self._model, self._upload = model, upload
-        self._most_rows, self.most_top = most_rows, model.config.vocab_size
+        self.most_top = model.config.vocab_size
 
     def score(
         self, hidden: Tensor, rows: np.ndarray, targets: np.ndarray, num_top: int
@@ -140,16 +136,16 @@ class EagerSlices:
         shape = HEAD + 2 * num_top, len(rows)
         columns = torch.empty(shape, dtype=torch.int32, device=hidden.device)
         columns[0] = asked[1]
-        for begin in range(0, len(rows), self._most_rows):
-            part = slice(begin, begin + self._most_rows)
+        most_rows = self._model.kernels.scored_at_once
+        for begin in range(0, len(rows), most_rows):
+            part = slice(begin, begin + most_rows)
             self._fill(hidden, asked[:, part], columns[:, part])
         return [EagerFound(columns)]
 
     def _fill(self, hidden: Tensor, asked: Tensor, columns: Tensor) -> None:
-        """All but the first column; the logits are gone when it returns."""
-        logits = self._model.logits(hidden.index_select(0, asked[0]))
+        """All but the first column; what it took is free when it returns."""
         num_top = (len(columns) - HEAD) // 2
-        found = self._model.logprobs(logits, asked[1], num_top)
+        found = self._model.scores(hidden.index_select(0, asked[0]), asked[1], num_top)
         columns[1] = found.chosen.view(torch.int32)
         columns[2] = found.ranks
         if num_top:

@@ -15,11 +15,11 @@ from pythia_bento.engine.tapped import Mean, Tapped
 from pythia_bento.executor.changes import total
 from pythia_bento.executor.input_batch import upload
 from pythia_bento.executor.outlets import TYPES, Outlet
-from pythia_bento.executor.prompt_scores import FEW_ROWS
 from pythia_bento.executor.spans import Span
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import SCORED_ROWS
 
+FEW_ROWS = 64  # of logits at a time on a CPU
 PRODUCTS = {"cpu": 2**18, "cuda": 2**26}  # numbers that are multiplied at a time
 
 

@@ -51,3 +51,7 @@ class GPTNeoX:
     def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
         """See ``Kernels.logprobs``."""
         return self.kernels.logprobs(logits, chosen, num_top)
+
+    def scores(self, hidden: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
+        """See ``Kernels.scores``."""
+        return self.kernels.scores(self.weights.head, hidden, chosen, num_top)

@@ -85,6 +85,7 @@ class Kernels(Protocol):
     block_size: int  # tokens in a KV block
     batch_invariant: bool
     has_own_threads: bool  # for all cores: torch's would only be in their way
+    scored_at_once: int  # rows that ``scores`` takes at a time
     kept_bytes: int  # beside the weights, what passes keep where one checkpoint has the device
 
     def load_embedding(self, weight: Tensor) -> Any: ...
@@ -134,6 +135,10 @@ class Kernels(Protocol):
 
         Never waits for the device, so that prompts are scored a slice of rows after the other.
         """
+        ...
+
+    def scores(self, head: Any, x: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
+        """What ``logprobs`` finds in the logits of ``x`` ([R, H])."""
         ...
 
     def capturable(self) -> Capturable | None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pythia_bento.model import sites
-from pythia_bento.model.batch import ForwardBatch
+from pythia_bento.model.batch import ForwardBatch, Logprobs
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.base import Capturable, PackedWeights
 from pythia_bento.model.kernels.tapped import Shown
@@ -25,6 +25,7 @@ class LayerKernels(ABC):
     config: ModelConfig
     block_size: int
     has_own_threads = False
+    scored_at_once = 64
     kept_bytes = 0
 
     def capturable(self) -> Capturable | None:
@@ -121,3 +122,15 @@ class LayerKernels(ABC):
     @abstractmethod
     def normalised(self, head: Any, x: Tensor) -> Tensor:
         """See ``Kernels.normalised``."""
+
+    @abstractmethod
+    def logits(self, head: Any, x: Tensor) -> Tensor:
+        """See ``Kernels.logits``."""
+
+    @abstractmethod
+    def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
+        """See ``Kernels.logprobs``."""
+
+    def scores(self, head: Any, x: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
+        """See ``Kernels.scores``."""
+        return self.logprobs(self.logits(head, x), chosen, num_top)

@@ -37,16 +37,31 @@ ZIG_GLIBC = "2.28"  # the oldest that torch runs on
 MACHINE = platform.machine()
 AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni")
-X86_VARIANTS = {"avx512": AVX512, "avx2": AVX2}
-NEEDED = {
-    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
-    "avx2": {"avx2", "fma", "f16c", "bmi2"},
+X86_VARIANTS = {
+    "amx": (*AVX512, "-mamx-tile", "-mamx-int8"),
+    "avx512": AVX512,
+    "avxvnni": (*AVX2, "-mavxvnni"),
+    "avx2": AVX2,
 }
+_AVX2_NEEDS = {"avx2", "fma", "f16c", "bmi2"}
+_AVX512_NEEDS = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}
+NEEDED = {
+    "amx": {*_AVX512_NEEDS, "amx_tile", "amx_int8"},
+    "avx512": _AVX512_NEEDS,
+    "avxvnni": {*_AVX2_NEEDS, "avx_vnni"},
+    "avx2": _AVX2_NEEDS,
+}
+# AMX's instructions in plain C++: slow, for tests on machines without them.
+EMULATED = {"amx-emulated": ("-DPYTHIA_EMULATED_TILES", "-O1")}
 
 
 def variants(machine: str = MACHINE) -> dict[str, tuple[str, ...]]:
     """Instruction sets that can be compiled for an architecture, best first."""
     return {**(X86_VARIANTS if machine == "x86_64" else {}), "generic": ()}
+
+
+def _flags_of(variant: str, machine: str = MACHINE) -> tuple[str, ...]:
+    return {**variants(machine), **EMULATED}[variant]
 
 
 def supported() -> list[str]:
@@ -106,7 +121,7 @@ def commands(variant: str, target: str) -> list[list[str]]:
     command = compiler()
     if command == ZIG and sys.platform == "linux":
         return zig_commands(variant, target)
-    flags = (*FLAGS, *variants()[variant])
+    flags = (*FLAGS, *_flags_of(variant))
     return [[*command, *flags, "-shared", str(SOURCES / "kernels.cpp"), "-o", target]]
 
 
@@ -114,7 +129,7 @@ def zig_commands(variant: str, target: str, machine: str = MACHINE) -> list[list
     """What compiles ``variant`` for any Linux of an architecture, whatever machine does it."""
     source, compiled = str(SOURCES / "kernels.cpp"), f"{target}.o"
     system = ("-target", f"{machine}-linux-gnu.{ZIG_GLIBC}")
-    flags = (*FLAGS, *variants(machine)[variant], *ZIG_FLAGS)
+    flags = (*FLAGS, *_flags_of(variant, machine), *ZIG_FLAGS)
     return [
         [*ZIG, *system, *flags, "-c", source, "-o", compiled],
         [*ZIG[:-1], "cc", *system, *ZIG_LINK, compiled, *ZIG_LIBRARIES, "-o", target],
@@ -123,7 +138,7 @@ def zig_commands(variant: str, target: str, machine: str = MACHINE) -> list[list
 
 def file_name(variant: str, machine: str = MACHINE) -> str:
     """The file of ``variant``, with a hash of its architecture, sources and flags."""
-    digest = hashlib.sha256(" ".join((machine, *FLAGS, *variants(machine)[variant])).encode())
+    digest = hashlib.sha256(" ".join((machine, *FLAGS, *_flags_of(variant, machine))).encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
     return f"pythia-{variant}-{digest.hexdigest()[:12]}.so"
@@ -182,7 +197,7 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 
 def _remove_stale(folders: Iterable[Path]) -> None:
-    current = {file_name(variant) for variant in variants()}
+    current = {file_name(variant) for variant in (*variants(), *EMULATED)}
     for stale in (path for folder in folders for path in folder.glob("pythia-*.so")):
         if stale.name not in current:
             stale.unlink(missing_ok=True)

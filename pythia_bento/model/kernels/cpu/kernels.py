@@ -46,6 +46,7 @@ class CpuKernels(LayerKernels):
     block_size = BLOCK
     batch_invariant = True
     has_own_threads = True
+    scored_at_once = 1 << 30  # all: the library takes them in slices itself
 
     def __init__(
         self,
@@ -239,11 +240,7 @@ class CpuKernels(LayerKernels):
     def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
         """See ``Kernels.logprobs``."""
         rows, vocab = logits.shape
-        chosen = chosen.to(torch.int32).contiguous()
-        values = torch.empty(rows)
-        ranks = torch.empty(rows, dtype=torch.int32)
-        top_ids = torch.empty(rows, num_top, dtype=torch.int32)
-        top = torch.empty(rows, num_top)
+        chosen, found = _asked(chosen, num_top)
         self._library.pythia_logprobs(
             self._state,
             address(logits),
@@ -251,12 +248,34 @@ class CpuKernels(LayerKernels):
             vocab,
             address(chosen),
             num_top,
-            address(values),
-            address(ranks),
-            address(top_ids),
-            address(top),
+            *map(address, (found.chosen, found.ranks, found.top_ids, found.top)),
         )
-        return Logprobs(values, ranks, top_ids, top)
+        return found
+
+    def scores(self, head: Loaded, x: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
+        """See ``Kernels.scores``: the bits of ``logprobs``, and never all logits in memory."""
+        x = x.contiguous()
+        chosen, found = _asked(chosen, num_top)
+        self._library.pythia_scores(
+            self._state,
+            head.struct,
+            address(x),
+            len(x),
+            self.config.norm_eps,
+            address(chosen),
+            num_top,
+            *map(address, (found.chosen, found.ranks, found.top_ids, found.top)),
+        )
+        return found
+
+
+def _asked(chosen: Tensor, num_top: int) -> tuple[Tensor, Logprobs]:
+    """What is looked for, and room for what is found."""
+    rows = len(chosen)
+    ids, values = torch.empty(rows, num_top, dtype=torch.int32), torch.empty(rows, num_top)
+    ranks = torch.empty(rows, dtype=torch.int32)
+    found = Logprobs(torch.empty(rows), ranks, ids, values)
+    return chosen.to(torch.int32).contiguous(), found
 
 
 def _struct(batch: ForwardBatch) -> CBatch:

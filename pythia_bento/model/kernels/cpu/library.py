@@ -172,6 +172,19 @@ _SIGNATURES: dict[str, tuple[object, ...]] = {
         c_void_p,
         c_void_p,
     ),
+    "pythia_scores": (
+        c_void_p,
+        POINTER(CHead),
+        c_void_p,
+        c_int64,
+        c_float,
+        c_void_p,
+        c_int64,
+        c_void_p,
+        c_void_p,
+        c_void_p,
+        c_void_p,
+    ),
 }
 
 

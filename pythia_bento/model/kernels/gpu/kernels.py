@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pythia_bento.model.batch import DecodeRows, ForwardBatch, Logprobs, RowOptions
 from pythia_bento.model.config import ModelConfig
-from pythia_bento.model.kernels.base import Capturable, PackedWeights
+from pythia_bento.model.kernels.base import SCORED_ROWS, Capturable, PackedWeights
 from pythia_bento.model.kernels.gpu import slab
 from pythia_bento.model.kernels.gpu.captured import (
     TritonDecodeSteps,
@@ -48,6 +48,7 @@ class TritonKernels:
     matmul = "w8a16"
     batch_invariant = True
     has_own_threads = False
+    scored_at_once = SCORED_ROWS
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         if config.hidden_size % 32 or config.intermediate_size % (32 * CHUNKS):
@@ -180,6 +181,10 @@ class TritonKernels:
         chosen = chosen.to(self.device, torch.int32).contiguous()
         self.launch.sampling.score(logits, chosen, found)
         return Logprobs(found.values, found.ranks, found.best_ids, found.best)
+
+    def scores(self, head: TritonHead, x: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
+        """See ``Kernels.scores``."""
+        return self.logprobs(self.logits(head, x), chosen, num_top)
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(*shape, dtype=torch.float16, device=self.device)

@@ -4,71 +4,15 @@
 // has read and written nothing. Calls on one State come from one thread at a time. Every function that can work in parallel
 // splits its work into tasks whose results do not depend on who runs them.
 
-#include <cstdlib>
-
 #include "attention.h"
 #include "check.h"
-#include "norm.h"
-#include "pool.h"
 #include "runtime.h"
 #include "sampling.h"
+#include "state.h"
 
 using namespace pythia;
 
 namespace {
-
-struct Layer {
-  Norm input_norm, post_attention_norm;
-  Linear qkv, dense, up, down;
-};
-
-struct FinalLayer {
-  Norm norm;
-  Head head;
-};
-
-struct State {
-  State(int threads, bool fine) : pool(threads), first(fine), second(fine) {}
-  Pool pool;
-  Rows first, second;
-};
-
-int64_t panels(int64_t out) { return (out + PANEL - 1) / PANEL; }
-
-const char* wrong(const Layer& layer, int64_t tokens) {
-  if (const char* what = wrong_rows(tokens, layer.qkv.in)) return what;
-  return pythia::wrong(layer.qkv, layer.dense, layer.up, layer.down);
-}
-
-const char* wrong(const Head& head, int64_t rows) {
-  if (const char* what = wrong_rows(rows, head.in)) return what;
-  if (const char* what = wrong_rows(rows, head.out)) return what;
-  if (head.in % LANES) return "the head's depth is not a multiple of 16";
-  return nullptr;
-}
-
-// Waking the other threads costs more than this many multiply-adds.
-constexpr int64_t SMALL = 1 << 16;
-
-template <class Body>
-void parallel(State& state, int64_t tasks, int64_t work, const Body& body) {
-  if (work < SMALL)
-    for (int64_t i = 0; i < tasks; i++) body(int(i));
-  else
-    state.pool.run(int(tasks), body);
-}
-
-// body(first, last) for runs of panels of `bytes` each. Memory streams at full speed only over
-// long contiguous runs, while several runs for each thread keep the threads in balance.
-template <class Body>
-void parallel_panels(State& state, int64_t count, int64_t bytes, int64_t work, const Body& body) {
-  constexpr int64_t LONG = 512 << 10;
-  const int64_t fair = count / (4 * state.pool.size());
-  const int64_t run = std::max<int64_t>(1, std::min(fair, LONG / bytes));
-  parallel(state, (count + run - 1) / run, work, [&](int r) {
-    body(r * run, std::min(count, (r + 1) * run));
-  });
-}
 
 // Calls dense(token, channel, 16 values) and down(...) with the products of a layer's second half.
 template <class Dense, class Down>
@@ -88,6 +32,31 @@ void second_products(State& state, const Layer& layer, int64_t tokens, const flo
       multiply_panel(layer.dense, p, state.first.get(), dense);
     for (int64_t p = first; p < last; p++)
       multiply_panel(layer.down, p, state.second.get(), down);
+  });
+}
+
+// x [rows, hidden] -> logits [rows, vocab].
+void multiply_head(State& state, const FinalLayer& final, const float* x, int64_t rows, float eps, float* logits) {
+  const int64_t hidden = final.head.in;
+  state.first.resize(rows, hidden);
+  parallel(state, rows, rows * hidden, [&](int t) {
+    static thread_local std::vector<float> y;
+    y.resize(hidden);
+    normalise(x + t * hidden, hidden, moments(x + t * hidden, hidden, eps), final.norm, y.data());
+    state.first.quantise(t, y.data());
+  });
+  const int64_t count = panels(final.head.out), work = rows * hidden * final.head.out;
+  parallel_panels(state, count, 2 * PANEL * hidden, work, [&](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; p++)
+      head_panel(final.head, p, state.first.get(), logits);
+  });
+}
+
+void score_rows(State& state, const float* logits, int64_t rows, int64_t vocab, const int32_t* chosen, int64_t count,
+                float* values, int32_t* ranks, int32_t* top_ids, float* top) {
+  parallel(state, rows, rows * vocab, [&](int r) {
+    log_probabilities(logits + r * vocab, vocab, chosen[r], count, values + r, ranks + r,
+                      top_ids + r * count, top + r * count);
   });
 }
 
@@ -244,20 +213,7 @@ const char* pythia_normalise(void* handle, const FinalLayer* final, const float*
 const char* pythia_logits(void* handle, const FinalLayer* final, const float* x, int64_t rows, float eps,
                    float* logits) {
   if (const char* what = wrong(final->head, rows)) return what;
-  State& state = *static_cast<State*>(handle);
-  const int64_t hidden = final->head.in;
-  state.first.resize(rows, hidden);
-  parallel(state, rows, rows * hidden, [&](int t) {
-    static thread_local std::vector<float> y;
-    y.resize(hidden);
-    normalise(x + t * hidden, hidden, moments(x + t * hidden, hidden, eps), final->norm, y.data());
-    state.first.quantise(t, y.data());
-  });
-  const int64_t count = panels(final->head.out), work = rows * hidden * final->head.out;
-  parallel_panels(state, count, 2 * PANEL * hidden, work, [&](int64_t first, int64_t last) {
-    for (int64_t p = first; p < last; p++)
-      head_panel(final->head, p, state.first.get(), logits);
-  });
+  multiply_head(*static_cast<State*>(handle), *final, x, rows, eps, logits);
   return nullptr;
 }
 
@@ -278,11 +234,25 @@ const char* pythia_logprobs(void* handle, const float* logits, int64_t rows, int
                      int64_t count, float* values, int32_t* ranks, int32_t* top_ids, float* top) {
   if (const char* what = wrong_rows(rows, vocab)) return what;
   if (!between(0, count, vocab)) return "more alternatives are asked than there are logits";
+  score_rows(*static_cast<State*>(handle), logits, rows, vocab, chosen, count, values, ranks, top_ids, top);
+  return nullptr;
+}
+
+// What pythia_logits and then pythia_logprobs find, of rows of which there are logits of few at a
+// time, which caches hold and which no memory has to be mapped for anew.
+const char* pythia_scores(void* handle, const FinalLayer* final, const float* x, int64_t rows, float eps,
+                   const int32_t* chosen, int64_t count, float* values, int32_t* ranks, int32_t* top_ids, float* top) {
+  if (const char* what = wrong(final->head, rows)) return what;
+  const int64_t hidden = final->head.in, vocab = final->head.out;
+  if (!between(0, count, vocab)) return "more alternatives are asked than there are logits";
   State& state = *static_cast<State*>(handle);
-  parallel(state, rows, rows * vocab, [&](int r) {
-    log_probabilities(logits + r * vocab, vocab, chosen[r], count, values + r, ranks + r,
-                      top_ids + r * count, top + r * count);
-  });
+  for (int64_t r = 0; r < rows; r += SCORED) {
+    const int64_t here = std::min<int64_t>(SCORED, rows - r), size = here * vocab;
+    if (int64_t(state.logits.size()) < size) state.logits.resize(size);
+    multiply_head(state, *final, x + r * hidden, here, eps, state.logits.data());
+    score_rows(state, state.logits.data(), here, vocab, chosen + r, count, values + r, ranks + r,
+               top_ids + r * count, top + r * count);
+  }
   return nullptr;
 }
 

@@ -44,8 +44,8 @@ class Rows {
   void resize(int64_t tokens, int64_t depth) {
     depth_ = depth;
     tokens_ = tokens;
-    const int64_t rows = tokens * per_token_;
-    if (int64_t(bytes_.size()) < rows * depth * 2) bytes_.resize(rows * depth * 2);
+    const int64_t rows = tokens * per_token_, size = Layout::size(rows, depth) + 64;
+    if (int64_t(values_.size()) < size) values_.resize(size);
     if (int64_t(rows_.size()) < rows) rows_.resize(rows);
   }
 
@@ -54,27 +54,17 @@ class Rows {
   // x[depth] becomes token t.
   void quantise(int64_t t, const float* x) {
     const int64_t row = t * per_token_;
-    quantise_row(row, x);
-    if (per_token_ == 1) return;
+    if (per_token_ == 1) {
+      quantise_row(row, x, nullptr);
+      return;
+    }
     static thread_local std::vector<float> rest;
     rest.resize(depth_);
-    const Row& first = rows_[row];
-    for (int64_t i = 0; i < depth_; i += LANES) {
-      const Vec q = fma(widen(first.high + i), splat(256.0f), widen(first.low + i));
-      store(rest.data() + i, fma(-q, splat(first.scale), load(x + i)));
-    }
-    quantise_row(row + 1, rest.data());
+    quantise_row(row, x, rest.data());
+    quantise_row(row + 1, rest.data(), nullptr);
   }
 
  private:
-  typedef int8_t Bytes __attribute__((vector_size(LANES)));
-
-  static Vec widen(const int8_t* p) {
-    Bytes bytes;
-    std::memcpy(&bytes, p, sizeof bytes);
-    return to_float(__builtin_convertvector(bytes, IVec));
-  }
-
   // The largest |x|; NaN where a value is not finite.
   float absmax(const float* x) const {
     Vec largest{};
@@ -89,33 +79,34 @@ class Rows {
     return any ? std::numeric_limits<float>::quiet_NaN() : max(largest);
   }
 
-  void quantise_row(int64_t index, const float* x) {
-    int8_t* high = bytes_.data() + index * depth_ * 2;
-    int8_t* low = high + depth_;
-    const float largest = absmax(x);
+  // `rest`, where it is wanted, is what rounding takes from x.
+  void quantise_row(int64_t index, const float* x, float* rest) {
+    Layout::Value* row = first() + Layout::start(index, depth_);
+    const float largest = absmax(x), scale = largest / RANGE;
     // Nothing is left of a row whose absmax is so small that its inverse overflows.
     const float inverse = RANGE / largest;
     const bool usable = inverse <= std::numeric_limits<float>::max();
-    IVec high_sum{}, low_sum{};
+    IVec sums{};
     for (int64_t i = 0; i < depth_; i += LANES) {
       const IVec q = usable ? round_to_int(load(x + i) * splat(inverse)) : IVec{};
-      const IVec h = (q + 128) >> 8, l = q - (h << 8);
-      high_sum += h;
-      low_sum += l;
-      const Bytes hb = __builtin_convertvector(h, Bytes), lb = __builtin_convertvector(l, Bytes);
-      std::memcpy(high + i, &hb, sizeof hb);
-      std::memcpy(low + i, &lb, sizeof lb);
+      sums += q;
+      Layout::put(row, i, q);
+      if (rest) store(rest + i, fma(-to_float(q), splat(scale), load(x + i)));
     }
-    rows_[index] = {high, low, largest / RANGE, 0, 0};
-    for (int i = 0; i < LANES; i++) {
-      rows_[index].high_sum += high_sum[i];
-      rows_[index].low_sum += low_sum[i];
-    }
+    Layout::finish(row, depth_);
+    rows_[index] = {row, scale, 0};
+    for (int i = 0; i < LANES; i++) rows_[index].sum += sums[i];
+  }
+
+  // On a boundary of the cache's lines, which tiles are loaded by.
+  Layout::Value* first() {
+    const auto at = reinterpret_cast<uintptr_t>(values_.data());
+    return values_.data() + (64 - at % 64) % 64 / sizeof(Layout::Value);
   }
 
   int per_token_;
   int64_t depth_ = 0, tokens_ = 0;
-  std::vector<int8_t> bytes_;
+  std::vector<Layout::Value> values_;
   std::vector<Row> rows_;
 };
 

@@ -65,6 +65,18 @@ inline bool finite(const float* x, int64_t n) {
   return any == 0;
 }
 
+// The lowest id of a value that is there.
+inline int32_t first_of(const float* x, int64_t n, float value) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    const IVec found = load(x + i) == splat(value);
+    int32_t any = 0;
+    for (int lane = 0; lane < LANES; lane++) any |= found[lane];
+    if (any) break;
+  }
+  return int32_t(std::find(x + i, x + n, value) - x);
+}
+
 // The lowest id among the largest values.
 inline int32_t argmax(const float* x, int64_t n) {
   Vec best = splat(-std::numeric_limits<float>::infinity());
@@ -72,7 +84,7 @@ inline int32_t argmax(const float* x, int64_t n) {
   for (; i + LANES <= n; i += LANES) best = max(best, load(x + i));
   float top = max(best);
   for (; i < n; i++) top = std::max(top, x[i]);
-  return int32_t(std::find(x, x + n, top) - x);
+  return first_of(x, n, top);
 }
 
 // Ids by falling value, then rising id; sorted only as far as somebody asked.
@@ -181,54 +193,82 @@ inline int32_t choose(const float* logits, int64_t vocab, int64_t tokens, const 
   return noisiest(z, candidates(z, choice), choice);
 }
 
-// ln sum e^x over one row: lane sums from 0 upwards, then the tree.
-inline float log_sum_exp(const float* x, int64_t n) {
+// What log-probabilities need of one row first.
+struct Extremes {
+  bool finite;
+  float top;
+};
+
+inline Extremes extremes(const float* x, int64_t n) {
   Vec best = splat(-std::numeric_limits<float>::infinity());
+  IVec bad{};
   int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) best = max(best, load(x + i));
-  float top = max(best);
-  for (int64_t j = i; j < n; j++) top = std::max(top, x[j]);
-  Vec total{};
-  for (int64_t j = 0; j < i; j += LANES) total += exp(load(x + j) - splat(top));
-  if (i < n) {
-    Vec rest = splat(-std::numeric_limits<float>::infinity());
-    for (int64_t j = i; j < n; j++) rest[j - i] = x[j];
-    total += exp(rest - splat(top));
+  for (; i + LANES <= n; i += LANES) {
+    const Vec v = load(x + i);
+    bad |= ~(abs(v) <= splat(std::numeric_limits<float>::max()));
+    best = max(best, v);
   }
-  return top + log(splat(sum(total)))[0];
+  int32_t any = 0;
+  for (int lane = 0; lane < LANES; lane++) any |= bad[lane];
+  float top = max(best);
+  for (; i < n; i++) {
+    any |= !std::isfinite(x[i]);
+    top = std::max(top, x[i]);
+  }
+  return {any == 0, top};
 }
 
-// 1 + the ids whose value is greater than that of `token`, or equal to it and the id lower.
-inline int32_t rank_of(const float* x, int64_t n, int32_t token) {
-  const Vec own = splat(x[token]);
+// ln sum e^x over one row, lane sums from 0 upwards, then the tree; and the rank of one token:
+// 1 + the ids whose value is greater, or equal and the id lower.
+struct Normaliser {
+  float log_sum;
+  int32_t rank;
+};
+
+inline Normaliser normaliser(const float* x, int64_t n, float top, int32_t token) {
+  const Vec own = splat(x[token]), largest = splat(top);
+  Vec total{};
   IVec above{};  // minus their number: a true lane is -1
   int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) above += load(x + i) > own;
+  for (; i + LANES <= n; i += LANES) {
+    const Vec v = load(x + i);
+    total += exp(v - largest);
+    above += v > own;
+  }
   int32_t rank = 1;
   for (int lane = 0; lane < LANES; lane++) rank -= above[lane];
-  for (; i < n; i++) rank += x[i] > x[token];
-  for (int64_t j = 0; j < token; j++) rank += x[j] == x[token];
-  return rank;
+  if (i < n) {
+    Vec rest = splat(-std::numeric_limits<float>::infinity());
+    for (int64_t j = i; j < n; j++) {
+      rest[j - i] = x[j];
+      rank += x[j] > x[token];
+    }
+    total += exp(rest - largest);
+  }
+  return {top + log(splat(sum(total)))[0], rank + int32_t(std::count(x, x + token, x[token]))};
 }
 
 inline void log_probabilities(const float* x, int64_t n, int32_t token, int64_t count, float* chosen,
                               int32_t* rank, int32_t* top_ids, float* top) {
-  const bool sound = finite(x, n) && token >= 0 && token < n;
-  const float norm = sound ? log_sum_exp(x, n) : std::numeric_limits<float>::quiet_NaN();
-  *chosen = sound ? x[token] - norm : norm;
-  *rank = sound ? rank_of(x, n, token) : 0;
-  if (!sound) {
+  const Extremes found = extremes(x, n);
+  if (!found.finite || token < 0 || token >= n) {
+    const float none = std::numeric_limits<float>::quiet_NaN();
+    *chosen = none;
+    *rank = 0;
     std::fill(top_ids, top_ids + count, -1);
-    std::fill(top, top + count, norm);
+    std::fill(top, top + count, none);
     return;
   }
+  const Normaliser norm = normaliser(x, n, found.top, token);
+  *chosen = x[token] - norm.log_sum;
+  *rank = norm.rank;
   if (count == 1) {
-    *top_ids = argmax(x, n);
+    *top_ids = norm.rank == 1 ? token : first_of(x, n, found.top);
   } else if (count > 1) {
     Ranking ranking(x, iota(n));
     std::copy_n(ranking.first(count).begin(), count, top_ids);
   }
-  for (int64_t i = 0; i < count; i++) top[i] = x[top_ids[i]] - norm;
+  for (int64_t i = 0; i < count; i++) top[i] = x[top_ids[i]] - norm.log_sum;
 }
 
 }  // namespace pythia

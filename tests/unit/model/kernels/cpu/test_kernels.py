@@ -125,26 +125,6 @@ def test_rows_do_not_depend_on_their_neighbours(isa: str, head_dim: int, heads: 
         assert torch.equal(kernels.project_out(packed, some.clone(), first, up_some), y[rows])
 
 
-@pytest.mark.parametrize(("head_dim", "heads"), [(80, 3), (80, 7)])
-def test_instruction_sets_give_the_same_bits(head_dim: int, heads: int) -> None:
-    torch.manual_seed(0)
-    shape = config(head_dim, heads)
-    weights, x = layer(shape), torch.randn(5, shape.hidden_size)
-    head = HeadWeights(norm(shape.hidden_size), torch.randn(VOCAB, shape.hidden_size).half())
-    results = []
-    for isa in build.supported():
-        kernels = CpuKernels(shape, isa=isa)
-        packed, batch = kernels.load_layer(weights), sequences((0, 5))
-        qkv, up = kernels.project_in(packed, x)
-        attended = kernels.attend(0, qkv, kernels.allocate_cache(1), batch)
-        y = kernels.project_out(packed, x.clone(), attended, up)
-        logits = kernels.logits(kernels.load_head(head), y)
-        rows = [SamplingRow(position=3, seed=9)] * 5
-        results.append((y, logits, kernels.sample(logits, rows, VOCAB)))
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-
-
 def attention(kernels: CpuKernels, qkv: Tensor, spans: list[tuple[int, int]]) -> list[Tensor]:
     """Attend for sequences that start empty and take their tokens in the given chunk sizes."""
     cache = kernels.allocate_cache(64)

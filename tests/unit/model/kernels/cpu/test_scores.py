@@ -11,6 +11,7 @@ from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.cpu import build
 from pythia_bento.model.kernels.cpu.kernels import CpuKernels
 from pythia_bento.model.kernels.reference.kernels import ReferenceKernels
+from pythia_bento.model.weights import HeadWeights, Norm
 
 VOCAB = 303  # no multiple of the vectors
 CONFIG = ModelConfig(1, 128, 4, 512, VOCAB, 64, 8)
@@ -56,3 +57,32 @@ def test_one_alternative_is_the_first_of_many(isa: str) -> None:
     assert torch.equal(one.top.view(torch.int32), many.top[:, :1].contiguous().view(torch.int32))
     for other in (one, many):
         assert torch.equal(none.chosen.view(torch.int32), other.chosen.view(torch.int32))
+
+
+@pytest.mark.parametrize("isa", build.supported())
+@pytest.mark.parametrize(("rows", "num_top"), [(1, 0), (5, 1), (128, 1), (130, 3)])
+def test_scores_of_hidden_states_have_the_bits_of_their_logits(
+    isa: str, rows: int, num_top: int
+) -> None:
+    """On both sides of the rows that are scored at a time."""
+    generator = torch.Generator().manual_seed(rows)
+    kernels, hidden = CpuKernels(CONFIG, isa=isa, threads=2), CONFIG.hidden_size
+    weight = torch.randn(VOCAB, hidden, generator=generator).half()
+    head = kernels.load_head(HeadWeights(Norm(torch.ones(hidden), torch.zeros(hidden)), weight))
+    x = torch.randn(rows, hidden, generator=generator)
+    x[rows // 2] = math.nan
+    targets = torch.randint(-1, VOCAB + 1, (rows,), generator=generator, dtype=torch.int32)
+    want = kernels.logprobs(kernels.logits(head, x), targets, num_top)
+    found = kernels.scores(head, x, targets, num_top)
+    assert torch.equal(found.chosen.view(torch.int32), want.chosen.view(torch.int32))
+    assert torch.equal(found.top.view(torch.int32), want.top.view(torch.int32))
+    assert torch.equal(found.ranks, want.ranks)
+    assert torch.equal(found.top_ids, want.top_ids)
+
+
+def test_more_alternatives_than_logits_are_refused_before_anything_is_written() -> None:
+    kernels, hidden = CpuKernels(CONFIG), CONFIG.hidden_size
+    norm = Norm(torch.ones(hidden), torch.zeros(hidden))
+    head = kernels.load_head(HeadWeights(norm, torch.zeros(VOCAB, hidden).half()))
+    with pytest.raises(ValueError, match="pythia_scores: more alternatives"):
+        kernels.scores(head, torch.zeros(1, hidden), torch.zeros(1, dtype=torch.int32), VOCAB + 1)
