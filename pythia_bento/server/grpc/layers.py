@@ -212,8 +212,7 @@ async def _abort(call: Call, error: PythiaError) -> None:
 def _forget(*errors: BaseException) -> None:
     """Once the call has ended: grpc, or an answer, keeps them with the call that they lead back to.
 
-    The call, and its place among those of its connection, would be held until Python looks for
-    cycles; calls that come meanwhile are refused, of which neither log nor metrics know.
+    The call, some 20 KB, would be held until Python looks for cycles.
     """
     for error in errors:
         error.__traceback__ = error.__context__ = None

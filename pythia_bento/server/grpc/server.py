@@ -156,6 +156,8 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", settings.grpc_streams),
+        # It would refuse calls (UNAVAILABLE) while others have ended that Python has not freed yet.
+        ("grpc.http.overload_protection", 0),
         ("grpc.server.max_pending_requests", MOST_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
         *_keepalive(settings.client_timeout),

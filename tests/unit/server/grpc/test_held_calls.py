@@ -170,6 +170,13 @@ async def test_a_connection_s_streams_are_bounded(runner: PythiaRunner, most: in
     assert {found.payload[-1] for found in refused} == {raw_http2.REFUSED_STREAM}
 
 
+async def test_who_asks_more_at_once_than_a_connection_may_waits(runner: PythiaRunner) -> None:
+    """In its own library. A call that was answered and is not forgotten yet holds no place."""
+    async with serving(runner, grpc_streams=8) as server, open_stub(server.port) as stub:
+        answers = await asyncio.gather(*(stub.Info(pb.InfoRequest()) for _ in range(500)))
+    assert len(answers) == 500
+
+
 async def test_a_client_that_answers_no_ping_is_closed(runner: PythiaRunner) -> None:
     """Its system lives, and acknowledges what arrives."""
 

@@ -166,7 +166,7 @@ async def test_a_message_is_held_until_it_is_answered() -> None:
 
 
 async def test_a_refused_call_is_forgotten_at_once(runner: PythiaRunner) -> None:
-    """grpc keeps what was raised with the call, whose place of its connection it then holds."""
+    """grpc keeps what was raised with the call, which that leads back to."""
 
     def calls() -> int:
         return Counter(type(one) for one in gc.get_objects())[Call]
