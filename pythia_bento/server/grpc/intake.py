@@ -25,6 +25,7 @@ from pythia_bento.server.grpc.held_calls import HeldCalls
 PIECE = 2**15  # bytes that are read at once, but for a field that has more
 BYTES_OF_A_CHARACTER = 4  # at most
 LOOK = 256  # fields that are looked at at once
+PACKAGE = "pythia.v1"  # whose messages may have no unknown fields; others have rules of their own
 VARINT_BYTES = 10  # at most
 MAX_BYTES = 3 * 2**20  # of a field of bytes, which is copied and not read
 
@@ -61,7 +62,9 @@ class Intake:
             try:
                 if len(data) > PIECE and isinstance(kind, type) and issubclass(kind, Message):
                     return await self._in_pieces(kind(), data)
-                return deserialize(data) if deserialize else data
+                message = deserialize(data) if deserialize else data
+                check_known(message)
+                return message
             except InvalidRequest:
                 raise
             except Exception:  # protobuf's implementations raise each their own
@@ -85,12 +88,34 @@ class Intake:
             if count > self._max_fields:
                 raise InvalidRequest(f"the message has more than {self._max_fields} entries")
             if place - start >= PIECE:
-                message.MergeFromString(data[start:place])
+                _merge(message, data[start:place])
                 start = place
             if start == place or count % LOOK == 0:
                 await turns.take()
-        message.MergeFromString(data[start:])
+        _merge(message, data[start:])
         return message
+
+
+def _merge(message: Message, data: bytes) -> None:
+    """Some of its fields, into a message."""
+    check_known(type(message).FromString(data))
+    message.MergeFromString(data)
+
+
+def check_known(message: Any) -> None:
+    """Raise InvalidRequest where a message of ours has fields that its kind has not.
+
+    Protobuf passes over them: a client would take an answer without its option for one with it.
+    """
+    if not isinstance(message, Message) or message.DESCRIPTOR.file.package != PACKAGE:
+        return
+    size = message.ByteSize()
+    message.DiscardUnknownFields()
+    if message.ByteSize() != size:
+        raise InvalidRequest(
+            f"the message, or a part of it, has fields that {message.DESCRIPTOR.full_name} and its "
+            "parts have not; is the client newer than the server?"
+        )
 
 
 def _end_of_field(data: bytes, place: int) -> int:

@@ -111,6 +111,8 @@ BAD = [
     ({"guided_regex": "("}, 400, "guided_regex", ["guided_regex cannot be followed: ", "regex"]),
     ({"logits_processors": []}, 400, "logits_processors", ["not supported"]),
     ({"temprature": 1}, 400, "temprature", ["temprature is not a field"]),
+    ({"t" * 5000: 1}, 400, "t" * 97, ["is not a field"]),
+    ({"model": "m" * 5000}, 404, "model", ["is not served"]),
     ({"model": "gpt-4"}, 404, "model", ["'gpt-4' is not served", "toy@step3"]),
     ({"model": 4}, 400, "model", ["model", "string"]),
 ]
