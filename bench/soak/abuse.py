@@ -3,11 +3,13 @@
 A server with two keys serves ``bundled``. Attacks come one after another and then eight at a time,
 while a process asks ``/livez`` every 20 ms and another, with the other key, streams small requests
 over HTTP and gRPC. Prints the worst ``/livez``, the memory, and the honest caller's time to the
-first token, idle and under each attack, as JSON; ``--out FILE`` writes it.
+first token, idle and under each attack, as JSON; ``--out FILE`` writes it. It takes three minutes.
+Nobody attacks at the beginning, in the middle and at the end: that is the idle server.
 
 Attackers and server share the machine, which is what they would not do elsewhere. Therefore each
-attack is followed by as long a time in which nobody attacks and a process burns as much processor
-time as the attackers took: what is slower then is the machine's doing, the rest the server's.
+attack is followed by half as long a time in which nobody attacks and a process burns as much
+processor time as the attackers took: what is slower then is the machine's doing, the rest the
+server's.
 ``--nice 19`` leaves attackers, and what burns in their place, only the time that nobody else wants.
 """
 
@@ -30,15 +32,18 @@ from typing import Any
 
 from bench.common import machine
 from bench.common.options import parser_of
-from bench.common.stats import percentile
 from bench.serving.server import Server, serve
-from bench.soak.attacks import ATTACKS, TOGETHER, Attacker
+from bench.soak.abused import IDLE, Witnesses, beyond, figures_of
+from bench.soak.attacker import Attacker
+from bench.soak.attacks import ATTACKS, TOGETHER
 from bench.soak.figures import left
-from bench.soak.witness import Sample, honest, livez, memory_of, process, witness
+from bench.soak.witness import honest, livez, memory_of, process, witness
 from pythia_bento.server.access.keys import new_key
 
 BURST = 0.05  # seconds in which what burns has its share of a core
-GOALS = {"livez_ms": 250.0, "peak_mib": 1.2 * 1024, "times_idle": 3.0}
+HONEST = 2  # requests of the honest caller at a time, at most
+SETTLED = 0.5  # seconds between the end of an attack and what follows
+GIVEN_BACK = 6.0  # seconds until a server has given back what it can
 
 
 def main() -> None:
@@ -51,26 +56,20 @@ def main() -> None:
         "PYTHIA_GRPC_STREAMS": str(options.streams),
     }
     load = os.getloadavg()
-    phases: list[dict[str, Any]] = []
-    with serve(settings) as server, memory_of(server) as memory:
-        after = []
+    with serve(settings) as server, memory_of(server) as weights:
+        _warm_up(server, keys["attacker"], options)
+        weights[:] = weights[-1:]
         urls = (server.url, server.grpc_target)
         with witness(livez, urls[0]) as lives, witness(honest, *urls, keys["honest"]) as firsts:
-            for _ in range(options.rounds):
-                phases += _phases(server, keys["attacker"], options)
-                time.sleep(options.seconds)
-                after.append(memory["now"])
+            phases = _phases(server, keys["attacker"], options)
+            time.sleep(GIVEN_BACK)
     figures = {
         "command": " ".join(["python -m bench.soak.abuse", *sys.argv[1:]]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine.describe(),
         "versions": machine.versions(),
         "load_before": [round(value, 1) for value in load],
-        "memory_mib": {
-            **{name: round(memory[name] / 2**20) for name in ("before", "peak")},
-            "after_rounds": [round(value / 2**20) for value in after],
-        },
-        "phases": [_figures(phase, lives, firsts) for phase in phases],
+        **figures_of(phases, Witnesses(lives, firsts, weights)),
     }
     figures["beyond"] = beyond(figures)
     text = json.dumps(figures, indent=1)
@@ -81,9 +80,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = parser_of("bench.soak.abuse", __doc__)
-    parser.add_argument("--seconds", type=float, default=10, help="of each attack")
+    parser.add_argument("--seconds", type=float, default=4, help="of each attack")
     parser.add_argument("--only", nargs="*", choices=list(ATTACKS), default=list(ATTACKS))
-    parser.add_argument("--rounds", type=int, default=1, help="of all attacks, for the memory")
+    parser.add_argument("--rounds", type=int, default=1, help="of all attacks")
     parser.add_argument("--no-together", action="store_true", help="leave out eight at a time")
     parser.add_argument("--nice", type=int, default=0, help="of attackers' processes, 0 to 19")
     parser.add_argument("--streams", type=int, default=1024, help="PYTHIA_GRPC_STREAMS")
@@ -91,16 +90,24 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _warm_up(server: Server, key: str, options: argparse.Namespace) -> None:
+    """All pages of the KV cache, and all that is imported or compiled at its first use."""
+    for name in ("long_prompts", "score_items_over_grpc"):
+        _phase(server, key, options, "warm-up", (name,))
+
+
 def _phases(server: Server, key: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """When each attack was, what the attackers saw, and when their time was burnt instead."""
-    attacks = {name: (name,) for name in options.only}
+    attacks = [(name, (name,)) for name in options.only]
     if not options.no_together:
-        attacks["together"] = TOGETHER
-    phases = [_phase(server, key, options, "idle", ())]
-    for phase, names in attacks.items():
+        attacks.append(("together", TOGETHER))
+    phases = []
+    for number, (phase, names) in enumerate(attacks * options.rounds):
+        if number in (0, len(attacks) // 2):
+            phases.append(_phase(server, key, options, IDLE, ()))
         phases.append(_phase(server, key, options, phase, names))
         phases[-1]["burnt"] = _burnt(phases[-1]["cores"]["attackers"], options)
-    return phases
+    return [*phases, _phase(server, key, options, IDLE, ())]
 
 
 def _phase(
@@ -122,28 +129,26 @@ def _phase(
         "phase": phase,
         "between": (begin, attacked, end),
         "answers": {name: report.answers for name, report in found.items()},
-        "left": asyncio.run(left(server)),
+        "left": asyncio.run(left(server, HONEST)),
         "cores": {
             who: round(seconds / (end - begin), 2)
             for who, seconds in zip(("server", "attackers"), used, strict=True)
         },
     }
-    time.sleep(2)
+    print(phase, row["answers"], file=sys.stderr, flush=True)
+    time.sleep(SETTLED)
     return row
 
 
 def _burnt(cores: float, options: argparse.Namespace) -> dict[str, Any]:
     """So many cores are busy with nothing, beside a server that nobody attacks."""
-    processes = math.ceil(cores)
+    processes, seconds = math.ceil(cores), options.seconds / 2
     with ExitStack() as stack:
         for _ in range(processes):
-            share = cores / processes
-            stack.enter_context(process(_burn, share, options.seconds, options.nice))
+            stack.enter_context(process(_burn, cores / processes, seconds, options.nice))
         begin = time.monotonic()
-        time.sleep(options.seconds)
-    row = {"between": (begin, begin + options.seconds, begin + options.seconds)}
-    time.sleep(1)
-    return row
+        time.sleep(seconds)
+    return {"between": (begin, begin + seconds, begin + seconds)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,54 +187,6 @@ def _burn(pipe: Connection, share: float, seconds: float, nice: int) -> None:
 
 async def _run(name: str, attacker: Attacker) -> None:
     await ATTACKS[name](attacker)
-
-
-def _figures(
-    phase: dict[str, Any], lives: Sequence[Sample], firsts: Sequence[Sample]
-) -> dict[str, Any]:
-    """What the witnesses saw in a phase, and while its attackers' time was burnt."""
-    begin, attacked, end = phase.pop("between")
-    alive = [sample for sample in lives if begin <= sample.at < end]
-    here = [sample for sample in firsts if begin <= sample.at < attacked]
-    found = {
-        **phase,
-        "livez_worst_ms": round(max((s.seconds for s in alive), default=0.0) * 1e3, 1),
-        "livez_refused": sum(sample.kind != "ok" for sample in alive),
-        "honest": len(here),
-        "honest_refused": sum(sample.kind != "ok" for sample in here),
-        "first_token_ms": _percentiles([s.seconds for s in here if s.kind == "ok"]),
-    }
-    if "burnt" in phase:
-        found["burnt"] = _figures(phase["burnt"], lives, firsts)
-    return found
-
-
-def _percentiles(seconds: Sequence[float]) -> dict[str, float | None]:
-    return {f"p{p}": round(percentile(seconds, p) * 1e3, 1) if seconds else None for p in (50, 99)}
-
-
-def _unattacked(figures: dict[str, Any]) -> float:
-    """The least 99th percentile of all times in which nobody attacked, in milliseconds."""
-    quiet = [phase for phase in figures["phases"] if phase["phase"] == "idle"]
-    quiet += [phase["burnt"] for phase in figures["phases"] if "burnt" in phase]
-    return min(phase["first_token_ms"]["p99"] for phase in quiet)
-
-
-def beyond(figures: dict[str, Any]) -> list[str]:
-    """What is not as it has to be."""
-    found = []
-    idle = _unattacked(figures)
-    for phase in figures["phases"]:
-        if phase["livez_worst_ms"] > GOALS["livez_ms"] or phase["livez_refused"]:
-            found.append(f"{phase['phase']}: /livez took {phase['livez_worst_ms']} ms at most")
-        if any(phase["left"].values()):
-            found.append(f"{phase['phase']}: {phase['left']} are left")
-        p99 = phase["first_token_ms"]["p99"]
-        if phase["honest_refused"] or p99 is None or p99 > GOALS["times_idle"] * idle:
-            found.append(f"{phase['phase']}: p99 {p99} ms, {phase['honest_refused']} refused")
-    if figures["memory_mib"]["peak"] > GOALS["peak_mib"]:
-        found.append(f"memory was {figures['memory_mib']['peak']} MiB at most")
-    return found
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from threading import Event, Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -20,7 +21,10 @@ from pythia_bento.client import AsyncClient
 from pythia_bento.errors import PythiaError
 
 EVERY = 0.02  # seconds between questions whether the server lives
-PAUSE = 0.05  # seconds between the honest caller's requests
+# Of the processes, so that none has to import them itself.
+PRELOADED = ["bench.soak.attacks", "bench.soak.witness"]
+PAUSE = 0.05  # seconds between the honest caller's requests over one transport
+TOKENS = 2  # of each: what counts is the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +34,26 @@ class Sample:
     at: float  # time.monotonic() when it was asked
     seconds: float  # to the answer, or its first token
     kind: str  # "ok", or why there is none
+    transport: str = "http"  # or "grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What a server's processes held at a time."""
+
+    at: float  # time.monotonic()
+    bytes: float
 
 
 @contextmanager
-def memory_of(server: Server) -> Iterator[dict[str, float]]:
-    """Bytes of all processes of the server: now, before, at most."""
-    found = {"before": _rss(server), "peak": 0.0, "now": 0.0}
+def memory_of(server: Server) -> Iterator[list[Weight]]:
+    """Weighs it ten times a second; the last one is of now."""
+    found = [Weight(time.monotonic(), _rss(server))]
     ended = Event()
 
     def watch() -> None:
         while not ended.wait(0.1):
-            found["now"] = _rss(server)
-            found["peak"] = max(found["peak"], found["now"])
+            found.append(Weight(time.monotonic(), _rss(server)))
 
     thread = Thread(target=watch)
     thread.start()
@@ -53,6 +65,7 @@ def memory_of(server: Server) -> Iterator[dict[str, float]]:
 
 
 def _rss(server: Server) -> float:
+    """Of all processes of the server."""
     main = psutil.Process(server.process.pid)
     return float(sum(one.memory_info().rss for one in (main, *main.children(recursive=True))))
 
@@ -60,7 +73,8 @@ def _rss(server: Server) -> float:
 @contextmanager
 def process(run: Any, *arguments: Any) -> Iterator[Connection]:
     """A process of its own, which is there."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe()
     there = context.Process(target=run, args=(theirs, *arguments))
     there.start()
@@ -104,18 +118,24 @@ def honest(pipe: Connection, url: str, grpc_target: str, key: str) -> None:
 
 
 async def _ask(pipe: Connection, urls: Sequence[str], key: str) -> list[Sample]:
+    """One request at a time over each transport."""
     samples: list[Sample] = []
-    clients = [AsyncClient(url, api_key=key, timeout=60) for url in urls]
-    while not pipe.poll():
-        for client in clients:
-            at, kind, first = time.monotonic(), "ok", None
-            try:
-                async for _ in client.stream([5, 6, 7], max_tokens=8, ignore_eos=True):
-                    first = first or time.monotonic()
-            except PythiaError as error:
-                kind = error.code
-            samples.append(Sample(at, (first or time.monotonic()) - at, kind))
-            await asyncio.sleep(PAUSE)
-    for client in clients:
-        await client.close()
+
+    async def ask(url: str) -> None:
+        async with AsyncClient(url, api_key=key, timeout=60) as client:
+            while not pipe.poll():
+                samples.append(await _one(client, urlsplit(url).scheme))
+                await asyncio.sleep(PAUSE)
+
+    await asyncio.gather(*map(ask, urls))
     return samples
+
+
+async def _one(client: AsyncClient, transport: str) -> Sample:
+    at, kind, first = time.monotonic(), "ok", None
+    try:
+        async for _ in client.stream([5, 6, 7], max_tokens=TOKENS, ignore_eos=True):
+            first = first or time.monotonic()
+    except PythiaError as error:
+        kind = error.code
+    return Sample(at, (first or time.monotonic()) - at, kind, transport)
