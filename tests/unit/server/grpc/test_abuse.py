@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -15,6 +17,7 @@ from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
 from pythia_bento.server.grpc.intake import PIECE
 from pythia_bento.server.grpc.server import GrpcServer
+from tests import raw_http2
 from tests.grpc_parts import grpc_settings
 from tests.unit.engine.gate import Gate
 from tests.unit.runtime.toy_runner import settled, toy_runner
@@ -22,6 +25,8 @@ from tests.unit.server.grpc.conftest import asked, open_stub, serving
 from tests.unit.turning import until
 
 ALICE, BOB = "alices-key-0123456789", "bobs-key-9876543210"
+INFO = "/pythia.v1.Pythia/Info"
+CONTINUATION = 9  # a kind of frame
 UNKNOWN = b"\xc0\x3e\x01"  # field 1000, which no message has
 ITEM = pb.ScoreItem(prompt=pb.Prompt(tokens=pb.TokenIds(ids=[5] * 60)))
 ITEMS = 500
@@ -140,6 +145,46 @@ async def test_long_metadata(
         pairs = await call.trailing_metadata() or ()
         assert max((len(found) for _, found in pairs), default=0) < 1000
     assert max((len(record.getMessage()) for record in caplog.records), default=0) < 1000
+
+
+def reset(stream: int) -> bytes:
+    cancel = (8).to_bytes(4, "big")
+    return raw_http2.call(stream, INFO) + raw_http2.frame(raw_http2.RST_STREAM, 0, stream, cancel)
+
+
+FLOODS: dict[str, Callable[[int], bytes]] = {
+    "resets": lambda number: reset(2 * number + 1),
+    "heads": lambda number: raw_http2.call(2 * number + 1, INFO),
+    "pings": lambda number: raw_http2.frame(raw_http2.PING, payload=number.to_bytes(8, "big")),
+    "settings": lambda number: raw_http2.frame(raw_http2.SETTINGS),
+    "heads without end": lambda number: raw_http2.frame(
+        raw_http2.HEADERS if number == 0 else CONTINUATION, 0, 1, b"\0\1a\1b" * 10
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FLOODS)
+async def test_a_flood_of_frames_is_in_nobody_elses_way(runner: PythiaRunner, what: str) -> None:
+    access = AccessControl.from_settings(grpc_settings())
+    async with serving(runner, access, client_timeout=3600) as server:
+        with contextlib.closing(raw_http2.Connection(server.port)) as connection:
+            flood = b"".join(map(FLOODS[what], range(3000)))
+            sent = asyncio.create_task(asyncio.to_thread(connection.send, flood))
+            async with open_stub(server.port) as stub:
+                assert (await stub.Info(pb.InfoRequest())).model
+                await sent
+                assert (await stub.Info(pb.InfoRequest())).model
+        await until(lambda: nothing_is_held(server, access))
+
+
+async def test_a_message_that_unpacks_to_more_than_the_limit(runner: PythiaRunner) -> None:
+    message = pb.TokenizeRequest(text="a" * 50_000_000)
+    async with (
+        serving(runner) as server,
+        open_stub(server.port, compression=grpc.Compression.Gzip) as stub,
+    ):
+        error = await refused(stub, "Tokenize", message)
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_who_leaves_its_items_ends_them_and_delays_nobody() -> None:
