@@ -200,7 +200,8 @@ class Launcher(WideLauncher):
         )
         few = tiles.attention_few(seqs * heads, self.config.head_dim)
         self._attend(qkv, keys, values, batch, out, scale, few, is_short=True)
-        if count > seqs:
+        # Not by the number of sequences: a graph's are padded, and may be more than its tokens.
+        if count > tiles.FEW_ROWS:
             tile = tile or tiles.ATTENTION_MANY
             self._attend(qkv, keys, values, batch, out, scale, tile)
 
