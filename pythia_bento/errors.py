@@ -18,6 +18,8 @@ class PythiaError(Exception):
     grpc_code: ClassVar[str] = "INTERNAL"
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+    retry_after: float | None = None
+    """Seconds after which to try again, where that is known."""
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -95,12 +97,13 @@ class UnsupportedMediaType(PythiaError):
 
 
 class Overloaded(PythiaError):
-    """Too many requests, of all callers or of this one; retry after ``retry_after`` seconds."""
+    """Too many requests, of all callers or of this one."""
 
     status = 429
     grpc_code = "RESOURCE_EXHAUSTED"
     type = "overloaded_error"
     code = "overloaded"
+    retry_after: float
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: float = 1.0) -> None:
         super().__init__(message, param=param)
@@ -149,6 +152,12 @@ class EngineUnavailable(PythiaError):
     status = 503
     grpc_code = "UNAVAILABLE"
     code = "engine_unavailable"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, param=param)
+        self.retry_after = retry_after
 
 
 class DeadlineExceeded(PythiaError):

@@ -5,12 +5,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_number, _sharers = 0, 1  # see ``share``
+
+
+def share(number: int, sharers: int) -> None:
+    """From now on this process is one of ``sharers`` alike, of which it has this ``number``.
+
+    What all may use is shared out among them: 0 of 2 has three of five cores.
+    """
+    global _number, _sharers
+    _number, _sharers = number, sharers
+
 
 def usable_cores() -> int:
-    """Cores this process may use: its affinity, cut by the container's CPU quota."""
+    """Cores this process may use: its affinity, cut by the container's CPU quota, and its share."""
     affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, _quota()))
+    cores = min(len(affinity(0)) if affinity else os.cpu_count() or 1, _quota())
+    each, left = divmod(cores, _sharers)
+    return max(1, each + (_number < left))
 
 
 def _quota() -> int:
@@ -34,7 +46,8 @@ def free_memory() -> int:
     """Bytes of main memory that this process may still take."""
     available = (_first_number("/proc/meminfo", "MemAvailable:") or 0) * 1024
     # A container's limit (control groups, version 2) is not in what the system says is available.
-    return min(available, _first_number("/sys/fs/cgroup/memory.max", "max") or available)
+    available = min(available, _first_number("/sys/fs/cgroup/memory.max", "max") or available)
+    return available // _sharers
 
 
 def _first_number(path: str, label: str) -> int | None:

@@ -17,6 +17,7 @@ from pythia_bento.errors import PythiaError
 from pythia_bento.handlers.generate import generate
 from pythia_bento.handlers.score import attributed, score, unattributed
 from pythia_bento.protocol.bodies import GenerateRequest, GenerateStreamRequest, ScoreItem
+from pythia_bento.runtime.devices import check_devices, concurrency, resources
 from pythia_bento.runtime.preflight import check_loadable
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.access.control import AccessControl
@@ -66,6 +67,7 @@ def _when_served() -> None:
 
 with _refusing():
     settings = bentoml.use_arguments(Arguments)
+    check_devices(settings)
     access = AccessControl.from_settings(settings)
     chat_template = ChatTemplate.from_settings(settings)
     pinned_model = packaging.pinned_model(settings)
@@ -97,17 +99,16 @@ apps = (openai_app, tokenizer_app, native_app, probes_app, pages_app)
 @bentoml.service(
     name="pythia",
     service_class=service_class,
-    workers=1,  # one device, one engine: it batches better than two workers share
+    workers=1,  # in front of all engines, of which each has a device of its own
     # The engine keeps the deadline and answers in OpenAI's shape; this is only the last resort.
     traffic={
         "timeout": settings.request_timeout + 60,
-        "concurrency": settings.batch_size(settings.device),
+        "concurrency": concurrency(settings),
     },
     # A service that depends on this one would else close its connections every hundred calls, those
     # that are in use, too.
     runner_connection={"max_requests": 10**9, "max_age": 1e9},
-    # Said by the argument: the machine that builds a Bento need not be like the one that serves it.
-    resources={"gpu": 1} if settings.device == "cuda" else {},
+    resources=resources(settings),
     image=packaging.image(settings),
     envs=packaging.environment(settings),
 )

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     """Whether ``/v1/models/load`` and ``/v1/models/unload`` answer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` is cuda when torch finds a GPU."""
+    devices: str | None = Field(None, pattern=r"^(auto|cpu:\d{1,2}|\d{1,2}(,\d{1,2})*)$")
+    """``auto``, GPUs as ``0,1``, or ``cpu:2``: one engine on each, all behind one front. ``auto``
+    is all GPUs that are visible. By default there is one engine, on ``device``."""
     backend: Literal["auto", "cpu", "triton", "reference"] = "auto"
     """Kernels; ``auto`` takes the batch-invariant ones of the device, and no others for them."""
     matmul: Literal["w8a16", "llm-int8"] = "w8a16"
@@ -259,31 +262,6 @@ def check_names(arguments: Mapping[str, Any]) -> None:
     for name in arguments:
         if name not in Settings.model_fields:
             raise SettingsError(_unknown(name))
-
-
-def wants_gpu(settings: Settings) -> bool:
-    """Whether to ask BentoML for a GPU. Does not import torch, which takes seconds."""
-    if settings.device != "auto":
-        return settings.device == "cuda"
-    import pynvml  # type: ignore[import-untyped]
-
-    try:
-        pynvml.nvmlInit()
-        return bool(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError:
-        return False
-
-
-def for_service(settings: Settings) -> Settings:
-    """With what a service decides for itself where nobody did.
-
-    On a GPU the engine gets a process of its own: there the interpreter that serves is what limits
-    both (docs/gpu.md). Not so outside a service: a program may not expect that another process
-    imports its main module.
-    """
-    if settings.engine_process is not None:
-        return settings
-    return settings.model_copy(update={"engine_process": wants_gpu(settings)})
 
 
 def _sentence(error: ValidationError) -> str:

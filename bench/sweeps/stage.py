@@ -72,6 +72,11 @@ def entries_of(sizes: Sizes, device: str, folder: Path) -> list[ShelfEntry]:
 
 def _copy(first: Path, path: Path) -> None:
     shutil.copytree(first, path)
+    change(path)
+
+
+def change(path: Path) -> None:
+    """Write the number that is a checkpoint's name into one of its weights."""
     weights = sorted(path.glob("*.safetensors"))[0]
     with weights.open("r+b") as file:
         (length,) = struct.unpack("<Q", file.read(8))

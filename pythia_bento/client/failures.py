@@ -45,9 +45,10 @@ def failure(
     kind: type[PythiaError] | None, message: str, param: str | None, retry_after: float | None
 ) -> PythiaError:
     """An error as the server raised it."""
-    if kind is Overloaded and retry_after is not None:
-        return Overloaded(message, param=param, retry_after=retry_after)
-    return (kind or PythiaError)(message, param=param)
+    error = (kind or PythiaError)(message, param=param)
+    if retry_after is not None:
+        error.retry_after = retry_after
+    return error
 
 
 def of_json(body: Mapping[str, Any]) -> PythiaError:

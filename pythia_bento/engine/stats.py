@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
+from typing import Any
 
 # Steps are counted by how many sequences they had: up to each of these, and more.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -97,6 +98,8 @@ _of_group = attrgetter(*_GROUP)
 _NUM_GROUP = len(_GROUP) + 2 * len(_NO_LOADS)
 NUM_NUMBERS = _NUM_SINGLE + _NUM_GROUP + len(BATCH_SIZES) + 1
 
+_GAUGES = ("running", "waiting", "blocks_used", "blocks_total", "blocks_cached")
+_GROUP_GAUGES = ("places", "on_device", "on_host", "loading", "failed")
 _OF_THE_POOL = ("blocks_used", "blocks_total", "blocks_cached")  # which engines share
 
 
@@ -108,6 +111,19 @@ def total(engines: Sequence[EngineStats], group: GroupStats) -> EngineStats:
     }
     sizes = tuple(map(sum, zip(*(engine.batch_sizes for engine in engines), strict=True)))
     return EngineStats(**sums, batch_sizes=sizes, group=group)
+
+
+def added(engines: Iterable[EngineStats]) -> EngineStats:
+    """Of engines that have a device each, at least one."""
+    columns = zip(*(engine.numbers() for engine in engines), strict=True)
+    return EngineStats.of([sum(column) for column in columns])
+
+
+def ended(engine: EngineStats) -> EngineStats:
+    """What is left of an engine that is no more: counters, which never go back."""
+    none: dict[str, Any] = dict.fromkeys(_GAUGES, 0)
+    none_of_the_group: dict[str, Any] = dict.fromkeys(_GROUP_GAUGES, 0)
+    return replace(engine, **none, group=replace(engine.group, **none_of_the_group))
 
 
 class StepSizes:

@@ -14,7 +14,8 @@ from pythia_bento.checkpoints.patterns import parse_patterns
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.errors import ModelNotFound
 from pythia_bento.model.kernels.cpu import build
-from pythia_bento.settings import Settings, SettingsError, wants_gpu
+from pythia_bento.runtime.devices import check_devices, wants_gpu
+from pythia_bento.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,7 @@ def check_loadable(settings: Settings) -> None:
     """
     check_matmul(settings)
     check_models(settings)
+    check_devices(settings)
     if settings.device == "cuda":
         find_device(settings)
     check_kernels(settings)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.util
-import pickle
 import select
 from collections.abc import Mapping
 from typing import Any
 
 from pythia_bento.engine.grammars import Constraint
-from pythia_bento.engine.outputs import SequenceOutput
+from pythia_bento.engine.outputs import Outputs, SequenceOutput
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import NUM_NUMBERS, EngineStats
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime.arena import SharedMemory
+from pythia_bento.runtime.devices import Device
 from pythia_bento.runtime.interrupts import Interrupts
 from pythia_bento.runtime.loading import load_engine
 from pythia_bento.runtime.model_info import Progress
@@ -33,6 +33,7 @@ from pythia_bento.runtime.process_main import (
     Told,
     main,
 )
+from pythia_bento.runtime.wire import Wire
 from pythia_bento.settings import Settings
 
 POLL_SECONDS = 1.0  # a step's outputs are waited for this long at a time, unless interrupted
@@ -48,36 +49,43 @@ class EngineProcess:
         on_progress: Progress,
         load: Load | None = None,
         memory: SharedMemory | None = None,
+        device: Device | None = None,
     ) -> None:
         """Start the process and wait until it has loaded; ``memory`` is what it captures to.
 
+        ``device`` is the one of a machine's that it has; by default the one of the settings.
         Raises what loading raises, and EngineUnavailable when the process dies.
         """
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         # Without a lock: a snapshot may be torn, as it may be within a process.
         self._stats: Numbers = context.RawArray("q", NUM_NUMBERS)
-        self._pipe, theirs = context.Pipe()
-        # At exit multiprocessing waits for the process, which waits for the pipe's end.
-        multiprocessing.util.Finalize(self, self._pipe.close, exitpriority=10)
+        self.wire = Wire()
+        """For whoever waits for several processes at a time."""
+        # At exit multiprocessing waits for the process, which waits for the wire's end.
+        multiprocessing.util.Finalize(self, self.wire.close, exitpriority=10)
+        theirs = self.wire.theirs
         self._process = context.Process(
             target=main,
-            args=(theirs, self._stats, settings, load or load_engine, memory),
+            args=(theirs, self._stats, settings, load or load_engine, memory, device),
             name="engine",
             daemon=True,
         )
         self._process.start()
-        theirs.close()  # so that its end is the end of the pipe
+        theirs.close()  # so that its end is the end of the wire
         self._interrupts = Interrupts()
         self._poll = select.poll()
-        for descriptor in (self._pipe.fileno(), self._interrupts.fileno()):
-            self._poll.register(descriptor, select.POLLIN)
-        loaded = self._await_loaded(on_progress)
+        self._poll.register(self._interrupts.fileno(), select.POLLIN)
+        try:
+            loaded = self._await_loaded(on_progress)
+        except BaseException:
+            self.close()
+            raise
         self.residencies: Mapping[str, Residency] = loaded.residencies
         """See ``ShelfBackend``, as of the last step."""
         self._introduced: set[str] = set()
         self._writers: set[str] = set()  # requests for which the process may write to ``memory``
         self.info, self.limits = loaded.info, loaded.limits
-        self.tokenizer = loaded.tokenizer
+        self.tokenizer, self.device_name = loaded.tokenizer, loaded.device_name
 
     @property
     def is_alive(self) -> bool:
@@ -98,18 +106,26 @@ class EngineProcess:
         is_writer = request_id in self._writers
         self._send(Abandoned(request_id) if is_writer else request_id)
 
-    def step(self) -> list[SequenceOutput]:
+    def step(self) -> Outputs:
         """The outputs of the steps made meanwhile; none when there are none for a moment."""
-        ready = {descriptor for descriptor, _ in self._poll.poll(POLL_SECONDS * 1000)}
+        self._poll.register(self.wire.fileno(), self.wire.events)
+        ready = dict(self._poll.poll(POLL_SECONDS * 1000))
         if self._interrupts.fileno() in ready:
             self._interrupts.clear()
-        if self._pipe.fileno() not in ready:
-            return []
-        message = self._receive()
-        if isinstance(message, dict):
-            self.residencies = message
-            return []
-        outputs = [SequenceOutput(*fields) for fields in message]
+        events = ready.get(self.wire.fileno(), 0)
+        return self.exchange(events) if events else []
+
+    def exchange(self, events: int) -> Outputs:
+        """What a ``poll`` of ``wire`` has found ready: send what was kept, take what has come."""
+        if events & select.POLLOUT:
+            self._flush()
+        outputs: Outputs = []
+        if events & ~select.POLLOUT:
+            for message in self._receive():
+                if isinstance(message, dict):
+                    self.residencies = message
+                else:
+                    outputs += [SequenceOutput(*fields) for fields in message]
         if self._writers:
             self._writers -= {o.request_id for o in outputs if o.finish_reason is not None}
         return outputs
@@ -136,9 +152,17 @@ class EngineProcess:
         """Counters as of a moment ago, and of the last step where nothing is left to do."""
         return EngineStats.of(self._stats[:])
 
+    def kill(self) -> None:
+        """Without a word; ``step`` finds out. In any thread, as ``join``."""
+        self._process.kill()
+
+    def join(self) -> None:
+        """Wait until the process has ended."""
+        self._process.join()
+
     def close(self) -> None:
         """End the process."""
-        self._pipe.close()  # whatever it waits for now, reading or writing, ends
+        self.wire.close()  # whatever it waits for now, reading or writing, ends
         self._interrupts.close()
         self._process.join(CLOSE_SECONDS)
         if self._process.is_alive():
@@ -147,23 +171,30 @@ class EngineProcess:
 
     def _await_loaded(self, on_progress: Progress) -> Loaded:
         while True:
-            message = self._receive()
-            if isinstance(message, Loaded):
-                return message
-            if isinstance(message, BaseException):
-                self._process.join()
-                raise message
-            on_progress(*message)
+            self.wire.wait()
+            for message in self._receive():
+                if isinstance(message, Loaded):
+                    return message
+                if isinstance(message, BaseException):
+                    self._process.join()
+                    raise message
+                on_progress(*message)
 
     def _send(self, order: Order) -> None:
         try:
-            self._pipe.send_bytes(pickle.dumps(order, pickle.HIGHEST_PROTOCOL))
+            self.wire.send(order)
         except OSError:
             raise self._dead() from None
 
-    def _receive(self) -> Any:
+    def _flush(self) -> None:
         try:
-            return pickle.loads(self._pipe.recv_bytes())
+            self.wire.flush()
+        except OSError:
+            raise self._dead() from None
+
+    def _receive(self) -> list[Any]:
+        try:
+            return self.wire.receive()
         except (EOFError, OSError):
             raise self._dead() from None
 

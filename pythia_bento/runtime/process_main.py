@@ -26,6 +26,7 @@ from pythia_bento.engine.validate import Limits
 from pythia_bento.errors import PythiaError
 from pythia_bento.runtime.arena import SharedMemory
 from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, SWITCH_SECONDS
+from pythia_bento.runtime.devices import Device, device_name
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.settings import Settings
 from pythia_bento.telemetry import logs
@@ -64,6 +65,7 @@ class Loaded:
     limits: Limits
     tokenizer: Tokenizer
     residencies: Mapping[str, Residency]
+    device_name: str  # of what computes: equal ones give equal bits
 
 
 def main(
@@ -72,11 +74,14 @@ def main(
     settings: Settings,
     load: Load,
     memory: SharedMemory | None = None,
+    device: Device | None = None,
 ) -> None:
     """The process: orders in, outputs out, until nobody is there any more."""
     logs.install(settings.log_format)
     for number in (signal.SIGINT, signal.SIGTERM):  # which supervisors send to all processes
         signal.signal(number, signal.SIG_IGN)  # the serving process says when
+    if device is not None:
+        device.take()
     try:
         engine, info = load(settings, lambda *progress: _send(pipe, progress))
     except PythiaError as error:
@@ -85,7 +90,7 @@ def main(
     if memory is not None:
         engine.lend(memory.array)
     shown = _residencies(engine)
-    _send(pipe, Loaded(info, engine.limits, engine.tokenizer, shown))
+    _send(pipe, Loaded(info, engine.limits, engine.tokenizer, shown, device_name(info)))
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # what lives now lives on: later collections need not look at it

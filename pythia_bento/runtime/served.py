@@ -41,6 +41,8 @@ class Desk:
     threads: TextThreads
     trials: GrammarTrials
     arena: Arena | None = None  # where captures go
+    engines: int = 1
+    """That have a device each."""
     find: Callable[[str], Awaitable[Served]] | None = None
     """The checkpoint of a name; see ``ServedModels.find``."""
 

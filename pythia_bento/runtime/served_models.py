@@ -73,7 +73,7 @@ class ServedModels:
         """Those of the start, and what was asked for since."""
         thread = self._desk.thread
         pinned = [key for key, one in thread.residencies.items() if one.is_pinned]
-        return Pins(pinned, thread.stats().group.places)
+        return Pins(pinned, thread.stats().group.places // self._desk.engines)
 
     @property
     def are_many(self) -> bool:
@@ -116,12 +116,17 @@ class ServedModels:
 
     @property
     def places(self) -> int:
-        """For checkpoints that come and go: places on the device that no pin keeps."""
+        """For checkpoints that come and go: places on devices that no pin keeps."""
         if self._shelf is None:
             return 1
         thread = self._desk.thread
         num_pinned = sum(one.is_pinned for one in thread.residencies.values())
-        return max(thread.stats().group.places - num_pinned, 1)
+        return max(thread.stats().group.places - num_pinned * self._desk.engines, 1)
+
+    @property
+    def engines(self) -> int:
+        """That compute at a time, each on a device of its own."""
+        return self._desk.engines
 
     def residency(self, info: ModelInfo) -> Residency:
         """Where its weights are now."""

@@ -18,6 +18,7 @@ from prometheus_client.exposition import generate_latest
 from pythia_bento.engine.stats import BATCH_SIZES, LOAD_SECONDS, EngineStats, GroupStats
 from pythia_bento.runtime.arena import Arena
 from pythia_bento.runtime.model_info import ModelInfo
+from pythia_bento.runtime.pool.place import ReplicaState
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.server.metric_aliases import aliases
 from pythia_bento.telemetry.histogram import cumulative
@@ -43,6 +44,14 @@ COUNTERS = {
 STATES = {"device": "on_device", "host": "on_host", "loading": "loading", "failed": "failed"}
 SOURCES = ("disk", "host")
 EVICTIONS = {"device": "evictions", "host": "host_evictions"}
+# Of one engine of PYTHIA_DEVICES; a label names its device.
+REPLICA_GAUGES = {
+    "num_requests_running": ("running", "Sequences in its current step."),
+    "num_requests_waiting": ("waiting", "Sequences that wait there for a place or for blocks."),
+    "kv_blocks_used": ("blocks_used", "KV blocks held by its sequences."),
+    "kv_blocks": ("blocks_total", "KV blocks it has."),
+    "checkpoints": ("on_device", "Checkpoints on its device."),
+}
 HISTOGRAMS = {
     "time_to_first_token_seconds": "From a request's arrival to its first token.",
     "inter_token_latency_seconds": "Between the tokens of a sequence, for each but the first.",
@@ -76,6 +85,7 @@ def engine_metrics(runner: PythiaRunner, prefix: str | None = None) -> str:
         _batch_size(stats),
         *_checkpoints(stats.group, runner.models.on_disk),
         _model(info),
+        *_replicas(runner.replicas, runner.repeats),
     ]
     return rendered([*families, *aliases(families, prefix, info.id)] if prefix else families)
 
@@ -176,6 +186,31 @@ def _loads(group: GroupStats) -> Iterable[Metric]:
     loads.add_metric(["disk", "error"], group.failed_loads)
     yield loads
     yield seconds
+
+
+def _replicas(replicas: Iterable[ReplicaState], repeats: int) -> Iterable[Metric]:
+    up = GaugeMetricFamily("pythia_replica_up", "Whether an engine answers.", labels=["device"])
+    ends = CounterMetricFamily(
+        "pythia_replica_ends", "Engines that ended, by how.", labels=["device", "reason"]
+    )
+    starts = CounterMetricFamily(
+        "pythia_replica_restarts", "Engines that were started anew.", labels=["device"]
+    )
+    gauges = {
+        field: GaugeMetricFamily(f"pythia_replica_{name}", text, labels=["device"])
+        for name, (field, text) in REPLICA_GAUGES.items()
+    }
+    for one in replicas:
+        up.add_metric([one.device], one.is_up)
+        starts.add_metric([one.device], one.restarts)
+        for reason in ("died", "hung"):
+            ends.add_metric([one.device, reason], getattr(one, reason))
+        for field, gauge in gauges.items():
+            source = one.stats.group if field == "on_device" else one.stats
+            gauge.add_metric([one.device], getattr(source, field))
+    text = "Requests that were asked once more, as the engine that had them ended."
+    yield from (up, *gauges.values(), ends, starts)
+    yield CounterMetricFamily("pythia_repeated_requests", text, value=repeats)
 
 
 def _model(info: ModelInfo) -> Metric:

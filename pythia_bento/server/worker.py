@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from pythia_bento.errors import EngineUnavailable, PythiaError
 from pythia_bento.runtime.backend import SWITCH_SECONDS
+from pythia_bento.runtime.devices import for_service
 from pythia_bento.runtime.progress import ProgressBars
 from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.runtime.served import loaded
@@ -27,7 +28,7 @@ from pythia_bento.server.drain import Drain
 from pythia_bento.server.giving_up import give_up
 from pythia_bento.server.memory import Trimming
 from pythia_bento.server.metrics import engine_metrics, loop_metrics
-from pythia_bento.settings import Settings, for_service
+from pythia_bento.settings import Settings
 from pythia_bento.telemetry.loop_watch import LoopWatch
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Worker:
         """Raise EngineUnavailable unless requests are taken and answered."""
         if self._drain.has_begun:
             raise EngineUnavailable("the server is shutting down")
-        if error := self.runner.stop_reason:
+        if error := self.runner.unready_reason:
             raise error
 
     def check_alive(self) -> None:
@@ -125,6 +126,8 @@ class Worker:
             app.state.runner = runner
 
     def _is_draining(self) -> None:
+        if self._runner is not None:
+            self._runner.stay_down()
         if self._grpc is not None:
             self._grpc.say_not_serving()
 

@@ -50,6 +50,11 @@ class Here:
         """See ``Source``."""
         return self._models.places
 
+    @property
+    def engines(self) -> int:
+        """See ``Source``."""
+        return self._models.engines
+
     async def steps(self, name: str) -> set[int]:
         """See ``Source``."""
         return await self._models.steps(name)

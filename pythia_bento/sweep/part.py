@@ -17,6 +17,8 @@ from pythia_bento.sweep.spec import SweepSpec
 
 LANES = 2  # blocks under way of one checkpoint: while one is being told the other computes
 MAX_TOLD = 256  # rows that nobody has read yet; then no more are asked for
+# The same where several engines compute: the rows of one wait for those of another.
+MAX_TOLD_BESIDE = 4096
 MAX_TOLD_LARGE = 4  # the same of activations, of which a row may have many MB
 
 
@@ -52,10 +54,10 @@ class Part:
     def __init__(self, asking: Asking, group: Group, on_sent: Callable[[], None]) -> None:
         """``on_sent`` is called when there is nothing left to ask."""
         self._asking, self._group, self._on_sent = asking, group, on_sent
-        is_large = isinstance(asking.spec.task, ActivationsTask)
-        self._told: asyncio.Queue[Row | Done | Exception] = asyncio.Queue(
-            MAX_TOLD_LARGE if is_large else MAX_TOLD
-        )
+        most = MAX_TOLD if asking.source.engines == 1 else MAX_TOLD_BESIDE
+        if isinstance(asking.spec.task, ActivationsTask):
+            most = MAX_TOLD_LARGE
+        self._told: asyncio.Queue[Row | Done | Exception] = asyncio.Queue(most)
         self._failure: PythiaError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._has_ended = False

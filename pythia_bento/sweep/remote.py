@@ -34,6 +34,7 @@ class Remote:
     def __init__(self, client: AsyncClient, models: Sequence[ModelState]) -> None:
         """``models`` are what the client says that there are, the default first."""
         self._client, self.ahead = client, AHEAD
+        self.engines = 1  # as far as this side knows
         self.default = models[0].model
         self._by_id = {id: one for one in models for id in (one.model, *one.aliases)}
 

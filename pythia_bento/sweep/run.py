@@ -149,9 +149,13 @@ class _Sweep:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _advance(self) -> None:
-        """Ask the next one as soon as those before have all their items under way."""
+        """Ask the next one as soon as those before have all their items under way.
+
+        Where several engines compute, each may have one that has not.
+        """
+        engines = self._asking.source.engines
         while self._waiting and len(self._open) < self._most:
-            if not all(part.is_sent for part in self._open):
+            if sum(not part.is_sent for part in self._open) >= engines:
                 self._prepare(min(PREPARED, self._most - len(self._open)))
                 return
             part = Part(self._asking, self._waiting.popleft(), self._advance)

@@ -54,6 +54,11 @@ class Source(Protocol):
         """Checkpoints that may be asked at a time: more would take each other's place."""
         ...
 
+    @property
+    def engines(self) -> int:
+        """That compute at a time, each on a device of its own."""
+        ...
+
     async def steps(self, name: str) -> set[int]:
         """Of a model's bare name: those that can be asked for."""
         ...

@@ -12,10 +12,8 @@ from pythia_bento.settings import (
     Settings,
     SettingsError,
     check_names,
-    for_service,
     known,
     load_settings,
-    wants_gpu,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +61,7 @@ def test_arguments_are_typed_and_those_of_other_services_left_alone(
         ({"metrics_prefix": "vl-lm"}, ["PYTHIA_METRICS_PREFIX", "must match", "'vl-lm'"]),
         ({"metrics_prefix": "v" * 65}, ["PYTHIA_METRICS_PREFIX", "must have at most 64"]),
         ({"metrics_prefix": "pythia_"}, ["metrics_prefix must not begin with pythia_"]),
+        ({"devices": "gpu:2"}, ["PYTHIA_DEVICES", "must match", "'gpu:2'"]),
         ({"modle": "bundled"}, ["modle is not a setting", "max_queue"]),
         (
             {"max_tokens_per_step": 8, "max_batch_size": 64},
@@ -83,27 +82,6 @@ def test_a_bentos_arguments_are_for_all_of_its_services() -> None:
     with pytest.raises(SettingsError, match="greeting is not a setting; known are model, "):
         check_names(arguments)
     check_names(known(arguments))
-
-
-def test_gpu_is_wanted_only_where_one_could_be() -> None:
-    assert wants_gpu(Settings(device="cuda"))
-    assert not wants_gpu(Settings(device="cpu"))
-    assert isinstance(wants_gpu(Settings(device="auto")), bool)
-
-
-@pytest.mark.parametrize(
-    ("said", "device", "found"),
-    [
-        (None, "cuda", True),
-        (None, "cpu", False),
-        (False, "cuda", False),
-        (True, "cpu", True),
-    ],
-)
-def test_a_service_on_a_gpu_gives_the_engine_a_process(
-    said: bool | None, device: Literal["cuda", "cpu"], found: bool
-) -> None:
-    assert for_service(Settings(device=device, engine_process=said)).engine_process is found
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -17,6 +17,7 @@ from bentoml.models import BentoModel
 
 from pythia_bento.checkpoints.locations import parse_location
 from pythia_bento.model.kernels.cpu import build as cpu_kernels
+from pythia_bento.runtime.devices import resources
 from pythia_bento.settings import Settings
 
 REQUIREMENTS = Path(__file__).parents[3] / "requirements"
@@ -149,4 +150,4 @@ def pinned_model(settings: Settings) -> BentoModel | None:
 
 
 def _is_gpu(settings: Settings) -> bool:
-    return settings.device == "cuda"
+    return settings.device == "cuda" or "gpu" in resources(settings)

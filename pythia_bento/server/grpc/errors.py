@@ -12,7 +12,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from pythia_bento.errors import InvalidRequest, Overloaded, PythiaError
+from pythia_bento.errors import InvalidRequest, PythiaError
 
 DOMAIN = "pythia-bento"
 
@@ -33,7 +33,7 @@ def _details(error: PythiaError) -> list[Message]:
     if isinstance(error, InvalidRequest) and error.param:
         field = BadRequest.FieldViolation(field=error.param, description=error.message)
         details.append(BadRequest(field_violations=[field]))
-    if isinstance(error, Overloaded):
+    if error.retry_after is not None:
         delay = Duration()
         delay.FromNanoseconds(round(error.retry_after * 1e9))
         details.append(RetryInfo(retry_delay=delay))

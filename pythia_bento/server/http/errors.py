@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from starlette.responses import JSONResponse
 
-from pythia_bento.errors import Overloaded, PythiaError, Unauthenticated
+from pythia_bento.errors import PythiaError, Unauthenticated
 from pythia_bento.protocol.errors import ErrorBody, error_body
 
 # Sent while the request's body may still be on its way: nothing more is read of that connection.
@@ -31,7 +31,7 @@ def error_response(error: PythiaError) -> JSONResponse:
 
 def _headers(error: PythiaError) -> dict[str, str]:
     headers = {"Connection": "close"} if error.status in CLOSING else {}
-    if isinstance(error, Overloaded):
+    if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))  # whole seconds, says RFC 9110
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"

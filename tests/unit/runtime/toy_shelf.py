@@ -89,8 +89,8 @@ def toy_shelf(
     shelf, loader = ToyShelf(), _Loader(gate)
     if fault is not None:
         loader.faults["w13"] = fault
-    group = _group(chosen, shelf.default, capacity, loader)
-    with PythiaRunner(group, _info(shelf.default), chosen, cast(Shelf, shelf)) as runner:
+    group = toy_group(chosen, shelf.default, capacity, loader)
+    with PythiaRunner(group, info_of(shelf.default), chosen, cast(Shelf, shelf)) as runner:
         yield runner
         if runner.is_ready:
             settled(runner)
@@ -102,15 +102,17 @@ def toy_step(step: int, **settings: Any) -> Iterator[PythiaRunner]:
     """A runner of one step alone: what the others' answers are compared with."""
     chosen = Settings(**{"default_seed": 0} | settings)
     entry = _entry(step)
-    group = _group(chosen, entry, 1, _Loader())
+    group = toy_group(chosen, entry, 1, _Loader())
     alone = SimpleNamespace(
         default=entry, entries=lambda: [entry], last_seen=[entry], find=lambda name: entry
     )
-    with PythiaRunner(group, _info(entry), chosen, cast(Shelf, alone)) as runner:
+    with PythiaRunner(group, info_of(entry), chosen, cast(Shelf, alone)) as runner:
         yield runner
 
 
-def _group(settings: Settings, default: ShelfEntry, capacity: int, loader: _Loader) -> EngineGroup:
+def toy_group(
+    settings: Settings, default: ShelfEntry, capacity: int, loader: _Loader | None = None
+) -> EngineGroup:
     batch, cache_tokens = settings.batch_size("cpu"), BLOCKS * BLOCK_SIZE
     limits = limits_of(settings, TOKENIZER.num_tokens, MAX_POSITIONS, cache_tokens, batch)
     model = ToyModel()
@@ -119,7 +121,7 @@ def _group(settings: Settings, default: ShelfEntry, capacity: int, loader: _Load
         ToyExecutor(model, EngineConfig(BLOCKS, max_batch_size=batch)),
         Loaded(default.step, TOKENIZER, default.weights.encode()),
         limits,
-        loader,
+        loader or _Loader(),
         default_key=default.weights,
         default_entry=default,
         capacity=capacity,
@@ -148,7 +150,7 @@ def _entry(step: int) -> ShelfEntry:
     )
 
 
-def _info(entry: ShelfEntry) -> ModelInfo:
+def info_of(entry: ShelfEntry) -> ModelInfo:
     origin = Provenance(
         commit=None,
         files=entry.files,

@@ -25,6 +25,7 @@ class FakeSource:
 
     def __init__(self, steps: Sequence[int] = (0, 1, 2, 3), ahead: int = 1) -> None:
         self.known, self.ahead, self.block = list(steps), ahead, 2
+        self.engines = 1
         self.same: dict[int, int] = {}
         self.faults: dict[str, Exception] = {}
         self.gates: dict[str, asyncio.Event] = {}  # before the second row

@@ -157,6 +157,14 @@ async def test_where_there_is_one_place_nothing_is_loaded_ahead() -> None:
     assert source.asked == [f"bundled@step{step}" for step in range(4)]
 
 
+async def test_each_engine_has_a_checkpoint_that_it_computes() -> None:
+    source = FakeSource(ahead=4)
+    source.engines = 2
+    async with held_at_the_first(source):
+        await until(lambda: len(source.asked) == 4)  # the second ends, and others follow
+    assert source.asked == [f"bundled@step{step}" for step in range(4)]
+
+
 async def test_few_items_keep_several_checkpoints_busy() -> None:
     source = FakeSource(ahead=3)
     source.gates["bundled@step0"] = gate = asyncio.Event()
