@@ -6,6 +6,7 @@ Engines have processes of their own, so what stands in the shelf's place is name
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import shutil
 import time
@@ -31,6 +32,7 @@ from pythia_bento.runtime.runner import PythiaRunner
 from pythia_bento.settings import Settings
 
 FOLDER = "BENCH_CHECKPOINTS"
+ENTRIES = "entries"  # a file beside them
 
 
 def write(model: str, folder: Path, count: int, device: str) -> None:
@@ -47,14 +49,17 @@ def write(model: str, folder: Path, count: int, device: str) -> None:
             else:
                 os.link(file, path / file.name)
         change(path)
+    paths = [folder / str(number) for number in range(count)]
+    with ThreadPoolExecutor(16) as threads:  # hashing them takes long, so it is done once
+        found = list(threads.map(lambda path: entry_of(load_checkpoint(str(path))), paths))
+    (folder / ENTRIES).write_bytes(pickle.dumps(found))
 
 
 @cache
 def entries(folder: str) -> list[ShelfEntry]:
     """By number."""
-    paths = sorted(Path(folder).iterdir(), key=lambda path: int(path.name))
-    with ThreadPoolExecutor(8) as threads:
-        return list(threads.map(lambda path: entry_of(load_checkpoint(str(path))), paths))
+    found: list[ShelfEntry] = pickle.loads((Path(folder) / ENTRIES).read_bytes())
+    return found
 
 
 def _shelf_of(settings: Settings, entry: ShelfEntry | None) -> Directories:

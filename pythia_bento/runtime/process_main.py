@@ -90,6 +90,7 @@ def main(
     if memory is not None:
         engine.lend(memory.array)
     shown = _residencies(engine)
+    numbers[:] = engine.stats().numbers()  # how much room there is
     _send(pipe, Loaded(info, engine.limits, engine.tokenizer, shown, device_name(info)))
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
