@@ -123,7 +123,7 @@ def for_service(settings: Settings) -> Settings:
     both (docs/gpu.md). Not so outside a service: a program may not expect that another process
     imports its main module.
     """
-    if settings.engine_process is not None:
+    if settings.engine_process is not None or settings.devices is not None:
         return settings
     return settings.model_copy(update={"engine_process": wants_gpu(settings)})
 

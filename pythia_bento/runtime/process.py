@@ -43,6 +43,9 @@ CLOSE_SECONDS = 10.0
 class EngineProcess:
     """A ``Backend`` for an ``EngineThread``, as ``Engine`` is one."""
 
+    patience = CLOSE_SECONDS
+    """How long one that has ended is waited for, to know its exit status."""
+
     def __init__(
         self,
         settings: Settings,
@@ -199,5 +202,8 @@ class EngineProcess:
             raise self._dead() from None
 
     def _dead(self) -> EngineUnavailable:
-        self._process.join(CLOSE_SECONDS)
-        return EngineUnavailable(f"the engine's process ended with {self._process.exitcode}")
+        self._process.join(self.patience)
+        code = self._process.exitcode
+        return EngineUnavailable(
+            f"the engine's process ended{'' if code is None else f' with {code}'}"
+        )

@@ -48,6 +48,21 @@ def test_the_service_over_a_device_that_computes_nothing(tmp_path: Path) -> None
     assert rows[2]["tokens_per_arrival"] > 1  # several steps a visit
 
 
+def test_several_engines_behind_one_front(tmp_path: Path) -> None:
+    small = ("--devices", "cpu:2", "--model", "pythia-14m", "--only", "clients,resident")
+    load = ("--clients", "4", *LOAD[2:], "--resident", "3", "--cache-gb", "0.05")
+    rows, _ = bench("serving.replicas", tmp_path, *small, *load)
+    assert [(row["what"], row["engines"]) for row in rows] == [
+        ("clients", 1),
+        ("clients", 2),
+        ("resident", 2),
+        ("resident", 2),
+    ]
+    assert rows[1]["times"] > 0
+    assert [row["loads"] for row in rows[2:]] == [2, 0]
+    assert rows[3]["on_device"] == [2, 2]  # the default is on both
+
+
 def test_the_inside(tmp_path: Path) -> None:
     rows, printed = bench("inside", tmp_path, "--model", "pythia-14m", "--rounds", "2")
     ours = ["scored", "residual streams", "all sites"]

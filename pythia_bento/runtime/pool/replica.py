@@ -25,6 +25,7 @@ class Replica:
 
     def __init__(self, process: EngineProcess) -> None:
         self.process = process
+        process.patience = 0.1  # others wait meanwhile, and a GPU's memory is long in going
         self.open: dict[str, Asked] = {}
         """What it has not ended, by request id."""
         self.hangs = False

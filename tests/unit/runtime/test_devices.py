@@ -120,3 +120,4 @@ def test_a_service_on_a_gpu_gives_the_engine_a_process(
     said: bool | None, device: Literal["cuda", "cpu"], found: bool
 ) -> None:
     assert for_service(Settings(device=device, engine_process=said)).engine_process is found
+    check_devices(for_service(Settings(devices="cpu:2")))
