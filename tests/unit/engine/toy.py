@@ -50,6 +50,7 @@ class ToyModel:
         self.kernels = SimpleNamespace(
             name="toy",
             device=torch.device("cpu"),
+            scored_at_once=64,
             block_size=block_size,
             allocate_cache=lambda count: torch.full((count * block_size, 2), -1),
         )
@@ -90,6 +91,10 @@ class ToyModel:
             total = penalised(total, row.penalties)
             chosen.append(-1 if values.isnan().any() else int(total.argmax()))
         return torch.tensor(chosen, dtype=torch.int32)
+
+    def scores(self, hidden: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
+        """See ``GPTNeoX.scores``."""
+        return self.logprobs(self.logits(hidden), chosen, num_top)
 
     def logprobs(self, logits: Tensor, chosen: Tensor, num_top: int) -> Logprobs:
         """Exact log-softmax."""
