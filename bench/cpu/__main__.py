@@ -23,6 +23,7 @@ import torch
 from bench.common import machine
 from bench.common.options import parser_of
 from bench.common.report import OURS, Result, goals, table
+from bench.cpu import parts
 from bench.cpu.race import measure, tasks
 from bench.peers import worker
 from bench.peers.process import Engine, extra_versions
@@ -55,6 +56,9 @@ def main() -> None:
             for task in tasks(model, options.texts)
             if not options.tasks or task.key in options.tasks
         ]
+        if options.parts:
+            parts.show(model, chosen, CACHE)
+            continue
         here = measure(model, engines, chosen, CACHE, options.rounds)
         results += here
         print(table(model, here), flush=True)
@@ -71,6 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", help=", ".join(t.key for t in tasks("")))
     parser.add_argument("--texts", type=int, help="scored in a round; default 64 of 1b, else 256")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--parts", action="store_true", help="only where our own time goes")
     default = RESULTS / f"cpu-{machine.processor()}.json"
     parser.add_argument(
         "--output",

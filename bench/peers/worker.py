@@ -50,10 +50,10 @@ def main(load: Callable[[Path, str], Peer], prepare: Callable[[Path], None] | No
     peer = load(Path(directory), variant)
     _answer(answers, peak_mb=_peak_rss_mb())
     for line in sys.stdin:
-        _answer(answers, seconds=_measure(peer, json.loads(line)))
+        _answer(answers, seconds=measure(peer, json.loads(line)))
 
 
-def _measure(peer: Peer, request: dict[str, int]) -> float:
+def measure(peer: Peer, request: dict[str, int]) -> float:
     """Prompts are new each time, so that no cache of an earlier one helps."""
     draw = random.Random(request["seed"])
     prompts = [
