@@ -110,7 +110,7 @@ async def long_prompts(attacker: Attacker) -> None:
             "Generate", pb.GenerateRequest(prompt=prompt, sampling={"max_tokens": 1})
         )
 
-    await attacker.repeat(32, ask, call)
+    await attacker.repeat(8, ask, call)
 
 
 async def many_scores(attacker: Attacker) -> None:
@@ -182,7 +182,7 @@ async def large_answers(attacker: Attacker) -> None:
     """As many alternatives as may be asked for."""
     fields = {"prompt": "a", "n": 100, "max_tokens": 500, "logprobs": 20, "ignore_eos": True}
     body = json.dumps(fields).encode()
-    await attacker.repeat(2, lambda: attacker.post("/v1/completions", body))
+    await attacker.repeat(1, lambda: attacker.post("/v1/completions", body))
 
 
 ATTACKS: dict[str, Attack] = {

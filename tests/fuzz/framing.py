@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home, serve(Path(home), client_timeout=10) as server:
+    with tempfile.TemporaryDirectory() as home, serve(Path(home)) as server:
         result = fuzz(server, options.count, options.seed)
     for what, count in sorted(result.counts.items()):
         print(f"{count:8} {what}")
