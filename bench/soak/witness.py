@@ -21,8 +21,8 @@ from pythia_bento.client import AsyncClient
 from pythia_bento.errors import PythiaError
 
 EVERY = 0.02  # seconds between questions whether the server lives
-# Of the processes, so that none has to import them itself.
-PRELOADED = ["bench.soak.attacks", "bench.soak.witness"]
+# Of the processes, so that none has to import them itself: the first brings torch.
+PRELOADED = ["bench.common.machine", "bench.soak.attacks", "bench.soak.witness"]
 PAUSE = 0.05  # seconds between the honest caller's requests over one transport
 TOKENS = 2  # of each: what counts is the first
 
