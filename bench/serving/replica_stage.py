@@ -1,6 +1,7 @@
 """Checkpoints for several engines behind one front, and sweeps over them.
 
 Engines have processes of their own, so what stands in the shelf's place is named by a folder.
+``python -m bench.serving.replica_stage MODEL FOLDER COUNT DEVICE`` writes one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import os
 import pickle
 import random
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +36,12 @@ from pythia_bento.settings import Settings
 
 FOLDER = "BENCH_CHECKPOINTS"
 ENTRIES = "entries"  # a file beside them
+
+
+def written(model: str, folder: Path, count: int, device: str) -> None:
+    """``write`` in a process that takes no memory of the device afterwards."""
+    command = [sys.executable, "-m", "bench.serving.replica_stage"]
+    subprocess.run([*command, model, str(folder), str(count), device], check=True)
 
 
 def write(model: str, folder: Path, count: int, device: str) -> None:
@@ -103,3 +112,7 @@ def swept(served: PythiaRunner, count: int, texts: int, tokens: int) -> dict[str
         "loads": after.group.loads_disk - before.group.loads_disk,
         "evictions": after.group.evictions - before.group.evictions,
     }
+
+
+if __name__ == "__main__":
+    write(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

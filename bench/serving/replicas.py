@@ -19,15 +19,16 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bench.common.options import parser_of
+from bench.common.random_model import SUITE
 from bench.gpu import harness
 from bench.serving import replica_stage
 from bench.serving.client import Job
-from bench.serving.serve import INSTANT, measured, settings_of, vocabulary_of
+from bench.serving.serve import INSTANT, measured, vocabulary_of
 from bench.serving.server import HOST, serve
 from pythia_bento.runtime.backend import SWITCH_SECONDS
 
@@ -78,12 +79,13 @@ def front(options: argparse.Namespace) -> Rows:
 
 def clients(options: argparse.Namespace) -> Rows:
     """Through HTTP, over one device and over all."""
-    kind = "cpu" if options.devices.startswith("cpu") else "cuda"
-    stage = argparse.Namespace(model=options.model, device=kind, clients=_most(options))
-    settings = {**settings_of(stage), "PYTHIA_DEVICE": "auto"}
-    for devices, count in _sets(options.devices):
-        own = settings | {"PYTHIA_DEVICES": devices}
-        yield from _through(options, own, "service:Pythia", count, TRANSPORTS[:1])
+    with ExitStack() as stack:
+        model = options.model
+        if model in SUITE:
+            model = str(stack.enter_context(_checkpoints(options, 1)) / "0")
+        for devices, count in _sets(options.devices):
+            settings = {"PYTHIA_MODEL": model, "PYTHIA_DEVICES": devices}
+            yield from _through(options, settings, "service:Pythia", count, TRANSPORTS[:1])
 
 
 def sweep(options: argparse.Namespace) -> Rows:
@@ -140,10 +142,6 @@ def _through(
                 }
 
 
-def _most(options: argparse.Namespace) -> int:
-    return max(map(int, options.clients.split(",")))
-
-
 def _sets(devices: str) -> list[tuple[str, int]]:
     """The first device alone, and all; with how many they are."""
     if devices.startswith("cpu:"):
@@ -156,7 +154,7 @@ def _checkpoints(options: argparse.Namespace, count: int) -> Iterator[Path]:
     """A folder of random ones, gone at the end."""
     device = "cpu" if options.devices.startswith("cpu") else "cuda"
     with tempfile.TemporaryDirectory() as folder:
-        replica_stage.write(options.model, Path(folder), count, device)
+        replica_stage.written(options.model, Path(folder), count, device)
         yield Path(folder)
 
 

@@ -32,7 +32,7 @@ from tests.unit.runtime.pool.toy_pool import (
     pid,
     toy_pool,
 )
-from tests.unit.runtime.toy_runner import ask
+from tests.unit.runtime.toy_runner import ask, settled
 from tests.unit.turning import until
 
 
@@ -73,6 +73,7 @@ async def test_answers_are_those_of_one_engine() -> None:
     expected = toy_engine(64).generate(requests)
     with toy_pool(load_toy, load_toy) as runner:
         assert await runner.complete(requests) == expected
+        settled(runner)
         stats = runner.stats()
         tokens = [state.stats.generation_tokens for state in runner.replicas]
         assert [state.device for state in runner.replicas] == ["cpu:0", "cpu:1"]
@@ -102,6 +103,7 @@ async def test_who_reads_does_not_notice_that_an_engine_ends(tmp_path: Path) -> 
         assert await runner.complete(more) == toy_engine(64).generate(more)
         assert counts(runner, "died") == [1, 0]
         assert counts(runner, "hung") == [0, 0]
+        settled(runner)
         assert runner.stats().generation_tokens >= 2 * 240
 
 
