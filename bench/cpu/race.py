@@ -14,7 +14,7 @@ from bench.common.report import DECODE_1, DECODE_8, LOAD, PREFILL, SCORE, Result
 from bench.peers.process import Ended, Engine, Process
 from pythia_bento import catalog
 
-TRIED = 32  # texts by which a peer's best batch is found
+TRIED = 32  # texts at most by which a peer's best batch is found
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,8 @@ class Runner:
         batches = self.process.engine.batches
         if len(batches) == 1:
             return batches[0]
-        times = {batch: self._seconds(batch, TRIED, seed=batch) for batch in batches}
+        texts = min(TRIED, self.task.texts)
+        times = {batch: self._seconds(batch, texts, seed=batch) for batch in batches}
         return min(times, key=times.__getitem__)
 
     def _seconds(self, batch: int, texts: int, seed: int) -> float:
