@@ -108,7 +108,7 @@ apps = (openai_app, tokenizer_app, native_app, probes_app, pages_app)
     # A service that depends on this one would else close its connections every hundred calls, those
     # that are in use, too.
     runner_connection={"max_requests": 10**9, "max_age": 1e9},
-    resources=resources(settings),
+    resources=packaging.room(settings) | resources(settings),
     image=packaging.image(settings),
     envs=packaging.environment(settings),
 )

@@ -195,8 +195,8 @@ def _everything(chart: Chart) -> None:
     assert [each["topologyKey"] for each in pod["topologySpreadConstraints"]] == [
         "topology.kubernetes.io/zone"
     ]
-    assert found["ConfigMap other-settings"]["data"]["PYTHIA_MAX_QUEUE"] == "7"
-    assert found["ConfigMap other-settings"]["data"]["PYTHIA_MANAGE_MODELS"] == "true"
+    told = {"PYTHIA_MAX_QUEUE": "7", "PYTHIA_MANAGE_MODELS": "true", "PYTHIA_DEVICES": "auto"}
+    assert told.items() <= found["ConfigMap other-settings"]["data"].items()
     assert "PersistentVolumeClaim other-store" not in found
     assert text.count('"claimName": "mine"') == text.count('"subPath": "pythia.lock"') == 2
     for name in ("high", "nvidia", "h200", "spot", "edge", "pythia.example", "registry", "4318"):

@@ -34,6 +34,7 @@ from tests.hub import HubServer
 from tests.hub.places import bentoml_places
 from tests.models import random_checkpoint
 
+ROOM = {"cpu": "2", "memory": "1536Mi"}
 REPO, MODEL = "EleutherAI/pythia-14m", "pythia-14m@step3000"
 BODY = json.dumps(
     {"prompt": "Once upon a time", "max_tokens": 24, "seed": 3, "logprobs": 2, "n": 2}
@@ -144,7 +145,7 @@ def test_cpu_image(bento: Bento) -> None:
     assert re.search(r"^torch==[\d.]+\+cpu ", bento.requirements, re.M)
     assert not re.search(r"^(nvidia-c|cuda|triton|transformers)", bento.requirements, re.M)
     assert "apt-get" not in bento.dockerfile
-    assert bento.info["services"][0]["config"]["resources"] == {}
+    assert bento.info["services"][0]["config"]["resources"] == ROOM
 
 
 def test_gpu_image(gpu_bento: Bento) -> None:
@@ -154,7 +155,8 @@ def test_gpu_image(gpu_bento: Bento) -> None:
     assert "install -y --no-install-recommends gcc libc6-dev" in gpu_bento.dockerfile
     assert "ENV TRITON_CACHE_DIR=" in gpu_bento.dockerfile
     assert gpu_bento.info["args"] == {"device": "cuda"}
-    assert gpu_bento.info["services"][0]["config"]["resources"] == {"gpu": 1}
+    gpu_room = {"cpu": "4", "memory": "8192Mi", "gpu": 1}
+    assert gpu_bento.info["services"][0]["config"]["resources"] == gpu_room
 
 
 @pytest.mark.parametrize("which", ["bento", "gpu_bento"])

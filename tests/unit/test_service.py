@@ -11,9 +11,12 @@ from typing import Any
 import bentoml
 import pytest
 
+from pythia_bento import catalog
 from pythia_bento.server.bentoml import packaging
 from pythia_bento.service import Pythia
 from pythia_bento.settings import load_settings
+from tests.unit.deploy.manifests import document
+from tests.unit.deploy.test_manifests import size
 
 
 @pytest.fixture
@@ -50,7 +53,11 @@ for device in sys.argv[1:]:
 
 
 def test_what_a_bento_asks_for_is_said_by_its_settings() -> None:
-    resources: dict[str, Any] = {"auto": {}, "cpu": {}, "cuda": {"gpu": 1}}
+    resources: dict[str, Any] = {
+        "auto": {},
+        "cpu": {"cpu": "2", "memory": "1536Mi"},
+        "cuda": {"cpu": "4", "memory": "8192Mi", "gpu": 1},
+    }
     settings = {"PYTHIA_MAX_BATCH_SIZE": "17", "PYTHIA_REQUEST_TIMEOUT": "40"}
     done = subprocess.run(
         [sys.executable, "-c", CONFIGURED, *resources],
@@ -62,6 +69,21 @@ def test_what_a_bento_asks_for_is_said_by_its_settings() -> None:
     traffic = {"timeout": 100.0, "concurrency": 17}
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert said == [[asked, traffic] for asked in resources.values()]
+
+
+@pytest.mark.parametrize(
+    ("device", "path"), [("cpu", "base/deployment.yaml"), ("cuda", "overlays/gpu/deployment.yaml")]
+)
+def test_a_bento_has_the_room_of_a_pod_or_what_its_model_needs(device: str, path: str) -> None:
+    (pod,) = document(path)["spec"]["template"]["spec"]["containers"]
+    asked = pod["resources"]["requests"]
+    room = packaging.room(load_settings({"device": device}))
+    assert room["cpu"] == asked["cpu"] and size(room["memory"]) == size(asked["memory"])
+    large = packaging.room(load_settings({"device": device, "model": "pythia-12b@step0"}))
+    assert size(large["memory"]) > catalog.int8_bytes(catalog.config("pythia-12b"))
+    two = packaging.room(load_settings({"device": "cuda", "devices": "0,1"}))
+    assert (two["cpu"], size(two["memory"])) == ("8", 2 * size("8Gi"))
+    assert packaging.room(load_settings({"device": "cuda", "devices": "auto"}))["cpu"] == "4"
 
 
 def test_settings_are_declared_with_the_values_they_have(monkeypatch: pytest.MonkeyPatch) -> None:

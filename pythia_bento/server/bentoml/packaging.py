@@ -15,12 +15,15 @@ from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 from bentoml.models import BentoModel
 
+from pythia_bento import catalog
 from pythia_bento.checkpoints.locations import parse_location
+from pythia_bento.errors import ModelNotFound
 from pythia_bento.model.kernels.cpu import build as cpu_kernels
 from pythia_bento.runtime.devices import resources
 from pythia_bento.settings import Settings
 
 REQUIREMENTS = Path(__file__).parents[3] / "requirements"
+MIB, GIB = 2**20, 2**30
 PYTHON = "3.11"  # what requirements/serve-*.txt are locked for
 
 # BentoML installs with uv; naming one here keeps it from taking the newest.
@@ -129,6 +132,26 @@ def declared(settings: Settings) -> list[dict[str, str]]:
         for name, value in values.items()
         if isinstance(value, (str, int, float)) and value != "" and name not in given
     ]
+
+
+def room(settings: Settings) -> dict[str, str]:
+    """Cores and memory for BentoML, where the settings say which kind of device computes.
+
+    As in deploy/k8s for each GPU, and more memory for a model of the suite that needs it. On a CPU
+    a quarter is for keys and values; to a GPU weights go through the host's memory.
+    """
+    if settings.device == "auto" and not _is_gpu(settings):
+        return {}
+    try:
+        weights = catalog.int8_bytes(catalog.config(settings.model))
+    except ModelNotFound:  # bundled, which is small, or a directory
+        weights = 0
+    if _is_gpu(settings):
+        engines = resources(settings).get("gpu", 1)
+        cores, memory = 4 * engines, engines * max(8 * GIB, weights + 4 * GIB)
+    else:
+        cores, memory = 2, max(GIB * 3 // 2, (weights + GIB * 3 // 4) * 4 // 3)
+    return {"cpu": str(cores), "memory": f"{-(-memory // (256 * MIB)) * 256}Mi"}
 
 
 def pinned_model(settings: Settings) -> BentoModel | None:

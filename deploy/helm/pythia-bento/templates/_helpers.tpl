@@ -39,6 +39,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- range $name, $value := dict "PYTHIA_MODEL" .Values.model "PYTHIA_MODELS" .Values.models "PYTHIA_PINNED" .Values.pinned }}
 {{-   if $value }}{{ $_ := set $found $name $value }}{{ end }}
 {{- end }}
+{{- if and (eq .Values.device "cuda") (gt (int .Values.gpu.count) 1) }}
+{{-   $_ := set $found "PYTHIA_DEVICES" "auto" }}
+{{- end }}
 {{- range $name, $value := .Values.settings }}
 {{-   $_ := set $found $name (toString $value) }}
 {{- end }}
