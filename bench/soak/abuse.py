@@ -80,7 +80,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = parser_of("bench.soak.abuse", __doc__)
-    parser.add_argument("--seconds", type=float, default=4, help="of each attack")
+    parser.add_argument("--seconds", type=float, default=3, help="of each attack")
     parser.add_argument("--only", nargs="*", choices=list(ATTACKS), default=list(ATTACKS))
     parser.add_argument("--rounds", type=int, default=1, help="of all attacks")
     parser.add_argument("--no-together", action="store_true", help="leave out eight at a time")
