@@ -43,6 +43,7 @@ MOST_WATCHING = 1024  # each costs some 10 KB
 QUEUES = 32
 # Calls that wait in such a queue. Beyond them grpc says CANCELLED, of itself and to nobody else.
 MOST_PENDING = 2**12
+LOOK_SECONDS = 1.0  # at most until health follows engines that end and come again
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -82,6 +83,7 @@ class GrpcServer:
         ]
         self._health = health.aio.HealthServicer()
         self._telling: asyncio.Task[None] | None = None  # that it is over
+        self._following: asyncio.Task[None] | None = None
         self._add_services()
         self.port = _open(self._servers, settings)
         """The port; of the system's choice where the setting was 0."""
@@ -94,12 +96,15 @@ class GrpcServer:
             await server.start()
         await self._set_health(SERVING)
         self._tell_when_ended()
+        self._following = asyncio.create_task(self._follow_engines())
 
     async def stop(self) -> None:
         """Unhealthy first; then no new calls; clients have their time to read what is left.
 
         By then no request is let in and all are answered: nothing is computed any more.
         """
+        if self._following is not None:
+            self._following.cancel()
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(0)  # those who watch write that to their clients
         self.end_unasked()
@@ -133,6 +138,15 @@ class GrpcServer:
     async def _set_health(self, status: Any) -> None:
         for service in ("", *SERVICES):
             await self._health.set(service, status)
+
+    async def _follow_engines(self) -> None:
+        """Not serving while no engine is left of several, each of which is started anew."""
+        was_ready = True
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if (is_ready := self._runner.is_ready) != was_ready:
+                was_ready = is_ready
+                await self._set_health(SERVING if is_ready else NOT_SERVING)
 
     def _tell_when_ended(self) -> None:
         """A dead engine makes the service unhealthy, for those who watch too."""
