@@ -33,6 +33,7 @@ _KEY: list[Schema] = [{"ApiKey": []}]
 _HEADERS: dict[int, dict[str, tuple[str, str]]] = {
     401: {"WWW-Authenticate": ("string", "Bearer")},
     429: {"Retry-After": ("integer", "Seconds after which to try again.")},
+    503: {"Retry-After": ("integer", "Seconds after which to try again, where that is known.")},
 }
 
 
