@@ -38,7 +38,9 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/e2e/test_monitoring.py",
         "tests/e2e/test_playground.py",
         "tests/e2e/test_playground_inside.py",
+        "tests/e2e/test_playground_links.py",
         "tests/e2e/test_readme.py",
+        "tests/e2e/test_replicas.py",
         "tests/e2e/test_secrets.py",
         "tests/e2e/test_security.py",
         "tests/e2e/test_server.py",
@@ -79,10 +81,13 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/unit/checkpoints/test_shelf.py",
         "tests/unit/model/kernels/reference/test_kernels.py",
         "tests/unit/protocol/test_site_names.py",
+        "tests/unit/runtime/pool/test_pool.py",
+        "tests/unit/runtime/pool/test_shelf.py",
         "tests/unit/runtime/test_arena.py",
         "tests/unit/runtime/test_captured.py",
         "tests/unit/runtime/test_process.py",
         "tests/unit/runtime/test_watchdog.py",
+        "tests/unit/server/grpc/test_health.py",
     },
 }
 
