@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import pickle
+import resource
 import select
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -79,3 +82,18 @@ def test_the_end_is_seen_behind_what_came_before(wire: Wire) -> None:
         wire.receive()
     with pytest.raises(OSError, match="Broken pipe"):
         wire.send("too late")
+
+
+def test_descriptors_above_1023_are_waited_for(wire: Wire) -> None:
+    """A server with many clients has them when it starts an engine anew."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2048), hard))
+    try:
+        high = fcntl.fcntl(wire.fileno(), fcntl.F_DUPFD_CLOEXEC, 1024)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wire.close()
+    wire._socket = socket.socket(fileno=high)
+    sent(wire, "here")
+    wire.wait()
+    assert wire.receive() == ["here"]
