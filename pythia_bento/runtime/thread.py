@@ -30,7 +30,7 @@ from pythia_bento.runtime.backend import MOST_ORDERS, ORDERS_SECONDS, Backend, S
 from pythia_bento.runtime.deliveries import Deliveries
 from pythia_bento.runtime.streams import AsyncStream, Stream
 from pythia_bento.runtime.turns import RoundRobin
-from pythia_bento.runtime.watchdog import Pulse
+from pythia_bento.runtime.watchdog import Pulse, pulse_of
 from pythia_bento.runtime.writing import Writing
 from pythia_bento.telemetry.request_timings import RequestTimings, RequestWatch
 
@@ -158,9 +158,7 @@ class EngineThread:
         """Changes whenever the engine gets on; None while it has nothing to do."""
         if self._stop_reason is not None or not (self._states or self._orders):
             return None
-        stats = self._engine.stats()
-        steps = stats.steps + stats.group.load_progress
-        return steps, self._num_outputs + self._num_orders
+        return pulse_of(self._engine.stats(), self._num_outputs, self._num_orders)
 
     def abandon(self, error: EngineUnavailable) -> None:
         """End everything without the thread, which does not come back; ``error`` says why."""

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Protocol
 
+from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable
 
 LOOKS = 20  # in a row that see no change
@@ -22,6 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 Pulse = tuple[int, int]  # steps made; outputs that came, and requests taken in or out
+
+
+def pulse_of(stats: EngineStats, outputs: int, orders: int) -> Pulse:
+    """Of an engine that has work; what it loads counts as steps."""
+    return stats.steps + stats.group.load_progress, outputs + orders
 
 
 class Watched(Protocol):

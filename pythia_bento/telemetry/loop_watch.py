@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
-BEAT_SECONDS = 0.05
+BEAT_SECONDS = 0.025
 WARN_SECONDS = 0.1
 LATE_SECONDS = BEAT_SECONDS + WARN_SECONDS  # since the last beat
 FRAMES = 12  # of the stack, the innermost

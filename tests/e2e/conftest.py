@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,6 +10,9 @@ from tests.at_once import at_once
 from tests.e2e.faulty import faulty
 from tests.e2e.serving import LOGS, Server, long_work, serve
 from tests.fuzz.http import SETTINGS
+
+if TYPE_CHECKING:  # it brings selenium
+    from tests.e2e.browser import Browser
 
 TWO_GB = 0.0025  # two steps of 1.14 MB
 
@@ -40,6 +44,22 @@ def shelf(home: Path) -> Iterator[Server]:
     settings = {"models_gb": TWO_GB, "turn_ms": 5, "manage_models": True}
     with serve(home, is_measured=True, models=patterns, **settings) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ``window`` puts what it saves."""
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def window(downloads: Path) -> Iterator[Browser]:
+    """A browser of a file's own."""
+    from tests.e2e.browser import chromium
+
+    with chromium() as browser:
+        browser.download_to(downloads)
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from selenium.webdriver import Keys
 
-from tests.e2e.browser import Browser, chromium
+from tests.e2e.browser import Browser
 from tests.e2e.serving import HTTP, Server
 from tests.fuzz.http import KEY
 
 pytestmark = pytest.mark.needs("chromium", "chromedriver")
-
-
-@pytest.fixture(scope="module")
-def window() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def opened(window: Browser, server: Server) -> Browser:

@@ -11,7 +11,7 @@ import pytest
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.support.select import Select
 
-from tests.e2e.browser import Browser, chromium
+from tests.e2e.browser import Browser
 from tests.e2e.serving import HTTP, Server
 from tests.fuzz.http import KEY
 
@@ -30,12 +30,6 @@ _STOP_AT_FIRST = """
 const box = document.getElementById("tokens"), stop = document.getElementById("stop-button");
 new MutationObserver(() => box.childElementCount && stop.click()).observe(box, {childList: true});
 """
-
-
-@pytest.fixture(scope="module")
-def window() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

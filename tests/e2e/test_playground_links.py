@@ -14,7 +14,7 @@ import pytest
 from selenium.webdriver import Keys
 from selenium.webdriver.support.select import Select
 
-from tests.e2e.browser import Browser, chromium
+from tests.e2e.browser import Browser
 from tests.e2e.serving import HTTP, Server
 from tests.fuzz.http import KEY
 
@@ -25,18 +25,6 @@ OTHER = "bundled@step256"
 FIELDS = {"prompt": PROMPT, "max_tokens": 20, "temperature": 1.5, "logprobs": 4}
 _STRENGTHS = """return [...document.querySelectorAll("#tokens .token")]
   .map((token) => Number(token.style.getPropertyValue("--strength")))"""
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def window(downloads: Path) -> Iterator[Browser]:
-    with chromium() as browser:
-        browser.download_to(downloads)
-        yield browser
 
 
 @pytest.fixture

@@ -11,18 +11,12 @@ from selenium.webdriver import ActionChains, Keys
 
 from pythia_bento.sweep.curves import read_chart
 from pythia_bento.sweep.plot import write
-from tests.e2e.browser import Browser, chromium
+from tests.e2e.browser import Browser
 from tests.sweep_tables import STEPS, put, put_all, row
 
 pytestmark = pytest.mark.needs("chromium", "chromedriver")
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def window() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

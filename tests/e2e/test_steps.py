@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from selenium.webdriver import ActionChains, Keys
 
-from tests.e2e.browser import Browser, chromium
+from tests.e2e.browser import Browser
 from tests.e2e.serving import HTTP, Server
 from tests.fuzz.http import KEY
 
@@ -45,18 +45,6 @@ window.seen = [];
 const at = document.getElementById("at");
 new MutationObserver(() => seen.push(parseInt(at.textContent))).observe(at, {childList: true});
 """
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def window(downloads: Path) -> Iterator[Browser]:
-    with chromium() as browser:
-        browser.download_to(downloads)
-        yield browser
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pythia_bento.engine.residents import Residency
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime.pool.asked import Asked
 from pythia_bento.runtime.pool.routing import FROM_HOST, LOAD, Prefixes
-from pythia_bento.runtime.watchdog import Pulse, Watchdog
+from pythia_bento.runtime.watchdog import Pulse, Watchdog, pulse_of
 
 if TYPE_CHECKING:  # it brings torch
     from pythia_bento.runtime.process import EngineProcess
@@ -45,9 +45,7 @@ class Replica:
         """See ``Watched``."""
         if not self.open or self.stopped.done():
             return None
-        stats = self.process.stats()
-        steps = stats.steps + stats.group.load_progress
-        return steps, self._num_outputs + self._num_orders
+        return pulse_of(self.process.stats(), self._num_outputs, self._num_orders)
 
     def abandon(self, error: EngineUnavailable) -> None:
         """See ``Watched``: what it had is asked again when the pool sees its end."""
