@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,13 @@ from pythia_bento.server.memory import BUSY_SECONDS, LOOK_SECONDS, Trimming, tri
 
 
 @pytest.fixture
-def trims() -> list[int]:
+def trims() -> list[bool]:
     return []
 
 
-async def test_once_after_each_time_of_work(trims: list[int]) -> None:
+async def test_once_after_each_time_of_work(trims: list[bool]) -> None:
     in_flight = InFlight()
-    trimming = Trimming(in_flight, lambda: trims.append(1))
+    trimming = Trimming(in_flight, trims.append)
     await trimming.look()
     assert trims == []  # nothing was done
     in_flight.enter()
@@ -29,31 +31,49 @@ async def test_once_after_each_time_of_work(trims: list[int]) -> None:
     in_flight.leave()
     for _ in range(3):
         await trimming.look()
-    assert trims == [1]
+    assert trims == [True]  # idle
 
 
-async def test_now_and_then_where_requests_are_always_open(trims: list[int]) -> None:
+async def test_now_and_then_where_requests_are_always_open(trims: list[bool]) -> None:
     in_flight = InFlight()
-    trimming = Trimming(in_flight, lambda: trims.append(1))
+    trimming = Trimming(in_flight, trims.append)
     for _ in range(2 * int(BUSY_SECONDS / LOOK_SECONDS)):
         in_flight.enter()
         await trimming.look()
-    assert trims == [1, 1]
+    assert trims == [False, False]
 
 
 async def test_it_looks_from_start_to_stop(
-    trims: list[int], monkeypatch: pytest.MonkeyPatch
+    trims: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "LOOK_SECONDS", 0.001)
     in_flight = InFlight()
     in_flight.enter()
     in_flight.leave()
-    trimming = Trimming(in_flight, lambda: trims.append(1))
+    trimming = Trimming(in_flight, trims.append)
     trimming.start()
     while not trims:
         await asyncio.sleep(0.001)
     trimming.stop()
-    assert trims == [1]
+    assert trims == [True]  # idle
+
+
+def test_cycles_are_freed_where_nobody_waits() -> None:
+    class Kept:
+        pass
+
+    kept = Kept()
+    kept.itself = kept  # type: ignore[attr-defined]
+    found = weakref.ref(kept)
+    gc.disable()
+    try:
+        del kept
+        trim(is_idle=False)
+        assert found() is not None
+        trim(is_idle=True)
+        assert found() is None
+    finally:
+        gc.enable()
 
 
 def test_freed_pages_are_the_systems_again() -> None:
@@ -67,7 +87,7 @@ def test_freed_pages_are_the_systems_again() -> None:
     for piece in pieces:
         libc.free(piece)
     before = _resident()
-    trim()
+    trim(is_idle=False)
     after = _resident()
     libc.free(last)
     assert before - after > 50 * 2**20
