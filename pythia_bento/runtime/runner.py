@@ -14,6 +14,7 @@ from pythia_bento.runtime.arena import Arena, SharedMemory
 from pythia_bento.runtime.backend import Backend
 from pythia_bento.runtime.devices import Device, devices_of
 from pythia_bento.runtime.grammar_trials import GrammarTrials
+from pythia_bento.runtime.importing import without_collections
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.pool.place import ReplicaState
 from pythia_bento.runtime.pool.pool import EnginePool, nobody_left
@@ -168,11 +169,13 @@ def _load(
         pool = _pool(settings, on_progress, memory)
         return pool, pool.info
     if settings.engine_process:
-        from pythia_bento.runtime.process import EngineProcess
+        with without_collections():
+            from pythia_bento.runtime.process import EngineProcess
 
         process = EngineProcess(settings, on_progress, memory=memory)
         return process, process.info
-    from pythia_bento.runtime.loading import load_engine
+    with without_collections():
+        from pythia_bento.runtime.loading import load_engine
 
     engine, info = load_engine(settings, on_progress)
     engine.lend(memory.array)
@@ -180,7 +183,8 @@ def _load(
 
 
 def _pool(settings: Settings, on_progress: Progress, memory: SharedMemory) -> EnginePool:
-    from pythia_bento.runtime.process import EngineProcess
+    with without_collections():
+        from pythia_bento.runtime.process import EngineProcess
 
     def start(device: Device, on_progress: Progress) -> EngineProcess:
         return EngineProcess(device.settings(settings), on_progress, memory=memory, device=device)
