@@ -7,9 +7,9 @@ is not there any more is met with an error that names it, and never with a chang
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from functools import reduce
+from functools import cache, reduce
 from importlib import import_module
 from importlib.metadata import packages_distributions, version
 from typing import Any
@@ -80,5 +80,11 @@ def _step(owner: Any, name: str) -> Any:
 def _package(path: str) -> str:
     """Name and version of the package that a path leads into."""
     module = path.partition(":")[0].partition(".")[0]
-    names = packages_distributions().get(module)
+    names = _distributions().get(module)
     return f"{names[0]} {version(names[0])}" if names else "this environment"
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """By the name of a module; all that is installed is read for it, which is done once."""
+    return packages_distributions()
