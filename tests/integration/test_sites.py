@@ -36,10 +36,16 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return pair
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(scope="module", params=BACKENDS)
 def model(request: pytest.FixtureRequest, pair: Pair) -> GPTNeoX:
     source = load_checkpoint(str(pair.path)).source
     return GPTNeoX(source, create(request.param, source.config, torch.device("cpu")))
+
+
+@pytest.fixture(scope="module")
+def unchanged(model: GPTNeoX) -> Tensor:
+    """Log-probabilities of the prompt when nothing is changed."""
+    return Driver(model, [prompt()], 1).prefill_logits(0).log_softmax(-1)
 
 
 def prompt() -> list[int]:
@@ -96,14 +102,13 @@ def change(rows: Tensor) -> None:
 
 @pytest.mark.parametrize("site", WRITABLE, ids=lambda site: site.name)
 def test_a_change_in_place_does_what_it_does_in_transformers(
-    pair: Pair, model: GPTNeoX, site: Site
+    pair: Pair, model: GPTNeoX, unchanged: Tensor, site: Site
 ) -> None:
     place = Place(site, CHANGED_LAYER if site.is_in_layer else 0)
     changes = {place.name: change}
     ours = Driver(model, [prompt()], 1, Recorder((), changes)).prefill_logits(0)
     with torch.no_grad(), watched(pair.theirs, changes):
         theirs = pair.theirs(torch.tensor([prompt()]), use_cache=False).logits[0]
-    unchanged = Driver(model, [prompt()], 1).prefill_logits(0).log_softmax(-1)
     difference = (ours.log_softmax(-1) - theirs.log_softmax(-1)).abs().max()
     assert difference <= 1e-3
     assert (ours.log_softmax(-1) - unchanged).abs().max() > 0.05  # so that it was felt

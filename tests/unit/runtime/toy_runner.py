@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -37,9 +38,9 @@ def toy_runner(
     num_blocks: int = 64, gate: Gate | None = None, **settings: Any
 ) -> Iterator[PythiaRunner]:
     """Closed at the end, when ``gate`` is opened, after a look at whether all blocks are back."""
-    settings = {"default_seed": 0} | settings  # most tests compare answers
-    engine = toy_engine_of(Settings(**settings), num_blocks, before=gate)
-    with runner_with_memory(engine, Settings(**settings)) as runner:
+    own = settings_of(**{"default_seed": 0} | settings)  # most tests compare answers
+    engine = toy_engine_of(own, num_blocks, before=gate)
+    with runner_with_memory(engine, own) as runner:
         try:
             yield runner
         finally:
@@ -48,6 +49,12 @@ def toy_runner(
         if runner.is_ready:
             settled(runner)
             engine.check()
+
+
+@functools.cache  # which is frozen, and takes as long to make as a short test
+def settings_of(**settings: Any) -> Settings:
+    """For settings that the environment does not have."""
+    return Settings(**settings)
 
 
 def runner_with_memory(engine: Engine, settings: Settings) -> PythiaRunner:
