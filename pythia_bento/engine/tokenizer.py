@@ -13,6 +13,9 @@ from pythia_bento.engine.offsets import token_starts
 from pythia_bento.errors import CheckpointError, InvalidRequest
 
 END_OF_TEXT = "<|endoftext|>"
+# Characters from which on a text takes some milliseconds: others have the interpreter meanwhile.
+# It costs a thread of the library's to let go of it, which does not pay for less.
+LONG_TEXT = 4096
 
 
 class Tokenizer:
@@ -56,14 +59,17 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, nothing added; raises InvalidRequest on lone surrogates."""
         check_unicode(text, "prompt")
-        return list(self._inner.encode(text, add_special_tokens=False).ids)
+        if len(text) < LONG_TEXT:
+            return list(self._inner.encode(text, add_special_tokens=False).ids)
+        # For one text the library keeps the interpreter to the end, for a batch it does not.
+        return list(self._inner.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def starts(self, text: str) -> list[int]:
         """Where each token of ``encode(text)`` begins, in characters of ``text`` itself.
 
         Tokens are of the text's normal form, whose characters may be fewer or more.
         """
-        encoding = self._inner.encode(text, add_special_tokens=False)
+        encoding = self._inner.encode_batch([text], add_special_tokens=False)[0]
         return [start for start, _ in encoding.offsets]
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.tokenizer import LONG_TEXT, Tokenizer
 from pythia_bento.engine.validate import Limits, check_ids, check_text
 from pythia_bento.telemetry.calls import current_call
 
@@ -23,8 +23,6 @@ PIECE_SECONDS = 0.002
 # Of the event loop, between two pieces: a small request takes some to get on, and would have to
 # wait for a piece in each. Where nobody wants them, they cost less than 1 % of a piece.
 TURNS_BETWEEN = 4
-# Texts from here on are tokenised off the event loop: so many characters take some milliseconds.
-LONG_TEXT = 4096
 TEXT_THREADS = 2  # which bounds the memory of texts being tokenised: 350 bytes a character
 CALL_CHARS = 256  # what a text costs besides its characters, in characters
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 import tokenizers
 from hypothesis import given
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models
 
 from pythia_bento.engine.offsets import token_starts
-from pythia_bento.engine.tokenizer import Tokenizer
+from pythia_bento.engine.tokenizer import LONG_TEXT, Tokenizer
 from pythia_bento.errors import CheckpointError, InvalidRequest
 from tests.tokenizer_parts import raw_tokenizer, small_tokenizer
 
@@ -88,3 +91,36 @@ def test_other_kinds_of_tokenizer_are_refused():
     gaps.decoder = decoders.ByteLevel()
     with pytest.raises(CheckpointError, match="gaps"):
         Tokenizer(gaps)
+
+
+@pytest.fixture
+def never_switches():
+    """Threads have the interpreter until they let go of it themselves."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("never_switches")
+@pytest.mark.parametrize("method", [TOKENIZER.encode, TOKENIZER.starts])
+def test_others_run_while_a_long_text_is_tokenised(method):
+    text = "plain text " * LONG_TEXT
+    begin, has_run = threading.Lock(), []
+    begin.acquire()
+    other = threading.Thread(target=lambda: begin.acquire() and has_run.append(True))
+    other.start()
+    begin.release()  # from here on nobody but ``method`` lets go of the interpreter
+    for _ in range(100):  # a machine may have other things to do than to wake a thread
+        method(text)
+        if has_run:
+            break
+    assert has_run
+    other.join()
+
+
+def test_long_texts_have_the_ids_of_short_ones():
+    words = [f"word {number}\n" for number in range(LONG_TEXT)]
+    assert TOKENIZER.encode("".join(words)) == [
+        id for word in words for id in TOKENIZER.encode(word)
+    ]
