@@ -31,6 +31,7 @@ MODULES = {
     "overhead": "serving.overhead",
     "workloads": "workloads",
     "workloads-1b": "workloads",
+    "workloads-mixed": "workloads",
 }
 
 Rows = list[dict[str, Any]]  # the results of a file, or of several
@@ -291,8 +292,8 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Rows], str], str]] = {
     "profile": (("profile",), profile, CAVEAT),
     "dependence": (("dependence",), dependence, CAVEAT),
     "scoring": (("workloads", "workloads-1b"), workload_tables.scoring, CAVEAT),
-    "mixed": (("workloads-1b",), workload_tables.mixed, ABOVE),
-    "options": (("workloads-1b",), workload_tables.options, CAVEAT),
+    "mixed": (("workloads-mixed",), workload_tables.mixed, ABOVE),
+    "options": (("workloads-mixed",), workload_tables.options, CAVEAT),
     "option-kernels": (("options",), workload_tables.option_kernels, ABOVE),
     "long": (("workloads-1b",), workload_tables.long, ABOVE),
     "checkpoints": (("checkpoints",), workload_tables.checkpoints, CAVEAT),
