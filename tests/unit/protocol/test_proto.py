@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -102,11 +103,12 @@ def test_generated_code_loads_without_bentoml_and_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+parsed = cache(ast.parse)  # a file has many classes
+
+
 def class_in(code: str, name: str) -> ast.ClassDef:
     [found] = [
-        part
-        for part in ast.parse(code).body
-        if isinstance(part, ast.ClassDef) and part.name == name
+        part for part in parsed(code).body if isinstance(part, ast.ClassDef) and part.name == name
     ]
     return found
 

@@ -58,19 +58,25 @@ def pass_of(model: GPTNeoX, taps: Recorder | None) -> Tensor:
     return Driver(model, prompts(), 1, taps).hidden(range(len(LENGTHS)))
 
 
+@pytest.fixture(scope="module")
+def plain(model: GPTNeoX) -> Tensor:
+    """What a pass without taps gives."""
+    return pass_of(model, None)
+
+
 @pytest.mark.parametrize("wanted", [SITES, *((site,) for site in SITES)], ids=len)
-def test_taps_change_no_bit(model: GPTNeoX, wanted: tuple[Site, ...]) -> None:
+def test_taps_change_no_bit(model: GPTNeoX, plain: Tensor, wanted: tuple[Site, ...]) -> None:
     recorder = Recorder(wanted)
-    assert torch.equal(pass_of(model, recorder), pass_of(model, None))
+    assert torch.equal(pass_of(model, recorder), plain)
     assert {name.split(".", 2)[-1] for name in recorder.names} >= {
         site.name for site in wanted if site.is_in_layer
     }
     assert len(recorder.names) == sum(LAYERS if site.is_in_layer else 1 for site in wanted)
 
 
-def test_taps_that_want_nothing_are_not_called(model: GPTNeoX) -> None:
+def test_taps_that_want_nothing_are_not_called(model: GPTNeoX, plain: Tensor) -> None:
     recorder = Recorder(())
-    assert torch.equal(pass_of(model, recorder), pass_of(model, None))
+    assert torch.equal(pass_of(model, recorder), plain)
     assert recorder.names == []
 
 
