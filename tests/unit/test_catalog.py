@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Any
 
 import pytest
@@ -191,6 +192,23 @@ def test_message_quotes_a_long_name_in_part() -> None:
     with pytest.raises(ModelNotFound) as caught:
         parse("x" * 100_000)
     assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize("beginning", ["", "pythia-1b@", "pythia-1b@step", "owner/", "owner/name@"])
+def test_of_a_long_name_no_more_is_looked_at_than_names_have(
+    beginning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[str] = []
+
+    class Pattern:
+        def fullmatch(self, text: str, pattern: re.Pattern[str] = catalog._ID) -> object:
+            looked_at.append(text)
+            return pattern.fullmatch(text)
+
+    monkeypatch.setattr(catalog, "_ID", Pattern())
+    with pytest.raises(ModelNotFound):
+        parse(beginning + "1" * 3_000_000)
+    assert [len(text) for text in looked_at] == [catalog.MAX_ID]
 
 
 @pytest.mark.parametrize("text", ["bundled", "Someone/pythia-1b"])
