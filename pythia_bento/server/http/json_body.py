@@ -23,6 +23,7 @@ MAX_FIELDS = 256  # of a body; one that has more has unknown ones
 MAX_PARTS = 2**14  # strings, lists and objects of an entry, or of all that is no list
 PARTS_OF_AN_ITEM = 16  # at most, of a request to score
 
+_BACKSLASH = ord("\\")
 _BRACKET = re.compile(rb"[\[\]{}]")
 _OBJECT = re.compile(rb"[ \t\r\n]*\{")
 
@@ -97,12 +98,18 @@ class _Scan:
             end = self._body.find(b'"', place)
             if end < 0:
                 raise invalid_json("EOF while parsing a string")
-            inside = self._body[place:end]
-            if (len(inside) - len(inside.rstrip(b"\\"))) % 2 == 0:
-                self._check_text(end - quote)
+            self._check_text(end - quote)
+            if not self._is_escaped(place, end):
                 return end + 1
             place = end + 1  # this one is escaped
             await self._turns.take()
+
+    def _is_escaped(self, start: int, quote: int) -> bool:
+        """Whether an odd number of backslashes stands before a quote, from ``start`` on."""
+        if self._body[quote - 1] != _BACKSLASH:  # and no text of megabytes is copied
+            return False
+        inside = self._body[start:quote]
+        return (len(inside) - len(inside.rstrip(b"\\"))) % 2 == 1
 
     def _check_text(self, size: int) -> None:
         if size > BYTES_OF_A_CHARACTER * self._max_length:
