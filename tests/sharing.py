@@ -16,7 +16,7 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/e2e/test_fault_clients.py",
         "tests/e2e/test_faults.py",
     },
-    "servers": {  # other fixtures there, and openai
+    "servers": {  # other fixtures there, the browser, and openai
         "tests/e2e/test_access.py",
         "tests/e2e/test_activations.py",
         "tests/e2e/test_at_once.py",
@@ -41,6 +41,7 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/e2e/test_playground_links.py",
         "tests/e2e/test_readme.py",
         "tests/e2e/test_replicas.py",
+        "tests/e2e/test_report.py",
         "tests/e2e/test_secrets.py",
         "tests/e2e/test_security.py",
         "tests/e2e/test_server.py",

@@ -16,6 +16,12 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 WAIT_SECONDS = 120
+WINDOW = (1200, 900)
+# What no page here asks for, and what would take processor time.
+UNUSED = (
+    *("gpu", "extensions", "component-extensions-with-background-pages", "component-update"),
+    *("default-apps", "sync", "back-forward-cache"),
+)
 
 
 class Browser:
@@ -23,9 +29,22 @@ class Browser:
 
     def __init__(self, driver: Chrome) -> None:
         self.driver = driver
+        self._origins: set[str] = set()
 
     def open(self, url: str) -> None:
+        self._origins.add("/".join(url.split("/", 3)[:3]))
         self.driver.get(url)
+
+    def forget(self) -> None:
+        """As in a new browser, but for what it would load again: cookies, storage, the console."""
+        self.driver.get("about:blank")
+        command = self.driver.execute_cdp_cmd
+        command("Network.clearBrowserCookies", {})
+        for origin in self._origins:
+            storage = {"origin": origin, "storageTypes": "all"}
+            command("Storage.clearDataForOrigin", storage)
+        self._origins.clear()
+        self.console()
 
     def __call__(self, selector: str) -> WebElement:
         """The first element."""
@@ -69,15 +88,24 @@ class Browser:
     def emulating(self, width: int, height: int, scheme: str) -> Iterator[None]:
         """A telephone's screen, in light or dark."""
         command = self.driver.execute_cdp_cmd
-        feature = {"name": "prefers-color-scheme", "value": scheme}
         screen = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
+        with self.preferring(scheme):
+            command("Emulation.setDeviceMetricsOverride", screen)
+            try:
+                yield
+            finally:
+                command("Emulation.clearDeviceMetricsOverride", {})
+
+    @contextlib.contextmanager
+    def preferring(self, scheme: str) -> Iterator[None]:
+        """Light or dark, as a system asks for it; a page that is there follows."""
+        command = self.driver.execute_cdp_cmd
+        feature = {"name": "prefers-color-scheme", "value": scheme}
         command("Emulation.setEmulatedMedia", {"features": [feature]})
-        command("Emulation.setDeviceMetricsOverride", screen)
         try:
             yield
         finally:
             command("Emulation.setEmulatedMedia", {"features": []})
-            command("Emulation.clearDeviceMetricsOverride", {})
 
     def hosts(self) -> set[str]:
         """Where the page loaded anything from."""
@@ -86,13 +114,15 @@ class Browser:
 
 
 @contextlib.contextmanager
-def chromium(width: int = 1200, height: int = 900) -> Iterator[Browser]:
+def chromium() -> Iterator[Browser]:
     """Start one; its tests need ``chromium`` and ``chromedriver``."""
     options = ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     options.add_argument("--headless=new")
-    options.add_argument(f"--window-size={width},{height}")
+    options.add_argument("--window-size={},{}".format(*WINDOW))
     options.add_argument("--disable-dev-shm-usage")  # containers have little of it
+    for name in UNUSED:
+        options.add_argument(f"--disable-{name}")
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")  # Chromium's sandbox refuses root
     options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})

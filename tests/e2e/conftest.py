@@ -52,14 +52,24 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("downloads")
 
 
-@pytest.fixture(scope="module")
-def window(downloads: Path) -> Iterator[Browser]:
-    """A browser of a file's own."""
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One for all files: it takes seconds to start."""
     from tests.e2e.browser import chromium
 
     with chromium() as browser:
-        browser.download_to(downloads)
         yield browser
+
+
+@pytest.fixture(scope="module")
+def window(browser: Browser, downloads: Path) -> Browser:
+    """A window that knows nothing of what other files did in it."""
+    from tests.e2e.browser import WINDOW
+
+    browser.forget()
+    browser.driver.set_window_size(*WINDOW)
+    browser.download_to(downloads)
+    return browser
 
 
 @pytest.fixture(scope="session")

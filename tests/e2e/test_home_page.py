@@ -65,11 +65,25 @@ def test_it_fits_a_telephone_in_light_and_dark(
     assert (background == "rgb(20, 23, 28)") == (scheme == "dark")
 
 
+@pytest.fixture(scope="module")
+def api(window: Browser, server: Server) -> Browser:
+    """The page of the API, which takes seconds to load, for all tests of it: these are the last."""
+    window.console()
+    window.open(f"{server.url}/docs")
+    window.wait(lambda: len(window.all(".opblock")) > 3)
+    return window
+
+
+def test_the_page_of_the_api_lists_its_operations(api: Browser, server: Server) -> None:
+    listed = {element.text for element in api.all(".opblock-summary-path")}
+    assert {"/v1/completions", "/tokenize", "/generate", "/score", "/metrics"} <= listed
+    assert api.hosts() == {server.url.removeprefix("http://")}
+    assert api.console() == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_api_is_dark_where_pages_are(window: Browser, server: Server, scheme: str) -> None:
-    with window.emulating(1200, 900, scheme):
-        window.open(f"{server.url}/docs")
-        window.wait(lambda: len(window.all(".opblock")) > 3)
-        background = window.run("return getComputedStyle(document.body).backgroundColor")
-        turned = window.run("return getComputedStyle(document.getElementById('swagger-ui')).filter")
+def test_the_api_is_dark_where_pages_are(api: Browser, scheme: str) -> None:
+    with api.preferring(scheme):
+        background = api.run("return getComputedStyle(document.body).backgroundColor")
+        turned = api.run("return getComputedStyle(document.getElementById('swagger-ui')).filter")
     assert (background == "rgb(20, 23, 28)") == (turned != "none") == (scheme == "dark")

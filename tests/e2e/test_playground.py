@@ -249,16 +249,6 @@ def test_a_server_with_keys_asks_for_one(window: Browser, guarded: Server) -> No
     assert window.run(stored) == ["", 0, 0]
 
 
-def test_the_page_of_the_api_lists_its_operations(window: Browser, server: Server) -> None:
-    window.console()
-    window.open(f"{server.url}/docs")
-    window.wait(lambda: len(window.all(".opblock")) > 3)
-    listed = {element.text for element in window.all(".opblock-summary-path")}
-    assert {"/v1/completions", "/tokenize", "/generate", "/score", "/metrics"} <= listed
-    assert window.hosts() == {server.url.removeprefix("http://")}
-    assert window.console() == []
-
-
 @pytest.mark.parametrize("path", ["/", "/docs", "/playground"])
 def test_pages_allow_no_other_host(server: Server, path: str) -> None:
     headers = HTTP.get(server.url + path).headers

@@ -10,7 +10,7 @@ import pytest
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.support.select import Select
 
-from tests.e2e.browser import Browser, chromium
+from tests.e2e.browser import Browser
 from tests.e2e.serving import HTTP, Server
 from tests.fuzz.http import KEY
 
@@ -32,9 +32,10 @@ _ROWS = """return [...document.querySelectorAll("#lens tbody tr")]
 
 
 @pytest.fixture(scope="module")
-def window() -> Iterator[Browser]:
-    with chromium(1200, 1600) as browser:
-        yield browser
+def window(window: Browser) -> Browser:
+    """Such a window that all of the page is in sight."""
+    window.driver.set_window_size(1200, 1600)
+    return window
 
 
 @pytest.fixture

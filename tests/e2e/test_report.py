@@ -117,11 +117,9 @@ def test_a_narrow_window_does_not_scroll_sideways(page: Browser) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_follow_the_system(page: Browser, scheme: str) -> None:
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    colours = page.run(
-        "const style = getComputedStyle(document.body); return [style.backgroundColor, style.color]"
-    )
+    script = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
+    with page.preferring(scheme):
+        colours = page.run(script)
     page_level, text_level = (sum(map(int, re.findall(r"\d+", one)[:3])) for one in colours)
     assert (page_level < text_level) == (scheme == "dark")
 
