@@ -35,8 +35,9 @@ def test_they_are_refused_in_pieces(server: Server, name: str) -> None:
 
 def test_good_ones_are_answered_in_pieces(server: Server) -> None:
     with httpx.Client(base_url=server.url, timeout=300) as http:
-        # Ten in all, which the engine computes once: the body and the answer are as large.
-        prompts = [[5 + number % 10] * 400 for number in range(1000)]
+        # Ten in all, which the engine computes once, but for the last token, which begins a block:
+        # the body and the answer are as large.
+        prompts = [[5 + number % 10] * 449 for number in range(1000)]
         answer = http.post("/v1/completions", json={"prompt": prompts, "max_tokens": 1})
         assert len(answer.json()["choices"]) == 1000
         text = "".join(map(chr, range(0x4E00, 0x4E00 + 2000))) * 131
