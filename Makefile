@@ -1,7 +1,7 @@
 # Each target makes what it needs; `make help` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help serve test test-long test-gpu check fuzz lint proto soak bench bench-peers wheel eval clients ray notebooks lock clean bento image \
-	image-check k8s-check sbom bentoml-versions bentoml-next
+	image-check k8s-check sbom bentoml-versions bentoml-oldest bentoml-newest bentoml-next
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -131,9 +131,10 @@ $(RAY)/.ready: $(READY) requirements/ray.txt
 
 # What replaces parts of BentoML has to fit every BentoML that may be installed.
 BENDING = -m pytest -n $(WORKERS) -p no:cacheprovider tests/unit/server/bentoml $(ARGS)
-bentoml-versions: $(BENTOML)-oldest/.ready $(BENTOML)-newest/.ready  ## tests of what replaces parts of BentoML, with the oldest and newest that pyproject.toml admits
-	$(BENTOML)-oldest/bin/python $(BENDING)
-	$(BENTOML)-newest/bin/python $(BENDING)
+bentoml-versions: bentoml-oldest bentoml-newest  ## tests of what replaces parts of BentoML, with the oldest and newest that pyproject.toml admits
+
+bentoml-oldest bentoml-newest: bentoml-%: $(BENTOML)-%/.ready
+	$(BENTOML)-$*/bin/python $(BENDING)
 
 $(BENTOML)-%/.ready: $(READY) requirements/bentoml-%.txt
 	@$(INSTALL) lock $(BENTOML)-$* requirements/bentoml-$*.txt
