@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 # Objects made, and collections of the young ones, until the next: an answer has a million objects
 # that no collection can free, and looking at them all, often, would hold all threads each time.
-# So would looking at many young ones at once: of requests to score with 500 ids each,
-# 20,000 took 69 to 83 ms, and 5,000 take 36 to 56.
-GC_THRESHOLDS = (5_000, 5, 20)
+GC_THRESHOLDS = (20_000, 5, 5)
 PR_SET_PDEATHSIG = 1
 SUPERVISOR_DIED = signal.SIGUSR2
 
