@@ -51,7 +51,7 @@ SIZES = {
 
 # Five tokens a step are many steps, and 13 blocks are too few for a quarter of the requests.
 FEW = [("small-pieces", 12), ("small-pool", 24)]
-REST = [("small-pieces", 32), ("small-pool", 64), ("large", 64), ("odd-pieces", 64)]
+REST = [(name, len(REQUESTS)) for name in SIZES]
 
 
 @pytest.mark.parametrize("case", rest_long(FEW, REST), ids=lambda c: f"{c[0]}-{c[1]}")
