@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
@@ -40,9 +41,11 @@ def set_socket_timeouts(seconds: float, ports: Collection[int] | None) -> None:
 
 def _listeners() -> Iterator[socket.socket]:
     """This process's listening TCP sockets, by descriptors of their own."""
-    for name in _descriptors():
+    for number in map(int, _descriptors()):
         with suppress(OSError):
-            found = socket.socket(fileno=os.dup(int(name)))
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue  # of what is no socket, a descriptor would be left over
+            found = socket.socket(fileno=os.dup(number))
             is_tcp = found.family in (socket.AF_INET, socket.AF_INET6)
             if is_tcp and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 yield found

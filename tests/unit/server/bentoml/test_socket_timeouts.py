@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from pythia_bento.server.bentoml.socket_timeouts import set_socket_timeouts
@@ -26,3 +27,13 @@ def test_others_sockets_stay_as_they_are() -> None:
         assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         set_socket_timeouts(12, None)
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_nothing_of_this_process_is_opened_a_second_time() -> None:
+    """A second end of a pipe, say, would keep whoever reads it waiting for ever."""
+    reading, writing = os.pipe()
+    set_socket_timeouts(12, None)
+    os.close(writing)
+    os.set_blocking(reading, False)
+    assert os.read(reading, 1) == b""  # its end; while somebody can write, BlockingIOError
+    os.close(reading)
