@@ -19,6 +19,9 @@ LOOK_SECONDS = 5.0
 # Where requests are always open. What is given back has to be asked for again, and giving it takes
 # some 10 ms of a thread, in which others wait that need memory.
 BUSY_SECONDS = 60.0
+# What clients' connections hold is freed when they close, after the last request: looks at an idle
+# server that give memory back, before it is left alone.
+IDLE_LOOKS = 6
 
 
 def trim(is_idle: bool) -> None:
@@ -37,6 +40,7 @@ class Trimming:
         self._trim = trim
         self._trimmed = 0  # what had been entered then
         self._looks = 0  # since then
+        self._left = 0  # of IDLE_LOOKS, since something was last done
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -53,9 +57,12 @@ class Trimming:
         self._looks += 1
         entered = self._in_flight.entered
         is_idle = not self._in_flight.count
+        if entered != self._trimmed:
+            self._left = IDLE_LOOKS
         is_due = is_idle or self._looks * LOOK_SECONDS >= BUSY_SECONDS
-        if entered != self._trimmed and is_due:
+        if self._left and is_due:
             self._trimmed, self._looks = entered, 0
+            self._left -= 1
             await asyncio.to_thread(self._trim, is_idle)
 
     async def _run(self) -> None:

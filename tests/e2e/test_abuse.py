@@ -30,9 +30,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def attacked(home: Path) -> Iterator[Server]:
-    # Few pages of keys and values, which are used for the first time here and then stay.
-    settings = {"client_timeout": 10, "kv_cache_gb": 0.05}
-    with serve(home, api_keys=f"alice {ALICE}, bob {BOB}", **settings) as server:
+    with serve(home, api_keys=f"alice {ALICE}, bob {BOB}", client_timeout=10) as server:
         yield server
 
 

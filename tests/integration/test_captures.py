@@ -187,7 +187,7 @@ def test_a_value_that_does_not_fit_ends_its_sequence_alone(model):
 
 def test_rows_are_the_same_after_preemption(model):
     shown = everything(model.config)
-    params = SamplingParams(max_tokens=20, ignore_eos=True, logprobs=1)
+    params = SamplingParams(max_tokens=40, ignore_eos=True, logprobs=1)
     requests = [
         capturing(Request(str(index), PROMPT[index : index + 30], params), shown)
         for index in range(3)

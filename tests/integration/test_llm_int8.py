@@ -153,13 +153,9 @@ def test_the_inside_is_equal(pair: Pair) -> None:
     assert [n for n, x in found.items() if not torch.equal(recorder.of(n), x.float().cpu())] == []
 
 
-# Logits of 37 single tokens are compared above, at every shape: few follow a longer prompt here.
-@pytest.mark.parametrize(
-    ("pulled", "count"), [*((name, 16) for name in SHAPES), ("bundled", 64)], indirect=["pulled"]
-)
-def test_greedy_tokens_are_equal(pair: Pair, count: int) -> None:
-    [ours] = Driver(pair.ours, [prompt(37)], room=64).greedy(count, pair.ours.config.vocab_size)
-    assert ours == greedy(pair.theirs, prompt(37), count)
+def test_64_greedy_tokens_are_equal(pair: Pair) -> None:
+    [ours] = Driver(pair.ours, [prompt(37)], room=64).greedy(64, pair.ours.config.vocab_size)
+    assert ours == greedy(pair.theirs, prompt(37), 64)
 
 
 def test_the_models_have_outliers(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def said(answers: list[SequenceOutput]) -> list[tuple[object, ...]]:
 @pytest.fixture(scope="module")
 def wanted() -> list[Any]:
     """What is said of each of many requests alone."""
-    return [said(alone(int(one.weights[1:]), one)) for one in mixed(120, 6)]
+    return [said(alone(int(one.weights[1:]), one)) for one in mixed(240, 6)]
 
 
 @pytest.mark.no_cover
@@ -77,7 +77,7 @@ def test_mixed_requests_over_six_checkpoints_are_answered_as_alone(
 ) -> None:
     loader = ToyLoader(steps=2)
     group = toy_group(capacity=capacity, loader=loader, turn_seconds=turn_seconds, num_blocks=24)
-    asked = mixed(120, 6)
+    asked = mixed(240, 6)
     waiting, outputs = list(asked), []
     while waiting or group.has_work:
         for one in waiting[:7]:
