@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from bench.serving.server import Server
+from bench.serving.server import HOST, Server
 from pythia_bento.client import AsyncClient
 from pythia_bento.errors import PythiaError
 
@@ -113,8 +114,19 @@ def livez(pipe: Connection, url: str) -> None:
 
 
 def honest(pipe: Connection, url: str, grpc_target: str, key: str) -> None:
+    asyncio.run(_prepare())
     pipe.send("here")
     pipe.send(asyncio.run(_ask(pipe, [url, f"grpc://{grpc_target}"], key)))
+
+
+async def _prepare() -> None:
+    """What a client's own process imports and reads at its first request is not the server's."""
+    with socket.socket() as deaf:
+        deaf.bind((HOST, 0))  # and nobody listens
+        where = f"{HOST}:{deaf.getsockname()[1]}"
+        for url in (f"http://{where}", f"grpc://{where}"):
+            async with AsyncClient(url, timeout=60) as client:
+                await _one(client, urlsplit(url).scheme)
 
 
 async def _ask(pipe: Connection, urls: Sequence[str], key: str) -> list[Sample]:

@@ -25,6 +25,7 @@ from pythia_bento.server.bentoml.addresses import address_of
 from pythia_bento.server.bentoml.socket_timeouts import set_socket_timeouts
 from pythia_bento.server.bentoml.tracing import tracer_provider
 from pythia_bento.server.drain import Drain
+from pythia_bento.server.first_use import answer_nobody
 from pythia_bento.server.giving_up import give_up
 from pythia_bento.server.memory import Trimming
 from pythia_bento.server.metrics import engine_metrics, loop_metrics
@@ -64,6 +65,7 @@ class Worker:
                 self._runner = await asyncio.to_thread(PythiaRunner.load, self._settings, bars)
             self._show(self._runner)
             await self._start_grpc(self._runner)
+            await answer_nobody()
         except PythiaError as error:
             give_up(error.message)
         self._access.check_room = self._runner.check_room
