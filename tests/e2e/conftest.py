@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.at_once import at_once
+from tests.at_once import shared
 from tests.e2e.faulty import faulty
-from tests.e2e.serving import LOGS, Server, long_work, serve
+from tests.e2e.serving import BENTOML, LOGS, Server, long_work, serve
 from tests.fuzz.http import SETTINGS
 
 if TYPE_CHECKING:  # it brings selenium
@@ -26,7 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(home: Path) -> Iterator[Server]:
     """The bundled checkpoint, served from the working tree as it is without settings."""
-    with serve(home, is_measured=True) as server:
+    with serve(home, bentoml=[BENTOML], is_measured=True) as server:
         yield server
 
 
@@ -73,10 +73,9 @@ def window(browser: Browser, downloads: Path) -> Browser:
 
 
 @pytest.fixture(scope="session")
-def commands() -> Iterator[Path]:
+def commands() -> Path:
     """A folder of ``pythia-bento`` and ``python`` that need not import anything."""
-    with at_once() as folder:
-        yield folder
+    return shared()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 
 from pythia_bento.settings import Settings
+from tests.at_once import COVERAGE, Fork, shared
 
 ROOT = Path(__file__).parents[2]
 BENTOML = str(Path(sys.executable).parent / "bentoml")
@@ -46,7 +47,7 @@ class Server:
 
     url: str
     grpc_port: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Fork
     log: Path
 
     def metric(self, name: str) -> float:
@@ -91,7 +92,7 @@ def serve(
     port: int = 0,
     log: Path | None = None,
     prefix: Sequence[str] = (),
-    bentoml: Sequence[str] = (BENTOML,),
+    bentoml: Sequence[str] = (),
     verb: str = "serve",
     first: str = "",
     is_measured: bool = False,
@@ -100,19 +101,23 @@ def serve(
     """Start ``<prefix> bentoml <verb> <arguments>`` and wait until it is ready.
 
     It is not asked before ``first`` is in its log. With ``is_measured`` it counts for coverage,
-    where that is asked for, and starts half as fast.
+    where that is asked for, and starts half as fast. Without ``prefix`` and ``bentoml`` it is
+    a fork that need not import anything.
     """
     port = port or free_port()
     log = log or home / f"serve-{port}.log"
     LOGS.append(log)
     variables = environment(home, **settings)
     if not is_measured:
-        variables.pop("COVERAGE_PROCESS_CONFIG", None)
-    command = [*bentoml, verb, *arguments, "--host", "127.0.0.1", "--port", str(port)]
+        variables.pop(COVERAGE, None)
+    process: subprocess.Popen[bytes] | Fork
+    command = [verb, *arguments, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*prefix, *command], cwd=cwd, env=variables, stdout=output, stderr=output
-        )
+        if bentoml or prefix:
+            whole = [*prefix, *(bentoml or [BENTOML]), *command]
+            process = subprocess.Popen(whole, cwd=cwd, env=variables, stdout=output, stderr=output)
+        else:
+            process = Fork(shared() / "bentoml", command, cwd, variables, output.fileno())
     try:
         grpc_port = int(variables["PYTHIA_GRPC_PORT"])
         server = Server(f"http://127.0.0.1:{port}", grpc_port, process, log)
@@ -145,4 +150,4 @@ def _wait_until_ready(server: Server, first: str) -> None:
             elif HTTP.get(f"{server.url}/readyz", timeout=2).status_code == 200:
                 return
         time.sleep(0.1)
-    raise AssertionError(server.log.read_text())
+    raise AssertionError(server.log.read_text() if server.log.is_file() else server.log)

@@ -17,7 +17,7 @@ from bench.soak.abused import ANSWERS
 from bench.soak.attacker import Attacker
 from bench.soak.attacks import ATTACKS, TOGETHER
 from tests.e2e.faulty import until, worker
-from tests.e2e.serving import HTTP, Server, serve
+from tests.e2e.serving import BENTOML, HTTP, Server, serve
 
 ALICE, BOB = "alices-key-0123456789", "bobs-key-9876543210"
 SECONDS = 1.0
@@ -30,7 +30,9 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def attacked(home: Path) -> Iterator[Server]:
-    with serve(home, api_keys=f"alice {ALICE}, bob {BOB}", client_timeout=10) as server:
+    keys = f"alice {ALICE}, bob {BOB}"
+    # A real one: forks begin with more memory, which they share.
+    with serve(home, bentoml=[BENTOML], api_keys=keys, client_timeout=10) as server:
         yield server
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.at_once import Fork
+from tests.e2e.faulty import until
+
 CODE = """
 import os, sys
 print(os.getcwd(), input(), os.environ.get("SAID"), __name__)
@@ -42,3 +45,16 @@ def test_a_command_that_fails_says_why(commands: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and "nonsense" in done.stderr
+
+
+def test_a_fork_can_be_looked_at_and_ended(commands: Path, tmp_path: Path) -> None:
+    with (tmp_path / "said").open("w+") as said:
+        code = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(600)"
+        fork = Fork(commands / "python", ["-c", code], tmp_path, {}, said.fileno())
+        assert fork.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            fork.wait(0.01)
+        until(lambda: (tmp_path / "said").read_text() == f"{fork.pid} {tmp_path}\n")
+        fork.kill()
+        assert fork.wait(60) == fork.poll() == fork.returncode == -9
+        fork.kill()  # nobody else
