@@ -106,7 +106,7 @@ def write(path: str, results: list[dict[str, Any]], **more: Any) -> None:
 def _options() -> list[str]:
     """Of the command line, but for files: a path of one machine says nothing to others."""
     options = list(sys.argv[1:])
-    for name in ("--out", "--lock"):
+    for name in ("--out", "--lock", "--other"):
         if name in options:
             place = options.index(name)
             options[place : place + 2] = []

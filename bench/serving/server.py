@@ -44,17 +44,19 @@ class Server:
 
 
 @contextmanager
-def serve(settings: Mapping[str, str], target: str = "service:Pythia") -> Iterator[Server]:
-    """``bentoml serve``; ``settings`` are environment variables."""
+def serve(
+    settings: Mapping[str, str], target: str = "service:Pythia", tree: Path = ROOT
+) -> Iterator[Server]:
+    """``bentoml serve`` in the checkout ``tree``; ``settings`` are environment variables."""
     port, grpc_port = _free_ports(2)
     command = [
         *(sys.executable, "-m", "bentoml", "serve", target),
         *("--host", HOST, "--port", str(port)),
     ]
     environment = _environment(
-        {"PYTHIA_GRPC_HOST": HOST, "PYTHIA_GRPC_PORT": str(grpc_port), **settings}
+        tree, {"PYTHIA_GRPC_HOST": HOST, "PYTHIA_GRPC_PORT": str(grpc_port), **settings}
     )
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.DEVNULL)
     try:
         server = Server(port, grpc_port, process)
         _wait_until_ready(server)
@@ -73,9 +75,9 @@ def _free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+def _environment(tree: Path, settings: Mapping[str, str]) -> dict[str, str]:
     # The package need not be installed: the working tree is enough.
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")]))
     return os.environ | {"BENTOML_DO_NOT_TRACK": "True", "PYTHONPATH": path, **settings}
 
 
