@@ -74,10 +74,19 @@ async def give_way() -> None:
     However much long work there is, the event loop does one piece of it in TURNS_BETWEEN turns, and
     callers have pieces by turns.
     """
-    loop, call = asyncio.get_running_loop(), current_call()
+    call = current_call()
+    await next_turn(call.caller if call else None)
+
+
+def next_turn(caller: Hashable) -> asyncio.Future[None]:
+    """``give_way`` for who is no coroutine: done when the turn of a piece of this caller's comes.
+
+    Cancelled it takes nobody's turn.
+    """
+    loop = asyncio.get_running_loop()
     if (pieces := _pieces.get(loop)) is None:
         pieces = _pieces[loop] = _Pieces()
-    await pieces.wait(call.caller if call else None)
+    return pieces.wait(caller)
 
 
 class _Pieces:
@@ -87,14 +96,14 @@ class _Pieces:
         self._waiting: RoundRobin[asyncio.Future[None]] = RoundRobin()
         self._is_turning = False
 
-    async def wait(self, caller: str | None) -> None:
+    def wait(self, caller: Hashable) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         self._waiting.add(caller, turn)
         if not self._is_turning:
             self._is_turning = True
             after_others(loop, self._turn)
-        await turn
+        return turn
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._waiting:

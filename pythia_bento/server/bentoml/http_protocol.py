@@ -5,14 +5,19 @@ seconds, a trailer without end for as long as it was sent, and each request that
 before it costs 7 KB. It also knows of the last request of a connection alone: one that was being
 answered before it went on when the client left. BentoML leaves the choice of a protocol to uvicorn,
 so the entry is made in uvicorn's own table.
+
+What is sent ahead of an answer stays bytes until that has left. All connections then take turns, as
+long work does: what a hundred of them sent is no work for one turn of the event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from pythia_bento.runtime.turns import next_turn
 from pythia_bento.server.bentoml.internals import internal, replace
 from pythia_bento.server.http.lent import offer
 
@@ -30,10 +35,13 @@ METHODS = (
 
 MAX_HEAD_BYTES = 64 * 2**10  # of a request's line and headers
 MAX_TRAILER_BYTES = 8 * 2**10  # behind a body in chunks; nothing here reads them
-MAX_WAITING = 64  # requests of a connection that wait for the answer before theirs
-MAX_WAITING_BYTES = 64 * 2**10  # of their bodies together, before reading stops
+MAX_AHEAD_BYTES = 64 * 2**10  # sent ahead of the answer that is due, before reading stops
 PIECE = 2048  # bytes of a body that are parsed at a time
-HEAD_PIECE = 512  # the same of heads: at most some 22 of the shortest requests, some 2 ms
+HEAD_PIECE = 512  # the same of heads
+# A piece ends behind a blank line, where a request may end: few others are parsed with it. Not
+# before so many bytes, or a body of nothing else would be parsed line by line.
+LEAST_PIECE, LEAST_HEAD_PIECE = 256, 32
+BLANK = b"\r\n\r\n"
 
 
 def check() -> None:
@@ -76,7 +84,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self._unparsed = bytearray()  # at most what the event loop reads at once, and a piece
+        self._unparsed = bytearray()  # at most MAX_AHEAD_BYTES and what is read at once
+        self._turn: asyncio.Future[None] | None = None  # to go on with it
         self._answered: Any = None  # uvicorn's record of the request that is being answered
         self._is_last = False  # whether nothing is read behind the request that is being read
         self._is_over = False  # whether that has arrived
@@ -91,8 +100,12 @@ class BoundedHttp(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._answered = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
-        if self._unparsed:
-            self._parse()
+        if self._unparsed and not self.transport.is_closing():
+            self._unset_keepalive_if_required()  # it is not the client that waits
+            self._pause_when_full()
+            if self._turn is None:
+                self._turn = next_turn(BoundedHttp)  # all connections are one caller
+                self._turn.add_done_callback(self._go_on)
 
     @override
     def connection_made(self, transport: Any) -> None:
@@ -103,6 +116,8 @@ class BoundedHttp(HttpToolsProtocol):
         if self._is_answering():
             self._answered.disconnected = True
             self._answered.message_event.set()
+        if self._turn is not None:
+            self._turn.cancel()
         super().connection_lost(exc)
 
     @override
@@ -119,18 +134,37 @@ class BoundedHttp(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self._answered is not None and not self._answered.response_complete
 
+    def _go_on(self, turn: asyncio.Future[None]) -> None:
+        self._turn = None
+        if not turn.cancelled():
+            self._parse()
+
     def _parse(self) -> None:
-        """Feed the parser, and stop reading while too many requests wait."""
+        """Feed the parser with the request that is to be answered, not with those behind it."""
         while self._unparsed and not self._is_over and not self.transport.is_closing():
-            if len(self.pipeline) >= MAX_WAITING:
-                self.flow.pause_reading()
-                return
-            size = PIECE if self._in_body else HEAD_PIECE
+            if self._has_to_wait():
+                return self._pause_when_full()
+            size = self._piece()
             piece = bytes(self._unparsed[:size])
             del self._unparsed[:size]
             self._silent_bytes += len(piece)
             super().data_received(piece)
             self._check_silence()
+
+    def _has_to_wait(self) -> bool:
+        """What was sent ahead. A few bytes of it may have been parsed, even several requests."""
+        is_between = not (self._in_head or self._in_body)
+        return bool(self._turn or self.pipeline) or (is_between and self._is_answering())
+
+    def _pause_when_full(self) -> None:
+        if len(self._unparsed) > MAX_AHEAD_BYTES:
+            self.flow.pause_reading()
+
+    def _piece(self) -> int:
+        """Bytes of what is parsed next."""
+        least, most = (LEAST_PIECE, PIECE) if self._in_body else (LEAST_HEAD_PIECE, HEAD_PIECE)
+        end = self._unparsed.find(BLANK, least - len(BLANK), most)
+        return most if end < 0 else end + len(BLANK)
 
     def _check_silence(self) -> None:
         """The parser keeps an unfinished name or value to itself, and copies it with each piece."""
@@ -174,20 +208,13 @@ class BoundedHttp(HttpToolsProtocol):
             self._is_last, self.cycle.keep_alive = True, False
         if not self._is_answering():
             self._answered = self.cycle
-        elif self._has_room():
+        else:
             self.flow.resume_reading()  # uvicorn paused it; a client that leaves would go unseen
-
-    def _has_room(self) -> bool:
-        if len(self.pipeline) >= MAX_WAITING:
-            return False
-        return sum(len(cycle.body) for cycle, _ in self.pipeline) <= MAX_WAITING_BYTES
 
     @override
     def on_body(self, body: bytes) -> None:
         self._silent_bytes = 0
         super().on_body(body)
-        if self.pipeline and not self._has_room():
-            self.flow.pause_reading()
 
     @override
     def on_message_complete(self) -> None:
