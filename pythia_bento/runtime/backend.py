@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from pythia_bento.engine.grammars import Constraint
@@ -21,6 +21,11 @@ ORDERS_SECONDS = 0.01
 # back from the device, and those that read a checkpoint after each piece. Python's default of 5 ms
 # is half the time of what the engine queues on the device.
 SWITCH_SECONDS = 0.0005
+
+LOOK_SECONDS = 0.25
+GiveUp = Callable[[int], str | None]
+"""Asked while an engine's process starts, after so many looks in a row, LOOK_SECONDS each, in which
+it told nothing: why it is to be given up, or None. Who was stopped meanwhile has looked once."""
 
 
 class Backend(Protocol):

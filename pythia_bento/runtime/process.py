@@ -20,6 +20,7 @@ from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import NUM_NUMBERS, EngineStats
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime.arena import SharedMemory
+from pythia_bento.runtime.backend import LOOK_SECONDS, GiveUp
 from pythia_bento.runtime.devices import Device
 from pythia_bento.runtime.interrupts import Interrupts
 from pythia_bento.runtime.loading import load_engine
@@ -53,11 +54,12 @@ class EngineProcess:
         load: Load | None = None,
         memory: SharedMemory | None = None,
         device: Device | None = None,
+        give_up: GiveUp = lambda looks: None,
     ) -> None:
         """Start the process and wait until it has loaded; ``memory`` is what it captures to.
 
         ``device`` is the one of a machine's that it has; by default the one of the settings.
-        Raises what loading raises, and EngineUnavailable when the process dies.
+        Raises what loading raises, and EngineUnavailable when the process dies or is given up.
         """
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         # Without a lock: a snapshot may be torn, as it may be within a process.
@@ -79,7 +81,7 @@ class EngineProcess:
         self._poll = select.poll()
         self._poll.register(self._interrupts.fileno(), select.POLLIN)
         try:
-            loaded = self._await_loaded(on_progress)
+            loaded = self._await_loaded(on_progress, give_up)
         except BaseException:
             self.close()
             raise
@@ -172,9 +174,13 @@ class EngineProcess:
             self._process.kill()
             self._process.join()
 
-    def _await_loaded(self, on_progress: Progress) -> Loaded:
+    def _await_loaded(self, on_progress: Progress, give_up: GiveUp) -> Loaded:
+        silent = 0
         while True:
-            self.wire.wait()
+            silent = 0 if self.wire.wait(LOOK_SECONDS) else silent + 1
+            if why := give_up(silent):
+                self.kill()  # one that hangs does not see that its wire has ended
+                raise EngineUnavailable(f"the engine's process was given up: {why}")
             for message in self._receive():
                 if isinstance(message, Loaded):
                     return message

@@ -11,7 +11,7 @@ from pythia_bento.engine.stats import EngineStats
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime.admission import AdmissionControl, Demand
 from pythia_bento.runtime.arena import Arena, SharedMemory
-from pythia_bento.runtime.backend import Backend
+from pythia_bento.runtime.backend import Backend, GiveUp
 from pythia_bento.runtime.devices import Device, devices_of
 from pythia_bento.runtime.grammar_trials import GrammarTrials
 from pythia_bento.runtime.importing import without_collections
@@ -186,7 +186,8 @@ def _pool(settings: Settings, on_progress: Progress, memory: SharedMemory) -> En
     with without_collections():
         from pythia_bento.runtime.process import EngineProcess
 
-    def start(device: Device, on_progress: Progress) -> EngineProcess:
-        return EngineProcess(device.settings(settings), on_progress, memory=memory, device=device)
+    def start(device: Device, on_progress: Progress, give_up: GiveUp) -> EngineProcess:
+        its = device.settings(settings)
+        return EngineProcess(its, on_progress, memory=memory, device=device, give_up=give_up)
 
     return EnginePool(devices_of(settings), start, on_progress)

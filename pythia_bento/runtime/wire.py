@@ -39,11 +39,11 @@ class Wire:
         """For ``poll``: what is to be waited for."""
         return select.POLLIN | (select.POLLOUT if self._unsent else 0)
 
-    def wait(self) -> None:
-        """Until there is something to receive."""
+    def wait(self, seconds: float) -> bool:
+        """Until there is something to receive, at most so long; whether there is."""
         poll = select.poll()  # select knows no descriptor above 1,023, and each client has one
         poll.register(self._socket, select.POLLIN)
-        poll.poll()
+        return bool(poll.poll(seconds * 1000))
 
     def send(self, message: Any) -> None:
         """Raises OSError where the other side is gone; what finds no room now is kept."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pythia_bento.engine.stats import NUM_NUMBERS, EngineStats, added, ended
+from pythia_bento.runtime.backend import LOOK_SECONDS, GiveUp
 from pythia_bento.runtime.devices import Device
 from pythia_bento.runtime.pool.replica import Replica
 
@@ -22,9 +23,12 @@ logger = logging.getLogger(__name__)
 # Until an engine is started anew: twice as long each time, unless it has lived for long.
 FIRST_SECONDS, LONGEST_SECONDS, LONG_LIFE_SECONDS = 0.5, 60.0, 300.0
 CLOSE_SECONDS, CLOSE_LOOK_SECONDS = 10.0, 0.02
+# An engine that starts hangs when it tells nothing for so long, or for so many times as long as
+# the whole of the first start took.
+SILENT_SECONDS, SILENT_TIMES = 60.0, 4
 
 _NOTHING = EngineStats.of([0] * NUM_NUMBERS)
-Start = Callable[[], "EngineProcess"]
+Start = Callable[[GiveUp], "EngineProcess"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,12 @@ class ReplicaState:
 class Place:
     """What is not said to be for any thread is for the pool's."""
 
-    def __init__(self, device: Device, process: EngineProcess, start: Start) -> None:
-        """``start`` is called on a thread of the place's own."""
+    def __init__(
+        self, device: Device, process: EngineProcess, start: Start, start_seconds: float
+    ) -> None:
+        """``start`` is called on a thread of the place's own; the first took ``start_seconds``."""
         self.device, self._start = device, start
+        self._silent_seconds = max(SILENT_SECONDS, SILENT_TIMES * start_seconds)
         # One thing, as others look at it: its engine, and what those before it have counted.
         self._now: tuple[Replica | None, EngineStats] = Replica(process), _NOTHING
         self.died = self.hung = self.restarts = 0
@@ -140,6 +147,14 @@ class Place:
             self._arrived.put(process)
             wake()
 
+    def _gives_up(self, silent_looks: int) -> str | None:
+        """See ``GiveUp``."""
+        if self._is_closing.is_set():
+            return "the service ends"
+        if silent_looks * LOOK_SECONDS < self._silent_seconds:
+            return None
+        return f"it told nothing for {self._silent_seconds:.0f} seconds while it was started"
+
     def _anew(self) -> EngineProcess | None:
         """Another process, when one has loaded; None where none is to be."""
         if time.monotonic() > self._began + LONG_LIFE_SECONDS:
@@ -147,7 +162,7 @@ class Place:
         while not self._is_closing.wait(self._delay):
             self._delay = min(2 * self._delay, LONGEST_SECONDS)
             try:
-                process = self._start()
+                process = self._start(self._gives_up)
             except Exception as error:  # whatever it is, it may be over the next time
                 self.failures += 1
                 logger.error("no engine could be started on %s: %s", self.device.name, error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import select
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +23,7 @@ from pythia_bento.engine.params import Request
 from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import EngineStats, added
 from pythia_bento.errors import EngineUnavailable
+from pythia_bento.runtime.backend import GiveUp
 from pythia_bento.runtime.devices import Device
 from pythia_bento.runtime.interrupts import Interrupts
 from pythia_bento.runtime.model_info import Progress
@@ -40,7 +42,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0  # outputs are waited for this long at a time, unless interrupted
 RETRY_SECONDS = 5.0  # where no engine is left: one is there again about then
 
-StartEngine = Callable[[Device, Progress], "EngineProcess"]
+StartEngine = Callable[[Device, Progress, GiveUp], "EngineProcess"]
 
 
 class EnginePool:
@@ -50,9 +52,11 @@ class EnginePool:
         self, devices: Sequence[Device], start: StartEngine, on_progress: Progress
     ) -> None:
         """Start an engine on each device, at the same time; raises what starting one raises."""
+        began = time.monotonic()
         processes = _started(devices, start, on_progress)
+        seconds = time.monotonic() - began
         self._places = [
-            Place(device, process, partial(start, device, _silent))
+            Place(device, process, partial(start, device, _silent), seconds)
             for device, process in zip(devices, processes, strict=True)
         ]
         self._interrupts = Interrupts()
@@ -265,13 +269,17 @@ def _silent(what: str, done: int, total: int) -> None:
     pass
 
 
+def _patiently(silent_looks: int) -> None:
+    """Whoever starts the service sees how long that takes."""
+
+
 def _started(
     devices: Sequence[Device], start: StartEngine, on_progress: Progress
 ) -> list[EngineProcess]:
     """One for each device; the first one's progress is told."""
     with ThreadPoolExecutor(len(devices)) as threads:
         tellers = chain([on_progress], repeat(_silent))
-        starting = [threads.submit(start, device, next(tellers)) for device in devices]
+        starting = [threads.submit(start, device, next(tellers), _patiently) for device in devices]
     failures = [failure for one in starting if (failure := one.exception()) is not None]
     started = [one.result() for one in starting if one.exception() is None]
     names = {one.device_name for one in started}

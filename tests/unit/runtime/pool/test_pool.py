@@ -6,8 +6,10 @@ import select
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pythia_bento.engine.outputs import SequenceOutput, collect
@@ -15,6 +17,7 @@ from pythia_bento.engine.params import Request
 from pythia_bento.errors import CheckpointError, EngineUnavailable
 from pythia_bento.runtime import process
 from pythia_bento.runtime.devices import Device
+from pythia_bento.runtime.pool import place
 from pythia_bento.runtime.pool.asked import MOST_TRIES
 from pythia_bento.runtime.pool.pool import EnginePool
 from pythia_bento.runtime.process import EngineProcess
@@ -28,6 +31,7 @@ from tests.unit.runtime.pool.toy_pool import (
     engines,
     gates,
     held,
+    load_hanging,
     load_toy,
     pid,
     toy_pool,
@@ -171,6 +175,32 @@ async def test_one_that_cannot_be_started_any_more() -> None:
         await until(lambda: runner.stop_reason is None)
 
 
+async def test_one_that_hangs_while_it_starts_is_started_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "SILENT_SECONDS", 0)
+    with toy_pool(partial(load_hanging, tmp_path)) as runner:
+        (tmp_path / "hang").touch()
+        os.kill(pid(engine(runner, 0)), signal.SIGKILL)
+        await until(lambda: runner.stop_reason)
+        hung = {int(file.name) for file in tmp_path.iterdir() if file.name != "hang"}
+        (tmp_path / "hang").unlink()
+        await until(lambda: runner.is_ready)
+        assert (await runner.complete([ask()]))[0][0].error is None
+        assert pid(engine(runner, 0)) not in hung
+    assert hung
+    assert not any(psutil.pid_exists(one) for one in hung)
+
+
+async def test_the_service_ends_while_one_hangs_in_its_start(tmp_path: Path) -> None:
+    with toy_pool(load_toy, partial(load_hanging, tmp_path)) as runner:
+        (tmp_path / "hang").touch()
+        os.kill(pid(engine(runner, 1)), signal.SIGKILL)
+        await until(lambda: len([*tmp_path.iterdir()]) == 2)
+    [hung] = [int(file.name) for file in tmp_path.iterdir() if file.name != "hang"]
+    await until(lambda: not psutil.pid_exists(hung))
+
+
 async def test_what_ends_while_the_service_ends_stays_down(tmp_path: Path) -> None:
     requests = questions(4)
     shut = gates(tmp_path)
@@ -204,7 +234,7 @@ async def test_what_engines_die_of_is_not_asked_for_ever(tmp_path: Path) -> None
 def test_what_starting_raises_is_raised_and_nothing_is_left() -> None:
     started: list[EngineProcess] = []
 
-    def start(device: Device, on_progress: object) -> EngineProcess:
+    def start(device: Device, *_: object) -> EngineProcess:
         if device.number:
             raise CheckpointError("the checkpoint has no weights")
         started.append(EngineProcess(Settings(), lambda *_: None, load_toy))
@@ -219,7 +249,7 @@ def test_devices_are_of_one_kind() -> None:
     kinds: Iterator[str] = iter(["cpu", "NVIDIA H200"])
     lock = threading.Lock()
 
-    def start(device: Device, on_progress: object) -> EngineProcess:
+    def start(device: Device, *_: object) -> EngineProcess:
         found = EngineProcess(Settings(), lambda *_: None, load_toy)
         with lock:
             found.device_name = next(kinds)

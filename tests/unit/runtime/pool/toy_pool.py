@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from pythia_bento.checkpoints.shelf import Shelf
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.group import EngineGroup
 from pythia_bento.runtime.arena import SharedMemory
+from pythia_bento.runtime.backend import GiveUp
 from pythia_bento.runtime.devices import Device
 from pythia_bento.runtime.model_info import ModelInfo, Progress
 from pythia_bento.runtime.pool.pool import EnginePool
@@ -32,6 +35,16 @@ def load_toy(settings: Settings, on_progress: Progress) -> tuple[Engine, ModelIn
 
 def load_held(gate: FarGate, settings: Settings, on_progress: Progress) -> tuple[Engine, ModelInfo]:
     return toy_engine_of(settings, before=gate), INFO
+
+
+def load_hanging(
+    folder: Path, settings: Settings, on_progress: Progress
+) -> tuple[Engine, ModelInfo]:
+    """Does not come back while there is ``hang`` in ``folder``; puts its number there, then."""
+    while (folder / "hang").exists():
+        (folder / str(os.getpid())).touch()
+        time.sleep(0.01)
+    return load_toy(settings, on_progress)
 
 
 def load_group(
@@ -63,9 +76,9 @@ def toy_pool(
     chosen = Settings(**{"default_seed": 0} | settings)
     memory = SharedMemory(chosen.capture_bytes)
 
-    def start(device: Device, on_progress: Progress) -> EngineProcess:
+    def start(device: Device, on_progress: Progress, give_up: GiveUp) -> EngineProcess:
         starts()
-        return EngineProcess(chosen, on_progress, loads[device.number], memory, device)
+        return EngineProcess(chosen, on_progress, loads[device.number], memory, device, give_up)
 
     devices = [Device("cpu", number, number, len(loads)) for number in range(len(loads))]
     pool = EnginePool(devices, start, lambda what, done, total: None)
