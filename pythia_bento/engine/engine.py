@@ -244,15 +244,16 @@ class Engine:
             self._scheduler.advance(sequence, chunk.count)
             self._under_way.append((chunk, result))
             return None
-        return self._found(chunk, result, chunk.count + (len(result.token_ids) or 1) - 1)
+        return self._found(chunk, result, chunk.count)
 
     def _found(self, chunk: Chunk, result: ChunkResult, computed: int) -> SequenceOutput | None:
-        """What is known of a chunk; ``computed`` of its tokens were not counted yet."""
+        """What is known of a chunk; ``computed`` of its known tokens were not counted yet."""
         sequence = chunk.sequence
         if not result.is_finite:
             return self._open.fail(sequence, result.error)
         text = self._accept(sequence, result) if result.token_ids else ""
-        self._scheduler.advance(sequence, computed)
+        # Not beyond its end: what an executor computed there is of tokens that nobody knows.
+        self._scheduler.advance(sequence, computed + max(len(result.token_ids) - 1, 0))
         return self._report(chunk, result, text)
 
     def _complete(self) -> list[SequenceOutput]:

@@ -312,3 +312,18 @@ def test_a_prompt_that_arrives_in_the_last_visit_waits_for_the_next():
     assert [output.request_id for output in engine.step()] == ["first"]
     assert device.passes == 0
     assert {output.request_id for output in engine.step()} == {"first", "second"}
+
+
+def test_what_was_computed_behind_the_end_is_not_cached():
+    """Its tokens are not known, so the name of a block with them would be another text's."""
+    engine, _ = ahead(400, block_size=4)
+    asked = request(max_tokens=40, temperature=0.0, ignore_eos=True)
+    [[plain]] = toy_engine(256, max_tokens_per_step=256).generate([asked])
+    for place in range(6, 14):
+        stop = plain.token_ids[place]
+        stopping = replace(asked.params, stop_token_ids=(stop,))
+        [[answer]] = engine.generate([replace(asked, params=stopping)])
+        whole = request(prompt=(*asked.prompt, *answer.token_ids, *[0] * 12), temperature=0.0)
+        [[after]] = engine.generate([whole])
+        [[wanted]] = toy_engine(256, max_tokens_per_step=256).generate([whole])
+        assert after.token_ids == wanted.token_ids
