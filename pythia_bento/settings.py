@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     kv_cache_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Size of the KV cache in GB (10^9 bytes); by default what the device can spare."""
 
+    speculate: Literal["off", "ngram"] = "off"
+    """``ngram`` computes tokens that the text so far suggests before they are chosen; answers stay
+    what they are, to the bit."""
+
     engine_process: bool | None = None
     """Whether the engine has a process of its own; by default in a service on a GPU."""
 

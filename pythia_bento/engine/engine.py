@@ -25,7 +25,9 @@ from pythia_bento.engine.outputs import SequenceOutput, collect, failure
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.scheduler import Scheduler
 from pythia_bento.engine.sequence import Sequence
-from pythia_bento.engine.stats import EngineStats, StepSizes
+from pythia_bento.engine.speculation import MOST_ROWS, Speculation
+from pythia_bento.engine.stats import EngineStats
+from pythia_bento.engine.tally import Tally
 from pythia_bento.engine.tokenizer import Tokenizer
 from pythia_bento.engine.validate import Limits, validate
 from pythia_bento.errors import CheckpointError, EngineUnavailable, InvalidRequest, PythiaError
@@ -67,12 +69,12 @@ class Engine:
             max_seqs=config.max_batch_size,
             max_tokens=config.max_tokens_per_step,
             most_tokens=config.most_tokens,
-            lookahead=executor.lookahead,
+            lookahead=max(executor.lookahead, MOST_ROWS if config.speculates else 1),
             books=books,
         )
         self._open = OpenRequests(self._scheduler)
-        self._step_sizes = StepSizes()
-        self._num_requests = self._prompt_tokens = self._generation_tokens = 0
+        self._speculation = Speculation(config.max_tokens_per_step) if config.speculates else None
+        self._tally = Tally()
         self._under_way: list[tuple[Chunk, ChunkResult]] = []  # in order
         self._began = 0.0  # time.monotonic() when the device began what it is at
 
@@ -98,9 +100,9 @@ class Engine:
             raise InvalidRequest(f"request id {request.request_id!r} is in use")
         constraint = request.params.constraint
         grammar = None if constraint is None else grammars_of(self.tokenizer).get(constraint)
-        self._num_requests += 1
-        self._prompt_tokens += len(request.prompt)
-        order, parts = self._num_requests, (self.tokenizer, self.block_size, self.root, grammar)
+        self._tally.requests += 1
+        self._tally.prompt_tokens += len(request.prompt)
+        order, parts = self._tally.requests, (self.tokenizer, self.block_size, self.root, grammar)
         sequences = [Sequence(request, index, order, *parts) for index in range(request.n)]
         self._open.add(request.request_id, sequences)
 
@@ -115,6 +117,8 @@ class Engine:
         ended = self._open.end_late()
         if not chunks:
             return ended + self._complete()
+        if self._speculation:
+            self._speculation.draft(chunks)
         began = time.monotonic()
         others_wait = bool(self._scheduler.waiting)
         executor.others_next = self._scheduler.turns.is_last
@@ -127,7 +131,7 @@ class Engine:
         found = [result for result in results if result is not None]
         if not [result for result in found if result.complete is not None]:
             self._observe(tokens_of(fitting, results))
-        self._step_sizes.add(len(found))
+        self._tally.step_sizes.add(len(found))
         ended += [output for output in map(self._apply, fitting, results) if output]
         return ended + self._complete() if self._scheduler.is_patient else ended
 
@@ -200,23 +204,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """A snapshot, cheap enough for every scrape."""
-        scheduler, pool = self._scheduler, self._pool
-        return EngineStats(
-            running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
-            blocks_used=pool.num_blocks - pool.num_free,
-            blocks_total=pool.num_blocks,
-            blocks_cached=pool.num_cached,
-            steps=self._step_sizes.steps,
-            prompt_tokens=self._prompt_tokens,
-            generation_tokens=self._generation_tokens,
-            prefix_queries=scheduler.num_prefix_queries,
-            prefix_hits=scheduler.num_prefix_hits,
-            preemptions=scheduler.num_preemptions,
-            non_finite=self._open.num_non_finite,
-            step_sequences=self._step_sizes.sequences,
-            batch_sizes=self._step_sizes.counts,
-        )
+        return self._tally.stats(self._scheduler, self._open, self._speculation)
 
     def check(self) -> None:
         """Raise RuntimeError when a block is lost or held twice; for tests and debugging."""
@@ -244,13 +232,15 @@ class Engine:
             self._scheduler.advance(sequence, chunk.count)
             self._under_way.append((chunk, result))
             return None
-        return self._found(chunk, result, chunk.count)
+        return self._found(chunk, result, chunk.count - chunk.drafted)
 
     def _found(self, chunk: Chunk, result: ChunkResult, computed: int) -> SequenceOutput | None:
         """What is known of a chunk; ``computed`` of its known tokens were not counted yet."""
         sequence = chunk.sequence
         if not result.is_finite:
             return self._open.fail(sequence, result.error)
+        if self._speculation and chunk.drafted:
+            self._speculation.judge(chunk, len(result.token_ids))
         text = self._accept(sequence, result) if result.token_ids else ""
         # Not beyond its end: what an executor computed there is of tokens that nobody knows.
         self._scheduler.advance(sequence, computed + max(len(result.token_ids) - 1, 0))
@@ -297,5 +287,5 @@ class Engine:
         count = sequence.num_tokens - before
         if count < len(result.token_ids):
             del result.token_ids[count:], result.logprobs[count:]
-        self._generation_tokens += count
+        self._tally.generation_tokens += count
         return text

@@ -31,6 +31,8 @@ class EngineConfig:
     max_tokens_per_step: int = 512  # tokens in a step: longer prompts are computed in pieces
     max_tokens_per_prompt_step: int | None = None
     """Tokens in a step that nobody waits for between two tokens; see ``Pace``. None: as many."""
+    speculates: bool = False
+    """Whether steps have drafts, which needs an executor whose bits do not depend on the batch."""
 
     def __post_init__(self) -> None:
         """Raise ValueError on sizes that could not make progress."""
@@ -55,12 +57,15 @@ class Chunk:
     sequence: Sequence
     start: int
     count: int
+    drafted: int = 0
+    """The last so many are not known but drafted; see ``Speculation``."""
 
     @property
     def samples(self) -> bool:
         """Whether the chunk reaches the last known token and so yields the next one."""
         sequence = self.sequence
-        return self.start + self.count == sequence.num_tokens and sequence.params.max_tokens > 0
+        known = self.start + self.count - self.drafted
+        return known == sequence.num_tokens and sequence.params.max_tokens > 0
 
 
 @dataclass(slots=True)
@@ -68,7 +73,8 @@ class ChunkResult:
     """What a step found out about one chunk.
 
     ``token_ids`` is empty for a piece of a prompt. An executor that decodes several steps in one
-    visit to the device returns several tokens; the engine drops those after the end.
+    visit to the device returns several tokens; the engine drops those after the end. So does one
+    that computed drafts: those that were chosen, and the token behind them.
     """
 
     token_ids: list[int]
@@ -109,7 +115,7 @@ class Executor(Protocol):
         in the arena, and nothing writes there until the next call.
 
         Where ``others_wait`` to be admitted, or ``others_next``, results may be completed later:
-        the next step is handed over meanwhile. Not of a pass that shows something.
+        the next step is handed over meanwhile. Not of a pass that shows something or has drafts.
 
         Raises MemoryError where the device has no memory for them. What it wrote to the cache by
         then are those values that the next attempt writes again.
@@ -178,4 +184,6 @@ def _half(chunks: Seq[Chunk]) -> list[Chunk]:
     if len(oldest) > 1:
         return oldest[: len(oldest) // 2]
     [chunk] = oldest
+    if chunk.drafted:
+        return [Chunk(chunk.sequence, chunk.start, chunk.count - chunk.drafted)]
     return [Chunk(chunk.sequence, chunk.start, chunk.count // 2)]

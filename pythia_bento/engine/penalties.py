@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
@@ -28,8 +29,13 @@ class TokenCounts:
         self._ids[place] = token
         self._counts[place] += 1
 
-    def penalties(self) -> Penalties:
-        """For the next token; the arrays are views, to be read before it is added."""
+    def penalties(self, further: np.ndarray | tuple[()] = ()) -> Penalties:
+        """For the next token; the arrays are views, to be read before it is added.
+
+        With ``further`` tokens, which stay unknown, for the one behind them.
+        """
+        if len(further):
+            return self._with(further).penalties()
         p, seen = self._params, len(self._places)
         return Penalties(
             p.repetition_penalty,
@@ -38,3 +44,12 @@ class TokenCounts:
             self._ids[:seen],
             self._counts[:seen],
         )
+
+    def _with(self, further: np.ndarray | tuple[()]) -> TokenCounts:
+        """Another, which knows them."""
+        other = copy(self)
+        other._places, other._ids = self._places.copy(), self._ids.copy()
+        other._counts = self._counts.copy()
+        for token in further:
+            other.add(int(token))
+        return other

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from pythia_bento.engine.block_pool import ROOT_HASH, hash_block, hash_blocks
+from pythia_bento.engine.drafts import Drafts
 from pythia_bento.engine.generation import Generation
 from pythia_bento.engine.guides import Grammar
 from pythia_bento.engine.logprobs import PromptLogprobs, end_to_end
@@ -35,6 +36,7 @@ class Sequence:
         "block_size",
         "block_table",
         "blocks",
+        "drafts",
         "error",
         "finish_reason",
         "has_options",
@@ -99,6 +101,7 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
         self.error: PythiaError | None = None  # of one that ended with it
+        self.drafts: Drafts | None = None  # where some are made
         self._names: list[bytes] = []
         self._generation: Generation | None = None
         self.biases: tuple[tuple[int, float, float], ...] = ()
@@ -200,10 +203,10 @@ class Sequence:
         self.num_computed = 0
         return blocks
 
-    def sampling_row(self) -> SamplingRow:
-        """How to choose the next token."""
-        p, generation = self.params, self.generation
-        position = self.num_tokens
+    def sampling_row(self, drafted: int = 0) -> SamplingRow:
+        """How to choose the next token, or the one behind so many drafted ones."""
+        p, generation, known = self.params, self.generation, self.num_tokens
+        position = known + drafted
         is_early = position - self.num_prompt < p.min_tokens
         guide, counts, stops = generation.guide, generation.counts, generation.stops
         bias = generation.early_bias if is_early and guide is None else generation.bias
@@ -215,7 +218,7 @@ class Sequence:
             min_p=p.min_p,
             seed=self.seed,
             bias=bias,
-            penalties=counts.penalties() if counts else None,
+            penalties=counts.penalties(self.token_ids[known:position]) if counts else None,
             mask=guide.mask(stops if is_early else ()) if guide is not None else None,
         )
 

@@ -74,6 +74,9 @@ class EngineStats:
     prefix_hits: int
     preemptions: int  # sequences
     non_finite: int  # sequences
+    drafts: int  # of sequences in steps
+    draft_tokens: int
+    accepted_tokens: int  # of these
     step_sequences: int  # of all steps together
     batch_sizes: tuple[int, ...]  # steps; see BATCH_SIZES
     group: GroupStats = GroupStats()

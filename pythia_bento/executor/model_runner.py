@@ -15,9 +15,11 @@ from pythia_bento.executor.input_batch import lay_out, upload, write_tables
 from pythia_bento.executor.out_of_memory import is_out_of_memory
 from pythia_bento.executor.prompt_scores import PromptScores
 from pythia_bento.executor.taps import PassTaps
+from pythia_bento.executor.verified import Verification
 from pythia_bento.model.batch import ForwardBatch
 from pythia_bento.model.gpt_neox import GPTNeoX
 from pythia_bento.model.kernels.base import PackedWeights
+from pythia_bento.model.sampling_row import SamplingRow
 
 
 class ModelRunner:
@@ -85,11 +87,28 @@ class ModelRunner:
         if scores:
             scores.deliver(scores.of(results), later=not sampled)
         if sampled:
-            logits = self._logits_of(hidden, [starts[index + 1] - 1 for index in sampled])
-            choice = self._queue_choice(logits, [chunks[index] for index in sampled])
-            yielding = [results[index] for index in sampled]
+            ends = [starts[index + 1] for index in sampled]
+            own, yielding = [chunks[index] for index in sampled], [results[i] for i in sampled]
+            if self.config.speculates:
+                self._verify(hidden, ends, own, yielding)
+                return results
+            logits = self._logits_of(hidden, [end - 1 for end in ends])
+            choice = self._queue_choice(logits, own)
             choice.deliver(yielding, later=others_wait and not scores)
         return results
+
+    def _verify(
+        self,
+        hidden: Tensor,
+        ends: Sequence[int],
+        chunks: Sequence[Chunk],
+        results: Sequence[ChunkResult],
+    ) -> None:
+        """Choose the next tokens of chunks, of which some have drafts, and wait for them."""
+        verified = Verification(chunks)
+        logits = self._logits_of(hidden, verified.rows(ends))
+        choice = self._choose(logits, verified.sampling_rows(), verified.limits())
+        verified.deliver(choice, results)
 
     def activate(self, weights: PackedWeights | None, *, is_last: bool) -> None:
         """See ``Executor.activate``."""
@@ -112,7 +131,12 @@ class ModelRunner:
     def _queue_choice(self, logits: Tensor, chunks: Sequence[Chunk]) -> QueuedChoice:
         """Choose the next token of each chunk from its row of ``logits``; nobody waits for it."""
         rows = [chunk.sequence.sampling_row() for chunk in chunks]
-        limits = [chunk.sequence.params.logprobs for chunk in chunks]
+        return self._choose(logits, rows, [chunk.sequence.params.logprobs for chunk in chunks])
+
+    def _choose(
+        self, logits: Tensor, rows: Sequence[SamplingRow], limits: Sequence[int | None]
+    ) -> QueuedChoice:
+        """One token a row, with log-probabilities where there is a limit of alternatives."""
         tokens = self._model.sample(logits, rows, self._num_tokens)
         wanted = [row for row, limit in enumerate(limits) if limit is not None]
         if not wanted:

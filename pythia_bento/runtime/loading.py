@@ -98,6 +98,7 @@ def _build(
         max_batch_size=settings.batch_size(backend.device.type),
         max_tokens_per_step=tokens,
         max_tokens_per_prompt_step=most,
+        speculates=speculates(settings, backend),
     )
     preparing = partial(on_progress, f"preparing {checkpoint.model_id}")
     limits = limits_of(
@@ -171,6 +172,22 @@ def tokens_per_prompt_step(settings: Settings, backend: Kernels, tokens: int) ->
         if more <= free * PROMPT_STEP_SHARE:
             return most
     return tokens
+
+
+def speculates(settings: Settings, backend: Kernels) -> bool:
+    """Whether the engine drafts tokens: where the setting says so and it can change no answer."""
+    if settings.speculate == "off":
+        return False
+    if backend.device.type == "cpu" and backend.batch_invariant:
+        return True
+    logger.warning(
+        "PYTHIA_SPECULATE=%s is off here: %s",
+        settings.speculate,
+        "steps of a GPU do not wait for the tokens that drafts are made of"
+        if backend.batch_invariant
+        else "answers of this backend depend on what is computed beside them",
+    )
+    return False
 
 
 def limits_of(

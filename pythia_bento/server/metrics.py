@@ -39,6 +39,9 @@ COUNTERS = {
     "prefix_cache_hits": ("prefix_hits", "Prompt tokens found in the prefix cache."),
     "num_preemptions": ("preemptions", "Sequences that gave their blocks back for a while."),
     "corrupted_requests": ("non_finite", "Sequences that ended by non-finite logits."),
+    "spec_decode_num_drafts": ("drafts", "Steps of sequences that had drafted tokens."),
+    "spec_decode_num_draft_tokens": ("draft_tokens", "Drafted tokens."),
+    "spec_decode_num_accepted_tokens": ("accepted_tokens", "Drafted tokens that were chosen."),
 }
 # No label names a checkpoint: there may be thousands, and callers choose them.
 STATES = {"device": "on_device", "host": "on_host", "loading": "loading", "failed": "failed"}

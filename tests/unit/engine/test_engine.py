@@ -223,6 +223,9 @@ PARAMS = st.builds(
     logprobs=st.sampled_from([None, 0, 2]),
     prompt_logprobs=st.sampled_from([None, None, 1]),
     stop=st.sampled_from([(), ("a", "the")]),
+    frequency_penalty=st.sampled_from([0.0, 0.0, 1.5]),
+    # Where there are only two of them drafts are often right.
+    logit_bias=st.sampled_from([(), ((2, 100.0), (3, 100.0))]),
 )
 # Blocks (12 of 2 tokens hold the longest request), sequences in a step, tokens beyond those.
 SIZES = st.tuples(st.integers(12, 16), st.integers(1, 5), st.integers(0, 12))
@@ -240,10 +243,15 @@ class EngineMachine(RuleBasedStateMachine):
         self.work = 1  # tokens that the engine may at most have to compute, with recomputation
 
     @precondition(lambda self: self.engine is None)
-    @rule(sizes=SIZES, kind=st.sampled_from([ToyExecutor, LateExecutor]))
-    def start(self, sizes, kind):
+    @rule(
+        sizes=SIZES,
+        kind=st.sampled_from([ToyExecutor, LateExecutor]),
+        speculates=st.booleans(),
+    )
+    def start(self, sizes, kind, speculates):
         blocks, batch, extra = sizes
         limits = {"max_batch_size": batch, "max_tokens_per_step": batch + extra}
+        limits["speculates"] = speculates
         self.engine = toy_engine(blocks, block_size=2, kind=kind, **limits)
 
     @precondition(lambda self: self.engine is not None)

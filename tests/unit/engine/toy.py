@@ -138,7 +138,7 @@ class LateExecutor(ToyExecutor):
 
     def _execute(self, chunks: Sequence[Chunk], others_wait: bool) -> Results:
         results = super()._execute(chunks, others_wait)
-        are_prompts = all(chunk.count > 1 for chunk in chunks)
+        are_prompts = all(chunk.count - chunk.drafted > 1 for chunk in chunks)
         if not any(chunk.samples for chunk in chunks) or (others_wait and are_prompts):
             postpone(results)
         return results

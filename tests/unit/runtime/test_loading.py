@@ -13,6 +13,7 @@ from pythia_bento.catalog import SIZES
 from pythia_bento.checkpoints.checkpoint import load_checkpoint
 from pythia_bento.checkpoints.shelf import entry_of
 from pythia_bento.engine.engine import Engine
+from pythia_bento.engine.params import Request, SamplingParams
 from pythia_bento.model.kernels.base import pass_bytes
 from pythia_bento.runtime import loading
 from pythia_bento.runtime.model_info import ModelInfo, Provenance
@@ -96,3 +97,33 @@ def test_sequences_in_a_step_follow_the_device_and_the_tokens_in_a_step() -> Non
     assert [Settings().batch_size(device) for device in ("cuda", "cpu", "auto")] == [256, 64, 64]
     assert Settings(max_batch_size=7).batch_size("cuda") == 7
     assert Settings(max_tokens_per_step=32).batch_size("cuda") == 32
+
+
+@pytest.mark.parametrize(
+    ("device", "is_invariant", "why"),
+    [
+        ("cpu", True, ""),
+        ("cuda", True, "PYTHIA_SPECULATE=ngram is off here: steps of a GPU do not wait"),
+        ("cpu", False, "PYTHIA_SPECULATE=ngram is off here: answers of this backend depend"),
+    ],
+)
+def test_drafts_are_made_where_they_change_no_answer(
+    caplog: pytest.LogCaptureFixture, device: str, is_invariant: bool, why: str
+) -> None:
+    backend: Any = SimpleNamespace(device=torch.device(device), batch_invariant=is_invariant)
+    assert not loading.speculates(Settings(), backend)
+    assert caplog.text == ""
+    assert loading.speculates(Settings(speculate="ngram"), backend) == (not why)
+    assert why in caplog.text
+
+
+def test_the_setting_reaches_the_engine() -> None:
+    for value in ("off", "ngram"):
+        settings = Settings(models="", speculate=value, device="cpu", kv_cache_gb=0.05)
+        engine, _ = loading.load_engine(settings, lambda what, done, total: None)
+        assert isinstance(engine, Engine)
+        params = SamplingParams(max_tokens=30, temperature=0.0, logit_bias=((50, 100.0),))
+        asked = Request("r", (50, 50, 50), params)
+        engine.generate([asked])
+        assert (engine.stats().draft_tokens > 0) == (value == "ngram")
+        engine.close()
