@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pythia_bento.client import Client, ScoreItem, StructuredOutputs
-from tests.e2e.serving import HTTP, ROOT, Server, serve
+from tests.e2e.serving import BENTOML, HTTP, ROOT, Server, serve
 
 BODIES: dict[str, dict[str, Any]] = {
     "/generate": {"prompt": "a", "max_tokens": 2},
@@ -62,7 +62,8 @@ def imports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fresh(home: Path, imports: Path) -> Iterator[Server]:
     """One that nobody has asked for anything yet."""
     said = mock.patch.dict(os.environ, IMPORTS=str(imports))
-    with said, serve(home, "tests.faults.imports:Pythia") as server:
+    # A process of its own: a fork would have everything imported.
+    with said, serve(home, "tests.faults.imports:Pythia", bentoml=[BENTOML]) as server:
         yield server
 
 
