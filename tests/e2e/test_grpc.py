@@ -29,7 +29,6 @@ from pythia_bento.settings import Settings
 from tests.bentoml_stub import bentoml_stub
 from tests.e2e.faulty import until
 from tests.e2e.serving import (
-    BENTOML,
     HTTP,
     ROOT,
     START_SECONDS,
@@ -246,9 +245,11 @@ def test_the_log_has_calls_with_their_trace(server: Server, clients: dict[str, C
     assert re.search(r" status=OK duration_ms=[\d.]+ .* \(trace=[0-9a-f]{32},", line)
 
 
-def test_a_port_in_use_ends_the_start_with_one_sentence(server: Server, home: Path) -> None:
+def test_a_port_in_use_ends_the_start_with_one_sentence(
+    server: Server, home: Path, commands: Path
+) -> None:
     run = subprocess.run(
-        [BENTOML, "serve", "--port", str(free_port())],
+        [commands / "bentoml", "serve", "--port", str(free_port())],
         cwd=ROOT,
         env=environment(home, grpc_port=server.grpc_port),
         capture_output=True,

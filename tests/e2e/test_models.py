@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -42,13 +42,13 @@ def asks(shelf: Server) -> Iterator[dict[str, Ask]]:
         }
 
 
-def test_the_python_of_the_page_on_checkpoints(shelf: Server) -> None:
+def test_the_python_of_the_page_on_checkpoints(shelf: Server, commands: Path) -> None:
     """It asks every step, and prints what the client returns."""
     page = (ROOT / "docs" / "checkpoints.md").read_text()
     [code] = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
     address = f"grpc://127.0.0.1:{shelf.grpc_port}"
     assert "grpc://localhost:3001" in code
-    command = [sys.executable, "-c", code.replace("grpc://localhost:3001", address)]
+    command = [commands / "python", "-c", code.replace("grpc://localhost:3001", address)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     printed = [line.split() for line in done.stdout.splitlines()]
