@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver import Chrome, ChromeOptions, Keys
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -54,9 +54,17 @@ class Browser:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def type(self, selector: str, text: object) -> None:
-        """In place of what stands there."""
-        self(selector).clear()
-        self(selector).send_keys(str(text))
+        """In place of what stands there, at once; a key that is no character is pressed.
+
+        Each key is three messages and a picture of the page.
+        """
+        words = str(text).rstrip(Keys.TAB + Keys.ENTER)
+        element = self(selector)
+        element.clear()
+        self.run("arguments[0].focus()", element)
+        self.driver.execute_cdp_cmd("Input.insertText", {"text": words})
+        if pressed := str(text).removeprefix(words):
+            element.send_keys(pressed)
 
     def run(self, script: str, *arguments: object) -> Any:
         return self.driver.execute_script(script, *arguments)
