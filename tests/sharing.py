@@ -19,7 +19,6 @@ GROUPS = {  # of two that a file could be in it is in the first
     "servers": {  # other fixtures there, the browser, and openai
         "tests/e2e/test_access.py",
         "tests/e2e/test_activations.py",
-        "tests/e2e/test_at_once.py",
         "tests/e2e/test_bento.py",
         "tests/e2e/test_bento_alone.py",
         "tests/e2e/test_bentoml_clients.py",
@@ -47,7 +46,6 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/e2e/test_server.py",
         "tests/e2e/test_steps.py",
         "tests/e2e/test_sweep_command.py",
-        "tests/e2e/test_sweep_recipes.py",
         "tests/e2e/test_sweeps.py",
         "tests/e2e/test_wheel.py",
         "tests/unit/server/http/test_chat.py",

@@ -30,9 +30,9 @@ NAME = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
     ],
 )
 def test_a_start_that_cannot_work_ends_at_once(
-    home: Path, arguments: list[str], sentence: str
+    home: Path, commands: Path, arguments: list[str], sentence: str
 ) -> None:
-    run = _serve_in_vain(home, *arguments)
+    run = _serve_in_vain(home, *arguments, bentoml=commands / "bentoml")
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
     assert sentence in run.stderr.splitlines()[-1]
@@ -72,11 +72,11 @@ def _damaged(tmp_path: Path) -> Path:
 
 
 def _serve_in_vain(
-    home: Path, *arguments: str, **settings: object
+    home: Path, *arguments: str, bentoml: Path | str = BENTOML, **settings: object
 ) -> subprocess.CompletedProcess[str]:
     """The server must end by itself."""
     return subprocess.run(
-        [BENTOML, "serve", "--port", str(free_port()), *arguments],
+        [bentoml, "serve", "--port", str(free_port()), *arguments],
         cwd=ROOT,
         env=environment(home, **settings),
         capture_output=True,

@@ -14,8 +14,8 @@ USE = {
     "imports": r"^from tests\.(forkserver|fuzz\.kinds|hub\.child|models|config_parity|pairs) import"
     r"|^from tests\.later import .*(bitsandbytes|transformers)|\b(original|sources): Path",
     "servers": rf"^from tests\.later import .*openai"
-    rf"|(^(async )?def test_\w+|{FIXTURE})\([^)]*\b(server|guarded|shelf|commands|window): "
-    rf"(Server|Path|Browser)",
+    rf"|(^(async )?def test_\w+|{FIXTURE})\([^)]*\b(server|guarded|shelf|window): "
+    rf"(Server|Browser)",
 }
 
 
