@@ -1,11 +1,11 @@
-"""What the allocators raise when a device has no memory."""
+"""What the allocators and the system raise when there is no memory."""
 
 from __future__ import annotations
 
 import torch
 
-# What torch's allocators write in a plain RuntimeError.
-WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+# What torch's allocators write in a plain RuntimeError, and the system in an OSError.
+WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
 def is_out_of_memory(error: Exception) -> bool:

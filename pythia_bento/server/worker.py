@@ -68,6 +68,9 @@ class Worker:
             await answer_nobody()
         except PythiaError as error:
             give_up(error.message)
+        except (MemoryError, OSError, RuntimeError) as error:
+            _give_up_without_memory(error)
+            raise
         self._access.check_room = self._runner.check_room
         self._runner.start_watchdog()
         self._drain.install(self._is_draining, self._is_closed)
@@ -145,6 +148,15 @@ class Worker:
 
         self._grpc = GrpcServer(runner, self._settings, self._access, tracer_provider())
         await self._grpc.start()
+
+
+def _give_up_without_memory(error: Exception) -> None:
+    """A limit of the system's (``ulimit -v``, say) is not another one at the next start."""
+    # Imported here: it brings torch, which the process that starts workers needs not.
+    from pythia_bento.executor.out_of_memory import is_out_of_memory
+
+    if is_out_of_memory(error):
+        give_up(f"there is too little memory to start: {error}")
 
 
 def _when_supervisor_dies(drain: Callable[[], None]) -> None:

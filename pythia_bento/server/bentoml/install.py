@@ -72,7 +72,7 @@ NEEDED = (
         TIME_LIMIT,
         error_log.LOGGER,
     ),
-    *(f"{CONTAINER}.{name}" for name in ("api_server_config", "tracer_provider")),
+    *(f"{CONTAINER}.{name}" for name in ("api_server_config", "config", "tracer_provider")),
     addresses.ADDRESSES,
 )
 OUTSIDE_OF_CALLS: tuple[Any, ...] = (HttpMetrics, RequestSpans)
@@ -102,6 +102,7 @@ def service_class(
 
         def to_asgi(self, is_main: bool = True) -> Any:
             try:
+                _check_alone(self.name)
                 _prepare_process(log_format)
                 app = super().to_asgi(is_main=is_main)
                 found = attribute(app, "user_middleware")
@@ -175,6 +176,16 @@ class _Stack:
             if layer.cls is wanted:
                 return place
         raise MissingInternal(path, "layer ")
+
+
+def _check_alone(name: str) -> None:
+    """End where BentoML is told to start several workers: limits would hold for each of them."""
+    services = internal(f"{CONTAINER}.config").get().get("services", {})
+    if (workers := services.get(name, {}).get("workers") or 1) != 1:
+        give_up(
+            f"the service {name} has one worker, which batches for all, and workers is {workers}; "
+            "PYTHIA_DEVICES is for several devices"
+        )
 
 
 def _prepare_process(log_format: logs.LogFormat) -> None:

@@ -191,3 +191,21 @@ def test_importing_the_service_changes_no_other(tmp_path: Any) -> None:
         [sys.executable, "-c", BOUND], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2, "cpu_count"])
+def test_one_worker_is_all_there_may_be(workers: Any, capsys: pytest.CaptureFixture[str]) -> None:
+
+    @bentoml.service(name="many", service_class=install.service_class("text"), workers=workers)
+    class Many:
+        @bentoml.api
+        def echo(self, text: str) -> str:
+            return text
+
+    Many.inject_config()
+    if workers == 1:
+        return install._check_alone("many")
+    with pytest.raises(SystemExit):
+        Many.to_asgi()
+    sentence = f"the service many has one worker, which batches for all, and workers is {workers};"
+    assert sentence in capsys.readouterr().err
