@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.serving import ROOT, START_SECONDS, serve
+from tests.e2e.serving import BENTOML, ROOT, START_SECONDS, serve
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
 
@@ -35,7 +35,7 @@ def main(home: str, bento: str, body: str) -> None:
     with socket.socket() as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
     # From another directory, so that the working tree cannot help.
-    with serve(Path(home), bento, cwd=Path(home)) as server:
+    with serve(Path(home), bento, bentoml=[BENTOML], cwd=Path(home)) as server:
         response = httpx.post(f"{server.url}/generate", content=body, timeout=60)
         assert response.status_code == 200, response.text
         sys.stdout.buffer.write(response.content)

@@ -47,16 +47,19 @@ def test_a_port_that_is_taken_is_one_line(home: Path) -> None:
 
 
 @pytest.mark.long  # as test_grpc.py has a start that ends so
-def test_damage_that_only_the_worker_finds(home: Path, tmp_path: Path) -> None:
-    run = _serve_in_vain(home, model=_damaged(tmp_path))
+def test_damage_that_only_the_worker_finds(home: Path, commands: Path, tmp_path: Path) -> None:
+    run = _serve_in_vain(home, bentoml=commands / "bentoml", model=_damaged(tmp_path))
     assert "Traceback" not in run.stderr
     [line] = [line for line in run.stderr.splitlines() if line.startswith("pythia-bento: ")]
     assert NAME in line and "not finite" in line
 
 
 @pytest.mark.long
-def test_damage_is_found_by_an_engine_in_a_process_of_its_own(home: Path, tmp_path: Path) -> None:
-    run = _serve_in_vain(home, model=_damaged(tmp_path), engine_process=True)
+def test_damage_is_found_by_an_engine_in_a_process_of_its_own(
+    home: Path, commands: Path, tmp_path: Path
+) -> None:
+    settings = {"model": _damaged(tmp_path), "engine_process": True}
+    run = _serve_in_vain(home, bentoml=commands / "bentoml", **settings)
     [line] = [line for line in run.stderr.splitlines() if line.startswith("pythia-bento: ")]
     assert NAME in line and "not finite" in line
 
