@@ -11,7 +11,7 @@ from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import EngineConfig
 from pythia_bento.engine.params import Request, score_request
 from pythia_bento.engine.tokenizer import Tokenizer
-from pythia_bento.executor import make_executor, prompt_scores
+from pythia_bento.executor import make_executor
 from pythia_bento.executor.graphs import scores
 from pythia_bento.model.config import ModelConfig
 from pythia_bento.model.kernels.reference.kernels import ReferenceKernels
@@ -127,7 +127,7 @@ def test_scores_have_the_same_bits_in_every_slice_and_pass(
 
     def answers(rows: int, tokens: int) -> list[object]:
         monkeypatch.setattr(scores, "ROWS", (rows,))
-        monkeypatch.setattr(prompt_scores, "SCORED_ROWS", rows)
+        monkeypatch.setattr(type(model.kernels), "scored_at_once", rows)
         sizes = EngineConfig(80, 8, tokens, 2 * tokens)
         engine = Engine(make_executor(model, sizes, tokenizer.num_tokens), tokenizer)
         found = [answer.prompt_logprobs for [answer] in engine.generate(texts())]
