@@ -8,6 +8,7 @@ from operator import add
 from typing import Any
 
 from google.protobuf.message import Message
+from typing_extensions import override
 
 from pythia_bento.engine.logprobs import PromptLogprobs
 from pythia_bento.engine.residents import State
@@ -66,6 +67,24 @@ def score_body(item: pb.ScoreItem) -> Any:
         if item.HasField(name):
             body[name] = prompt_of(getattr(item, name))
     return body
+
+
+class ScoreBodies(Sequence[Any]):
+    """Each item's body when it is asked for: thousands of lists of ids are not there at once.
+
+    Python would look through all of them for cycles, for 50 ms in which all threads stand still.
+    """
+
+    def __init__(self, items: Sequence[pb.ScoreItem]) -> None:
+        self._items = items
+
+    @override
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @override
+    def __getitem__(self, place: Any) -> Any:
+        return score_body(self._items[place])
 
 
 def generate_part(part: Mapping[str, Any]) -> pb.GenerateResponse:

@@ -71,13 +71,9 @@ class PythiaService(PythiaServicer):
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         """Goes to the engine at once: its scheduler is the batcher."""
         check_items(len(request.items), self._runner.limits)
-        turns, items = Turns(), []
-        for item in request.items:
-            items.append(messages.score_body(item))
-            await turns.take()
         results = await score(
             self._runner,
-            items,
+            messages.ScoreBodies(request.items),
             request.model or None,
             context.time_remaining(),
             messages.scored_tokens,

@@ -18,6 +18,7 @@ from pythia_bento.runtime.turns import Turns
 
 PIECE = 2**15  # bytes of a list's entries that are
 LOOK = 2**12  # bytes that are looked at at once
+MAX_BRACKETS = 2**8  # of these, which take some microseconds each
 BYTES_OF_A_CHARACTER = 12  # at most, in JSON: two escapes
 MAX_FIELDS = 256  # of a body; one that has more has unknown ones
 MAX_PARTS = 2**14  # strings, lists and objects of an entry, or of all that is no list
@@ -120,10 +121,12 @@ class _Scan:
         for place in range(start, end, LOOK):
             last = place
             stop = min(place + LOOK, end)
-            for bracket in _BRACKET.finditer(self._body, place, stop):
+            for number, bracket in enumerate(_BRACKET.finditer(self._body, place, stop), 1):
                 self._commas(last, bracket.start())
                 self._bracket(bracket[0], bracket.start())
                 last = bracket.end()
+                if number % MAX_BRACKETS == 0:
+                    await self._turns.take()
             self._commas(last, stop)
             await self._turns.take()
             if place >= self._end:

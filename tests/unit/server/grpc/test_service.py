@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 
 from pythia_bento.engine.params import score_request
+from pythia_bento.handlers import score as scoring
 from pythia_bento.protocol.generated import pythia_pb2 as pb
 from pythia_bento.protocol.generated.pythia_pb2_grpc import PythiaStub
 from pythia_bento.runtime.runner import PythiaRunner
+from pythia_bento.server.grpc import messages as messages_module
 from tests.unit.engine.toy import POISON
 from tests.unit.runtime.toy_runner import INFO, ask, toy_runner
 from tests.unit.server.grpc.conftest import asked, open_stub, serving
@@ -135,3 +139,28 @@ async def test_an_error_in_the_middle_of_a_stream(stub: PythiaStub) -> None:
             pass
     assert caught.value.code() == grpc.StatusCode.INTERNAL
     assert "not finite numbers" in str(caught.value.details())
+
+
+async def test_bodies_of_items_are_not_there_at_once(
+    stub: PythiaStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would look through the lists of all of them for cycles."""
+    made = most = 0
+    body, prepare = messages_module.score_body, scoring._Batch.prepare
+
+    def counted(item: pb.ScoreItem) -> Any:
+        nonlocal made
+        made += 1
+        return body(item)
+
+    async def prepared(self: scoring._Batch, item: Any) -> Any:
+        nonlocal made, most
+        most = max(most, made)
+        made -= 1
+        return await prepare(self, item)
+
+    monkeypatch.setattr(messages_module, "score_body", counted)
+    monkeypatch.setattr(scoring._Batch, "prepare", prepared)
+    item = pb.ScoreItem(prompt=pb.Prompt(tokens=pb.TokenIds(ids=[5, 6, 7])))
+    assert len((await stub.Score(pb.ScoreRequest(items=[item] * 20))).results) == 20
+    assert (made, most) == (0, 1)
