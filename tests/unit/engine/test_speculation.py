@@ -9,9 +9,11 @@ import pytest
 
 from pythia_bento.engine.engine import Engine
 from pythia_bento.engine.executor import Chunk
+from pythia_bento.engine.interventions import Intervention, interventions
 from pythia_bento.engine.outputs import SequenceOutput
 from pythia_bento.engine.params import Request
 from pythia_bento.engine.speculation import MOST_ROWS
+from pythia_bento.model.sites import EMBED, Place
 from tests.amounts import rest_long
 from tests.unit.engine.toy import BLOCK_SIZE, MAX_POSITIONS, POISON, request, toy_engine
 from tests.unit.engine.toy_group import alone as alone_on
@@ -20,6 +22,7 @@ from tests.unit.engine.toy_group import ask, run, toy_group
 # With them alone most n-grams were there before, and what follows is as often the same as not.
 TWO = ((2, 100.0), (3, 100.0))
 ONE = ((2, 100.0),)
+CHANGED = interventions([Intervention(Place(EMBED), "scale", (0,), scale=2)])
 
 
 class Watched:
@@ -183,11 +186,17 @@ def test_checkpoints_in_turns_answer_as_each_does_alone(seed: int) -> None:
         speculates=True,
     )
     asked, answers = {}, {}
+    for number in range(3):  # with drafts that are right
+        one = ask(number, f"m{number}", max_tokens=40, ignore_eos=True, logit_bias=ONE)
+        asked[one.request_id] = number, one
     for i in range(8):
         plain, number = mixed(draw, str(i)), draw.randrange(3)
         one = ask(number, plain.request_id, plain.prompt)
-        asked[str(i)] = number, replace(one, params=plain.params, n=plain.n)
-        group.add_request(asked[str(i)][1])
+        changes = CHANGED if draw.random() < 0.2 else None
+        one = replace(one, params=plain.params, n=plain.n, interventions=changes)
+        asked[one.request_id] = number, one
+    for _, one in asked.values():
+        group.add_request(one)
     for output in run(group):
         key = output.request_id, output.index
         if key in answers:
