@@ -36,7 +36,9 @@ IMPORTED = (  # what commands, servers and their workers import, as far as no se
     *("_bentoml_impl.server.app", "_bentoml_impl.server.serving", "_bentoml_impl.worker.patch"),
     *("grpc.aio", "matplotlib.pyplot", "pyarrow.parquet", "uvloop"),
     *("pythia_bento.cli.capturing", "pythia_bento.cli.sweeping", "pythia_bento.runtime.loading"),
-    *("pythia_bento.handlers.generate", "pythia_bento.server.openapi.operations"),
+    *("pythia_bento.server.openapi.operations", "pythia_bento.server.http.openai"),
+    *("pythia_bento.server.http.native", "pythia_bento.server.grpc.bentoml_v1"),
+    *("pythia_bento.server.grpc.intake", "uvicorn.protocols.http.httptools_impl", "tests.frozen"),
 )
 ADDRESS = "parent"
 COVERAGE = "COVERAGE_PROCESS_CONFIG"

@@ -14,5 +14,6 @@ CONTEXT.set_forkserver_preload(
         "tests.integration.sweep_child",
         "tests.unit.runtime.toy_runner",
         "pythia_bento.runtime.process",
+        "tests.frozen",
     ]
 )
