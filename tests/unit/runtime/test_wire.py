@@ -67,7 +67,7 @@ def test_large_messages_come_too(wire: Wire) -> None:
     writer.start()
     found: list[Any] = []
     while len(found) < 3:
-        wire.wait()
+        assert wire.wait(60)
         found += wire.receive()
     writer.join()
     assert found == [LARGE, "small", LARGE]
@@ -95,5 +95,5 @@ def test_descriptors_above_1023_are_waited_for(wire: Wire) -> None:
     wire.close()
     wire._socket = socket.socket(fileno=high)
     sent(wire, "here")
-    wire.wait()
+    assert wire.wait(60)
     assert wire.receive() == ["here"]
