@@ -26,6 +26,7 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/e2e/test_depends.py",
         "tests/e2e/test_description.py",
         "tests/e2e/test_embedding.py",
+        "tests/e2e/test_few_resources.py",
         "tests/e2e/test_framing.py",
         "tests/e2e/test_fuzz.py",
         "tests/e2e/test_grpc.py",
