@@ -47,7 +47,8 @@ test: $(READY)  ## the tests, but the long ones and those for a GPU (ARGS=... go
 	$(PYTEST) -m "not gpu and not long" $(ARGS)
 
 test-long: WORKERS = 2
-test-long: $(READY) $(EVAL)/.ready $(RAY)/.ready .venv-wheel/.ready  ## the long tests: fuzzing, floods, rolling restarts
+PROGRAMS = .venv-clients/.ready .venv-clients-load/.ready .npm-clients/.ready
+test-long: $(READY) $(EVAL)/.ready $(RAY)/.ready .venv-wheel/.ready $(PROGRAMS)  ## the long tests: fuzzing, floods, rolling restarts
 	@$(NEEDS)
 	$(PYTEST) -m "long and not gpu" $(ARGS)
 
@@ -100,7 +101,7 @@ $(EVAL)/.ready: $(READY) requirements/eval.txt
 	@$(call SEE_OURS,$(EVAL))
 	@touch $@
 
-clients: $(READY) .venv-clients/.ready .venv-clients-load/.ready .npm-clients/.ready  ## other people's programs against this server, each in its own environment; see docs/clients.md
+clients: $(READY) $(PROGRAMS)  ## other people's programs against this server, each in its own environment; see docs/clients.md
 	$(BIN)/python -m tests.clients $(ARGS)
 
 .venv-clients/.ready: $(READY) requirements/clients.txt
@@ -112,10 +113,12 @@ clients: $(READY) .venv-clients/.ready .venv-clients-load/.ready .npm-clients/.r
 	@$(call SEE_OURS,.venv-clients-load)
 	@touch $@
 
-.npm-clients/.ready: $(wildcard tests/clients/node/*)
-	@mkdir -p .npm-clients && cp $^ .npm-clients
-	@cd .npm-clients && npm ci --silent --no-audit --no-fund
-	@touch $@
+# Without npm there is no such folder, and a line says so.
+.npm-clients/.ready: $(READY) $(wildcard tests/clients/node/*)
+	@$(NEEDS) npm
+	@! command -v npm >/dev/null || { \
+		mkdir -p .npm-clients && cp tests/clients/node/* .npm-clients && cd .npm-clients \
+		&& npm ci --silent --no-audit --no-fund && touch .ready; }
 
 ray: $(RAY)/.ready  ## install Ray beside ours; see docs/sweeps.md
 

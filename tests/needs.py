@@ -1,6 +1,9 @@
 """What some tests need from the system, and where Debian has it.
 
-usage: python -m tests.needs    installs what is missing, as root where apt-get is (`make test`)
+usage: python -m tests.needs [NAME...]
+
+installs what is missing, as root where apt-get is (`make test`): of these, or of all that tests
+themselves start.
 
 A test says ``@pytest.mark.needs("promtool")``; where that is missing it is left out, and a line
 says so (``tests/left_out.py``).
@@ -14,13 +17,18 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.deaf import deaf
 
 EVAL = Path(__file__).parents[1] / ".venv-eval"
+CLIENTS, CLIENTS_LOAD, NPM_CLIENTS = (
+    Path(__file__).parents[1] / name
+    for name in (".venv-clients", ".venv-clients-load", ".npm-clients")
+)
 RAY = Path(__file__).parents[1] / ".venv-ray"
 WHEEL = Path(__file__).parents[1] / ".venv-wheel"
 NAMESPACES = "unshare --user --map-root-user --mount --net mount -t tmpfs none /tmp"
@@ -33,6 +41,8 @@ class Need(NamedTuple):
 
     look_up: Callable[[], bool]
     package: str = ""
+    is_named: bool = False
+    """Whether it is installed only for who names it."""
 
 
 def _command(name: str, package: str) -> Need:
@@ -72,6 +82,11 @@ NEEDS = {
     "gpu": Need(_has_gpu),
     "lm-eval": Need((EVAL / ".ready").exists),  # `make eval`
     "namespaces": Need(_may_make_namespaces),  # containers often forbid it
+    "node programs": Need((NPM_CLIENTS / ".ready").exists),  # `make clients`
+    "npm": Need(lambda: shutil.which("npm") is not None, "npm", is_named=True),
+    "python programs": Need(  # the same
+        lambda: all((place / ".ready").exists() for place in (CLIENTS, CLIENTS_LOAD))
+    ),
     "ray": Need((RAY / ".ready").exists),  # `make ray`
     "promtool": _command("promtool", "prometheus"),
     # It needs Python 3.11.
@@ -89,9 +104,11 @@ def is_here(name: str) -> bool:
     return NEEDS[name].look_up()
 
 
-def install() -> None:
+def install(names: Sequence[str] = ()) -> None:
     """Never an error: what cannot be installed is left out of the tests."""
-    missing = [name for name, need in NEEDS.items() if need.package and not need.look_up()]
+    wanted = {name: need for name, need in NEEDS.items() if need.package}
+    chosen = names or [name for name, need in wanted.items() if not need.is_named]
+    missing = [name for name in chosen if not wanted[name].look_up()]
     if not missing:
         return
     packages = " ".join(sorted({NEEDS[name].package for name in missing}))
@@ -120,4 +137,4 @@ def _apt_get(arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    install()
+    install(sys.argv[1:])

@@ -22,6 +22,7 @@ GROUPS = {  # of two that a file could be in it is in the first
         "tests/e2e/test_bento.py",
         "tests/e2e/test_bento_alone.py",
         "tests/e2e/test_bentoml_clients.py",
+        "tests/e2e/test_clients.py",
         "tests/e2e/test_compiled_wheel.py",
         "tests/e2e/test_depends.py",
         "tests/e2e/test_description.py",

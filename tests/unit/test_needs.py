@@ -52,6 +52,11 @@ def test_what_is_missing_is_installed(bin: Path, capsys: pytest.CaptureFixture[s
     )
 
 
+def test_what_nobody_names_is_not_installed(bin: Path) -> None:
+    needs.install(["npm", "curl"])
+    assert [call.split()[-2:] for call in calls(bin)][1:] == [["install", "npm"]]
+
+
 @pytest.mark.parametrize("fails", ["update", "install"])
 def test_a_failure_is_one_line(
     bin: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fails: str
