@@ -24,6 +24,16 @@ BUSY_SECONDS = 60.0
 IDLE_LOOKS = 6
 
 
+M_ARENA_MAX = -8  # of mallopt
+ARENAS = 2  # glibc's own limit is eight for each processor
+
+
+def limit_arenas() -> None:
+    """Of glibc, for threads that begin later: pages that one arena keeps are no use to another."""
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
+        set_option(M_ARENA_MAX, ARENAS)
+
+
 def trim(is_idle: bool) -> None:
     """Of glibc; other libraries decide for themselves. Cycles only where nobody waits meanwhile."""
     if is_idle:  # all threads stand still for some 3 to 15 ms

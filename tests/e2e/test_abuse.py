@@ -23,21 +23,16 @@ ALICE, BOB = "alices-key-0123456789", "bobs-key-9876543210"
 SECONDS = 1.0
 BURST = 1000  # calls
 MOST_MIB = 1.2 * 1024
-KEPT_MIB = 256  # more than before all attacks: what Python keeps
+KEPT_MIB = 256  # more than before all attacks: the KV cache's pages, and what Python keeps
 
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
 def attacked(home: Path) -> Iterator[Server]:
-    settings = {
-        "api_keys": f"alice {ALICE}, bob {BOB}",
-        "client_timeout": 10,
-        # Few pages of keys and values, which are used for the first time here and then stay.
-        "kv_cache_gb": 0.05,
-    }
+    keys = f"alice {ALICE}, bob {BOB}"
     # A real one: forks begin with more memory, which they share.
-    with serve(home, bentoml=[BENTOML], **settings) as server:
+    with serve(home, bentoml=[BENTOML], api_keys=keys, client_timeout=10) as server:
         yield server
 
 

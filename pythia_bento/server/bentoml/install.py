@@ -54,6 +54,7 @@ from pythia_bento.server.bentoml.internals import (
 from pythia_bento.server.bentoml.time_limit import TimeLimit
 from pythia_bento.server.bentoml.tracing import Calls, RequestSpans
 from pythia_bento.server.giving_up import give_up
+from pythia_bento.server.memory import limit_arenas
 from pythia_bento.telemetry import logs
 
 SERVICE = "_bentoml_sdk.service.factory:Service"
@@ -190,6 +191,7 @@ def _check_alone(name: str) -> None:
 
 def _prepare_process(log_format: logs.LogFormat) -> None:
     """What holds for all that this process serves, which is one service."""
+    limit_arenas()
     http_protocol.limit_framing()
     error_log.hide_bodies()
     logs.install(log_format)

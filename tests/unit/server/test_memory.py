@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -13,6 +15,24 @@ import pytest
 from pythia_bento.server import memory
 from pythia_bento.server.access.control import InFlight
 from pythia_bento.server.memory import BUSY_SECONDS, IDLE_LOOKS, LOOK_SECONDS, Trimming, trim
+
+# Prints how many arenas glibc has once eight threads have had memory of it at the same time.
+ARENAS_OF_THREADS = """
+import ctypes, re, sys, threading
+from pythia_bento.server import memory
+memory.limit_arenas()
+meet = threading.Barrier(8)
+def take():
+    held = bytes(100_000)
+    meet.wait()
+threads = [threading.Thread(target=take) for _ in range(8)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, file), libc.fclose(file)
+print(len(re.findall("<heap nr=", open(sys.argv[1]).read())))
+"""
 
 
 @pytest.fixture
@@ -95,3 +115,9 @@ def test_freed_pages_are_the_systems_again() -> None:
 
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_threads_share_few_arenas(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ARENAS_OF_THREADS, str(tmp_path / "info")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) <= memory.ARENAS
