@@ -28,6 +28,10 @@ GiveUp = Callable[[int], str | None]
 it told nothing: why it is to be given up, or None. Who was stopped meanwhile has looked once."""
 
 
+def patiently(silent_looks: int) -> None:
+    """A ``GiveUp`` for who starts the service, and sees how long that takes."""
+
+
 class Backend(Protocol):
     """``Engine``, or ``EngineProcess`` in its place. For one thread unless said otherwise."""
 

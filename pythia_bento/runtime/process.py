@@ -20,7 +20,7 @@ from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import NUM_NUMBERS, EngineStats
 from pythia_bento.errors import EngineUnavailable
 from pythia_bento.runtime.arena import SharedMemory
-from pythia_bento.runtime.backend import LOOK_SECONDS, GiveUp
+from pythia_bento.runtime.backend import LOOK_SECONDS, GiveUp, patiently
 from pythia_bento.runtime.devices import Device
 from pythia_bento.runtime.interrupts import Interrupts
 from pythia_bento.runtime.loading import load_engine
@@ -54,7 +54,7 @@ class EngineProcess:
         load: Load | None = None,
         memory: SharedMemory | None = None,
         device: Device | None = None,
-        give_up: GiveUp = lambda looks: None,
+        give_up: GiveUp = patiently,
     ) -> None:
         """Start the process and wait until it has loaded; ``memory`` is what it captures to.
 

@@ -23,7 +23,7 @@ from pythia_bento.engine.params import Request
 from pythia_bento.engine.residents import Residency
 from pythia_bento.engine.stats import EngineStats, added
 from pythia_bento.errors import EngineUnavailable
-from pythia_bento.runtime.backend import GiveUp
+from pythia_bento.runtime.backend import GiveUp, patiently
 from pythia_bento.runtime.devices import Device
 from pythia_bento.runtime.interrupts import Interrupts
 from pythia_bento.runtime.model_info import Progress
@@ -269,17 +269,13 @@ def _silent(what: str, done: int, total: int) -> None:
     pass
 
 
-def _patiently(silent_looks: int) -> None:
-    """Whoever starts the service sees how long that takes."""
-
-
 def _started(
     devices: Sequence[Device], start: StartEngine, on_progress: Progress
 ) -> list[EngineProcess]:
     """One for each device; the first one's progress is told."""
     with ThreadPoolExecutor(len(devices)) as threads:
         tellers = chain([on_progress], repeat(_silent))
-        starting = [threads.submit(start, device, next(tellers), _patiently) for device in devices]
+        starting = [threads.submit(start, device, next(tellers), patiently) for device in devices]
     failures = [failure for one in starting if (failure := one.exception()) is not None]
     started = [one.result() for one in starting if one.exception() is None]
     names = {one.device_name for one in started}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -106,19 +107,17 @@ def test_without_free_blocks_drafts_fill_those_that_a_sequence_has() -> None:
     assert watched.engine.stats().accepted_tokens > 0
 
 
+def repeating(seed: int, **params: Any) -> Request:
+    """A prompt whose own text says what is likely to follow, and chance that may differ."""
+    return request(prompt=(2, 3, 2, 3, 2, 3, 2), seed=seed, temperature=3.0, **params)
+
+
 @pytest.mark.parametrize("stop", [{"stop": ("aaa",)}, {"stop_token_ids": (4,)}, {}], ids=str)
 def test_the_end_may_come_in_the_middle_of_a_draft(stop) -> None:
     engine = toy_engine(speculates=True)
     for seed in range(4):
-        asked = request(
-            prompt=(2, 3, 2, 3, 2, 3, 2),
-            max_tokens=30,
-            seed=seed,
-            temperature=3.0,
-            logit_bias=((2, 100.0), (3, 98.0), (4, 95.0), (0, 93.0)),
-            logprobs=1,
-            **stop,
-        )
+        likely = ((2, 100.0), (3, 98.0), (4, 95.0), (0, 93.0))
+        asked = repeating(seed, max_tokens=30, logit_bias=likely, logprobs=1, **stop)
         [answers] = engine.generate([asked])
         assert told(answers) == told(alone(asked))
         engine.check()
@@ -129,15 +128,8 @@ def test_the_end_may_come_in_the_middle_of_a_draft(stop) -> None:
 def test_a_failure_behind_a_draft_is_that_of_a_step() -> None:
     failed = 0
     for seed in range(6):
-        asked = request(
-            prompt=(2, 3, 2, 3, 2, 3, 2),
-            max_tokens=40,
-            seed=seed,
-            temperature=3.0,
-            ignore_eos=True,
-            logprobs=0,
-            logit_bias=((2, 100.0), (3, 98.0), (POISON, 96.0)),
-        )
+        likely = ((2, 100.0), (3, 98.0), (POISON, 96.0))
+        asked = repeating(seed, max_tokens=40, logit_bias=likely, logprobs=0, ignore_eos=True)
         [found] = toy_engine(speculates=True).generate([asked])
         assert told(found) == told(alone(asked))
         failed += found[0].error is not None
